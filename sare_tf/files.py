@@ -1,0 +1,86 @@
+"""Writing whole files and folders or nothing: temporary name, then rename."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def folder_in_one_piece(path: str | Path) -> Iterator[Path]:
+    """Gives a temporary folder that takes the place of `path` at the end.
+
+    An existing `path` is replaced only once the new folder is complete; after
+    an error or a kill it is as it was. The leftover of a killed run is removed
+    by the next one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.unfinished")
+    replaced = path.with_name(f".{path.name}.replaced")
+    if replaced.exists() and not path.exists():
+        replaced.rename(path)
+    for leftover in (temporary, replaced):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+    temporary.mkdir()
+    try:
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    if path.exists():
+        path.rename(replaced)
+    temporary.rename(path)
+    if replaced.exists():
+        shutil.rmtree(replaced)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a text file in one piece."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.unfinished")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes JSON in one piece, readable and sorted as given."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: str | Path, *, made_by: str) -> Any:
+    """Reads JSON.
+
+    Raises:
+        FileNotFoundError: it is not there; names the command that makes it.
+        ValueError: it is not JSON.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected {path.name} in a finished folder. Received: "
+            f"path={str(path)!r}, which does not exist. Run {made_by} first."
+        )
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"Expected JSON. Received: path={str(path)!r} ({error}). The "
+            f"folder is damaged: delete it and run {made_by} again."
+        ) from error
+
+
+def fingerprint(paths: list[Path], *, relative_to: Path) -> str:
+    """sha256 over names and contents of files, in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(str(path.relative_to(relative_to)).encode() + b"\0")
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,180 @@
+"""Every flag of every stage, in one place.
+
+All stages read the same flagfile, so all flags are defined together and no two
+stages can disagree. Only `main` functions read them. In a flagfile a comment
+stands on its own line and the last value of a flag wins.
+"""
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from absl import app, flags, logging
+
+# A stage says what it does; absl's own default shows warnings alone.
+flags.FLAGS.set_default("verbosity", logging.INFO)
+
+
+def start(
+    main: Callable[[Sequence[str]], None], *, takes_files: bool = False
+) -> None:
+    """Runs a stage's `main`; wrong input ends in its message, exit code 1.
+
+    The traceback is left out unless --verbosity=1: those messages are written
+    for who runs the command.
+
+    Args:
+        main: takes the command line without its flags.
+        takes_files: the command takes files beside its flags.
+    """
+
+    def guarded(argv: Sequence[str]) -> None:
+        if len(argv) > 1 and not takes_files:
+            raise app.UsageError(f"Expected flags alone. Received: {argv[1:]}.")
+        try:
+            main(argv)
+        except (ValueError, OSError) as error:
+            logging.debug(traceback.format_exc())
+            logging.error("%s", error)
+            logging.info("--verbosity=1 shows where this was raised.")
+            sys.exit(1)
+
+    app.run(guarded)
+
+
+def required(*names: str) -> None:
+    """Refuses to go on without these flags.
+
+    Raises:
+        ValueError: one of them has no value.
+    """
+    missing = [name for name in names if flags.FLAGS[name].value is None]
+    if missing:
+        raise ValueError(
+            "Expected --"
+            + ", --".join(names)
+            + ". Received no value for: --"
+            + ", --".join(missing)
+            + ". Give them on the command line or in the flagfile."
+        )
+
+
+# The rendered city.
+flags.DEFINE_string("out", None, "Folder of the city that is rendered.")
+flags.DEFINE_integer("places", 300, "Places of the city.", 1)
+
+# Data.
+flags.DEFINE_string("dataset", None, "Folder of raw images, in a known layout.")
+flags.DEFINE_string(
+    "reader", "at_names", "Layout of --dataset: a name in sare_tf.readers."
+)
+flags.DEFINE_list(
+    "split_fractions",
+    ["0.6", "0.15", "0.25"],
+    "Shares of places that become train, val and test, where the layout has "
+    "no split folders of its own.",
+)
+flags.DEFINE_string("records", None, "Folder of the built records.")
+flags.DEFINE_integer(
+    "shard_mebibytes", 128, "Target size of one shard.", lower_bound=1
+)
+flags.DEFINE_integer(
+    "num_workers", 0, "Threads that check images; 0: one per core.", 0
+)
+flags.DEFINE_integer("image_height", 480, "Rows of a model input.", 16)
+flags.DEFINE_integer("image_width", 640, "Columns of a model input.", 16)
+
+# Which images show the same place.
+flags.DEFINE_enum(
+    "positives",
+    "auto",
+    ["auto", "radius", "place"],
+    "Positives by coordinates and radius, by place_id, or by coordinates "
+    "where every image has them and by place_id elsewhere.",
+)
+flags.DEFINE_float(
+    "positive_radius_m", 25.0, "Right answers in evaluation, inclusive.", 0
+)
+flags.DEFINE_float(
+    "train_positive_radius_m", 10.0, "Potential positives in training.", 0
+)
+flags.DEFINE_float(
+    "train_positive_min_m",
+    0.0,
+    "If above 0, potential positives in training are strictly farther than "
+    "this; 1 for Pittsburgh, as the original code does.",
+    0,
+)
+
+# Model.
+flags.DEFINE_enum(
+    "backbone",
+    "vgg16",
+    ["small", "vgg16", "resnet50", "mobilenetv3", "efficientnetv2b0"],
+    "Convolutional network below the aggregation; small trains from scratch.",
+)
+flags.DEFINE_enum(
+    "aggregation",
+    "netvlad",
+    ["netvlad", "gem", "mac", "spoc", "rmac"],
+    "How the feature map becomes one descriptor.",
+)
+flags.DEFINE_integer("num_clusters", 64, "NetVLAD clusters.", 2)
+flags.DEFINE_string(
+    "weights",
+    None,
+    "Backbone weights to start from: imagenet, or a local .h5 / .keras file.",
+)
+
+# Training.
+flags.DEFINE_string("checkpoints", None, "Folder of the training checkpoints.")
+flags.DEFINE_enum(
+    "loss", "sare_joint", ["sare_joint", "sare_independent"], "Tuple loss."
+)
+flags.DEFINE_enum(
+    "kernel",
+    "gaussian",
+    ["gaussian", "cauchy", "exponential"],
+    "Kernel that turns a distance into a similarity.",
+)
+flags.DEFINE_float(
+    "inverse_bandwidth",
+    1.0,
+    "Factor on squared distances in the loss; 1 is the paper's. Training from "
+    "scratch needs more.",
+    0,
+)
+flags.DEFINE_integer("epochs", 30, "Passes over the training queries.", 0)
+flags.DEFINE_integer(
+    "patience", 10, "Epochs without a better validation recall@5; 0: no stop."
+)
+flags.DEFINE_integer("tuples_per_batch", 4, "Tuples of one step, globally.", 1)
+flags.DEFINE_integer("num_negatives", 10, "Negatives of a tuple.", 1)
+flags.DEFINE_integer(
+    "negative_pool", 1000, "Negatives sampled per query before mining.", 1
+)
+flags.DEFINE_integer(
+    "queries_per_epoch", 0, "Training queries of one epoch; 0: all.", 0
+)
+flags.DEFINE_enum("optimizer", "sgd", ["sgd", "adam"], "Update rule.")
+flags.DEFINE_float(
+    "learning_rate",
+    0.001,
+    "For the mean over tuples. The original code divides sare_joint by "
+    "--num_negatives once more: divide this rate by it to follow that.",
+    0,
+)
+flags.DEFINE_integer("halve_every", 5, "Epochs until the rate is halved.", 0)
+flags.DEFINE_float("weight_decay", 0.001, "Decay of all trained weights.", 0)
+flags.DEFINE_bool("augment", False, "Vary colour, crop and zoom in training.")
+flags.DEFINE_integer("seed", 0, "Of everything random.")
+
+# Embedding, index, evaluation.
+flags.DEFINE_string("export", None, "Folder of the exported SavedModel.")
+flags.DEFINE_string("index", None, "Folder of the index.")
+flags.DEFINE_string("evaluation", None, "Folder of metrics and report.")
+flags.DEFINE_string("split", "test", "Split to index and evaluate.")
+flags.DEFINE_list("recall_at", ["1", "5", "10", "20"], "N of recall@N.")
+flags.DEFINE_integer("batch_size", 32, "Images embedded at a time.", 1)
+flags.DEFINE_bool("exact_search", False, "Search exactly, without ScaNN.")
+flags.DEFINE_integer("k", 5, "Neighbours to show.", 1)

@@ -1,0 +1,53 @@
+"""Installation of sare_tf; pyproject.toml holds the tools' settings."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$',
+    (HERE / "sare_tf" / "__init__.py").read_text(encoding="utf-8"),
+    re.MULTILINE,
+).group(1)
+
+setup(
+    name="sare_tf",
+    version=VERSION,
+    description="Image localisation by retrieval, in TensorFlow: SARE, "
+    "NetVLAD, TF Serving, ScaNN.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["sare_tf", "sare_tf.*"]),
+    package_data={"sare_tf": ["templates/*"]},
+    python_requires=">=3.11,<3.14",
+    install_requires=[
+        "absl-py",
+        "Jinja2",
+        "keras>=3.15.1,<4",
+        "matplotlib",
+        "numpy>=2,<3",
+        "pandas",
+        "pillow",
+        "pyarrow",
+        "scikit-learn",
+        # ScaNN 1.4.2 loads beside TensorFlow 2.20 only; it has no wheels for
+        # macOS and Windows, where search is exact.
+        'scann==1.4.2; platform_system == "Linux"',
+        "scipy",
+        "tensorboard~=2.20.0",
+        "tensorflow~=2.20.0",
+        "tqdm",
+    ],
+    extras_require={
+        "and-cuda": ["tensorflow[and-cuda]~=2.20.0"],
+        "dev": ["pytest", "pytest-timeout", "ruff"],
+    },
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+    ],
+)
