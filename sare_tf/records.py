@@ -1,0 +1,168 @@
+"""Records: sharded TFRecord files of encoded images, and their manifest.
+
+    <split>-<role>-00000-of-00016.tfrecord   one tf.train.Example per image
+    manifest.parquet                         one row per image, in that order
+    records.json                             what made it, and what is whole
+    rejected.csv                             files refused, with the reason
+    warnings.csv                             what is odd, but kept
+
+The manifest has three columns more than `manifest.COLUMNS`: `shard`, the file's
+name; `byte_offset` and `byte_length` of the whole record in it. So an image is
+read in sequence, or by itself. An Example's features: `image/encoded`, the
+bytes of the file untouched, `image/id` and `image/place`.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from sare_tf import files, manifest
+
+COMMAND = "python -m sare_tf.build_records --flagfile=..."
+# A record is its length (8 bytes), a checksum of it (4), data, a checksum (4).
+FRAME_BYTES = 16
+_FEATURES = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
+
+
+def serialise(encoded: bytes, *, image_id: str, place: str) -> bytes:
+    """Makes one Example, the same bytes for the same arguments."""
+
+    def feature(value: bytes) -> tf.train.Feature:
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+    features = tf.train.Features(
+        feature={
+            "image/encoded": feature(encoded),
+            "image/id": feature(image_id.encode()),
+            "image/place": feature(place.encode()),
+        }
+    )
+    return tf.train.Example(features=features).SerializeToString(
+        deterministic=True
+    )
+
+
+def parse(serialised: tf.Tensor) -> tf.Tensor:
+    """Encoded image of an Example, string [] -> string []."""
+    return tf.io.parse_single_example(serialised, _FEATURES)["image/encoded"]
+
+
+class Records:
+    """A finished folder of records.
+
+    Attributes:
+        path: the folder.
+        metadata: records.json.
+        manifest: DataFrame, one row per image, in the order of the shards.
+        fingerprint: hex digest of the images and of the manifest.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        FileNotFoundError: no finished records are there.
+        ValueError: they are damaged.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.metadata = files.read_json(
+            self.path / "records.json", made_by=COMMAND
+        )
+        try:
+            for name, shard in self.metadata["shards"].items():
+                size = (self.path / name).stat().st_size
+                if size != shard["bytes"]:
+                    raise ValueError(
+                        f"{name} has {size} bytes, not {shard['bytes']}"
+                    )
+            self.manifest = manifest.read(self.path / "manifest.parquet")
+            if len(self.manifest) != self.metadata["count"]:
+                raise ValueError("the manifest has another number of rows")
+            self.fingerprint = self.metadata["fingerprint"]
+        except (KeyError, OSError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"Expected whole records. Received: records={str(path)!r} "
+                f"({error}). Delete the folder and run {COMMAND} again."
+            ) from error
+
+    def rows(self, split: str, role: str) -> pd.DataFrame:
+        """Rows of one split and role; their index is that of `manifest`.
+
+        Raises:
+            ValueError: there are none; says what there is.
+        """
+        chosen = self.manifest[
+            (self.manifest["split"] == split) & (self.manifest["role"] == role)
+        ]
+        if not len(chosen):
+            counts = self.manifest.groupby(["split", "role"]).size()
+            raise ValueError(
+                f"Expected {role} images in the split {split!r}. Received: "
+                f"records={str(self.path)!r} with "
+                + ", ".join(f"{n} {s}/{r}" for (s, r), n in counts.items())
+                + ". Check --split and the folders that were read."
+            )
+        return chosen
+
+    def encoded_dataset(self, rows: pd.DataFrame) -> tf.data.Dataset:
+        """Encoded bytes of rows, in their order, read at their byte offsets.
+
+        Args:
+            rows: B rows of `manifest`, in any order, repeated or not.
+
+        Returns:
+            Dataset of B strings.
+        """
+        # Distinct names once, so that a long list of rows stays small.
+        names, which = np.unique(
+            rows["shard"].to_numpy(str), return_inverse=True
+        )
+        paths = tf.constant([str(self.path / name) for name in names])
+        offsets = rows["byte_offset"].to_numpy(np.int64)
+
+        def read(shard: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
+            variant = tf.raw_ops.TFRecordDatasetV2(
+                filenames=paths[shard][None],
+                compression_type="",
+                # Unbuffered: the rest of a buffer would be read for nothing.
+                buffer_size=0,
+                byte_offsets=offset[None],
+            )
+            element = tf.TensorSpec([], tf.string)
+            return tf.data.experimental.from_variant(variant, element).take(1)
+
+        return (
+            tf.data.Dataset.from_tensor_slices(
+                (which.astype(np.int64), offsets)
+            )
+            .flat_map(read)
+            .map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+            .apply(tf.data.experimental.assert_cardinality(len(rows)))
+        )
+
+    def read_images(self, rows: pd.DataFrame) -> Iterator[bytes]:
+        """Encoded bytes of rows, in their order.
+
+        Raises:
+            ValueError: a record is damaged.
+        """
+        try:
+            yield from self.encoded_dataset(rows).as_numpy_iterator()
+        except (
+            tf.errors.DataLossError,
+            tf.errors.InvalidArgumentError,
+        ) as error:
+            raise damaged(self.path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> ValueError:
+    """The message for records whose checksums do not hold."""
+    reason = str(error).splitlines()[0]
+    return ValueError(
+        f"Expected records with valid checksums. Received: records="
+        f"{str(path)!r} ({reason}). Delete the folder and run {COMMAND} again."
+    )

@@ -1,0 +1,291 @@
+import io
+import os
+import struct
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from PIL import Image
+from toy_search import jpeg
+
+from sare_tf import build_records, manifest, records
+
+
+def photos(root, *, places=5, database=3, queries=2):
+    """Places in all splits, in folders."""
+    for split in manifest.SPLITS:
+        for place in range(places):
+            for role, count in (("database", database), ("queries", queries)):
+                folder = root / split / role / f"p{place}"
+                folder.mkdir(parents=True)
+                for view in range(count):
+                    (folder / f"{view}.jpg").write_bytes(jpeg(place, view))
+    return root
+
+
+def build(root, **options):
+    return build_records.run(
+        dataset=root / "photos",
+        out=root / "records",
+        reader="place_folders",
+        **options,
+    )
+
+
+@pytest.fixture
+def root(tmp_path):
+    photos(tmp_path / "photos")
+    return tmp_path
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_every_image_comes_back_untouched(root):
+    opened = records.Records(build(root))
+    table = opened.manifest
+    assert len(table) == 3 * 5 * 5
+    assert not list(opened.path.glob(".*"))
+    order = np.random.default_rng(0).permutation(len(table)).repeat(2)
+    rows = table.iloc[order]
+    for image_id, encoded in zip(
+        rows["image_id"], opened.read_images(rows), strict=True
+    ):
+        assert (root / "photos" / image_id).read_bytes() == encoded
+    assert table[["height", "width"]].drop_duplicates().values.tolist() == [
+        [32, 32]
+    ]
+
+
+def test_shards_are_plain_tfrecords_at_the_offsets_said(root):
+    """Read by hand: the framing that TFRecord documents, and by TensorFlow."""
+    opened = records.Records(build(root))
+    for name, part in opened.manifest.groupby("shard", sort=False):
+        raw = (opened.path / name).read_bytes()
+        assert len(raw) == opened.metadata["shards"][name]["bytes"]
+        dataset = tf.data.TFRecordDataset(str(opened.path / name))
+        for row, serialised in zip(
+            part.itertuples(), dataset.as_numpy_iterator(), strict=True
+        ):
+            (length,) = struct.unpack_from("<Q", raw, row.byte_offset)
+            start = row.byte_offset + 12
+            assert raw[start : start + length] == serialised
+            assert row.byte_length == length + 16
+            feature = tf.train.Example.FromString(serialised).features.feature
+            assert feature["image/id"].bytes_list.value == [
+                row.image_id.encode()
+            ]
+            assert feature["image/place"].bytes_list.value == [
+                row.place_id.encode()
+            ]
+
+
+def test_the_same_bytes_for_any_number_of_workers(root):
+    first = contents(build(root, num_workers=1))
+    (root / "records").rename(root / "before")
+    assert contents(build(root, num_workers=7)) == first
+
+
+def test_a_place_is_in_one_shard_and_in_one_run(tmp_path, monkeypatch):
+    photos(tmp_path / "photos")
+    monkeypatch.setattr(
+        build_records,
+        "_shard_names",
+        lambda rows, _: real(rows.assign(bytes=1 << 19), 2),
+    )
+    table = records.Records(build(tmp_path)).manifest
+    assert table["shard"].nunique() > 6
+    for _, part in table.groupby(["split", "role", "place_id"]):
+        assert part["shard"].nunique() == 1
+        assert np.ptp(part.index) == len(part) - 1
+    assert table["shard"].iloc[0] == "test-database-00000-of-00005.tfrecord"
+
+
+real = build_records._shard_names
+
+
+def test_images_without_place_are_grouped_by_position(tmp_path):
+    folder = tmp_path / "photos" / "images" / "test" / "database"
+    folder.mkdir(parents=True)
+    for east in (5.0, 205.0, 7.0, 201.0):
+        (folder / f"@{east}@3@.jpg").write_bytes(jpeg(int(east), 0))
+    out = build_records.run(
+        dataset=tmp_path / "photos", out=tmp_path / "records"
+    )
+    table = records.Records(out).manifest
+    assert table["utm_east_m"].tolist() == [5.0, 7.0, 201.0, 205.0]
+    assert table["place_id"].tolist() == [""] * 4
+
+
+def test_unchanged_work_is_kept(root):
+    build(root)
+    before = (root / "records").stat().st_ino
+    build(root)
+    assert (root / "records").stat().st_ino == before
+    (root / "photos/train/database/p0/0.jpg").write_bytes(jpeg(9, 9))
+    fingerprint = records.Records(root / "records").fingerprint
+    build(root)
+    assert records.Records(root / "records").fingerprint != fingerprint
+
+
+def test_other_options_replace_records(root):
+    build(root)
+    build(root, shard_mebibytes=1)
+    made_from = records.Records(root / "records").metadata["made_from"]
+    assert made_from["shard_mebibytes"] == 1
+
+
+def png(mode):
+    encoded = io.BytesIO()
+    Image.new(mode, (8, 6)).save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def bmp():
+    encoded = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(encoded, "BMP")
+    return encoded.getvalue()
+
+
+def test_bad_files_are_left_out_and_listed(root, caplog):
+    folder = root / "photos/train/database/p0"
+    bad = {
+        "text.jpg": b"this is no image",
+        "empty.jpg": b"",
+        "half.jpg": jpeg(1, 1)[:400],
+        "other.png": bmp(),
+    }
+    for name, content in bad.items():
+        (folder / name).write_bytes(content)
+    (folder / "gone.jpg").symlink_to(root / "nowhere.jpg")
+    (folder / "grey.png").write_bytes(png("L"))
+    (folder / "clear.PNG").write_bytes(png("RGBA"))
+    build(root)
+    rejected = pd.read_csv(root / "records/rejected.csv")
+    names = rejected["path"].str.rpartition("/")[2].tolist()
+    assert names == sorted([*bad, "gone.jpg"])
+    reasons = dict(zip(names, rejected["reason"], strict=True))
+    assert reasons["empty.jpg"] == "empty file"
+    assert reasons["text.jpg"].startswith("not a JPEG or PNG image")
+    assert reasons["gone.jpg"].startswith("cannot be read")
+    assert all("\n" not in reason for reason in reasons.values())
+    table = records.Records(root / "records").manifest
+    kept = set(table["image_id"])
+    assert {f"train/database/p0/{name}" for name in bad}.isdisjoint(kept)
+    sizes = table.set_index("image_id")[["height", "width"]]
+    for name in ("grey.png", "clear.PNG"):
+        assert sizes.loc[f"train/database/p0/{name}"].tolist() == [6, 8]
+
+
+def test_what_is_odd_is_kept_and_listed(root):
+    alone = root / "photos/train/queries/alone"
+    alone.mkdir()
+    (alone / "0.jpg").write_bytes(jpeg(50, 0))
+    build(root)
+    warnings = pd.read_csv(root / "records/warnings.csv")
+    assert warnings.values.tolist() == [
+        ["train/alone", "place with one image"],
+        [
+            "train/queries/alone/0.jpg",
+            "query without a positive in the database",
+        ],
+    ]
+    assert records.Records(root / "records").metadata["warnings"] == 2
+
+
+def test_a_split_that_is_absent_is_told(tmp_path):
+    folder = tmp_path / "photos/test/database/a"
+    folder.mkdir(parents=True)
+    (folder / "0.jpg").write_bytes(jpeg(0, 0))
+    build(tmp_path)
+    warnings = pd.read_csv(tmp_path / "records/warnings.csv")
+    assert warnings.values.tolist() == [
+        ["test/a", "place with one image"],
+        ["train", "split without an image"],
+        ["val", "split without an image"],
+        ["test", "split without a query image"],
+    ]
+
+
+def test_no_image_at_all(tmp_path):
+    folder = tmp_path / "photos/test/database/a"
+    folder.mkdir(parents=True)
+    (folder / "0.jpg").write_bytes(b"no")
+    with pytest.raises(ValueError, match="can be decoded. Received: 1 files"):
+        build(tmp_path)
+    assert not (tmp_path / "records").exists()
+
+
+def test_something_else_is_not_replaced(root):
+    (root / "records").mkdir()
+    (root / "records" / "thesis.tex").write_text("precious")
+    with pytest.raises(ValueError, match="Choose another --records"):
+        build(root)
+    assert (root / "records" / "thesis.tex").exists()
+
+
+def test_a_rule_that_cannot_be_followed_is_refused_at_once(root):
+    with pytest.raises(ValueError, match="Use --positives=place"):
+        build(root, positives="radius")
+    assert not (root / "records").exists()
+
+
+def test_an_error_leaves_the_old_records(root, monkeypatch):
+    build(root)
+    before = contents(root / "records")
+
+    def fail(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(records, "serialise", fail)
+    with pytest.raises(OSError, match="No space"):
+        build(root, shard_mebibytes=1)
+    assert contents(root / "records") == before
+    assert sorted(os.listdir(root)) == ["photos", "records"]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("train-query-00000-of-00001.tfrecord", lambda b: b[:-9], "bytes, not"),
+        ("manifest.parquet", lambda b: b[:100], "cannot be read"),
+        ("records.json", lambda _: b"{}", "Delete the folder"),
+        ("records.json", lambda _: b"{", "Expected JSON"),
+    ],
+)
+def test_damaged_records_are_refused_and_built_again(
+    root, name, change, message
+):
+    path = build(root) / name
+    whole = contents(root / "records")
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(ValueError, match=message):
+        records.Records(root / "records")
+    build(root)
+    assert contents(root / "records") == whole
+
+
+def test_a_flipped_bit_is_found_when_read(root):
+    opened = records.Records(build(root))
+    path = opened.path / "val-database-00000-of-00001.tfrecord"
+    raw = bytearray(path.read_bytes())
+    raw[500] ^= 1
+    path.write_bytes(bytes(raw))
+    with pytest.raises(ValueError, match="valid checksums"):
+        list(opened.read_images(opened.rows("val", "database")))
+
+
+def test_absent_records(tmp_path):
+    with pytest.raises(FileNotFoundError, match="build_records"):
+        records.Records(tmp_path)
+
+
+def test_absent_rows(tmp_path):
+    folder = tmp_path / "photos/test/database/a"
+    folder.mkdir(parents=True)
+    (folder / "0.jpg").write_bytes(jpeg(0, 0))
+    opened = records.Records(build(tmp_path))
+    with pytest.raises(ValueError, match="with 1 test/database. Check --split"):
+        opened.rows("train", "query")
