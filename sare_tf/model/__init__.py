@@ -1,0 +1,21 @@
+"""The network: images to descriptors."""
+
+from sare_tf.model.embedder import (
+    build_embedder,
+    initialise_netvlad,
+    over_tuples,
+)
+from sare_tf.model.netvlad import NetVLAD, netvlad_initial_weights
+from sare_tf.model.pooling import MAC, RMAC, GeM, SPoC
+
+__all__ = [
+    "MAC",
+    "RMAC",
+    "GeM",
+    "NetVLAD",
+    "SPoC",
+    "build_embedder",
+    "initialise_netvlad",
+    "netvlad_initial_weights",
+    "over_tuples",
+]

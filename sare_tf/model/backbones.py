@@ -1,0 +1,311 @@
+"""Backbones: RGB images, 0..255, to feature maps.
+
+A backbone is two layers: its preprocessing, which computes in float32, and a
+model named "backbone", [B, H, W, 3] -> [B, h, w, C]. H and W may be unknown.
+Nothing in it depends on the other images of a batch, nor on whether it is
+training: batch normalisation uses its stored statistics, and dropout is off.
+So mining, training and the exported model see the same features.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+from absl import logging
+from keras import layers, ops
+
+# Channel means of ImageNet, blue, green, red: keras.applications, mode caffe.
+_CAFFE = {
+    "mean": (103.939, 116.779, 123.68),
+    "deviation": (1.0, 1.0, 1.0),
+    "blue_first": True,
+}
+# Image range to -1..1: keras.applications.mobilenet_v3, rescaling layer.
+_MINUS_ONE_TO_ONE = {"mean": (127.5,) * 3, "deviation": (127.5,) * 3}
+# ImageNet mean and deviation: keras.applications.efficientnet_v2, B0.
+_TORCH = {
+    "mean": tuple(255.0 * x for x in (0.485, 0.456, 0.406)),
+    "deviation": tuple(255.0 * x for x in (0.229, 0.224, 0.225)),
+}
+
+
+@keras.saving.register_keras_serializable(package="sare_tf")
+class Preprocessing(layers.Layer):
+    """Subtracts a mean from each channel and divides by a deviation.
+
+    Args:
+        mean: of each channel, after their order was changed.
+        deviation: of each channel, after their order was changed.
+        blue_first: turn RGB into BGR before all else.
+
+    Call arguments:
+        images: RGB, 0..255.
+
+    Input shape:
+        [B, H, W, 3].
+
+    Output shape:
+        As the input.
+    """
+
+    def __init__(self, mean, deviation, blue_first=False, **kwargs):
+        super().__init__(**kwargs)
+        self.mean = tuple(mean)
+        self.deviation = tuple(deviation)
+        self.blue_first = blue_first
+
+    def call(self, images):
+        images = ops.cast(images, self.compute_dtype)
+        if self.blue_first:
+            images = ops.flip(images, axis=-1)
+        mean = ops.convert_to_tensor(self.mean, dtype=images.dtype)
+        deviation = ops.convert_to_tensor(self.deviation, dtype=images.dtype)
+        return (images - mean) / deviation
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "mean": self.mean,
+            "deviation": self.deviation,
+            "blue_first": self.blue_first,
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """How a backbone is made.
+
+    Attributes:
+        network: makes the whole network; takes `weights`, None or "imagenet".
+        preprocessing: arguments of `Preprocessing`.
+        cut: name of the layer whose output is the feature map.
+        frozen_to: name of the last layer that is not trained; None: all are.
+    """
+
+    network: Callable[..., keras.Model]
+    preprocessing: dict
+    cut: str
+    frozen_to: str | None = None
+
+
+def _small(weights: None) -> keras.Model:
+    """Stride 8, 96 channels, 59 MFLOP for an image of 160 x 120 pixels."""
+    del weights
+    images = keras.Input((None, None, 3))
+    x = images
+    for stage, filters in enumerate((16, 32, 64), start=1):
+        x = layers.Conv2D(
+            filters,
+            3,
+            strides=2,
+            padding="same",
+            use_bias=False,
+            kernel_initializer="he_normal",
+            name=f"stage{stage}_conv",
+        )(x)
+        # Statistics of one image alone.
+        x = layers.GroupNormalization(groups=8, name=f"stage{stage}_norm")(x)
+        x = layers.ReLU(name=f"stage{stage}_relu")(x)
+    x = layers.Conv2D(
+        96,
+        3,
+        padding="same",
+        kernel_initializer="he_normal",
+        name="stage4_conv",
+    )(x)
+    return keras.Model(images, x)
+
+
+def _application(make: Callable, **options) -> Callable[..., keras.Model]:
+    def network(weights: str | None) -> keras.Model:
+        # For unknown sizes always: some pad by the parity of a known size.
+        return make(
+            include_top=False,
+            weights=weights,
+            input_shape=(None, None, 3),
+            **options,
+        )
+
+    return network
+
+
+BACKBONES = {
+    "small": Backbone(
+        network=_small,
+        preprocessing={"mean": (127.5,) * 3, "deviation": (64.0,) * 3},
+        cut="stage4_conv",
+    ),
+    # The paper's: conv5_3 without its ReLU, trained from conv5_1 on.
+    "vgg16": Backbone(
+        network=_application(keras.applications.VGG16),
+        preprocessing=_CAFFE,
+        cut="block5_conv3",
+        frozen_to="block4_pool",
+    ),
+    "resnet50": Backbone(
+        network=_application(keras.applications.ResNet50),
+        preprocessing=_CAFFE,
+        cut="conv4_block6_out",
+        frozen_to="conv3_block4_out",
+    ),
+    "mobilenetv3": Backbone(
+        network=_application(
+            keras.applications.MobileNetV3Large, include_preprocessing=False
+        ),
+        preprocessing=_MINUS_ONE_TO_ONE,
+        cut="expanded_conv_11_add",
+    ),
+    "efficientnetv2b0": Backbone(
+        network=_application(
+            keras.applications.EfficientNetV2B0, include_preprocessing=False
+        ),
+        preprocessing=_TORCH,
+        cut="block5e_add",
+    ),
+}
+
+
+def build(name: str, *, weights: str | Path | None = None):
+    """Makes a backbone.
+
+    Args:
+        name: a name in `BACKBONES`.
+        weights: None, random; "imagenet", downloaded by Keras; or a local
+            file. A .h5 or .weights.h5 file holds the whole network without
+            its top, as keras.applications has it. A .keras file holds that, or
+            a model of this package, of which the backbone is taken.
+
+    Returns:
+        The preprocessing layer, and the model named "backbone".
+
+    Raises:
+        ValueError: unknown name, no download, or a file that does not fit.
+        FileNotFoundError: no such file.
+    """
+    if name not in BACKBONES:
+        raise ValueError(
+            f"Expected backbone to be one of {sorted(BACKBONES)}. "
+            f"Received: backbone={name!r}."
+        )
+    recipe = BACKBONES[name]
+    network = _network(name, recipe, weights)
+    cut = network.get_layer(recipe.cut)
+    if isinstance(cut, layers.Conv2D):
+        cut.activation = keras.activations.linear
+    backbone = keras.Model(network.input, cut.output, name="backbone")
+    frozen = recipe.frozen_to is not None
+    for layer in backbone.layers:
+        layer.trainable = not frozen
+        frozen = frozen and layer.name != recipe.frozen_to
+        if isinstance(layer, layers.BatchNormalization):
+            # Not trainable also means stored statistics, in every mode.
+            layer.trainable = False
+        if isinstance(layer, layers.Dropout):
+            layer.rate = 0.0
+    if weights is not None and Path(weights).suffix == ".keras":
+        _copy_weights(backbone, Path(weights))
+    preprocessing = Preprocessing(
+        **recipe.preprocessing, dtype="float32", name="preprocessing"
+    )
+    return preprocessing, backbone
+
+
+def _network(name, recipe, weights) -> keras.Model:
+    """The whole network, with weights that are not from a .keras file."""
+    if weights is None:
+        if name != "small":
+            logging.warning(
+                "%s has random weights; it is meant to start from "
+                "--weights=imagenet or a local file.",
+                name,
+            )
+        return recipe.network(weights=None)
+    if weights == "imagenet":
+        return _with_downloaded_weights(name, recipe)
+    path = Path(weights)
+    if not path.is_file():
+        raise FileNotFoundError(
+            "Expected weights to be 'imagenet' or a file. "
+            f"Received: weights={str(path)!r}, which does not exist."
+        )
+    if path.suffix not in (".h5", ".keras"):
+        raise ValueError(
+            "Expected a file of weights that ends in .h5, .weights.h5 or "
+            f".keras. Received: weights={str(path)!r}."
+        )
+    network = recipe.network(weights=None)
+    if path.suffix == ".h5":
+        _load_all(network, path, name)
+    return network
+
+
+def _load_all(network, path, name) -> None:
+    """Loads a .h5 file; refuses it if it leaves any weight untouched."""
+    # Keras only warns of some weights that it does not find, and also of
+    # containers that hold none; so see for ourselves.
+    for variable in network.weights:
+        variable.assign(ops.full(variable.shape, np.nan, variable.dtype))
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Skipping nested container")
+            network.load_weights(path)
+    except (ValueError, OSError, KeyError) as error:
+        raise _does_not_fit(path, name) from error
+    for variable in network.weights:
+        if not np.isfinite(ops.convert_to_numpy(variable)).all():
+            raise _does_not_fit(path, name)
+
+
+def _with_downloaded_weights(name, recipe) -> keras.Model:
+    if name == "small":
+        raise ValueError(
+            "Expected weights=None or a local file for backbone='small', which "
+            "is trained from scratch. Received: weights='imagenet'."
+        )
+    try:
+        with warnings.catch_warnings():
+            # Without a top, the weights are the same for every input size.
+            warnings.filterwarnings("ignore", "`input_shape` is undefined")
+            return recipe.network(weights="imagenet")
+    # Keras raises a bare Exception where a download fails.
+    except Exception as error:
+        raise ValueError(
+            f"Expected to download the ImageNet weights of {name}. Received: "
+            f"{error} Without a network, download the file without top of "
+            "keras.applications elsewhere and pass its path as weights."
+        ) from error
+
+
+def _copy_weights(backbone, path) -> None:
+    """Copies weights from a saved model, by the names of layers."""
+    try:
+        source = keras.saving.load_model(path, compile=False)
+    except (ValueError, TypeError, OSError) as error:
+        raise _does_not_fit(path, backbone.name) from error
+    for nested in ("embedder", "backbone"):
+        if nested in [layer.name for layer in source.layers]:
+            source = source.get_layer(nested)
+    found = {layer.name: layer for layer in source.layers}
+    for layer in backbone.layers:
+        if not layer.weights:
+            continue
+        if layer.name not in found:
+            raise _does_not_fit(path, f"layer {layer.name}")
+        try:
+            layer.set_weights(found[layer.name].get_weights())
+        except ValueError as error:
+            raise _does_not_fit(path, f"layer {layer.name}") from error
+
+
+def _does_not_fit(path, what) -> ValueError:
+    return ValueError(
+        f"Expected a file with weights of {what}. Received: "
+        f"weights={str(path)!r}, which holds another architecture or is "
+        "damaged. For .h5 files take the one without top."
+    )

@@ -1,0 +1,193 @@
+"""The embedder: images to descriptors of unit length.
+
+Axis letters: B batch, T images of a tuple, H W C image or feature map, D
+descriptor length. Images are RGB, 0..255, of any number type; the graph holds
+their preprocessing.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import keras
+import numpy as np
+from absl import logging
+from keras import ops
+
+from sare_tf.model import backbones
+from sare_tf.model.netvlad import NetVLAD, netvlad_initial_weights
+from sare_tf.model.pooling import MAC, RMAC, GeM, SPoC
+
+POOLINGS = {"gem": GeM, "mac": MAC, "rmac": RMAC, "spoc": SPoC}
+
+
+def build_embedder(
+    *,
+    backbone: str = "vgg16",
+    aggregation: str = "netvlad",
+    num_clusters: int = 64,
+    weights: str | Path | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> keras.Model:
+    """Makes the network that is trained, exported and served.
+
+    Args:
+        backbone: a name in `backbones.BACKBONES`.
+        aggregation: "netvlad", "gem", "mac", "spoc" or "rmac".
+        num_clusters: of NetVLAD; the others have none.
+        weights: of the backbone: None for random, "imagenet", or a local file;
+            see `backbones.build`. NetVLAD's come from `initialise_netvlad`.
+        image_size: height and width in pixels; None for any.
+
+    Returns:
+        A model named "embedder": [B, H, W, 3] -> float32 [B, D].
+
+    Raises:
+        ValueError: unknown name, or weights that do not fit.
+        FileNotFoundError: no such file of weights.
+    """
+    aggregations = ["netvlad", *POOLINGS]
+    if aggregation not in aggregations:
+        raise ValueError(
+            f"Expected aggregation to be one of {sorted(aggregations)}. "
+            f"Received: aggregation={aggregation!r}."
+        )
+    preprocessing, network = backbones.build(backbone, weights=weights)
+    height, width = image_size or (None, None)
+    # Keras casts what comes in, uint8 too, to the dtype of the input.
+    images = keras.Input((height, width, 3), dtype="float32", name="images")
+    features = network(preprocessing(images))
+    if aggregation == "netvlad":
+        aggregate = NetVLAD(num_clusters, name=aggregation)
+    else:
+        aggregate = POOLINGS[aggregation](name=aggregation)
+    return keras.Model(images, aggregate(features), name="embedder")
+
+
+def over_tuples(embedder: keras.Model) -> keras.Model:
+    """Applies an embedder to every image of every tuple.
+
+    Args:
+        embedder: a model named "embedder", [B, H, W, 3] -> [B, D]. It is
+            shared, not copied: training the result trains it.
+
+    Returns:
+        [B, T, H, W, 3] -> float32 [B, T, D], for any B and T. The embedder is
+        its layer "embedder", also after it was saved and loaded.
+
+    Raises:
+        ValueError: another name.
+    """
+    if embedder.name != "embedder":
+        raise ValueError(
+            "Expected a model named 'embedder', by which checkpoints find it. "
+            f"Received: embedder.name={embedder.name!r}."
+        )
+    tuples = keras.Input(
+        (None, *embedder.input_shape[1:]), dtype="float32", name="tuples"
+    )
+    # float32: a mixed policy must not round the images.
+    images = MergeTuples(dtype="float32", name="merge_tuples")(tuples)
+    descriptors = embedder(images)  # [B * T, D]
+    split = SplitTuples(dtype="float32", name="split_tuples")
+    return keras.Model(tuples, split(descriptors, tuples), name="over_tuples")
+
+
+def initialise_netvlad(
+    embedder: keras.Model,
+    images: Iterable,
+    *,
+    seed: int = 0,
+    locations_per_image: int = 100,
+) -> None:
+    """Sets NetVLAD's weights from local descriptors of training images.
+
+    The original code takes 100 random locations of each of 500 images.
+
+    Args:
+        embedder: a model of `build_embedder` with NetVLAD.
+        images: batches of images, [B, H, W, 3]: a tf.data.Dataset, or any
+            other iterable.
+        seed: of the locations and of k-means.
+        locations_per_image: local descriptors taken from an image, or all
+            that it has if those are fewer.
+
+    Raises:
+        ValueError: no NetVLAD in the embedder, or descriptors that
+            `netvlad_initial_weights` refuses.
+    """
+    found = [layer for layer in embedder.layers if isinstance(layer, NetVLAD)]
+    if len(found) != 1:
+        raise ValueError(
+            "Expected an embedder with one NetVLAD layer. Received: "
+            f"layers {[layer.name for layer in embedder.layers]}."
+        )
+    layer = found[0]
+    below = keras.Model(embedder.input, layer.input)
+    rng = np.random.default_rng(seed)
+    descriptors = []
+    for batch in images:
+        maps = below.predict_on_batch(batch)
+        locations = maps.reshape(len(maps), -1, maps.shape[-1])
+        count = min(locations_per_image, locations.shape[1])
+        for image in locations:
+            chosen = rng.choice(len(image), count, replace=False)
+            descriptors.append(image[chosen].astype(np.float32))
+    if not descriptors:
+        raise ValueError(
+            "Expected images to initialise NetVLAD from. Received: none."
+        )
+    assignment, centres = netvlad_initial_weights(
+        np.concatenate(descriptors), layer.num_clusters, seed=seed
+    )
+    layer.assignment.assign(assignment)
+    layer.centres.assign(centres)
+    logging.info(
+        "Initialised %d NetVLAD clusters from %d images.",
+        layer.num_clusters,
+        len(descriptors),
+    )
+
+
+@keras.saving.register_keras_serializable(package="sare_tf")
+class MergeTuples(keras.layers.Layer):
+    """Puts the images of all tuples into one batch.
+
+    Call arguments:
+        tuples: images of tuples.
+
+    Input shape:
+        [B, T, H, W, C].
+
+    Output shape:
+        [B * T, H, W, C].
+    """
+
+    def call(self, tuples):
+        batch, count, *image = ops.shape(tuples)
+        return ops.reshape(tuples, (batch * count, *image))
+
+    def compute_output_shape(self, input_shape):
+        return (None, *input_shape[2:])
+
+
+@keras.saving.register_keras_serializable(package="sare_tf")
+class SplitTuples(keras.layers.Layer):
+    """Puts descriptors back into tuples: the reverse of `MergeTuples`.
+
+    Call arguments:
+        descriptors: of all images of all tuples.
+        tuples: the images; only B and T are read from them.
+
+    Input shape:
+        [B * T, D] and [B, T, H, W, C].
+
+    Output shape:
+        [B, T, D].
+    """
+
+    def call(self, descriptors, tuples):
+        batch, count = ops.shape(tuples)[:2]
+        return ops.reshape(descriptors, (batch, count, descriptors.shape[-1]))
+
+    def compute_output_shape(self, descriptors_shape, tuples_shape):
+        return (*tuples_shape[:2], descriptors_shape[-1])

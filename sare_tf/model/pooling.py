@@ -1,0 +1,243 @@
+"""Aggregations without clusters: GeM, MAC, SPoC and R-MAC.
+
+Each turns feature maps [B, H, W, C] into rows of unit length, float32 [B, C],
+under every dtype policy. B, H and W may be unknown. Lengths are normalised as
+x / sqrt(sum x^2 + 1e-12).
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+_EPSILON = 1e-12
+# Below every feature, and finite.
+_LOWEST = -3e38
+# R-MAC adds regions along the longer side until neighbours overlap by about
+# this share (Tolias et al.), which for images of usual shapes takes few.
+_OVERLAP = 0.4
+_MOST_EXTRA_REGIONS = 6
+
+
+class _Pooling(keras.layers.Layer):
+    """What the poolings share: the shape and dtype of their output."""
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], input_shape[-1])
+
+    def compute_output_spec(self, features):
+        if len(features.shape) != 4:
+            raise ValueError(
+                "Expected feature maps, [B, H, W, C]. Received: "
+                f"features.shape={tuple(features.shape)}."
+            )
+        shape = self.compute_output_shape(features.shape)
+        return keras.KerasTensor(shape, dtype="float32")
+
+
+@keras.saving.register_keras_serializable(package="sare_tf")
+class GeM(_Pooling):
+    """Generalised mean over locations, with a trained exponent.
+
+    (mean x^p)^(1/p) of each channel, where x is clipped from below; p = 1 is
+    the mean and p to infinity the maximum.
+
+    Source: Radenovic, Tolias, Chum, "Fine-tuning CNN Image Retrieval with No
+    Human Annotation", TPAMI 2019, equation 3.
+
+    Args:
+        p: exponent to start from; 3 is the paper's.
+        epsilon: lower bound of the features.
+
+    Call arguments:
+        features: feature maps.
+
+    Input shape:
+        [B, H, W, C].
+
+    Output shape:
+        [B, C].
+    """
+
+    def __init__(self, p=3.0, epsilon=1e-6, **kwargs):
+        super().__init__(**kwargs)
+        if p <= 0:
+            raise ValueError(f"Expected a positive p. Received: p={p}.")
+        if epsilon <= 0:
+            raise ValueError(
+                f"Expected a positive epsilon. Received: epsilon={epsilon}."
+            )
+        self.p = p
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        self.exponent = self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(self.p),
+            autocast=False,
+            name="exponent",
+        )
+
+    def call(self, features):
+        features = ops.cast(features, "float32")
+        # By logarithms and relative to the largest: high powers of small or
+        # large features neither vanish nor overflow.
+        logs = ops.log(ops.maximum(features, self.epsilon))
+        largest = ops.stop_gradient(ops.max(logs, axis=(1, 2), keepdims=True))
+        powers = ops.exp(self.exponent * (logs - largest))
+        means = ops.log(ops.mean(powers, axis=(1, 2)))  # [B, C]
+        pooled = ops.exp(means / self.exponent + largest[:, 0, 0])
+        return _unit_length(pooled)
+
+    def get_config(self):
+        return {**super().get_config(), "p": self.p, "epsilon": self.epsilon}
+
+
+@keras.saving.register_keras_serializable(package="sare_tf")
+class MAC(_Pooling):
+    """Maximum over locations.
+
+    Source: Tolias, Sicre, Jegou, "Particular object retrieval with integral
+    max-pooling of CNN activations", ICLR 2016, section 3.
+
+    Call arguments:
+        features: feature maps.
+
+    Input shape:
+        [B, H, W, C].
+
+    Output shape:
+        [B, C].
+    """
+
+    def call(self, features):
+        features = ops.cast(features, "float32")
+        return _unit_length(ops.max(features, axis=(1, 2)))
+
+
+@keras.saving.register_keras_serializable(package="sare_tf")
+class SPoC(_Pooling):
+    """Mean over locations: sum pooling, without the centre prior.
+
+    Source: Babenko, Lempitsky, "Aggregating Deep Convolutional Features for
+    Image Retrieval", ICCV 2015.
+
+    Call arguments:
+        features: feature maps.
+
+    Input shape:
+        [B, H, W, C].
+
+    Output shape:
+        [B, C].
+    """
+
+    def call(self, features):
+        features = ops.cast(features, "float32")
+        return _unit_length(ops.mean(features, axis=(1, 2)))
+
+
+@keras.saving.register_keras_serializable(package="sare_tf")
+class RMAC(_Pooling):
+    """Sum of the normalised maxima over square regions of several sizes.
+
+    Level l has regions of side 2 min(H, W) / (l + 1): l along the shorter
+    side and l + m - 1 along the longer, where m is chosen so that at level 1
+    neighbours overlap by about 40 %. Sides and corners are rounded down. The
+    whitening of regions, which needs its own data, is left out.
+
+    Source: Tolias, Sicre, Jegou, ICLR 2016, section 3.
+
+    Args:
+        levels: number of region sizes; 3 is the paper's.
+
+    Call arguments:
+        features: feature maps.
+
+    Input shape:
+        [B, H, W, C]; regions have a side of at least 1.
+
+    Output shape:
+        [B, C].
+    """
+
+    def __init__(self, levels=3, **kwargs):
+        super().__init__(**kwargs)
+        if levels < 1:
+            raise ValueError(
+                f"Expected at least one level. Received: levels={levels}."
+            )
+        self.levels = levels
+
+    def call(self, features):
+        features = ops.cast(features, "float32")
+        _, height, width, _ = ops.shape(features)
+        rows, columns = ops.arange(height), ops.arange(width)
+
+        def region(window):  # [4] -> [B, C]
+            top, left, side, exists = (window[i] for i in range(4))
+            inside = ops.logical_and(
+                _between(rows, top, side)[:, None],
+                _between(columns, left, side)[None, :],
+            )  # [H, W]
+            masked = ops.where(inside[..., None], features, _LOWEST)
+            maxima = _unit_length(ops.max(masked, axis=(1, 2)))
+            return ops.where(exists > 0, maxima, 0.0)
+
+        windows = _windows(height, width, self.levels)
+        return _unit_length(ops.sum(ops.map(region, windows), axis=0))
+
+    def get_config(self):
+        return {**super().get_config(), "levels": self.levels}
+
+
+def _windows(height, width, levels):
+    """Regions of R-MAC, int32 [R, 4]: top, left, side, whether it exists.
+
+    R does not depend on the sizes, which may be unknown: there is a place for
+    each region that any size could have.
+    """
+    shorter = ops.minimum(height, width)
+    longer = ops.maximum(height, width)
+    extra = _extra_regions(shorter, longer)
+    level, across, along = np.array(
+        [
+            (level, across, along)
+            for level in range(1, levels + 1)
+            for across in range(level)
+            for along in range(level + _MOST_EXTRA_REGIONS)
+        ],
+        np.int32,
+    ).T  # each [R]
+    side = ops.maximum(2 * shorter // (level + 1), 1)
+    # Of the regions of a level, the first starts at 0 and the last ends at
+    # the far side; a single one is at 0.
+    start_across = across * (shorter - side) // np.maximum(level - 1, 1)
+    start_along = along * (longer - side) // ops.maximum(level + extra - 1, 1)
+    upright = height > width
+    return ops.stack(
+        [
+            ops.where(upright, start_along, start_across),
+            ops.where(upright, start_across, start_along),
+            side,
+            ops.cast(along < level + extra, "int32"),
+        ],
+        axis=1,
+    )
+
+
+def _extra_regions(shorter, longer):
+    """Regions that the longer side has more than the shorter, m - 1."""
+    candidates = ops.arange(1, _MOST_EXTRA_REGIONS + 1, dtype="float32")
+    step = ops.cast(longer - shorter, "float32") / candidates
+    overlaps = 1.0 - step / ops.cast(shorter, "float32")
+    best = ops.argmin(ops.abs(overlaps - _OVERLAP)) + 1
+    return ops.where(longer > shorter, ops.cast(best, "int32"), 0)
+
+
+def _between(positions, start, length):
+    return ops.logical_and(positions >= start, positions < start + length)
+
+
+def _unit_length(x):
+    squares = ops.sum(ops.square(x), axis=-1, keepdims=True)
+    return x * ops.rsqrt(squares + _EPSILON)

@@ -1,0 +1,475 @@
+"""Losses against plain numpy, and against the values of the paper's code."""
+
+import itertools
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from sare_tf import losses
+
+FORMS = ("joint", "independent")
+KERNELS = ("gaussian", "cauchy", "exponential")
+FUNCTIONS = {
+    "joint": losses.sare_joint,
+    "independent": losses.sare_independent,
+}
+SETTINGS = list(itertools.product(FORMS, KERNELS))
+
+# A tuple computed by hand: unit vectors, d_p = .4, d = .8, 2, .08.
+QUERY = (1.0, 0.0, 0.0, 0.0)
+POSITIVE = (0.8, 0.6, 0.0, 0.0)
+NEGATIVES = ((0.6, 0.8, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.96, 0.0, 0.28, 0.0))
+# log(1 + sum) and sum of log(1 + .), from the formulas of deepIBL in float64.
+BY_HAND = {
+    ("joint", "gaussian"): 1.178453231,
+    ("independent", "gaussian"): 1.562808930 / 3,
+    ("joint", "cauchy"): 1.264335954,
+    ("independent", "cauchy"): 1.789653916 / 3,
+    ("joint", "exponential"): 1.293535192,
+    ("independent", "exponential"): 1.830662438 / 3,
+}
+# OpenIBL's form over dot products, exp(cos / .07).
+DOT_PRODUCTS = {"joint": 2.387858764, "independent": 0.812808261}
+
+
+def similarity(distance, kernel, bandwidth=1.0):
+    distance = bandwidth * distance
+    if kernel == "gaussian":
+        return np.exp(-distance)
+    if kernel == "cauchy":
+        return 1.0 / (1.0 + distance)
+    return np.exp(-np.sqrt(distance))
+
+
+def sare(positive, negatives, form, kernel, bandwidth=1.0):
+    """The definition, for one tuple, in float64."""
+    attracted = similarity(positive, kernel, bandwidth)
+    repelled = [similarity(d, kernel, bandwidth) for d in negatives]
+    if form == "joint":
+        return -np.log(attracted / (attracted + sum(repelled)))
+    return np.mean([-np.log(attracted / (attracted + r)) for r in repelled])
+
+
+def squared(a, b):
+    return sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
+
+
+def unit_vectors(*shape, seed=0):
+    x = np.random.default_rng(seed).normal(size=shape)
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def gradient(loss, y_true, descriptors):
+    """Through Keras: a step of SGD with rate 1 on trainable descriptors."""
+    descriptors = np.asarray(descriptors, np.float32)
+    flat = descriptors.reshape(-1, descriptors.shape[-1])
+    table = keras.layers.Embedding(*flat.shape)
+    rows = np.arange(len(flat)).reshape(descriptors.shape[:-1])
+    model = keras.Sequential(
+        [keras.Input(rows.shape[1:], dtype="int32"), table]
+    )
+    table.embeddings.assign(flat)
+    model.compile(keras.optimizers.SGD(1.0), loss, run_eagerly=True)
+    model.train_on_batch(rows, y_true)
+    after = np.asarray(ops.convert_to_numpy(table.embeddings))
+    return (flat - after).reshape(descriptors.shape)
+
+
+def finite_differences(function, x, *, step=1e-6):
+    x = np.array(x, np.float64)
+    result = np.zeros_like(x)
+    for where in np.ndindex(*x.shape):
+        before = x[where]
+        x[where] = before + step
+        above = function(x)
+        x[where] = before - step
+        result[where] = (above - function(x)) / (2 * step)
+        x[where] = before
+    return result
+
+
+def loss_of_tuple(descriptors, form, kernel, bandwidth=1.0):
+    query, positive, *negatives = descriptors
+    return sare(
+        squared(query, positive),
+        [squared(query, n) for n in negatives],
+        form,
+        kernel,
+        bandwidth,
+    )
+
+
+def value(loss, y_true, y_pred):
+    return ops.convert_to_numpy(
+        loss.call(y_true, ops.convert_to_tensor(y_pred))
+    )
+
+
+def hand_made_tuple():
+    return np.array([[QUERY, POSITIVE, *NEGATIVES]], np.float32)
+
+
+@pytest.mark.parametrize(("form", "kernel"), SETTINGS)
+def test_values_of_the_paper(form, kernel):
+    loss = losses.SARELoss(form=form, kernel=kernel)
+    found = value(loss, None, hand_made_tuple())
+    np.testing.assert_allclose(
+        found, [BY_HAND[form, kernel]], atol=1e-6, rtol=0
+    )
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_form_over_dot_products_is_a_gaussian(form):
+    loss = losses.SARELoss(form=form, inverse_bandwidth=1 / (2 * 0.07))
+    found = value(loss, None, hand_made_tuple())
+    np.testing.assert_allclose(found, [DOT_PRODUCTS[form]], atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("form", "kernel"), SETTINGS)
+@pytest.mark.parametrize("count", [1, 7, 1000])
+def test_functions_follow_the_definition(form, kernel, count):
+    rng = np.random.default_rng(count)
+    positive = rng.uniform(0, 4, 3).astype(np.float32)
+    negatives = rng.uniform(0, 4, (3, count)).astype(np.float32)
+    found = FUNCTIONS[form](
+        ops.convert_to_tensor(positive),
+        ops.convert_to_tensor(negatives),
+        kernel=kernel,
+        inverse_bandwidth=2.5,
+    )
+    expected = [
+        sare(np.float64(p), n.astype(np.float64), form, kernel, 2.5)
+        for p, n in zip(positive, negatives, strict=True)
+    ]
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(found), expected, rtol=2e-6, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_one_negative_makes_the_forms_equal(kernel):
+    x = unit_vectors(4, 3, 8).astype(np.float32)
+    joint, independent = (
+        value(losses.SARELoss(form=form, kernel=kernel), None, x)
+        for form in FORMS
+    )
+    np.testing.assert_allclose(joint, independent, rtol=1e-6)
+
+
+def coded_gradient(q, p, negatives, form, kernel):
+    """deepIBL's gradients, as its train*.m write them (sum over negatives)."""
+    d_p = squared(q, p)
+    distances = np.array([squared(q, n) for n in negatives])
+    dp, dq, dn = np.zeros_like(q), np.zeros_like(q), np.zeros_like(negatives)
+    if (form, kernel) == ("joint", "gaussian"):
+        x = np.array([np.exp(2 * q @ (n - p)) for n in negatives])
+        dq = (
+            2
+            / (1 + x.sum())
+            * sum(x[i] * (n - p) for i, n in enumerate(negatives))
+        )
+        dp = -2 * x.sum() / (1 + x.sum()) * q
+        dn = np.array([2 * x_i / (1 + x.sum()) * q for x_i in x])
+        return np.array([dq, dp, *dn])
+    if kernel == "gaussian":
+        x = np.exp(d_p - distances)
+        pull, push = np.full_like(x, 2.0), np.full_like(x, 2.0)
+    elif kernel == "cauchy":
+        x = (1 + d_p) / (1 + distances)
+        pull, push = np.full_like(x, 2 / (1 + d_p)), 2 / (1 + distances)
+    else:
+        x = np.exp(np.sqrt(d_p) - np.sqrt(distances))
+        pull, push = np.full_like(x, d_p**-0.5), distances**-0.5
+    shares = x / (1 + x.sum()) if form == "joint" else x / (1 + x)
+    for i, n in enumerate(negatives):
+        dp += shares[i] * pull[i] * (p - q)
+        dn[i] += shares[i] * push[i] * (q - n)
+        dq -= shares[i] * pull[i] * (p - q) + shares[i] * push[i] * (q - n)
+    return np.array([dq, dp, *dn])
+
+
+@pytest.mark.parametrize(("form", "kernel"), SETTINGS)
+def test_gradient_is_the_one_that_the_authors_coded(form, kernel):
+    x = unit_vectors(6, 5, seed=3)
+    found = gradient(
+        losses.SARELoss(form=form, kernel=kernel), np.zeros(1), x[None]
+    )[0]
+    expected = coded_gradient(x[0], x[1], x[2:], form, kernel)
+    if form == "independent":
+        # Theirs is the sum over negatives, divided later.
+        expected = expected / 4
+    if (form, kernel) == ("joint", "gaussian"):
+        # Theirs leaves out what the normalisation of descriptors removes.
+        found, expected = (
+            g - np.sum(g * x, axis=-1, keepdims=True) * x
+            for g in (found, expected)
+        )
+    np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("form", "kernel"), SETTINGS)
+def test_gradient_equals_finite_differences(form, kernel):
+    x = 1.3 * unit_vectors(4, 3, seed=5)
+    loss = losses.SARELoss(form=form, kernel=kernel, inverse_bandwidth=3.0)
+    found = gradient(loss, np.zeros(1), x[None])[0]
+    expected = finite_differences(
+        lambda y: loss_of_tuple(y, form, kernel, 3.0), x
+    )
+    np.testing.assert_allclose(found, expected, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("form", "kernel"), SETTINGS)
+def test_identical_descriptors(form, kernel):
+    x = np.repeat(unit_vectors(1, 1, 8), 5, axis=1)
+    loss = losses.SARELoss(form=form, kernel=kernel)
+    # All distances are 0 and all similarities 1.
+    expected = np.log(4.0) if form == "joint" else np.log(2.0)
+    found = value(loss, None, x.astype(np.float32))
+    np.testing.assert_allclose(found, [expected], rtol=1e-6)
+    np.testing.assert_array_equal(
+        gradient(loss, np.zeros(1), x), np.zeros_like(x)
+    )
+
+
+@pytest.mark.parametrize(("form", "kernel"), SETTINGS)
+@pytest.mark.parametrize("signs", [(1, -1), (-1, 1), (-1, -1)])
+def test_distances_0_and_4(form, kernel, signs):
+    q = unit_vectors(6)
+    x = np.array([q, signs[0] * q, signs[1] * q, signs[1] * q])
+    loss = losses.SARELoss(form=form, kernel=kernel)
+    found = value(loss, None, x[None].astype(np.float32))
+    np.testing.assert_allclose(
+        found, [loss_of_tuple(x, form, kernel)], rtol=1e-6
+    )
+    assert np.isfinite(gradient(loss, np.zeros(1), x[None])).all()
+
+
+@pytest.mark.parametrize(("form", "kernel"), SETTINGS)
+def test_far_negatives_neither_overflow_nor_vanish(form, kernel):
+    # A positive at 400 and a negative at 0 or 1e6, in units of 1 / bandwidth.
+    found = FUNCTIONS[form](
+        ops.convert_to_tensor(np.float32([400.0, 0.0])),
+        ops.convert_to_tensor(np.float32([[0.0], [1e6]])),
+        kernel=kernel,
+    )
+    far = {"gaussian": 400.0, "cauchy": np.log(402), "exponential": 20.0}
+    found = ops.convert_to_numpy(found)
+    np.testing.assert_allclose(found[0], far[kernel], rtol=1e-6)
+    np.testing.assert_allclose(found[1], 0.0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("form", "kernel"), SETTINGS)
+def test_bfloat16_descriptors_are_computed_in_float32(form, kernel):
+    x = unit_vectors(3, 6, 16)
+    rounded = ops.cast(ops.convert_to_tensor(x.astype(np.float32)), "bfloat16")
+    loss = losses.SARELoss(form=form, kernel=kernel)
+    found = loss.call(None, rounded)
+    assert keras.backend.standardize_dtype(found.dtype) == "float32"
+    exact = ops.convert_to_numpy(ops.cast(rounded, "float32"))
+    expected = [loss_of_tuple(t.astype(float), form, kernel) for t in exact]
+    np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=2e-6)
+
+
+def test_tuple_distances():
+    x = np.float32([[[0, 0], [3, 4], [1, 0], [0, -2]]])
+    positive, negatives = losses.tuple_distances(ops.convert_to_tensor(x))
+    np.testing.assert_array_equal(ops.convert_to_numpy(positive), [25])
+    np.testing.assert_array_equal(ops.convert_to_numpy(negatives), [[1, 4]])
+
+
+def test_scaling_by_negatives_divides_joint_by_their_number():
+    x = unit_vectors(4, 7, 8).astype(np.float32)
+    tuples, negatives = (
+        value(losses.SARELoss(scaling=scaling), None, x)
+        for scaling in ("tuples", "negatives")
+    )
+    np.testing.assert_allclose(tuples / 5, negatives, rtol=1e-6)
+
+
+def test_keras_takes_the_mean_over_tuples():
+    x = unit_vectors(4, 7, 8).astype(np.float32)
+    loss = losses.SARELoss()
+    np.testing.assert_allclose(
+        float(loss(np.zeros(4), x)), value(loss, None, x).mean(), rtol=1e-6
+    )
+
+
+def labelled(seed=0):
+    x = unit_vectors(7, 4, seed=seed)
+    # Place 5 has one image: an anchor without a positive.
+    return np.float32([3, 8, 3, 5, 8, 3, 8]), x
+
+
+def place_sare(labels, x, form, kernel, bandwidth=1.0):
+    result = []
+    for a, anchor in enumerate(x):
+        negatives = [
+            squared(anchor, x[i])
+            for i in range(len(x))
+            if labels[i] != labels[a]
+        ]
+        terms = [
+            sare(squared(anchor, x[i]), negatives, form, kernel, bandwidth)
+            for i in range(len(x))
+            if labels[i] == labels[a] and i != a and negatives
+        ]
+        result.append(np.mean(terms) if terms else 0.0)
+    return np.array(result)
+
+
+@pytest.mark.parametrize(("form", "kernel"), SETTINGS)
+@pytest.mark.parametrize("column", [False, True])
+def test_place_loss_follows_the_definition(form, kernel, column):
+    labels, x = labelled()
+    loss = losses.PlaceSARELoss(form=form, kernel=kernel, inverse_bandwidth=2.0)
+    found = value(
+        loss,
+        ops.convert_to_tensor(labels[:, None] if column else labels),
+        x.astype(np.float32),
+    )
+    expected = place_sare(labels, x, form, kernel, 2.0)
+    assert expected[3] == 0
+    np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("form", "kernel"), SETTINGS)
+def test_place_gradient_equals_finite_differences(form, kernel):
+    labels, x = labelled(seed=1)
+    loss = losses.PlaceSARELoss(form=form, kernel=kernel)
+    expected = finite_differences(
+        lambda y: place_sare(labels, y, form, kernel).mean(), x
+    )
+    np.testing.assert_allclose(
+        gradient(loss, labels, x), expected, atol=2e-6, rtol=0
+    )
+
+
+@pytest.mark.parametrize(("form", "kernel"), SETTINGS)
+@pytest.mark.parametrize("labels", [(1, 1, 1), (1, 2, 3), (1, 1, 2)])
+def test_place_loss_of_identical_descriptors(form, kernel, labels):
+    x = np.repeat(unit_vectors(1, 4), 3, axis=0)
+    loss = losses.PlaceSARELoss(form=form, kernel=kernel)
+    labels = np.float32(labels)
+    np.testing.assert_allclose(
+        value(loss, ops.convert_to_tensor(labels), x.astype(np.float32)),
+        place_sare(labels, x, form, kernel),
+        rtol=1e-6,
+    )
+    assert not gradient(loss, labels, x).any()
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_place_loss_trains_with_integer_labels(eager):
+    labels, x = labelled()
+    model = keras.Sequential(
+        [keras.layers.Dense(4), keras.layers.UnitNormalization()]
+    )
+    model.compile("adam", losses.PlaceSARELoss(), run_eagerly=eager)
+    before = model.evaluate(x, labels.astype(int), batch_size=7, verbose=0)
+    expected = place_sare(labels, model.predict(x, verbose=0), *SETTINGS[0])
+    np.testing.assert_allclose(before, expected.mean(), rtol=1e-5)
+    model.fit(x, labels.astype(int), batch_size=7, epochs=3, verbose=0)
+    after = model.evaluate(x, labels.astype(int), batch_size=7, verbose=0)
+    assert after < before
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize(("form", "kernel"), SETTINGS)
+def test_eager_and_graph_agree(form, kernel, eager):
+    x = unit_vectors(4, 5, 3).astype(np.float32)
+    model = keras.Sequential([keras.layers.Identity()])
+    loss = losses.SARELoss(form=form, kernel=kernel)
+    model.compile(loss=loss, run_eagerly=eager)
+    found = model.evaluate(x, np.zeros(4), verbose=0)
+    expected = np.mean([loss_of_tuple(t, form, kernel) for t in x])
+    np.testing.assert_allclose(found, expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.SARELoss(
+            form="joint",
+            kernel="cauchy",
+            inverse_bandwidth=2.5,
+            scaling="negatives",
+            reduction="sum",
+            name="other",
+        ),
+        losses.PlaceSARELoss(
+            form="independent",
+            kernel="exponential",
+            inverse_bandwidth=0.5,
+            reduction=None,
+            name="other",
+        ),
+    ],
+    ids=["tuples", "places"],
+)
+def test_configuration_comes_back(loss):
+    config = json.loads(json.dumps(keras.losses.serialize(loss)))
+    again = keras.losses.deserialize(config)
+    assert type(again) is type(loss)
+    assert again.get_config() == loss.get_config()
+    settings = {"form", "kernel", "inverse_bandwidth", "reduction", "name"}
+    for name in settings & set(loss.get_config()):
+        assert getattr(again, name) == getattr(loss, name)
+
+
+@pytest.mark.parametrize("loss", [losses.SARELoss, losses.PlaceSARELoss])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"form": "both"}, r"\['independent', 'joint'\].*form='both'"),
+        ({"kernel": "box"}, r"'cauchy', 'exponential'.*kernel='box'"),
+        ({"inverse_bandwidth": 0.0}, "positive.*inverse_bandwidth=0.0"),
+        ({"inverse_bandwidth": -1}, "positive.*inverse_bandwidth=-1"),
+        ({"inverse_bandwidth": np.nan}, "finite.*inverse_bandwidth=nan"),
+    ],
+)
+def test_unknown_settings_are_refused(loss, settings, message):
+    with pytest.raises(ValueError, match=message):
+        loss(**settings)
+
+
+def test_scalings_are_checked():
+    with pytest.raises(ValueError, match="Received: scaling='mean'"):
+        losses.SARELoss(scaling="mean")
+    with pytest.raises(ValueError, match="mean over negatives already"):
+        losses.SARELoss(form="independent", scaling="negatives")
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((4, 8), r"\[B, T, D\].*over_tuples"),
+        ((4, 2, 8), "T >= 3"),
+    ],
+)
+def test_tuples_of_a_wrong_shape_are_refused(shape, message):
+    with pytest.raises(ValueError, match=message):
+        losses.SARELoss().call(None, ops.ones(shape))
+
+
+def test_places_of_a_wrong_shape_are_refused():
+    with pytest.raises(ValueError, match=r"\[B, D\].*use SARELoss"):
+        losses.PlaceSARELoss().call(ops.ones(4), ops.ones((4, 3, 8)))
+
+
+@pytest.mark.parametrize(
+    "function", [losses.sare_joint, losses.sare_independent]
+)
+@pytest.mark.parametrize(
+    "shapes", [((4, 1), (4, 2)), ((4,), (4,)), ((4,), (4, 0))]
+)
+def test_distances_of_a_wrong_shape_are_refused(function, shapes):
+    with pytest.raises(ValueError, match="at least one negative"):
+        function(*(ops.ones(shape) for shape in shapes))
+
+
+def test_functions_check_their_settings():
+    with pytest.raises(ValueError, match="kernel='box'"):
+        losses.sare_joint(ops.ones(1), ops.ones((1, 1)), kernel="box")
