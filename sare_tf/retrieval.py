@@ -1,0 +1,224 @@
+"""Exact neighbours and recall@N, in plain numpy.
+
+Descriptors are float [Q, D] and [N, D]; distances are squared Euclidean, the
+sum over D of squared differences. Neighbours are rows of the database, nearest
+first. Axis letters: Q queries, N database, D descriptor length, k neighbours.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+# Queries of one matrix product, so that Q is unlimited.
+_QUERY_BLOCK = 1024
+# Candidates whose distance is computed again at a time, in numbers of float64.
+_EXACT_BLOCK = 1 << 23
+
+
+def nearest(
+    queries: np.ndarray,
+    database: np.ndarray,
+    k: int,
+    *,
+    block: int = 8192,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the k nearest database rows of every query, exactly.
+
+    Matrix products choose candidates; the distance of each candidate is then
+    computed from differences in float64 and rounded to float32. Rows equally
+    far at that precision are ordered by row.
+
+    Args:
+        queries: [Q, D].
+        database: [N, D]; may be a memory map, which is read once.
+        k: neighbours per query.
+        block: database rows held in memory at a time.
+
+    Returns:
+        int64 [Q, k] rows of the database, nearest first, and float32 [Q, k]
+        squared distances.
+
+    Raises:
+        ValueError: shapes that do not fit, k out of range, or a value that is
+            not finite.
+    """
+    _check_pair(queries, database)
+    if not 1 <= k <= len(database):
+        raise ValueError(
+            f"Expected k from 1 to the {len(database)} rows of the database. "
+            f"Received: k={k}. Ask for fewer neighbours, or add images."
+        )
+    queries = np.asarray(queries, np.float32)
+    query_norms = _squared_norms(queries, "queries", 0)
+    best = _Best(len(queries), k)
+    for start in range(0, len(database), block):
+        rows = np.asarray(database[start : start + block], np.float32)
+        norms = _squared_norms(rows, "database", start)
+        for first in range(0, len(queries), _QUERY_BLOCK):
+            some = slice(first, first + _QUERY_BLOCK)
+            rough = queries[some] @ rows.T  # [q, n]
+            rough *= -2
+            rough += query_norms[some, None]
+            rough += norms
+            bound = best.distances[some, -1]
+            if k <= len(rows):
+                in_block = np.partition(rough, k - 1, axis=1)[:, k - 1]
+                bound = np.minimum(bound, in_block)
+            # Generous: float32 products are off by less than this.
+            slack = 1e-5 * (query_norms[some] + norms.max())
+            query, row = np.nonzero(rough <= (bound + slack)[:, None])
+            distances = _exact(queries[some], rows, query, row)
+            best.merge(first + query, start + row, distances)
+    return best.rows, best.distances
+
+
+def hits(neighbours: np.ndarray, positives: Sequence[np.ndarray]) -> np.ndarray:
+    """Tells which neighbours are positives.
+
+    Args:
+        neighbours: int [Q, k], database rows; -1 where there is none.
+        positives: for each of the Q queries, its positives' database rows.
+
+    Returns:
+        bool [Q, k].
+
+    Raises:
+        ValueError: not one entry of positives per query.
+    """
+    if np.ndim(neighbours) != 2 or len(neighbours) != len(positives):
+        raise ValueError(
+            "Expected neighbours [Q, k] and one array of positives for each "
+            f"of the Q queries. Received: neighbours.shape="
+            f"{np.shape(neighbours)}, len(positives)={len(positives)}."
+        )
+    found = np.zeros(np.shape(neighbours), bool)
+    for query, rows in enumerate(positives):
+        found[query] = np.isin(neighbours[query], rows)
+    return found
+
+
+def recall_at(
+    neighbours: np.ndarray,
+    positives: Sequence[np.ndarray],
+    ks: Sequence[int],
+) -> dict[int, float]:
+    """Recall@N: share of queries with a positive among the first N neighbours.
+
+    The share is of all Q queries: one without any positive counts as a miss.
+
+    Args:
+        neighbours: int [Q, k], nearest first.
+        positives: for each of the Q queries, its positives' database rows.
+        ks: the values of N, each from 1 to k.
+
+    Returns:
+        N -> recall, from 0 to 1, in the order of ks.
+
+    Raises:
+        ValueError: no query, or a value of N outside 1 to k.
+    """
+    found = hits(neighbours, positives)
+    if not found.size:
+        raise ValueError(
+            "Expected at least one query with neighbours. Received: "
+            f"neighbours.shape={found.shape}."
+        )
+    for k in ks:
+        if not 1 <= k <= found.shape[1]:
+            raise ValueError(
+                f"Expected every N of recall@N from 1 to {found.shape[1]}, "
+                f"the neighbours given. Received: {k}. Find more neighbours."
+            )
+    return {int(k): float(found[:, :k].any(axis=1).mean()) for k in ks}
+
+
+def recall_of_search(
+    found: np.ndarray, exact: np.ndarray, *, tolerance: float = 1e-5
+) -> float:
+    """Recall of approximate search against exact search, by distance.
+
+    A neighbour counts as found where it is no farther than the farthest one
+    of exact search: rows equally far may stand for each other.
+
+    Args:
+        found: [Q, k] squared distances of approximate search; NaN or infinite
+            where it found nothing.
+        exact: [Q, k] squared distances of exact search, nearest first.
+        tolerance: rounding to overlook, in squared distance.
+
+    Returns:
+        From 0 to 1.
+
+    Raises:
+        ValueError: shapes differ, or are empty.
+    """
+    if np.shape(found) != np.shape(exact) or not np.size(exact):
+        raise ValueError(
+            "Expected distances of the same shape [Q, k]. Received: "
+            f"found.shape={np.shape(found)}, exact.shape={np.shape(exact)}."
+        )
+    return float((found <= exact[:, -1:] + tolerance).mean())
+
+
+class _Best:
+    """The k nearest rows so far, of every query."""
+
+    def __init__(self, num_queries: int, k: int):
+        self.rows = np.full((num_queries, k), -1, np.int64)
+        self.distances = np.full((num_queries, k), np.inf, np.float32)
+
+    def merge(
+        self, query: np.ndarray, row: np.ndarray, distance: np.ndarray
+    ) -> None:
+        """Takes in candidates [C]; their queries are in ascending order."""
+        touched, counts = np.unique(query, return_counts=True)
+        k = self.rows.shape[1]
+        query = np.concatenate([np.repeat(touched, k), query])
+        row = np.concatenate([self.rows[touched].reshape(-1), row])
+        distance = np.concatenate(
+            [self.distances[touched].reshape(-1), distance]
+        )
+        order = np.lexsort((row, distance, query))
+        # The first k of each query's run, which has its k old rows and new.
+        starts = np.cumsum(counts + k) - (counts + k)
+        kept = order[(starts[:, None] + np.arange(k)).reshape(-1)]
+        self.rows[touched] = row[kept].reshape(-1, k)
+        self.distances[touched] = distance[kept].reshape(-1, k)
+
+
+def _exact(
+    queries: np.ndarray, rows: np.ndarray, query: np.ndarray, row: np.ndarray
+) -> np.ndarray:
+    """Squared distances of pairs, float32 [C], computed in float64."""
+    distances = np.empty(len(query), np.float32)
+    step = max(1, _EXACT_BLOCK // queries.shape[1])
+    for start in range(0, len(query), step):
+        some = slice(start, start + step)
+        difference = queries[query[some]].astype(np.float64)
+        difference -= rows[row[some]]
+        distances[some] = np.einsum("cd,cd->c", difference, difference)
+    return distances
+
+
+def _squared_norms(rows: np.ndarray, name: str, start: int) -> np.ndarray:
+    norms = np.einsum("nd,nd->n", rows, rows)
+    bad = np.flatnonzero(~np.isfinite(norms))
+    if len(bad):
+        raise ValueError(
+            f"Expected finite descriptors. Received: {name} with a NaN or "
+            f"infinite value in row {start + bad[0]}. Embed that image again, "
+            "or check the model."
+        )
+    return norms
+
+
+def _check_pair(queries: np.ndarray, database: np.ndarray) -> None:
+    shapes = np.shape(queries), np.shape(database)
+    if [len(shape) for shape in shapes] != [2, 2] or (
+        shapes[0][1] != shapes[1][1]
+    ):
+        raise ValueError(
+            "Expected queries [Q, D] and database [N, D] of one descriptor "
+            f"length D. Received: queries.shape={shapes[0]}, "
+            f"database.shape={shapes[1]}. Embed both with the same model."
+        )

@@ -1,0 +1,235 @@
+"""Evaluation of the toy export against recall worked out by hand."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import toy_search
+from absl import flags
+from absl.testing import flagsaver
+
+from sare_tf import evaluate, index, serving
+from sare_tf.records import Records
+
+
+def _make(root, **options):
+    inputs = {
+        "records": toy_search.records(root, **options),
+        "export": toy_search.export(root / "export"),
+    }
+    index.run(**inputs, out=root / "index")
+    return {**inputs, "index": root / "index"}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """6 places: 18 database images, 12 queries; the last 2 show place 0."""
+    return _make(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="module")
+def out(inputs, tmp_path_factory):
+    out = tmp_path_factory.mktemp("result") / "evaluation"
+    path = evaluate.run(**inputs, out=out, recall_at=[20, 1, 3, 18])
+    assert path == out / "metrics.json"
+    return out
+
+
+@pytest.fixture
+def metrics(out):
+    return json.loads((out / "metrics.json").read_text())
+
+
+def test_recall_by_hand(metrics):
+    # 10 of 12 queries show their own place, and find its 3 images first. The
+    # other 2 show place 0: their positives come after those 3, by number 18
+    # at the latest.
+    assert list(metrics["recall_at"]) == ["1", "3", "18"]
+    assert metrics["recall_at"] == {"1": 10 / 12, "3": 10 / 12, "18": 1.0}
+    assert metrics["recall_at_left_out"] == [20]
+    assert metrics["counts"] == {
+        "queries": 12,
+        "queries_without_positive": 0,
+        "database": 18,
+    }
+
+
+def test_metrics_define_themselves(metrics, inputs):
+    assert "at most 25 m away" in metrics["protocol"]
+    assert "counts as a miss" in metrics["protocol"]
+    assert (metrics["positives"], metrics["positive_radius_m"]) == (
+        "radius",
+        25.0,
+    )
+    fingerprint = serving.load(inputs["export"]).fingerprint
+    assert metrics["export_fingerprint"] == fingerprint
+    fingerprint = Records(inputs["records"]).fingerprint
+    assert metrics["records_fingerprint"] == fingerprint
+    assert metrics["search"] == {
+        "metrics": "exact",
+        "index": "scann",
+        "k": 10,
+        "recall_of_exact": 1.0,
+    }
+
+
+def test_table_of_queries(out, inputs):
+    table = pd.read_csv(out / "queries.csv")
+    rows = Records(inputs["records"]).rows("test", "query")
+    assert table["image_id"].tolist() == rows["image_id"].tolist()
+    assert table["positives"].tolist() == [3] * 12
+    # Places are 100 m apart from 500,000 m on; the last one is wrong.
+    place = ((table["utm_east_m"] - 500_000) // 100).astype(int)
+    wrong = place == 5
+    assert wrong.sum() == 2
+    assert (table["first_correct_rank"][~wrong] == 1).all()
+    assert (table["first_correct_rank"][wrong] > 3).all()
+    # At place 0 rather than 5, up to 3 m off along the place.
+    assert table["nearest_metres"][wrong].between(497, 503).all()
+    assert table["nearest_metres"][~wrong].between(1, 3).all()
+    same = table["nearest_image_id"] == table["positive_image_id"]
+    np.testing.assert_array_equal(same, ~wrong)
+    closer = (
+        table["nearest_squared_distance"] < table["positive_squared_distance"]
+    )
+    np.testing.assert_array_equal(closer, wrong)
+
+
+def test_report_shows_the_wrong_queries_as_the_worst(out):
+    page = (out / "report.html").read_text()
+    worst, best = page.split("Best queries")
+    assert worst.count('<figure class="query"') == 6
+    assert best.count('<figure class="query"') == 6
+    # Of place 5, found at place 0.
+    first = worst.split('<div class="case">')[1]
+    assert "@5005" in first.split("</figure>")[0]
+    assert '<figure class="wrong"' in first.split("</figure>")[1]
+    assert " m</span>" in first
+    assert '<figure class="wrong"' not in best.split("</figure>")[1]
+
+
+def test_nothing_is_left_beside_the_result(out):
+    assert {path.name for path in out.iterdir()} == {
+        "metrics.json",
+        "queries.csv",
+        "report.html",
+    }
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_exact_leaves_scann_out(inputs, tmp_path):
+    evaluate.run(**inputs, out=tmp_path / "a", recall_at=[1], exact=True)
+    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    assert metrics["search"]["index"] == "exact"
+    assert metrics["search"]["recall_of_exact"] is None
+
+
+def test_auto_rule_is_named_in_the_metrics(inputs):
+    rows = Records(inputs["records"]).rows("test", "query")
+    unknown = rows.assign(utm_east_m=np.nan, utm_north_m=np.nan)
+    assert evaluate._rule(rows, rows, "auto") == "radius"
+    assert evaluate._rule(rows, unknown, "auto") == "place"
+    assert evaluate._rule(rows, rows, "place") == "place"
+
+
+def test_a_query_without_a_positive_is_a_miss_and_listed(tmp_path, caplog):
+    inputs = _make(tmp_path, far_queries=1)
+    with caplog.at_level("WARNING"):
+        evaluate.run(**inputs, out=tmp_path / "out", recall_at=[1, 18])
+    assert "1 of 13 queries have no positive" in caplog.text
+    assert "@600000" in caplog.text
+    out = tmp_path / "out"
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["recall_at"] == {"1": 10 / 13, "18": 12 / 13}
+    assert metrics["counts"]["queries_without_positive"] == 1
+    table = pd.read_csv(out / "queries.csv")
+    far = table["utm_east_m"] == 600_000
+    assert table["positives"].tolist() == np.where(far, 0, 3).tolist()
+    for column in (
+        "first_correct_rank",
+        "positive_image_id",
+        "positive_squared_distance",
+    ):
+        assert table[column].isna().tolist() == far.tolist()
+    page = (out / "report.html").read_text()
+    assert page.count('<figure class="query"') == 12
+
+
+def test_no_query_with_a_positive(inputs, tmp_path):
+    # Queries stand 1 m beside the database images.
+    with pytest.raises(ValueError, match="none of 12 queries has one"):
+        evaluate.run(**inputs, out=tmp_path / "a", positive_radius_m=0.5)
+
+
+def test_large_n_is_left_out_with_a_warning(inputs, tmp_path, caplog):
+    with caplog.at_level("WARNING"):
+        evaluate.run(**inputs, out=tmp_path / "a", recall_at=[1, 19])
+    assert "Left out recall@N for N=[19]: the database has 18" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("recall_at", "message"),
+    [
+        ([], "at least one N"),
+        ([0, 1], r"each 1 or more. Received: recall_at=\[0, 1\]"),
+        ([19, 50], r"at most 18.*Received: recall_at=\[19, 50\]"),
+    ],
+)
+def test_recall_at_out_of_range(inputs, tmp_path, recall_at, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate.run(**inputs, out=tmp_path / "a", recall_at=recall_at)
+    assert not (tmp_path / "a").exists()
+
+
+def test_another_export_is_refused(inputs, tmp_path):
+    other = toy_search.export(tmp_path / "other", length=1.00001)
+    with pytest.raises(ValueError, match="Expected the export that built"):
+        evaluate.run(**{**inputs, "export": other}, out=tmp_path / "a")
+
+
+def test_other_records_and_splits_are_refused(inputs, tmp_path):
+    other = toy_search.records(tmp_path, places=5)
+    with pytest.raises(ValueError, match="Expected the records that the index"):
+        evaluate.run(**{**inputs, "records": other}, out=tmp_path / "a")
+    with pytest.raises(ValueError, match="split='test'.*split='val'"):
+        evaluate.run(**inputs, out=tmp_path / "a", split="val")
+
+
+def test_a_folder_of_someone_else_is_left_alone(inputs, tmp_path):
+    (tmp_path / "thesis.txt").write_text("all of it")
+    with pytest.raises(ValueError, match="also holds .*thesis.txt"):
+        evaluate.run(**inputs, out=tmp_path)
+
+
+def test_a_single_query_and_database_image(tmp_path):
+    inputs = _make(tmp_path, views=(1, 1), places=1)
+    evaluate.run(**inputs, out=tmp_path / "out", recall_at=[1])
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["recall_at"] == {"1": 1.0}
+    assert metrics["search"]["k"] == 1
+
+
+def test_protocol_by_place():
+    assert "of the same place_id" in evaluate._protocol("place", 25.0)
+
+
+def test_main_reads_the_flags(inputs, tmp_path):
+    flags.FLAGS.mark_as_parsed()
+    values = {name: str(path) for name, path in inputs.items()}
+    with flagsaver.flagsaver(
+        **values,
+        evaluation=str(tmp_path / "a"),
+        recall_at=["1", "2"],
+        exact_search=True,
+    ):
+        evaluate.main(["evaluate"])
+    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    assert list(metrics["recall_at"]) == ["1", "2"]
+    with (
+        flagsaver.flagsaver(
+            **values, evaluation=str(tmp_path), recall_at=["one"]
+        ),
+        pytest.raises(ValueError, match="numbers. Received: --recall_at=one"),
+    ):
+        evaluate.main(["evaluate"])
