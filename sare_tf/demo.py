@@ -138,6 +138,13 @@ def summarise(out: Path) -> str:
     return "\n".join(lines)
 
 
+def _shown(path: str) -> Path:
+    """The path as one would type it here."""
+    path = Path(path)
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
 def main(argv) -> None:
     begin = time.monotonic()
     stage_flags.required(
@@ -156,7 +163,8 @@ def main(argv) -> None:
         stage.main(argv)
     out = Path(FLAGS.evaluation).parent
     table = summarise(out)
-    photo = next(Path(FLAGS.dataset).glob(f"images/{FLAGS.split}/queries/*"))
+    photo = min(Path(FLAGS.dataset).glob(f"images/{FLAGS.split}/queries/*"))
+    command = f"{_shown(sys.executable)} -m sare_tf.locate"
     sys.stdout.write(
         f"{table}\n\n"
         f"Made in {(time.monotonic() - begin) / 60:.1f} minutes:\n"
@@ -166,8 +174,7 @@ def main(argv) -> None:
         f"  summary         {out / 'summary.json'}\n"
         f"  look at this    {Path(FLAGS.evaluation) / 'report.html'}\n\n"
         "Next: find one photograph of the city,\n"
-        f"  {Path(sys.executable)} -m sare_tf.locate "
-        f"--flagfile={FLAGS.flagfile[0]} {photo}\n"
+        f"  {command} {' '.join(sys.argv[1:])} {photo}\n"
         "or use your own: configs/own_photos.flags\n"
     )
 
