@@ -72,7 +72,19 @@ flags.DEFINE_list(
     "split_fractions",
     ["0.6", "0.15", "0.25"],
     "Shares of places that become train, val and test, where the layout has "
-    "no split folders of its own.",
+    "no splits of its own.",
+)
+flags.DEFINE_float(
+    "query_fraction",
+    0.25,
+    "Share of each place's images that become queries, where the layout of "
+    "--dataset has no roles.",
+)
+flags.DEFINE_string(
+    "utm_zone",
+    "",
+    "UTM zone of all images, such as 17T, where --dataset has latitudes and "
+    "longitudes; empty: that of their median point.",
 )
 flags.DEFINE_string("records", None, "Folder of the built records.")
 flags.DEFINE_integer(
@@ -88,9 +100,10 @@ flags.DEFINE_integer("image_width", 640, "Columns of a model input.", 16)
 flags.DEFINE_enum(
     "positives",
     "auto",
-    ["auto", "radius", "place"],
-    "Positives by coordinates and radius, by place_id, or by coordinates "
-    "where every image has them and by place_id elsewhere.",
+    ["auto", "radius", "place", "list"],
+    "Positives by coordinates and radius, by place_id, or by the list of the "
+    "dataset; auto: by its list if it has one, by coordinates where every "
+    "image has them, and by place_id elsewhere.",
 )
 flags.DEFINE_float(
     "positive_radius_m", 25.0, "Right answers in evaluation, inclusive.", 0
