@@ -8,10 +8,11 @@
     <dataset>/test/<city>/...   the same without raw.csv and postprocessed.csv
 
 Copenhagen and San Francisco (cph, sf) are val, the other cities of train_val/
-train. As the official code does, panoramas are left out, and val and test keep
-the images of one subtask. Queries without a positive stay: the protocol counts
-them. The test cities have no coordinates. Tables are joined by key, columns
-found by name: their order differs from the documentation's.
+train. As in the official code, panoramas are left out. The subtasks of an image
+are in `subtasks`, for the protocol to choose from, and queries without a
+positive stay, for it to count. The test cities have no coordinates. Tables are
+joined by key and columns found by name: their order on disk is not that of the
+documentation.
 """
 
 from pathlib import Path
@@ -26,22 +27,12 @@ _SUBTASKS = ("all", "s2w", "w2s", "o2n", "n2o", "d2n", "n2d")
 _VAL_CITIES = ("cph", "sf")
 
 
-def read(dataset: Path, *, subtask: str) -> reading.Reading:
+def read(dataset: Path) -> reading.Reading:
     """Reads the layout.
 
-    Args:
-        dataset: the folder.
-        subtask: all, s2w, w2s, o2n, n2o, d2n or n2d, kept of val and test;
-            empty: every image.
-
     Raises:
-        ValueError: no image, an unknown subtask, or a table that lacks columns.
+        ValueError: no image, or a table that is absent or lacks columns.
     """
-    if subtask and subtask not in _SUBTASKS:
-        raise ValueError(
-            f"Expected a subtask: {', '.join(_SUBTASKS)}, or none. Received: "
-            f"subtask={subtask!r}."
-        )
     found = reading.Collector(dataset, dataset, layout=_LAYOUT)
     for part in ("train_val", "test"):
         if not (dataset / part).is_dir():
@@ -51,13 +42,11 @@ def read(dataset: Path, *, subtask: str) -> reading.Reading:
             if part == "train_val" and city.name in _VAL_CITIES:
                 split = "val"
             if city.is_dir() and not city.name.startswith("."):
-                _read_city(found, city, split, subtask)
+                _read_city(found, city, split)
     return found.finish()
 
 
-def _read_city(
-    found: reading.Collector, city: Path, split: str, subtask: str
-) -> None:
+def _read_city(found: reading.Collector, city: Path, split: str) -> None:
     tables = {}
     for role in ("database", "query"):
         if (city / role).is_dir():
@@ -76,15 +65,10 @@ def _read_city(
         below = folder.relative_to(found.root).as_posix()
         for row in table.to_dict("records"):
             image_id = f"{below}/{row['key']}.jpg"
-            reason = ""
             if image_id not in present:
-                reason = "named in the tables, but no such file"
+                found.refuse(image_id, "named in the tables, but no such file")
             elif row.get("pano") == "True":
-                reason = "panorama"
-            elif split != "train" and subtask and row[subtask] != "True":
-                reason = f"not of subtask {subtask}"
-            if reason:
-                found.refuse(image_id, reason)
+                found.refuse(image_id, "panorama")
             else:
                 columns = _columns(row, zone)
                 found.add(image_id, split=split, role=role, **columns)
@@ -112,7 +96,8 @@ def _table(folder: Path, *, located: bool) -> pd.DataFrame:
 
 def _columns(row: dict[str, str], zone: str) -> dict[str, object]:
     sequence = row.get("sequence_key", row.get("sequence_id", ""))
-    columns = {"sequence_id": sequence}
+    subtasks = [name for name in _SUBTASKS if row[name] == "True"]
+    columns = {"sequence_id": sequence, "subtasks": " ".join(subtasks)}
     frame = reading.number(row.get("frame_number", ""))
     if np.isfinite(frame):
         columns["frame"] = int(frame)
