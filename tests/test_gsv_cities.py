@@ -7,22 +7,22 @@ from sare_tf import manifest, readers
 HEADER = "place_id,year,month,northdeg,city_id,lat,lon,panoid\n"
 # Two cities that number their places alike, 23 zones apart.
 LONDON = HEADER + (
-    "1,2019,5,15,London,51.5007292,-0.1246254,aB_c-D_1\n"
-    "1,2015,11,584,London,51.5007301,-0.1246,0012345\n"
-    "2,2019,5,0,London,51.51,0.2,NaN\n"
-    "2,2018,5,0,London,51.51,0.2000001,zz\n"
-    "3,2018,5,0,London,51.52,0.2000001,gone\n"
+    "1,2019,5,15,London,51.5007292,-0.0246254,aB_c-D_1\n"
+    "1,2015,11,584,London,51.5007301,-0.0246,0012345\n"
+    "2,2019,5,0,London,51.51,0.02,NaN\n"
+    "2,2018,5,0,London,51.51,0.02000001,zz\n"
+    "3,2018,5,0,London,51.52,0.02000001,gone\n"
 )
 TOKYO = HEADER + (
     "1,2019,5,15,Tokyo,35.6585,139.7454,t1\n"
     "1,2018,5,15,Tokyo,35.6585001,139.7454,t2\n"
 )
 IMAGES = (
-    "London/London_0000001_2019_05_015_51.5007292_-0.1246254_aB_c-D_1.jpg",
+    "London/London_0000001_2019_05_015_51.5007292_-0.0246254_aB_c-D_1.jpg",
     # Printed by another program, and in capitals.
-    "London/London_0000001_2015_11_584_51.50073010_-0.124600_0012345.JPG",
-    "London/London_0000002_2019_05_000_51.51_0.2_NaN.jpg",
-    "London/London_0000002_2018_05_000_51.51_0.2000001_zz.jpg",
+    "London/London_0000001_2015_11_584_51.50073010_-0.024600_0012345.JPG",
+    "London/London_0000002_2019_05_000_51.51_0.02_NaN.jpg",
+    "London/London_0000002_2018_05_000_51.51_0.02000001_zz.jpg",
     "Tokyo/Tokyo_0000001_2019_05_015_35.6585_139.7454_t1.jpg",
     "Tokyo/Tokyo_0000001_2018_05_015_35.6585001_139.7454_t2.jpg",
 )
@@ -67,7 +67,7 @@ def test_cities_are_never_compared(root):
     # London lies on the border of zones 30 and 31, and gets one.
     assert table.groupby(table["image_id"].str[:3])["utm_zone"].unique().map(
         list
-    ).to_dict() == {"Lon": ["31U"], "Tok": ["54S"]}
+    ).to_dict() == {"Lon": ["30U"], "Tok": ["54S"]}
     queries = table[table["role"] == "query"]
     database = table[table["role"] == "database"]
     found = manifest.positives(queries, database, radius_m=1e9)

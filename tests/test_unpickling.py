@@ -12,6 +12,7 @@ VALUES = {
     "gnd": [
         {"bbx": [1.5, 2, 3, 4], "easy": np.array([3, 1]), "n": np.int64(7)}
     ],
+    "empty": [np.array([], int), b""],
     "floats": np.arange(6, dtype=np.float32).reshape(2, 3),
     "ragged": np.array([[0, [1, 2]], [1, [3]]], object),
     "more": (1, None, True, b"bytes", {1, 2}, range(3)),

@@ -47,6 +47,11 @@ def read(
     rows = found.rows()
     if rows:
         train, val = split_fractions[:2]
+        if train + val <= 0:
+            raise ValueError(
+                "Expected a share above 0 of train or val: test has images of "
+                f"its own. Received: split_fractions={list(split_fractions)}."
+            )
         split_of = splitting.split_places(
             sorted({row["place_id"] for row in rows}),
             fractions=(train / (train + val), val / (train + val), 0),

@@ -69,11 +69,12 @@ def _queries(
 
 def _load(path: Path) -> dict[str, Any]:
     """Ground truth with names as text and places counted from 0."""
+    is_pickle = path.suffix == ".pkl"
+    first = 0 if is_pickle else 1
+    raw = unpickling.load(path) if is_pickle else None
     try:
-        if path.suffix == ".pkl":
-            raw, first = unpickling.load(path), 0
-        else:
-            raw, first = scipy.io.loadmat(path, simplify_cells=True), 1
+        if not is_pickle:
+            raw = scipy.io.loadmat(path, simplify_cells=True)
         truth = {"imlist": [str(name) for name in _list(raw["imlist"])]}
         if "qimlist" in raw:
             truth["qimlist"] = [str(name) for name in _list(raw["qimlist"])]
