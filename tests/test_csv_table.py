@@ -1,8 +1,17 @@
+import os
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 from toy_folders import column, touch
 
 from sare_tf import readers
+
+SHARED = Path(
+    os.environ.get("SARE_TF_SHARED", Path(__file__).parents[2] / "shared")
+)
+TOWER = SHARED / "data" / "ie_tower_320"
 
 
 def read(root, text, *, encoding="utf-8", name="images.csv", **options):
@@ -180,3 +189,26 @@ def test_a_zone_that_is_given(tmp_path):
     assert found.manifest["utm_east_m"][0] == pytest.approx(715155.936252)
     with pytest.raises(ValueError, match="utm_zone='London'"):
         read(tmp_path, text, utm_zone="London")
+
+
+@pytest.mark.skipif(not TOWER.is_dir(), reason=f"no photographs at {TOWER}")
+def test_photographs_of_a_building(tmp_path):
+    """Frames of films in a tower, with the table that came with them."""
+    table = pd.read_csv(TOWER / "metadata.csv")
+    table["role"] = table["split"].map(
+        {"gallery": "database", "query": "query"}
+    )
+    named = {"image": "path", "area": "place", "clip": "sequence"}
+    table = table.drop(columns="split").rename(columns=named)
+    (tmp_path / "images").symlink_to(TOWER / "images")
+    table.to_csv(tmp_path / "tower.csv", index=False)
+    found = readers.read(tmp_path, reader="csv_table")
+    assert found.rejected == []
+    assert len(found.manifest) == len(table)
+    rows = found.manifest.set_index("image_id")
+    for line in table.sample(50, random_state=0).itertuples():
+        row = rows.loc[line.path]
+        assert (row["place_id"], row["role"]) == (line.place, line.role)
+        assert (row["sequence_id"], row["frame"]) == (line.sequence, line.frame)
+    splits = found.manifest.groupby("place_id")["split"].nunique()
+    assert splits.max() == 1

@@ -191,20 +191,14 @@ def project(
     longitude = np.asarray(longitude, np.float64)
     if not len(latitude):
         return latitude, longitude, []
-    everything = np.zeros(len(latitude), np.int64)
-    zones = [utm_zone or _median_zone(latitude, longitude)]
-    regions = everything
-    if not utm_zone and _farthest(longitude, zones[0]) > _ONE_ZONE_DEG:
-        regions = _regions(latitude, longitude)
-        zones = [
-            _median_zone(
-                latitude[regions == region], longitude[regions == region]
-            )
-            for region in range(regions.max() + 1)
-        ]
+    regions = [np.arange(len(latitude))]
+    zone = utm_zone or _median_zone(latitude, longitude)
+    if not utm_zone and _farthest(longitude, zone) > _ONE_ZONE_DEG:
+        regions = members(_regions(latitude, longitude))
     east, north = np.empty_like(latitude), np.empty_like(latitude)
-    for region, zone in enumerate(zones):
-        rows = regions == region
+    zones = np.empty(len(latitude), object)
+    for rows in regions:
+        zone = utm_zone or _median_zone(latitude[rows], longitude[rows])
         farthest = _farthest(longitude[rows], zone)
         if farthest > _LIMIT_DEG:
             raise ValueError(
@@ -214,7 +208,14 @@ def project(
                 "longitude, leave out --utm_zone, or build parts by themselves."
             )
         east[rows], north[rows] = to_utm(latitude[rows], longitude[rows], zone)
-    return east, north, [zones[region] for region in regions]
+        zones[rows] = zone
+    return east, north, zones.tolist()
+
+
+def members(labels: np.ndarray) -> list[np.ndarray]:
+    """Positions of each label, int64 [B] with labels from 0."""
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(labels))[:-1])
 
 
 def unify(

@@ -8,7 +8,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from sare_tf import manifest
-from sare_tf.readers import reading
+from sare_tf.readers import coordinates, reading
 
 # Two splits keep this far apart: twice the usual radius of a positive, so that
 # no database image answers queries of both.
@@ -119,12 +119,11 @@ def find_areas(
             (np.ones(len(pairs)), pairs.T), shape=(len(rows), len(rows))
         )
         _, area = connected_components(graph, directed=False)
-        for number in range(area.max() + 1):
-            members = np.flatnonzero(area == number)
-            squares = np.zeros((len(members), 2))
-            if np.ptp(points[members], axis=0).max() > _AREA_M:
-                squares = points[members] // _AREA_M
-            for row, (right, up) in zip(rows[members], squares, strict=True):
+        for number, inside in enumerate(coordinates.members(area)):
+            squares = np.zeros((len(inside), 2))
+            if np.ptp(points[inside], axis=0).max() > _AREA_M:
+                squares = points[inside] // _AREA_M
+            for row, (right, up) in zip(rows[inside], squares, strict=True):
                 names[row] = f"{zone} {number} {right:.0f} {up:.0f}"
     return names.tolist()
 
