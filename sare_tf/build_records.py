@@ -361,9 +361,7 @@ def _warnings(
         for role, some in (("query", queries), ("database", database)):
             if not len(some):
                 found.append((split, f"split without a {role} image"))
-        if rule == "auto" and not manifest.has_truth(
-            queries, database, relations=relations
-        ):
+        if not manifest.has_truth(queries, database, relations=relations):
             found.append((split, "split of which nothing says what matches"))
             continue
         truth = manifest.positives(

@@ -66,7 +66,11 @@ flags.DEFINE_integer("places", 300, "Places of the city.", 1)
 # Data.
 flags.DEFINE_string("dataset", None, "Folder of raw images, in a known layout.")
 flags.DEFINE_string(
-    "reader", "at_names", "Layout of --dataset: a name in sare_tf.readers."
+    "reader",
+    "at_names",
+    "Layout of --dataset, see data/README.md: at_names, csv_table, exif_photos, "
+    "google_landmarks, gsv_cities, holidays, msls, openibl, oxford_paris, "
+    "patch_netvlad, place_folders, revisited, vpr_bench.",
 )
 flags.DEFINE_list(
     "split_fractions",

@@ -419,7 +419,8 @@ def test_no_list_no_relations(root):
     assert opened.metadata["relations"] is None
 
 
-def test_a_split_that_nothing_is_known_of(tmp_path):
+@pytest.mark.parametrize("rule", ["auto", "radius"])
+def test_a_split_that_nothing_is_known_of(tmp_path, rule):
     """The test cities of Mapillary SLS have no coordinates."""
     for role in ("query", "database"):
         folder = tmp_path / "photos/test/miami" / role
@@ -433,7 +434,10 @@ def test_a_split_that_nothing_is_known_of(tmp_path):
             f"0,{role},True,False,False,False,False,False,False\n"
         )
     out = build_records.run(
-        dataset=tmp_path / "photos", out=tmp_path / "records", reader="msls"
+        dataset=tmp_path / "photos",
+        out=tmp_path / "records",
+        reader="msls",
+        positives=rule,
     )
     warnings = pd.read_csv(out / "warnings.csv").to_numpy().tolist()
     assert warnings[-1] == ["test", "split of which nothing says what matches"]

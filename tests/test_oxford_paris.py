@@ -58,6 +58,17 @@ def test_a_query_without_its_image(root):
     ]
 
 
+def test_a_second_copy_is_refused(root):
+    touch(root, "thumbnails/all_souls_000002.JPG")
+    found = readers.read(root, reader="oxford_paris")
+    assert found.rejected == [
+        (
+            "thumbnails/all_souls_000002.JPG",
+            "of the same name as oxbuild_images/all_souls_000002.jpg",
+        )
+    ]
+
+
 def test_lists_that_are_absent_or_damaged(root):
     gt = root / "gt_files_170407"
     (gt / "defense_1_ok.txt").unlink()

@@ -1,10 +1,13 @@
 import math
 import os
+import re
 from pathlib import Path
 
 import pytest
+from absl import flags
 from toy_folders import column, touch
 
+import sare_tf.flags  # noqa: F401
 from sare_tf import readers
 from sare_tf.readers import at_names, reading
 
@@ -151,6 +154,20 @@ def test_every_reader_has_a_card(reader):
         f"--reader={reader}" in card.read_text(encoding="utf-8")
         for card in cards.glob("*.md")
     )
+
+
+def test_the_help_names_every_reader():
+    words = re.findall(r"\w+", flags.FLAGS["reader"].help)
+    assert set(readers.READERS) <= set(words)
+
+
+def test_the_table_of_cards_names_every_reader():
+    cards = Path(__file__).parents[1] / "data"
+    table = (cards / "README.md").read_text(encoding="utf-8")
+    for reader in readers.READERS:
+        assert f"`{reader}`" in table
+    for card in re.findall(r"\]\((\w+\.md)\)", table):
+        assert (cards / card).is_file()
 
 
 def test_an_unknown_reader(tmp_path):

@@ -32,6 +32,8 @@ def read(dataset: Path) -> reading.Reading:
         image_id = path.relative_to(dataset).as_posix()
         if path.name.endswith(_SUFFIX):
             queries.append(path)
+        elif reading.is_image(path) and path.stem in images:
+            found.refuse(image_id, f"of the same name as {images[path.stem]}")
         elif reading.is_image(path) and found.add(
             image_id, split="test", role="database"
         ):
