@@ -60,7 +60,9 @@ def required(*names: str) -> None:
 
 
 # The rendered city.
-flags.DEFINE_string("out", None, "Folder of the city that is rendered.")
+flags.DEFINE_string(
+    "out", None, "Folder of the city that is rendered, or of exported images."
+)
 flags.DEFINE_integer("places", 300, "Places of the city.", 1)
 
 # Data.
@@ -68,9 +70,9 @@ flags.DEFINE_string("dataset", None, "Folder of raw images, in a known layout.")
 flags.DEFINE_string(
     "reader",
     "at_names",
-    "Layout of --dataset, see data/README.md: at_names, csv_table, exif_photos, "
-    "google_landmarks, gsv_cities, holidays, msls, openibl, oxford_paris, "
-    "patch_netvlad, place_folders, revisited, vpr_bench.",
+    "Layout of --dataset, see data/README.md: at_names, csv_table, "
+    "exif_photos, google_landmarks, gsv_cities, holidays, msls, openibl, "
+    "oxford_paris, patch_netvlad, place_folders, revisited, vpr_bench.",
 )
 flags.DEFINE_list(
     "split_fractions",
@@ -91,6 +93,12 @@ flags.DEFINE_string(
     "longitudes; empty: that of their median point.",
 )
 flags.DEFINE_string("records", None, "Folder of the built records.")
+flags.DEFINE_enum(
+    "layout",
+    "at_names",
+    ["at_names", "openibl", "hloc"],
+    "Layout that export_dataset writes to --out.",
+)
 flags.DEFINE_integer(
     "shard_mebibytes", 128, "Target size of one shard.", lower_bound=1
 )

@@ -129,6 +129,15 @@ def make_relations(
     return relations
 
 
+def grids(manifest: pd.DataFrame) -> np.ndarray:
+    """What the coordinates of each image count from, object [B].
+
+    Coordinates of one grid can be compared. The bands of a zone north of the
+    equator share one ("17 north" for 17S and 17T), as do those south of it.
+    """
+    return manifest["utm_zone"].map(_grid).to_numpy(object)
+
+
 def has_coordinates(manifest: pd.DataFrame) -> bool:
     """True if every image has finite coordinates."""
     return bool(np.isfinite(_coordinates(manifest)).all())
@@ -283,7 +292,7 @@ def _check(manifest: pd.DataFrame) -> None:
                 f"Received: {other[:3]}."
             )
     zones = set(manifest["utm_zone"]) - {""}
-    if len({_grid(zone) for zone in zones}) > 1:
+    if len(set(map(_grid, zones))) > 1:
         located = np.isfinite(_coordinates(manifest)).all(axis=1)
         unknown = located & (manifest["utm_zone"] == "").to_numpy()
         if unknown.any():
@@ -296,10 +305,6 @@ def _check(manifest: pd.DataFrame) -> None:
 
 
 def _grid(zone: str) -> str:
-    """Names what coordinates of a zone count from.
-
-    Latitude bands of one hemisphere share it: 17S and 17T are both 17 north.
-    """
     match = re.fullmatch(r"(\d{1,2})([C-HJ-NP-X])", zone)
     if not match:
         return zone
@@ -310,16 +315,13 @@ def _by_zone(
     queries: pd.DataFrame, database: pd.DataFrame
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Positions of queries and database images that can be compared."""
-    grids = [
-        rows["utm_zone"].map(_grid).to_numpy(object)
-        for rows in (queries, database)
-    ]
-    names = set(grids[0]) | set(grids[1])
+    both = grids(queries), grids(database)
+    names = set(both[0]) | set(both[1])
     if len(names - {""}) < 2:  # Unknown is the one zone there is.
         yield np.arange(len(queries)), np.arange(len(database))
         return
     for name in sorted(names):
-        yield tuple(np.flatnonzero(some == name) for some in grids)
+        yield tuple(np.flatnonzero(some == name) for some in both)
 
 
 def _coordinates(manifest: pd.DataFrame) -> np.ndarray:
