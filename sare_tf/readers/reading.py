@@ -76,9 +76,6 @@ class Collector:
         self._degrees = {}
         self._sources = {}
 
-    def __contains__(self, image_id: str) -> bool:
-        return image_id in self._rows
-
     def refuse(self, path: str, reason: str) -> None:
         """Lists a file that is left out. A name that is no text is escaped."""
         text = path.encode("utf-8", "backslashreplace").decode()
@@ -132,7 +129,8 @@ class Collector:
             image_id: what is unique about it, see `Reading`.
             split: train, val or test.
             role: database or query.
-            degrees: its latitude and longitude; `finish` makes UTM of them.
+            degrees: its latitude and longitude; `set_coordinates` makes UTM
+                of them.
             source: where it comes from, if not the file of its image_id.
             **columns: others of the manifest.
 
