@@ -218,25 +218,17 @@ def positives(
     """
     rule = choose_rule(queries, database, rule=rule, relations=relations)
     if rule == "list":
-        return _listed(queries, database, relations)
-    if rule == "place":
-        return _same_place_id(queries, database)
-    if not (has_coordinates(queries) and has_coordinates(database)):
+        found = _listed(queries, database, relations)
+    elif rule == "place":
+        found = _same_place_id(queries, database)
+    elif has_coordinates(queries) and has_coordinates(database):
+        found = _near(queries, database, radius_m, min_distance_m)
+    else:
         raise ValueError(
             "Expected coordinates of every image for positives by radius. "
             f"Received: {_without_coordinates(queries, database)} images "
             "without. Use --positives=place, or a layout with coordinates."
         )
-    found = [np.zeros(0, np.int64)] * len(queries)
-    for query_rows, database_rows in _by_zone(queries, database):
-        within = _within(
-            _coordinates(queries)[query_rows],
-            _coordinates(database)[database_rows],
-            radius_m,
-            min_distance_m,
-        )
-        for row, near in zip(query_rows, within, strict=True):
-            found[row] = database_rows[near]
     return found
 
 
@@ -377,6 +369,25 @@ def _same_place_id(
     }
     none = np.zeros(0, np.int64)
     return [members.get(place, none) for place in queries["place_id"]]
+
+
+def _near(
+    queries: pd.DataFrame,
+    database: pd.DataFrame,
+    radius_m: float,
+    min_distance_m: float,
+) -> list[np.ndarray]:
+    found = [np.zeros(0, np.int64)] * len(queries)
+    for query_rows, database_rows in _by_zone(queries, database):
+        within = _within(
+            _coordinates(queries)[query_rows],
+            _coordinates(database)[database_rows],
+            radius_m,
+            min_distance_m,
+        )
+        for row, near in zip(query_rows, within, strict=True):
+            found[row] = database_rows[near]
+    return found
 
 
 def _within(
