@@ -28,9 +28,11 @@ from sare_tf import files, images, manifest, readers, records
 from sare_tf import flags as stage_flags
 
 FLAGS = flags.FLAGS
-FORMAT = 1
+FORMAT = 2
 # Images without place_id are grouped by cells of this size: CosPlace's.
 _CELL_M = 10.0
+# Left, top, right, bottom, in pixels.
+Box = tuple[float, float, float, float]
 
 
 def run(
@@ -41,6 +43,8 @@ def run(
     shard_mebibytes: int = 128,
     num_workers: int = 0,
     split_fractions: Sequence[float] = (0.6, 0.15, 0.25),
+    query_fraction: float = 0.25,
+    utm_zone: str = "",
     positives: str = "auto",
     positive_radius_m: float = 25.0,
     seed: int = 0,
@@ -55,10 +59,12 @@ def run(
         reader: layout of the dataset, a name in `readers.READERS`.
         shard_mebibytes: about the size of one shard.
         num_workers: threads that read and check images; 0: one per core.
-        split_fractions: for a layout without split folders, see `readers`.
+        split_fractions: for a layout without splits, see `readers.read`.
+        query_fraction: for a layout without roles.
+        utm_zone: of latitudes and longitudes.
         positives: rule of `manifest.positives`, to count queries without any.
         positive_radius_m: of that rule.
-        seed: of the split.
+        seed: of splits and roles.
 
     Returns:
         `out`.
@@ -70,7 +76,12 @@ def run(
     out = Path(out)
     _check_replaceable(out)
     reading = readers.read(
-        dataset, reader=reader, split_fractions=split_fractions, seed=seed
+        dataset,
+        reader=reader,
+        split_fractions=split_fractions,
+        query_fraction=query_fraction,
+        utm_zone=utm_zone,
+        seed=seed,
     )
     made_from = {
         "format": FORMAT,
@@ -83,8 +94,9 @@ def run(
         return out
     rows = _in_order(reading.manifest)
     # Refuses a rule that the layout cannot follow now, not after the work.
-    _warnings(rows, positives, positive_radius_m)
-    rows["bytes"] = [_size(reading.root / name) for name in rows["image_id"]]
+    _warnings(rows, positives, positive_radius_m, reading.relations)
+    sources = [reading.source(image_id) for image_id in rows["image_id"]]
+    rows["bytes"] = [_size(reading.root / source.path) for source in sources]
     logging.info(
         "Building records of %d images in %s.", len(rows), reading.root
     )
@@ -92,7 +104,11 @@ def run(
     with files.folder_in_one_piece(out) as folder:
         with _Writer(folder, _shard_names(rows, shard_mebibytes)) as writer:
             checked = _checked(
-                (reading.root / name for name in rows["image_id"]), num_workers
+                (
+                    (reading.root / source.path, source.box)
+                    for source in sources
+                ),
+                num_workers,
             )
             for row, image in zip(
                 tqdm(
@@ -109,7 +125,17 @@ def run(
                 else:
                     writer.add(row, image)
         table = writer.manifest()
-        warnings = _warnings(table, positives, positive_radius_m)
+        relations = reading.relations
+        if relations is not None:
+            # Of images that were refused, an answer cannot be found.
+            relations = relations[
+                relations["query"].isin(table["image_id"])
+                & relations["database"].isin(table["image_id"])
+            ]
+            relations = relations.reset_index(drop=True)
+            records.write_relations(relations, folder)
+            writer.digest_relations(relations)
+        warnings = _warnings(table, positives, positive_radius_m, relations)
         _write_csv(
             folder / "rejected.csv", ("path", "reason"), sorted(rejected)
         )
@@ -123,6 +149,7 @@ def run(
                 "counts": {f"{s}/{r}": int(n) for (s, r), n in counts.items()},
                 "rejected": len(rejected),
                 "warnings": len(warnings),
+                "relations": None if relations is None else len(relations),
                 "fingerprint": writer.fingerprint(),
                 "shards": writer.shards,
                 "made_from": made_from,
@@ -212,13 +239,17 @@ class _Writer:
         rows, places = zip(*self._rows, strict=True)
         return pd.concat([manifest.make(rows), pd.DataFrame(places)], axis=1)
 
+    def digest_relations(self, relations: pd.DataFrame) -> None:
+        """Makes the fingerprint depend on them too."""
+        self._digest.update(relations.to_csv(index=False).encode())
+
     def fingerprint(self) -> str:
-        """Digest of all images and rows, in their order."""
+        """Digest of all images and rows, in their order, and relations."""
         return self._digest.hexdigest()
 
 
 def _checked(
-    paths: Iterable[Path], num_workers: int
+    sources: Iterable[tuple[Path, Box | None]], num_workers: int
 ) -> Iterator["_Image | str"]:
     """Reads and decodes files ahead, in order: an image, or why not.
 
@@ -227,20 +258,22 @@ def _checked(
     num_workers = num_workers or os.cpu_count()
     with ThreadPoolExecutor(num_workers) as pool:
         ahead = deque()
-        for path in paths:
-            ahead.append(pool.submit(_check, path))
+        for path, box in sources:
+            ahead.append(pool.submit(_check, path, box))
             if len(ahead) > 4 * num_workers:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
 
 
-def _check(path: Path) -> "_Image | str":
-    """Decodes as training and serving will."""
+def _check(path: Path, box: Box | None) -> "_Image | str":
+    """Decodes as training and serving will; cuts a part out, as PNG."""
     try:
         encoded = path.read_bytes()
         if not encoded:
             return "empty file"
+        if box is not None:
+            encoded = _crop(encoded, box)
         return _Image(encoded)
     except tf.errors.InvalidArgumentError as error:
         reason = str(error).replace("\n", " ")
@@ -250,15 +283,34 @@ def _check(path: Path) -> "_Image | str":
         return f"cannot be read: {error}"
 
 
+def _crop(encoded: bytes, box: Box) -> bytes:
+    """The part of an image inside a box, without loss; what lies beyond the
+    image is left out.
+
+    Raises:
+        ValueError: nothing of it lies inside.
+    """
+    image = images.decode(encoded).numpy()
+    height, width, _ = image.shape
+    left, top, right, bottom = (round(edge) for edge in box)
+    part = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    if not part.size:
+        raise ValueError(
+            f"the part {box} lies outside the image, {width} x {height} pixels"
+        )
+    return tf.io.encode_png(part).numpy()
+
+
 def _in_order(table: pd.DataFrame) -> pd.DataFrame:
     """Rows sorted so that a group (a place) is in one run."""
     table = table.copy()
     cells = [
-        f"{np.floor(east / _CELL_M):.0f}_{np.floor(north / _CELL_M):.0f}"
+        f"{zone}_{east // _CELL_M:.0f}_{north // _CELL_M:.0f}".lstrip("_")
         if np.isfinite(east) and np.isfinite(north)
         else ""
-        for east, north in zip(
-            table["utm_east_m"], table["utm_north_m"], strict=True
+        for zone, east, north in zip(
+            *(table["utm_zone"], table["utm_east_m"], table["utm_north_m"]),
+            strict=True,
         )
     ]
     table["group"] = np.where(table["place_id"] != "", table["place_id"], cells)
@@ -288,7 +340,10 @@ def _shard_names(rows: pd.DataFrame, shard_mebibytes: int) -> dict[str, str]:
 
 
 def _warnings(
-    table: pd.DataFrame, rule: str, radius_m: float
+    table: pd.DataFrame,
+    rule: str,
+    radius_m: float,
+    relations: pd.DataFrame | None,
 ) -> list[tuple[str, str]]:
     """What training and evaluation will not use, or count as a miss."""
     found = []
@@ -306,8 +361,15 @@ def _warnings(
         for role, some in (("query", queries), ("database", database)):
             if not len(some):
                 found.append((split, f"split without a {role} image"))
+        if not manifest.has_truth(queries, database, relations=relations):
+            found.append((split, "split of which nothing says what matches"))
+            continue
         truth = manifest.positives(
-            queries, database, rule=rule, radius_m=radius_m
+            queries,
+            database,
+            rule=rule,
+            radius_m=radius_m,
+            relations=relations,
         )
         found += [
             (image_id, "query without a positive in the database")
@@ -321,14 +383,16 @@ def _source_digest(reading: readers.Reading) -> str:
     """Digest of names, rows, sizes and times: changes when a file does."""
     digest = hashlib.sha256()
     for row in reading.manifest.to_dict("records"):
-        path = reading.root / row["image_id"]
+        source = reading.source(row["image_id"])
         try:
-            status = path.stat()
-            state = [status.st_size, status.st_mtime_ns]
+            status = (reading.root / source.path).stat()
+            state = [status.st_size, status.st_mtime_ns, source.box]
         except OSError:
             state = None
         digest.update(json.dumps([list(row.values()), state]).encode())
     digest.update(json.dumps(reading.rejected).encode())
+    if reading.relations is not None:
+        digest.update(reading.relations.to_csv(index=False).encode())
     return digest.hexdigest()
 
 
@@ -411,6 +475,8 @@ def main(argv) -> None:
         shard_mebibytes=FLAGS.shard_mebibytes,
         num_workers=FLAGS.num_workers,
         split_fractions=fractions,
+        query_fraction=FLAGS.query_fraction,
+        utm_zone=FLAGS.utm_zone,
         positives=FLAGS.positives,
         positive_radius_m=FLAGS.positive_radius_m,
         seed=FLAGS.seed,

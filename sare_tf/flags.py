@@ -60,21 +60,45 @@ def required(*names: str) -> None:
 
 
 # The rendered city.
-flags.DEFINE_string("out", None, "Folder of the city that is rendered.")
+flags.DEFINE_string(
+    "out", None, "Folder of the city that is rendered, or of exported images."
+)
 flags.DEFINE_integer("places", 300, "Places of the city.", 1)
 
 # Data.
 flags.DEFINE_string("dataset", None, "Folder of raw images, in a known layout.")
 flags.DEFINE_string(
-    "reader", "at_names", "Layout of --dataset: a name in sare_tf.readers."
+    "reader",
+    "at_names",
+    "Layout of --dataset, see data/README.md: at_names, csv_table, "
+    "exif_photos, google_landmarks, gsv_cities, holidays, msls, openibl, "
+    "oxford_paris, patch_netvlad, place_folders, revisited, vpr_bench.",
 )
 flags.DEFINE_list(
     "split_fractions",
     ["0.6", "0.15", "0.25"],
     "Shares of places that become train, val and test, where the layout has "
-    "no split folders of its own.",
+    "no splits of its own.",
+)
+flags.DEFINE_float(
+    "query_fraction",
+    0.25,
+    "Share of each place's images that become queries, where the layout of "
+    "--dataset has no roles.",
+)
+flags.DEFINE_string(
+    "utm_zone",
+    "",
+    "UTM zone of all images, such as 17T, where --dataset has latitudes and "
+    "longitudes; empty: that of their median point.",
 )
 flags.DEFINE_string("records", None, "Folder of the built records.")
+flags.DEFINE_enum(
+    "layout",
+    "at_names",
+    ["at_names", "openibl", "hloc"],
+    "Layout that export_dataset writes to --out.",
+)
 flags.DEFINE_integer(
     "shard_mebibytes", 128, "Target size of one shard.", lower_bound=1
 )
@@ -88,9 +112,10 @@ flags.DEFINE_integer("image_width", 640, "Columns of a model input.", 16)
 flags.DEFINE_enum(
     "positives",
     "auto",
-    ["auto", "radius", "place"],
-    "Positives by coordinates and radius, by place_id, or by coordinates "
-    "where every image has them and by place_id elsewhere.",
+    ["auto", "radius", "place", "list"],
+    "Positives by coordinates and radius, by place_id, or by the list of the "
+    "dataset; auto: by its list if it has one, by coordinates where every "
+    "image has them, and by place_id elsewhere.",
 )
 flags.DEFINE_float(
     "positive_radius_m", 25.0, "Right answers in evaluation, inclusive.", 0

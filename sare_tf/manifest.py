@@ -1,12 +1,17 @@
 """The manifest: a table with one row per image, and which images are positives.
 
-Coordinates are metres in one UTM zone, float64: float32 has steps of half a
-metre at these values. What a layout does not tell is NaN, an empty string or
--1. An image's place is given by `place_id`, or by its coordinates and a radius.
+Coordinates are metres of the UTM zone in `utm_zone` ("17T", number and latitude
+band; empty where unknown), float64: float32 has steps of half a metre at these
+values. Distances between zones mean nothing, so images of different zones are
+never positives of each other. What a layout does not tell is NaN, an empty
+string or -1. An image's place is given by `place_id`, by its coordinates and a
+radius, or by a list of relations: a table of query, database image and what
+the one is to the other.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +21,8 @@ from scipy.spatial import cKDTree
 SPLITS = ("train", "val", "test")
 ROLES = ("database", "query")
 
-# Column -> type and the value that stands for "unknown".
+# Column -> type and the value that stands for "unknown". `subtasks` are names
+# with spaces between: those of Mapillary SLS that an image is part of.
 COLUMNS = {
     "image_id": ("str", None),
     "split": ("str", None),
@@ -31,10 +37,15 @@ COLUMNS = {
     "sequence_id": ("str", ""),
     "frame": ("int64", -1),
     "condition": ("str", ""),
+    "subtasks": ("str", ""),
     "width": ("int64", -1),
     "height": ("int64", -1),
 }
 _REQUIRED = ("image_id", "split", "role")
+# A listed database image is a positive, or junk: neither right nor wrong.
+# Easy and hard positives are what the Revisited Oxford and Paris tell apart.
+RELATIONS = ("positive", "easy", "hard", "junk")
+RULES = ("auto", "radius", "place", "list")
 
 
 def make(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
@@ -49,7 +60,7 @@ def make(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
 
     Raises:
         ValueError: an unknown column, split or role, an image_id that occurs
-            twice, or coordinates in several UTM zones.
+            twice, or several UTM zones beside coordinates without a zone.
     """
     rows = list(rows)
     unknown = sorted({name for row in rows for name in row} - set(COLUMNS))
@@ -75,9 +86,105 @@ def make(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
     return manifest
 
 
+def make_relations(
+    pairs: Iterable[tuple[str, str, str]], manifest: pd.DataFrame
+) -> pd.DataFrame:
+    """Makes the table of which database images answer which query.
+
+    Args:
+        pairs: image_id of a query, image_id of a database image, and one of
+            `RELATIONS`.
+        manifest: the manifest that both are in.
+
+    Returns:
+        Columns query, database and relation, in the order of the pairs.
+
+    Raises:
+        ValueError: an unknown relation, a pair twice, or an image that is not
+            a query, or not a database image, of the manifest.
+    """
+    relations = pd.DataFrame(
+        list(pairs), columns=["query", "database", "relation"], dtype=object
+    )
+    other = sorted(set(relations["relation"]) - set(RELATIONS))
+    if other:
+        raise ValueError(
+            f"Expected relations {', '.join(RELATIONS)}. Received: {other[:3]}."
+        )
+    for role in ("query", "database"):
+        known = manifest["image_id"][manifest["role"] == role]
+        absent = relations[role][~relations[role].isin(known)]
+        if len(absent):
+            raise ValueError(
+                f"Expected relations of images in the manifest. Received: "
+                f"{role}={absent.iloc[0]!r}, which is no {role} image of it."
+            )
+    twice = relations.duplicated(["query", "database"])
+    if twice.any():
+        query, database, _ = relations[twice].iloc[0]
+        raise ValueError(
+            "Expected every pair of query and database image once. Received: "
+            f"query={query!r}, database={database!r} more than once."
+        )
+    return relations
+
+
+def grids(manifest: pd.DataFrame) -> np.ndarray:
+    """What the coordinates of each image count from, object [B].
+
+    Coordinates of one grid can be compared. The bands of a zone north of the
+    equator share one ("17 north" for 17S and 17T), as do those south of it.
+    """
+    return manifest["utm_zone"].map(_grid).to_numpy(object)
+
+
 def has_coordinates(manifest: pd.DataFrame) -> bool:
     """True if every image has finite coordinates."""
     return bool(np.isfinite(_coordinates(manifest)).all())
+
+
+def has_places(manifest: pd.DataFrame) -> bool:
+    """True if every image has a place_id."""
+    return bool((manifest["place_id"] != "").all())
+
+
+def has_truth(
+    queries: pd.DataFrame,
+    database: pd.DataFrame,
+    *,
+    relations: pd.DataFrame | None = None,
+) -> bool:
+    """True if `positives` can tell with some rule, as "auto" chooses."""
+    rule = choose_rule(queries, database, relations=relations)
+    return rule != "place" or (has_places(queries) and has_places(database))
+
+
+def choose_rule(
+    queries: pd.DataFrame,
+    database: pd.DataFrame,
+    *,
+    rule: str = "auto",
+    relations: pd.DataFrame | None = None,
+) -> str:
+    """What `auto` stands for with these images; other rules as they are.
+
+    "list" where relations name one of the queries, "radius" where every image
+    has coordinates, else "place".
+
+    Raises:
+        ValueError: an unknown rule.
+    """
+    if rule not in RULES:
+        raise ValueError(
+            f"Expected rule {', '.join(RULES)}. Received: rule={rule!r}."
+        )
+    if rule != "auto":
+        return rule
+    if relations is not None:
+        if relations["query"].isin(queries["image_id"]).any():
+            return "list"
+    located = has_coordinates(queries) and has_coordinates(database)
+    return "radius" if located else "place"
 
 
 def positives(
@@ -87,43 +194,42 @@ def positives(
     rule: str = "auto",
     radius_m: float = 25.0,
     min_distance_m: float = 0.0,
+    relations: pd.DataFrame | None = None,
 ) -> list[np.ndarray]:
     """Finds the database images that show the place of each query.
 
     Args:
         queries: Q rows of a manifest.
         database: N rows of the same manifest.
-        rule: "radius", by distance between coordinates; "place", by equal
-            place_id; "auto", radius where every image has coordinates, else
-            place.
+        rule: "radius", by distance between coordinates of one UTM zone;
+            "place", by equal place_id; "list", by `relations`, all but junk;
+            "auto", see `choose_rule`.
         radius_m: a positive is at most this far away, inclusive.
         min_distance_m: if above 0, a positive is strictly farther than this.
             Both count for the radius rule only.
+        relations: what `make_relations` made, where the dataset has a list.
 
     Returns:
         For each query int64 positions in `database`, ascending.
 
     Raises:
-        ValueError: the rule needs coordinates or places that are not there.
+        ValueError: the rule needs coordinates, places or a list that are not
+            there.
     """
-    if rule not in ("auto", "radius", "place"):
-        raise ValueError(
-            f"Expected rule auto, radius or place. Received: rule={rule!r}."
-        )
-    located = has_coordinates(queries) and has_coordinates(database)
-    if rule == "auto":
-        rule = "radius" if located else "place"
-    if rule == "place":
-        return _same_place_id(queries, database)
-    if not located:
+    rule = choose_rule(queries, database, rule=rule, relations=relations)
+    if rule == "list":
+        found = _listed(queries, database, relations)
+    elif rule == "place":
+        found = _same_place_id(queries, database)
+    elif has_coordinates(queries) and has_coordinates(database):
+        found = _near(queries, database, radius_m, min_distance_m)
+    else:
         raise ValueError(
             "Expected coordinates of every image for positives by radius. "
             f"Received: {_without_coordinates(queries, database)} images "
             "without. Use --positives=place, or a layout with coordinates."
         )
-    return _within(
-        _coordinates(queries), _coordinates(database), radius_m, min_distance_m
-    )
+    return found
 
 
 def write(manifest: pd.DataFrame, path: str | Path) -> None:
@@ -177,15 +283,37 @@ def _check(manifest: pd.DataFrame) -> None:
                 f"Expected {name} to be one of {', '.join(allowed)}. "
                 f"Received: {other[:3]}."
             )
-    zones = sorted(set(manifest["utm_zone"]) - {""})
-    if len(zones) > 1:
-        counts = manifest["utm_zone"].value_counts()
-        raise ValueError(
-            "Expected coordinates in one UTM zone: distances between zones "
-            "mean nothing. Received: "
-            + ", ".join(f"{zone} ({counts[zone]} images)" for zone in zones)
-            + ". Re-project them to one zone, or build one folder per zone."
-        )
+    zones = set(manifest["utm_zone"]) - {""}
+    if len(set(map(_grid, zones))) > 1:
+        located = np.isfinite(_coordinates(manifest)).all(axis=1)
+        unknown = located & (manifest["utm_zone"] == "").to_numpy()
+        if unknown.any():
+            raise ValueError(
+                "Expected the UTM zone of every image with coordinates where "
+                f"there are several zones. Received: {sorted(zones)}, and "
+                f"{unknown.sum()} images without, such as "
+                f"{manifest['image_id'][unknown].iloc[0]!r}."
+            )
+
+
+def _grid(zone: str) -> str:
+    match = re.fullmatch(r"(\d{1,2})([C-HJ-NP-X])", zone)
+    if not match:
+        return zone
+    return f"{int(match[1])} {'north' if match[2] >= 'N' else 'south'}"
+
+
+def _by_zone(
+    queries: pd.DataFrame, database: pd.DataFrame
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Positions of queries and database images that can be compared."""
+    both = grids(queries), grids(database)
+    names = set(both[0]) | set(both[1])
+    if len(names - {""}) < 2:  # Unknown is the one zone there is.
+        yield np.arange(len(queries)), np.arange(len(database))
+        return
+    for name in sorted(names):
+        yield tuple(np.flatnonzero(some == name) for some in both)
 
 
 def _coordinates(manifest: pd.DataFrame) -> np.ndarray:
@@ -197,6 +325,27 @@ def _without_coordinates(*manifests: pd.DataFrame) -> int:
         int((~np.isfinite(_coordinates(manifest)).all(axis=1)).sum())
         for manifest in manifests
     )
+
+
+def _listed(
+    queries: pd.DataFrame,
+    database: pd.DataFrame,
+    relations: pd.DataFrame | None,
+) -> list[np.ndarray]:
+    if relations is None:
+        raise ValueError(
+            "Expected a list of positives. Received: a dataset without. Use "
+            "--positives=radius or --positives=place."
+        )
+    answers = relations[relations["relation"] != "junk"]
+    positions = pd.Index(database["image_id"]).get_indexer(answers["database"])
+    answers = answers.assign(position=positions)[positions >= 0]
+    members = {
+        query: np.sort(some.to_numpy(np.int64))
+        for query, some in answers.groupby("query")["position"]
+    }
+    none = np.zeros(0, np.int64)
+    return [members.get(query, none) for query in queries["image_id"]]
 
 
 def _same_place_id(
@@ -220,6 +369,25 @@ def _same_place_id(
     }
     none = np.zeros(0, np.int64)
     return [members.get(place, none) for place in queries["place_id"]]
+
+
+def _near(
+    queries: pd.DataFrame,
+    database: pd.DataFrame,
+    radius_m: float,
+    min_distance_m: float,
+) -> list[np.ndarray]:
+    found = [np.zeros(0, np.int64)] * len(queries)
+    for query_rows, database_rows in _by_zone(queries, database):
+        within = _within(
+            _coordinates(queries)[query_rows],
+            _coordinates(database)[database_rows],
+            radius_m,
+            min_distance_m,
+        )
+        for row, near in zip(query_rows, within, strict=True):
+            found[row] = database_rows[near]
+    return found
 
 
 def _within(

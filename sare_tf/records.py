@@ -5,6 +5,8 @@
     records.json                             what made it, and what is whole
     rejected.csv                             files refused, with the reason
     warnings.csv                             what is odd, but kept
+    relations.parquet                        which database images answer which
+                                             query, where the dataset lists it
 
 The manifest has three columns more than `manifest.COLUMNS`: `shard`, the file's
 name; `byte_offset` and `byte_length` of the whole record in it. So an image is
@@ -50,6 +52,11 @@ def parse(serialised: tf.Tensor) -> tf.Tensor:
     return tf.io.parse_single_example(serialised, _FEATURES)["image/encoded"]
 
 
+def write_relations(relations: pd.DataFrame, folder: Path) -> None:
+    """Writes what `Records.relations` reads."""
+    relations.to_parquet(folder / "relations.parquet", index=False)
+
+
 class Records:
     """A finished folder of records.
 
@@ -57,7 +64,8 @@ class Records:
         path: the folder.
         metadata: records.json.
         manifest: DataFrame, one row per image, in the order of the shards.
-        fingerprint: hex digest of the images and of the manifest.
+        relations: DataFrame as of `manifest.make_relations`, or None.
+        fingerprint: hex digest of the images, the manifest and the relations.
 
     Args:
         path: the folder.
@@ -82,12 +90,22 @@ class Records:
             self.manifest = manifest.read(self.path / "manifest.parquet")
             if len(self.manifest) != self.metadata["count"]:
                 raise ValueError("the manifest has another number of rows")
+            self.relations = self._read_relations()
             self.fingerprint = self.metadata["fingerprint"]
         except (KeyError, OSError, TypeError, ValueError) as error:
             raise ValueError(
                 f"Expected whole records. Received: records={str(path)!r} "
                 f"({error}). Delete the folder and run {COMMAND} again."
             ) from error
+
+    def _read_relations(self) -> pd.DataFrame | None:
+        count = self.metadata["relations"]
+        if count is None:
+            return None
+        relations = pd.read_parquet(self.path / "relations.parquet")
+        if len(relations) != count:
+            raise ValueError("the relations have another number of rows")
+        return relations
 
     def rows(self, split: str, role: str) -> pd.DataFrame:
         """Rows of one split and role; their index is that of `manifest`.

@@ -91,6 +91,7 @@ class _Split:
             rule=self.options.positives,
             radius_m=radius_m,
             min_distance_m=min_distance_m,
+            relations=self.records.relations,
         )
 
     def embed(self, embedder: keras.Model, rows: pd.DataFrame) -> np.ndarray:

@@ -1,5 +1,6 @@
 import io
 import os
+import pickle
 import struct
 
 import numpy as np
@@ -289,3 +290,196 @@ def test_absent_rows(tmp_path):
     opened = records.Records(build(tmp_path))
     with pytest.raises(ValueError, match="with 1 test/database. Check --split"):
         opened.rows("train", "query")
+
+
+def revisited(root, *, box, **gnd):
+    """A query that is a part of an image, and a database of three."""
+    (root / "photos/jpg").mkdir(parents=True)
+    for number, name in enumerate(("a", "b", "c", "query")):
+        (root / f"photos/jpg/{name}.jpg").write_bytes(jpeg(number, 0))
+    truth = {
+        "imlist": ["a", "b", "c"],
+        "qimlist": ["query"],
+        "gnd": [{"bbx": box, **gnd}],
+    }
+    (root / "photos/gnd_toy.pkl").write_bytes(pickle.dumps(truth))
+    return root
+
+
+def build_revisited(root, **options):
+    return build_records.run(
+        dataset=root / "photos",
+        out=root / "records",
+        reader="revisited",
+        **options,
+    )
+
+
+def test_a_query_is_cut_out_without_loss(tmp_path):
+    revisited(tmp_path, box=[3.4, 5.6, 20.5, 30.2], easy=[0])
+    opened = records.Records(build_revisited(tmp_path))
+    query = opened.rows("test", "query")
+    assert query["image_id"].tolist() == ["jpg/query.jpg#xywh=3,6,17,24"]
+    assert query[["height", "width"]].to_numpy().tolist() == [[24, 17]]
+    [encoded] = opened.read_images(query)
+    cut = np.asarray(Image.open(io.BytesIO(encoded)))
+    whole = np.asarray(Image.open(tmp_path / "photos/jpg/query.jpg"))
+    np.testing.assert_array_equal(cut, whole[6:30, 3:20])
+    # The database is untouched.
+    [encoded, *_] = opened.read_images(opened.rows("test", "database"))
+    assert encoded == (tmp_path / "photos/jpg/a.jpg").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("box", "inside"),
+    [
+        # Images of 32 x 32 pixels.
+        ([-5, -5, 10, 40], (slice(0, 32), slice(0, 10))),
+        ([30, 30, 90, 90], (slice(30, 32), slice(30, 32))),
+    ],
+)
+def test_a_part_ends_at_the_border(tmp_path, box, inside):
+    revisited(tmp_path, box=box, easy=[0])
+    opened = records.Records(build_revisited(tmp_path))
+    [encoded] = opened.read_images(opened.rows("test", "query"))
+    whole = np.asarray(Image.open(tmp_path / "photos/jpg/query.jpg"))
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(io.BytesIO(encoded))), whole[inside]
+    )
+
+
+def test_a_part_outside_is_refused(tmp_path):
+    revisited(tmp_path, box=[32, 0, 40, 10], easy=[0])
+    build_revisited(tmp_path)
+    rejected = pd.read_csv(tmp_path / "records/rejected.csv")
+    [reason] = rejected["reason"]
+    assert "lies outside the image, 32 x 32 pixels" in reason
+
+
+def test_relations_lie_beside_the_manifest(tmp_path):
+    revisited(tmp_path, box=[0, 0, 9, 9], easy=[0], hard=[2], junk=[1])
+    opened = records.Records(build_revisited(tmp_path))
+    query = "jpg/query.jpg#xywh=0,0,9,9"
+    assert opened.relations.to_numpy().tolist() == [
+        [query, "jpg/a.jpg", "easy"],
+        [query, "jpg/c.jpg", "hard"],
+        [query, "jpg/b.jpg", "junk"],
+    ]
+    assert opened.metadata["relations"] == 3
+    found = manifest.positives(
+        opened.rows("test", "query"),
+        opened.rows("test", "database"),
+        relations=opened.relations,
+    )
+    assert found[0].tolist() == [0, 2]
+    warnings = pd.read_csv(tmp_path / "records/warnings.csv")
+    assert warnings["what"].tolist() == ["train", "val"]
+
+
+def test_relations_count_in_the_fingerprint(tmp_path):
+    revisited(tmp_path, box=[0, 0, 9, 9], easy=[0])
+    before = records.Records(build_revisited(tmp_path)).fingerprint
+    gnd = tmp_path / "photos/gnd_toy.pkl"
+    truth = pickle.loads(gnd.read_bytes())
+    truth["gnd"][0]["easy"] = [1]
+    gnd.write_bytes(pickle.dumps(truth))
+    after = records.Records(build_revisited(tmp_path))
+    assert after.relations["database"].tolist() == ["jpg/b.jpg"]
+    assert after.fingerprint != before
+
+
+def test_relations_of_refused_images_are_left_out(tmp_path):
+    revisited(tmp_path, box=[0, 0, 9, 9], easy=[0, 1])
+    (tmp_path / "photos/jpg/a.jpg").write_bytes(b"no")
+    opened = records.Records(build_revisited(tmp_path))
+    assert opened.relations["database"].tolist() == ["jpg/b.jpg"]
+    (tmp_path / "photos/jpg/b.jpg").write_bytes(b"no")
+    build_revisited(tmp_path)
+    warnings = pd.read_csv(tmp_path / "records/warnings.csv")
+    assert warnings.to_numpy().tolist()[-1] == [
+        "test",
+        "split of which nothing says what matches",
+    ]
+
+
+def test_damaged_relations_are_refused(tmp_path):
+    out = build_revisited(revisited(tmp_path, box=[0, 0, 9, 9], easy=[0, 1]))
+    relations = records.Records(out).relations
+    records.write_relations(relations[:1], out)
+    with pytest.raises(ValueError, match="another number of rows"):
+        records.Records(out)
+    (out / "relations.parquet").unlink()
+    with pytest.raises(ValueError, match="Delete the folder"):
+        records.Records(out)
+
+
+def test_no_list_no_relations(root):
+    opened = records.Records(build(root))
+    assert opened.relations is None
+    assert opened.metadata["relations"] is None
+
+
+@pytest.mark.parametrize("rule", ["auto", "radius"])
+def test_a_split_that_nothing_is_known_of(tmp_path, rule):
+    """The test cities of Mapillary SLS have no coordinates."""
+    for role in ("query", "database"):
+        folder = tmp_path / "photos/test/miami" / role
+        (folder / "images").mkdir(parents=True)
+        (folder / "images" / f"{role}.jpg").write_bytes(jpeg(0, 0))
+        (folder / "seq_info.csv").write_text(
+            f",key,sequence_key,frame_number\n0,{role},S,1\n"
+        )
+        (folder / "subtask_index.csv").write_text(
+            ",key,all,s2w,w2s,o2n,n2o,d2n,n2d\n"
+            f"0,{role},True,False,False,False,False,False,False\n"
+        )
+    out = build_records.run(
+        dataset=tmp_path / "photos",
+        out=tmp_path / "records",
+        reader="msls",
+        positives=rule,
+    )
+    warnings = pd.read_csv(out / "warnings.csv").to_numpy().tolist()
+    assert warnings[-1] == ["test", "split of which nothing says what matches"]
+    assert records.Records(out).manifest["subtasks"].tolist() == ["all", "all"]
+
+
+def test_options_reach_the_reader(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    lines = ["path,latitude,longitude"]
+    for number in range(8):
+        (folder / f"{number}.jpg").write_bytes(jpeg(number, 0))
+        lines.append(f"{number}.jpg,51.5,{0.1 + number / 1e6}")
+    (folder / "images.csv").write_text("\n".join(lines))
+    out = build_records.run(
+        dataset=folder,
+        out=tmp_path / "records",
+        reader="csv_table",
+        split_fractions=(0, 0, 1),
+        query_fraction=0.5,
+        utm_zone="30U",
+    )
+    opened = records.Records(out)
+    assert opened.metadata["counts"] == {"test/database": 4, "test/query": 4}
+    assert set(opened.manifest["utm_zone"]) == {"30U"}
+
+
+def test_places_of_two_zones_are_two_groups(tmp_path):
+    folder = tmp_path / "photos/images/test/database"
+    folder.mkdir(parents=True)
+    # London's and Tokyo's zones are far apart: each keeps its own.
+    for name in ("@500003@4000003@30@S@", "@500004@4000003@54@S@"):
+        (folder / f"{name}.jpg").write_bytes(jpeg(1, 0))
+    opened = records.Records(
+        build_records.run(dataset=tmp_path / "photos", out=tmp_path / "records")
+    )
+    assert opened.manifest["utm_zone"].tolist() == ["30S", "54S"]
+    [shard] = opened.path.glob("*.tfrecord")
+    places = [
+        tf.train.Example.FromString(raw)
+        .features.feature["image/place"]
+        .bytes_list.value[0]
+        for raw in tf.data.TFRecordDataset(str(shard)).as_numpy_iterator()
+    ]
+    assert places == [b"30S_50000_400000", b"54S_50000_400000"]

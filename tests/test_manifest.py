@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from sare_tf import manifest
@@ -118,11 +119,111 @@ def test_wrong_rows_are_refused(change, message):
         manifest.make([*rows([0.0]), other])
 
 
-def test_two_zones_are_refused():
+def test_zones_are_never_compared():
+    """The same metres in another zone are another place."""
+    database = rows([0.0, 10.0], utm_zone="17T", prefix="a")
+    database += rows([0.0], utm_zone="18T", prefix="b")
+    # A band further south counts from the same equator; 17G is south of it.
+    database += rows([20.0], utm_zone="17S", prefix="c")
+    database += rows([0.0], utm_zone="17G", prefix="d")
+    queries = rows([0.0], utm_zone="17T", role="query", prefix="q")
+    queries += rows([0.0], utm_zone="18T", role="query", prefix="r")
+    queries += rows([0.0], utm_zone="33X", role="query", prefix="s")
+    table = manifest.make(database + queries)
+    found = manifest.positives(
+        table[table["role"] == "query"], table[table["role"] == "database"]
+    )
+    assert [some.tolist() for some in found] == [[0, 1, 3], [2], []]
+
+
+def test_an_unknown_zone_is_the_one_there_is():
+    database = manifest.make(rows([0.0], utm_zone="17T"))
+    query = manifest.make(rows([0.0], role="query", prefix="q"))
+    assert manifest.positives(query, database)[0].tolist() == [0]
+
+
+def test_an_unknown_zone_beside_several_is_refused():
     mixed = rows([0.0], utm_zone="17T")
     mixed += rows([0.0, 1.0], prefix="b", utm_zone="18T")
-    with pytest.raises(ValueError, match=r"17T \(1 images\), 18T \(2 images\)"):
+    mixed += rows([0.0], prefix="c")
+    message = r"Received: \['17T', '18T'\], and 1 images without, such as 'c0'"
+    with pytest.raises(ValueError, match=message):
         manifest.make(mixed)
+    mixed[-1] |= {"utm_east_m": np.nan}  # No coordinates: no zone needed.
+    manifest.make(mixed)
+
+
+def listed():
+    database = manifest.make(rows([0.0, 1.0, 2.0, 3.0]))
+    queries = manifest.make(rows([0.0, 0.0], role="query", prefix="q"))
+    return queries, database, pd.concat([queries, database])
+
+
+def test_positives_by_list():
+    queries, database, both = listed()
+    pairs = [
+        ("q1", "a3", "hard"),
+        ("q1", "a0", "positive"),
+        ("q1", "a2", "junk"),
+        ("q1", "a1", "easy"),
+    ]
+    relations = manifest.make_relations(pairs, both)
+    assert relations["database"].tolist() == ["a3", "a0", "a2", "a1"]
+    for rule in ("list", "auto"):
+        found = manifest.positives(
+            queries, database, rule=rule, relations=relations
+        )
+        assert [some.tolist() for some in found] == [[], [0, 1, 3]]
+        assert found[0].dtype == found[1].dtype == np.int64
+    # Images that the database lacks are not found in it.
+    found = manifest.positives(queries, database[1:], relations=relations)
+    assert found[1].tolist() == [0, 2]
+
+
+def test_auto_follows_a_list_of_these_queries_only():
+    queries, database, both = listed()
+    relations = manifest.make_relations([("q1", "a0", "positive")], both)
+    chosen = manifest.choose_rule(queries, database, relations=relations)
+    assert chosen == "list"
+    first = manifest.choose_rule(queries[:1], database, relations=relations)
+    assert first == "radius"
+    assert manifest.choose_rule(queries, database, rule="place") == "place"
+
+
+def test_what_nothing_is_said_of():
+    queries, database, both = listed()
+    bare = [some.assign(utm_east_m=np.nan) for some in (queries, database)]
+    relations = manifest.make_relations([("q1", "a0", "positive")], both)
+    assert manifest.has_truth(queries, database)
+    assert not manifest.has_truth(*bare)
+    assert manifest.has_truth(*bare, relations=relations)
+    assert manifest.has_truth(*(some.assign(place_id="x") for some in bare))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (
+            [("q0", "a0", "good")],
+            "positive, easy, hard, junk. Received: .'good'",
+        ),
+        ([("a1", "a0", "easy")], "query='a1', which is no query image"),
+        ([("q0", "q1", "easy")], "database='q1', which is no database image"),
+        (
+            [("q0", "a1", "easy"), ("q0", "a1", "junk")],
+            "query='q0', database='a1' more than once",
+        ),
+    ],
+)
+def test_wrong_relations_are_refused(pairs, message):
+    with pytest.raises(ValueError, match=message):
+        manifest.make_relations(pairs, listed()[2])
+
+
+def test_no_list_to_follow():
+    queries, database, _ = listed()
+    with pytest.raises(ValueError, match="Received: a dataset without. Use"):
+        manifest.positives(queries, database, rule="list")
 
 
 def test_file_round_trip_keeps_coordinates_exactly(tmp_path):

@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "synthetic_city": {"city_rendering"},
     "city_rendering": set(),
     "build_records": DATA,
+    "export_dataset": DATA,
     "train": DATA
     | {"pipeline", "losses", "model", "optimizers", "retrieval", "mining"},
     "export": DATA | {"train", "model", "losses", "optimizers"},

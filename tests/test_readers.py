@@ -1,8 +1,15 @@
-import numpy as np
-import pytest
+import math
+import os
+import re
+from pathlib import Path
 
+import pytest
+from absl import flags
+from toy_folders import column, touch
+
+import sare_tf.flags  # noqa: F401
 from sare_tf import readers
-from sare_tf.readers import at_names, place_folders
+from sare_tf.readers import at_names, reading
 
 # The name that the VPR-datasets-downloader's documentation gives for a field
 # each: east, north, zone, letter, latitude, longitude, panorama, tile,
@@ -11,14 +18,6 @@ FULL = (
     "@0584983.37@4477125.29@17@T@040.43977@-079.99825@000829@02@090@030@@@"
     "20130801_101500@day_forward_pittsburgh@.jpg"
 )
-
-
-def touch(root, *names):
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-    return root
 
 
 def test_a_full_name():
@@ -142,14 +141,37 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
 @pytest.mark.parametrize("reader", list(readers.READERS))
 def test_an_empty_or_absent_folder(tmp_path, reader):
     (tmp_path / "images").mkdir()
-    with pytest.raises(ValueError, match="Expected images at .* with none"):
+    with pytest.raises(ValueError, match="Received: dataset=.* with none"):
         readers.read(tmp_path, reader=reader)
     with pytest.raises(FileNotFoundError, match="Check --dataset"):
         readers.read(tmp_path / "absent", reader=reader)
 
 
+@pytest.mark.parametrize("reader", list(readers.READERS))
+def test_every_reader_has_a_card(reader):
+    cards = Path(__file__).parents[1] / "data"
+    assert any(
+        f"--reader={reader}" in card.read_text(encoding="utf-8")
+        for card in cards.glob("*.md")
+    )
+
+
+def test_the_help_names_every_reader():
+    words = re.findall(r"\w+", flags.FLAGS["reader"].help)
+    assert set(readers.READERS) <= set(words)
+
+
+def test_the_table_of_cards_names_every_reader():
+    cards = Path(__file__).parents[1] / "data"
+    table = (cards / "README.md").read_text(encoding="utf-8")
+    for reader in readers.READERS:
+        assert f"`{reader}`" in table
+    for card in re.findall(r"\]\((\w+\.md)\)", table):
+        assert (cards / card).is_file()
+
+
 def test_an_unknown_reader(tmp_path):
-    with pytest.raises(ValueError, match="at_names, place_folders. Received"):
+    with pytest.raises(ValueError, match="at_names, .*vpr_bench. Received"):
         readers.read(tmp_path, reader="gsv")
 
 
@@ -159,29 +181,172 @@ def test_split_folders_beside_role_folders(tmp_path):
         readers.read(tmp_path, reader="place_folders")
 
 
+def collector(root):
+    return reading.Collector(root, root, layout="here")
+
+
 @pytest.mark.parametrize(
-    "fractions", [(0.5, 0.5), (0.5, 0.2, 0.2), (1.2, -0.1, -0.1)]
+    ("name", "reason"),
+    [
+        ("/etc/passwd.jpg", "not a path relative to the dataset"),
+        ("C:\\photos\\a.jpg", "not a path relative to the dataset"),
+        ("", "not a path relative to the dataset"),
+        ("../a.jpg", "leaves the dataset's folder by .."),
+        ("a/..\\../a.jpg", "leaves the dataset's folder by .."),
+        ("a/b.txt", "not one of .jpg, .jpeg, .png"),
+        ("a/gone.jpg", "named in the list, but no such file"),
+        ("a", "not one of .jpg, .jpeg, .png"),
+    ],
 )
-def test_wrong_fractions(fractions):
-    with pytest.raises(ValueError, match="with sum 1. Received"):
-        place_folders.split_places(list("abcdef"), fractions=fractions, seed=0)
+def test_paths_of_a_list_that_are_refused(tmp_path, name, reason):
+    touch(tmp_path, "a.jpg", "set/a/b.txt")
+    found = collector(tmp_path / "set")
+    assert found.listed(name) == ""
+    assert found.rejected == [(name, reason)]
 
 
-def test_too_few_places():
-    with pytest.raises(ValueError, match="at least 3 places"):
-        place_folders.split_places(
-            ["a", "b"], fractions=(0.6, 0.2, 0.2), seed=0
-        )
-    split = place_folders.split_places(["a", "b"], fractions=(0, 0, 1), seed=0)
-    assert split == {"a": "test", "b": "test"}
+def test_paths_of_a_list_are_made_alike(tmp_path):
+    found = collector(touch(tmp_path, "a/b.JPG"))
+    for name in ("a/b.JPG", "./a//b.JPG", "a\\b.JPG"):
+        assert found.listed(name) == "a/b.JPG"
 
 
-@pytest.mark.parametrize("count", range(3, 40))
-def test_every_split_gets_a_place(count):
-    places = [str(number) for number in range(count)]
-    split = place_folders.split_places(
-        places, fractions=(0.98, 0.01, 0.01), seed=0
+def test_names_that_are_no_text_are_refused(tmp_path):
+    folder = touch(tmp_path, "database/a/1.jpg") / "database" / "a"
+    with open(os.fsencode(folder) + b"/caf\xe9.jpg", "wb"):
+        pass
+    found = readers.read(
+        tmp_path, reader="place_folders", split_fractions=(0, 0, 1)
     )
-    counts = np.unique(list(split.values()), return_counts=True)[1]
-    assert len(counts) == 3
-    assert counts.sum() == count
+    assert column(found, "split") == {"database/a/1.jpg": "test"}
+    assert found.rejected == [
+        ("database/a/caf\\udce9.jpg", "its name is not UTF-8; rename it")
+    ]
+
+
+def test_what_a_collector_refuses(tmp_path):
+    found = collector(tmp_path)
+    assert found.add("a", split="test", role="query")
+    assert not found.add("a", split="test", role="query")
+    assert not found.add("b", split="test", role="query", degrees=(0.0, 0.0))
+    assert not found.add("c", split="test", role="query", utm_east_m=math.nan)
+    assert found.rejected == [
+        ("a", "named more than once"),
+        ("b", "latitude and longitude are 0: no position"),
+        ("c", "east and north are no numbers"),
+    ]
+
+
+def test_a_part_of_an_image():
+    image_id, source = reading.crop("jpg/a.jpg", (136.5, 34.1, 648.5, 955.7))
+    # Rounded to even: 136 and 648; 34 and 956.
+    assert image_id == "jpg/a.jpg#xywh=136,34,512,922"
+    assert source == reading.Source("jpg/a.jpg", (136, 34, 648, 956))
+
+
+def test_which_of_several_files(tmp_path):
+    touch(tmp_path, "a.csv", "b.csv", ".c.csv")
+    with pytest.raises(ValueError, match=r"with a\.csv, b\.csv\. Choose"):
+        reading.only_file(tmp_path, "images.csv", "*.csv")
+    touch(tmp_path, "images.csv")
+    found = reading.only_file(tmp_path, "images.csv", "*.csv")
+    assert found.name == "images.csv"
+
+
+def test_tables_and_lists_that_cannot_be_read(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"id,x\n1,caf\xe9\n")
+    for read in (reading.read_table, reading.read_lines):
+        with pytest.raises(ValueError, match="utf-8.*get the file again"):
+            read(tmp_path / "a.csv")
+        with pytest.raises(ValueError, match="No such file"):
+            read(tmp_path / "b.csv")
+    (tmp_path / "a.csv").write_text("id,x\n1,NaN\n")
+    with pytest.raises(ValueError, match="without .'y'.. Choose another"):
+        reading.read_table(tmp_path / "a.csv", "id", "y")
+    table = reading.read_table(tmp_path / "a.csv", "id", "x")
+    assert table.to_numpy().tolist() == [["1", "NaN"]]
+
+
+# What the common downloader and others write, one of each dataset.
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [
+        # MSLS: the note says time, direction and city.
+        (
+            "@0345671.21@6173245.57@33@U@055.67612@0012.56834@"
+            "-g99BW2Qh2janiUXbaokqg@@@@@@20180512@night_forward_cph@.jpg",
+            {
+                "utm_zone": "33U",
+                "panorama_id": "-g99BW2Qh2janiUXbaokqg",
+                "timestamp": "20180512",
+                "condition": "night_forward_cph",
+            },
+        ),
+        # SF-XL: a heading; zone 10 south of 40 degrees.
+        (
+            "@0551284.41@4180342.00@10@S@037.76960@-122.41760@"
+            "kTZ8ABEpCWPMZ8kRGJqs4Q@@270@@@@201406@@.JPG",
+            {"utm_zone": "10S", "heading_deg": 270.0, "timestamp": "201406"},
+        ),
+        # Nordland and AmsterTime: made-up metres; the number is a frame.
+        ("@0@00023.8@@@@@10@@@@@@@@.jpg", {"utm_north_m": 23.8, "frame": 10}),
+        ("@0@7000@@@@@7@@@@@@@@.jpg", {"utm_north_m": 7000.0, "frame": 7}),
+    ],
+)
+def test_names_of_datasets(name, columns):
+    found = at_names.parse(name)
+    assert {key: found[key] for key in columns} == columns
+    assert ("frame" in found) == ("frame" in columns)
+
+
+def test_a_list_replaces_the_folder(tmp_path):
+    root = touch(
+        tmp_path,
+        "images/test/database/a/@1@2@.jpg",
+        "images/test/database/@3@4@.jpg",
+        "images/test/queries/@5@6@.jpg",
+    )
+    (root / "images/test/database_images_paths.txt").write_text(
+        "a/@1@2@.jpg\n\n../queries/@5@6@.jpg\ngone/@7@8@.jpg\n"
+    )
+    found = readers.read(root, reader="at_names")
+    assert column(found, "role") == {
+        "test/database/a/@1@2@.jpg": "database",
+        "test/queries/@5@6@.jpg": "query",
+    }
+    assert [path for path, _ in found.rejected] == [
+        "test/database/../queries/@5@6@.jpg",
+        "test/database/gone/@7@8@.jpg",
+    ]
+
+
+def test_a_split_without_roles(tmp_path):
+    """The training images of SF-XL lie in train/ itself."""
+    root = touch(
+        tmp_path,
+        *(f"train/37.7/@{10 * n + m}@0@.jpg" for n in range(5) for m in (1, 9)),
+        "train/37.7/@999@0@.jpg",
+        "val/queries/@1@0@.jpg",
+    )
+    roles = column(readers.read(root, reader="at_names"), "role")
+    squares = [
+        sorted(roles[f"train/37.7/@{10 * n + m}@0@.jpg"] for m in (1, 9))
+        for n in range(5)
+    ]
+    assert squares == [["database", "query"]] * 5
+    assert roles["train/37.7/@999@0@.jpg"] == "database"
+
+
+def test_names_of_two_zones_in_one_city(tmp_path):
+    """London: 51.5 north, 0.1 east, in zone 31 and in zone 30 (pyproj)."""
+    root = touch(
+        tmp_path,
+        "test/database/@701277.67@5709417.12@30@U@.jpg",
+        "test/database/@700000@5709417.12@30@U@.jpg",
+        "test/queries/@298722.334872973@5709417.124847525@31@U@.jpg",
+    )
+    found = readers.read(root, reader="at_names").manifest
+    assert found["utm_zone"].tolist() == ["30U"] * 3
+    assert found["utm_east_m"].tolist()[:2] == [700000.0, 701277.67]
+    assert found["utm_east_m"][2] == pytest.approx(715155.936251880, abs=1e-5)
+    assert found["utm_north_m"][2] == pytest.approx(5709986.340778, abs=1e-5)

@@ -1,16 +1,50 @@
 """Raw folders of images -> manifest: one module per layout.
 
-A reader takes the dataset's folder and returns a `Reading`: rows of the
-manifest, and the files it refused with the reason. It opens no image.
+A reader takes the dataset's folder, and those of the options that its `read`
+names, and returns a `Reading`: rows of the manifest, what the layout says about
+which image answers which, and the files it refused with the reason. It opens no
+image, but for the position in the headers of photographs.
 """
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 
-from sare_tf.readers import at_names, place_folders
+from sare_tf.readers import (
+    at_names,
+    csv_table,
+    exif_photos,
+    google_landmarks,
+    gsv_cities,
+    holidays,
+    msls,
+    openibl,
+    oxford_paris,
+    patch_netvlad,
+    place_folders,
+    revisited,
+    vpr_bench,
+)
 from sare_tf.readers.reading import Reading
 
-READERS = {"at_names": at_names.read, "place_folders": place_folders.read}
+READERS = {
+    module.__name__.rpartition(".")[2]: module.read
+    for module in (
+        at_names,
+        csv_table,
+        exif_photos,
+        google_landmarks,
+        gsv_cities,
+        holidays,
+        msls,
+        openibl,
+        oxford_paris,
+        patch_netvlad,
+        place_folders,
+        revisited,
+        vpr_bench,
+    )
+}
 
 
 def read(
@@ -18,6 +52,8 @@ def read(
     *,
     reader: str,
     split_fractions: Sequence[float] = (0.6, 0.15, 0.25),
+    query_fraction: float = 0.25,
+    utm_zone: str = "",
     seed: int = 0,
 ) -> Reading:
     """Reads a folder of images.
@@ -26,8 +62,12 @@ def read(
         dataset: the folder.
         reader: its layout, a name in `READERS`.
         split_fractions: shares of places that become train, val and test,
-            where the layout has no split folders.
-        seed: of that split.
+            where the layout has no splits.
+        query_fraction: share of each place's images that become queries,
+            where the layout has no roles.
+        utm_zone: zone for latitudes and longitudes, such as 17T; empty: that
+            of the median point, see `coordinates.project`.
+        seed: of splits and roles.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -44,4 +84,14 @@ def read(
             "Expected a folder of images. Received: "
             f"dataset={str(dataset)!r}, which does not exist. Check --dataset."
         )
-    return READERS[reader](dataset, split_fractions=split_fractions, seed=seed)
+    options = {
+        "split_fractions": split_fractions,
+        "query_fraction": query_fraction,
+        "utm_zone": utm_zone,
+        "seed": seed,
+    }
+    named = inspect.signature(READERS[reader]).parameters
+    return READERS[reader](
+        dataset,
+        **{name: value for name, value in options.items() if name in named},
+    )

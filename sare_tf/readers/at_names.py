@@ -8,59 +8,87 @@ in one name. East and north, in metres, are required; the rest may be empty or
 absent. Written by the VPR-datasets-downloader for Pittsburgh, Tokyo 24/7, MSLS,
 St Lucia, Nordland and others, and used by SF-XL. Only the base name is parsed:
 a folder above may hold an `@`.
+
+A file `<folder>_images_paths.txt` beside a folder lists its images, one path
+relative to the folder a line, and is read instead of the folder. A split
+without database/ and queries/ (the training images of SF-XL) gets its queries
+from each square of 10 m. Where neighbouring images have different zones, they
+are given one, see `coordinates.unify`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from sare_tf import manifest
-from sare_tf.readers import reading
+from sare_tf.readers import reading, splitting
 
 _LAYOUT = "images/{train,val,test}/{database,queries}/@<east>@<north>@...@.jpg"
+# CosPlace's, who makes places of SF-XL so.
+_CELL_M = 10.0
 
 
 def read(
-    dataset: Path, *, split_fractions: Sequence[float], seed: int
+    dataset: Path, *, query_fraction: float, utm_zone: str, seed: int
 ) -> reading.Reading:
     """Reads the layout; its split folders are the split.
 
+    Args:
+        dataset: the folder.
+        query_fraction: share of queries in a split without roles.
+        utm_zone: zone for all images; empty: theirs, where there is one.
+        seed: of the choice of queries.
+
     Raises:
-        ValueError: no image, or coordinates in several UTM zones.
+        ValueError: no image, or several zones that cannot be made one.
     """
-    del split_fractions, seed  # The folders say it.
-    root = reading.image_root(dataset)
-    rows, rejected = [], []
+    found = reading.Collector(
+        dataset, reading.image_root(dataset), layout=_LAYOUT
+    )
     for split in manifest.SPLITS:
+        top = found.root / split
         for folder, role in reading.ROLES.items():
-            top = root / split / folder
-            for path in reading.walk(top) if top.is_dir() else ():
-                image_id = path.relative_to(root).as_posix()
-                try:
-                    fields = parse(path.name)
-                except ValueError as error:
-                    rejected.append((image_id, str(error)))
-                    continue
-                rows.append(
-                    {
-                        "image_id": image_id,
-                        "split": split,
-                        "role": role,
-                        **fields,
-                    }
-                )
-    if not rows:
-        raise ValueError(
-            f"Expected images at {_LAYOUT}. Received: dataset={str(dataset)!r} "
-            f"with none ({len(rejected)} other files"
-            + (
-                f", such as {rejected[0][0]}: {rejected[0][1]}"
-                if rejected
-                else ""
-            )
-            + "). Choose another --reader, or move the images."
+            for image_id in _images(found, top / folder):
+                _add(found, image_id, split=split, role=role)
+        if any((top / folder).exists() for folder in reading.ROLES):
+            continue
+        before = len(found.rows())
+        for image_id in _images(found, top):
+            _add(found, image_id, split=split, role="database")
+        rows = found.rows()[before:]
+        splitting.choose_roles(
+            rows, list(map(_cell, rows)), fraction=query_fraction, seed=seed
         )
-    return reading.Reading(manifest.make(rows), root, rejected)
+    found.unify_zones(utm_zone=utm_zone)
+    return found.finish()
+
+
+def _images(found: reading.Collector, folder: Path) -> Iterator[str]:
+    paths = folder.with_name(f"{folder.name}_images_paths.txt")
+    if not paths.is_file():
+        yield from found.images(folder)
+        return
+    below = folder.relative_to(found.root).as_posix()
+    for line in reading.read_lines(paths):
+        image_id = found.listed(f"{below}/{line}")
+        if image_id:
+            yield image_id
+
+
+def _add(
+    found: reading.Collector, image_id: str, *, split: str, role: str
+) -> None:
+    try:
+        fields = parse(image_id.rpartition("/")[2])
+    except ValueError as error:
+        found.refuse(image_id, str(error))
+        return
+    found.add(image_id, split=split, role=role, **fields)
+
+
+def _cell(row: dict[str, object]) -> str:
+    east, north = row["utm_east_m"] // _CELL_M, row["utm_north_m"] // _CELL_M
+    return f"{row['utm_zone']} {east:.0f} {north:.0f}"
 
 
 def parse(name: str) -> dict[str, object]:
@@ -70,7 +98,7 @@ def parse(name: str) -> dict[str, object]:
         ValueError: it is no image name of the convention; says why.
     """
     if not reading.is_image(Path(name)):
-        raise ValueError(f"not one of {', '.join(reading.EXTENSIONS)}")
+        raise ValueError(reading.NOT_IMAGE)
     stem, _, _ = name.rpartition(".")
     before, *fields = stem.split("@")
     if before or len(fields) < 2:
@@ -92,6 +120,10 @@ def parse(name: str) -> dict[str, object]:
         "timestamp": fields[12],
         "condition": fields[13],
     }
+    if not any(fields[2:6]) and fields[6].isdecimal():
+        # Made-up coordinates, as of Nordland, AmsterTime and SPED: no zone, and
+        # the number of the frame (or pair) in place of a panorama.
+        parsed["frame"] = int(fields[6])
     if fields[8]:
         try:
             parsed["heading_deg"] = float(fields[8])

@@ -1,14 +1,34 @@
-"""What all readers share: walking a folder, and what a reading is."""
+"""What all readers share: finding files, refusing them, and a reading."""
 
 import dataclasses
 import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
+import numpy as np
 import pandas as pd
+
+from sare_tf import manifest
+from sare_tf.readers import coordinates
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
 ROLES = {"database": "database", "queries": "query"}
+_METRES = ("utm_east_m", "utm_north_m")
+NOT_IMAGE = f"not one of {', '.join(EXTENSIONS)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where an image comes from, if not whole from the file of its image_id.
+
+    Attributes:
+        path: the file, relative to the root of the reading.
+        box: left, top, right and bottom of the part that is the image, in
+            pixels from the top left corner; None: all of it.
+    """
+
+    path: str
+    box: tuple[float, float, float, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,20 +36,331 @@ class Reading:
     """What a reader found.
 
     Attributes:
-        manifest: one row per image; `image_id` is the path relative to `root`.
+        manifest: one row per image; `image_id` is the path relative to `root`,
+            with `#` and what part or use of the file it is where `sources`
+            has an entry for it.
         root: folder that the image ids are relative to.
         rejected: (path relative to `root`, reason) of files left out.
+        relations: what `manifest.make_relations` made, where the layout says
+            which database images answer a query; else None.
+        sources: image_id -> source, for images that are no whole file of
+            their own.
     """
 
     manifest: pd.DataFrame
     root: Path
     rejected: list[tuple[str, str]]
+    relations: pd.DataFrame | None = None
+    sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
+
+    def source(self, image_id: str) -> Source:
+        """Where an image comes from."""
+        return self.sources.get(image_id) or Source(image_id)
+
+
+class Collector:
+    """Gathers the rows of a reading, and what is refused.
+
+    Args:
+        dataset: the dataset's folder, for messages.
+        root: folder that image ids are relative to.
+        layout: the layout expected, for messages.
+    """
+
+    def __init__(self, dataset: Path, root: Path, *, layout: str):
+        self.root = root
+        self.rejected = []
+        self._dataset = dataset
+        self._layout = layout
+        self._rows = {}
+        self._degrees = {}
+        self._sources = {}
+
+    def refuse(self, path: str, reason: str) -> None:
+        """Lists a file that is left out. A name that is no text is escaped."""
+        text = path.encode("utf-8", "backslashreplace").decode()
+        self.rejected.append((text, reason))
+
+    def images(self, folder: Path) -> Iterator[str]:
+        """Image ids of the image files below a folder; refuses other files.
+
+        A folder that does not exist has none.
+        """
+        for path in walk(folder) if folder.is_dir() else ():
+            image_id = path.relative_to(self.root).as_posix()
+            if is_image(path):
+                yield image_id
+            else:
+                self.refuse(image_id, NOT_IMAGE)
+
+    def listed(self, name: str) -> str:
+        """The image id of a path in a list; empty if it is refused.
+
+        Backslashes are taken for slashes. The path must stay below the root,
+        so that a list that came with a dataset can name no other file.
+        """
+        path = PurePosixPath(name.replace("\\", "/"))
+        if not name or path.is_absolute() or PureWindowsPath(name).drive:
+            reason = "not a path relative to the dataset"
+        elif ".." in path.parts:
+            reason = "leaves the dataset's folder by .."
+        elif not is_image(path):
+            reason = NOT_IMAGE
+        elif not os.path.isfile(self.root / path):
+            reason = "named in the list, but no such file"
+        else:
+            return path.as_posix()
+        self.refuse(name, reason)
+        return ""
+
+    def add(
+        self,
+        image_id: str,
+        *,
+        split: str,
+        role: str,
+        degrees: tuple[float, float] | None = None,
+        source: Source | None = None,
+        **columns: object,
+    ) -> bool:
+        """Adds an image.
+
+        Args:
+            image_id: what is unique about it, see `Reading`.
+            split: train, val or test.
+            role: database or query.
+            degrees: its latitude and longitude; `set_coordinates` makes UTM
+                of them.
+            source: where it comes from, if not the file of its image_id.
+            **columns: others of the manifest.
+
+        Returns:
+            False if it is refused: for its name, for its position, or because
+            it is there already.
+        """
+        metres = [columns.get(name, 0.0) for name in _METRES]
+        reason = ""
+        if image_id in self._rows:
+            reason = "named more than once"
+        elif _is_no_text(image_id):
+            reason = "its name is not UTF-8; rename it"
+        elif not np.isfinite(metres).all():
+            reason = "east and north are no numbers"
+        elif degrees is not None:
+            reason = coordinates.problem(*degrees)
+        if reason:
+            self.refuse(image_id, reason)
+            return False
+        if degrees is not None:
+            self._degrees[image_id] = degrees
+        if source is not None:
+            self._sources[image_id] = source
+        self._rows[image_id] = {
+            "image_id": image_id,
+            "split": split,
+            "role": role,
+            **columns,
+        }
+        return True
+
+    def rows(self) -> list[dict[str, object]]:
+        """The rows so far; a reader may complete them before `finish`."""
+        return list(self._rows.values())
+
+    def set_coordinates(self, *, utm_zone: str = "") -> None:
+        """Gives rows added with degrees their UTM coordinates.
+
+        Args:
+            utm_zone: zone for all; empty: see `coordinates.project`.
+        """
+        degrees = np.array(list(self._degrees.values()), np.float64)
+        degrees = degrees.reshape(-1, 2)
+        located = coordinates.project(*degrees.T, utm_zone=utm_zone)
+        self._set(self._degrees, located)
+        self._degrees = {}
+
+    def unify_zones(self, *, utm_zone: str = "") -> None:
+        """Gives rows of several zones coordinates that can be compared.
+
+        Rows without zone, whose coordinates may be made up, stay as they are.
+
+        Args:
+            utm_zone: zone for all; empty: see `coordinates.unify`.
+        """
+        rows = {
+            name: row for name, row in self._rows.items() if row.get("utm_zone")
+        }
+        if rows:
+            values = [
+                [row[column] for row in rows.values()]
+                for column in (*_METRES, "utm_zone")
+            ]
+            self._set(rows, coordinates.unify(*values, utm_zone=utm_zone))
+
+    def _set(self, names: Iterable[str], located: tuple) -> None:
+        for name, east, north, zone in zip(names, *located, strict=True):
+            metres = dict(
+                zip(_METRES, (float(east), float(north)), strict=True)
+            )
+            self._rows[name] |= metres | {"utm_zone": zone}
+
+    def drop(self, image_id: str, reason: str) -> None:
+        """Refuses an image that was added."""
+        del self._rows[image_id]
+        self.refuse(image_id, reason)
+
+    def finish(
+        self, *, relations: Iterable[tuple[str, str, str]] | None = None
+    ) -> Reading:
+        """Makes the reading.
+
+        Args:
+            relations: query image_id, database image_id and relation. Those
+                of images that were refused are left out.
+
+        Raises:
+            ValueError: no image was added, or the manifest refuses the rows.
+        """
+        if not self._rows:
+            first = ""
+            if self.rejected:
+                first = ", such as {}: {}".format(*self.rejected[0])
+            raise ValueError(
+                f"Expected images at {self._layout}. Received: "
+                f"dataset={str(self._dataset)!r} with none "
+                f"({len(self.rejected)} other files{first}). Choose another "
+                "--reader, or move the images."
+            )
+        table = manifest.make(self._rows.values())
+        if relations is not None:
+            relations = manifest.make_relations(
+                (
+                    pair
+                    for pair in relations
+                    if pair[0] in self._rows and pair[1] in self._rows
+                ),
+                table,
+            )
+        return Reading(
+            table, self.root, self.rejected, relations, self._sources
+        )
+
+
+def crop(path: str, box: Iterable[float]) -> tuple[str, Source]:
+    """Image id and source of a part of a file.
+
+    The id ends as a media fragment of the W3C does: `#xywh=`, then left, top,
+    width and height in pixels.
+
+    Args:
+        path: of the file, relative to the root of the reading.
+        box: left, top, right, bottom, in pixels; rounded.
+    """
+    left, top, right, bottom = (round(float(edge)) for edge in box)
+    image_id = f"{path}#xywh={left},{top},{right - left},{bottom - top}"
+    return image_id, Source(path, (left, top, right, bottom))
 
 
 def image_root(dataset: Path) -> Path:
     """The folder `images` of a dataset where it has one, else itself."""
     images = dataset / "images"
     return images if images.is_dir() else dataset
+
+
+def split_folders(root: Path) -> list[str]:
+    """The folders train, val and test at the top, where there are any.
+
+    Raises:
+        ValueError: there are, beside database/ or queries/.
+    """
+    splits = [name for name in manifest.SPLITS if (root / name).is_dir()]
+    roles = [name for name in ROLES if (root / name).is_dir()]
+    if splits and roles:
+        raise ValueError(
+            "Expected either split folders or database/ and queries/ at the "
+            f"top. Received: dataset={str(root)!r} with {splits + roles}."
+        )
+    return splits
+
+
+def only_file(dataset: Path, *patterns: str) -> Path:
+    """The one file at the top of a dataset that matches.
+
+    Args:
+        dataset: the folder.
+        *patterns: glob patterns; the first that any file matches counts.
+
+    Raises:
+        ValueError: none matches, or several do.
+    """
+    found = []
+    for pattern in patterns:
+        found = sorted(
+            path for path in dataset.glob(pattern) if path.name[0] != "."
+        )
+        if found:
+            break
+    if len(found) != 1:
+        raise ValueError(
+            f"Expected one file {' or '.join(patterns)} in the dataset. "
+            f"Received: dataset={str(dataset)!r} with "
+            + (", ".join(path.name for path in found) or "none")
+            + ". Choose another --reader, or move the others away."
+        )
+    return found[0]
+
+
+def read_table(path: Path, *columns: str) -> pd.DataFrame:
+    """Reads a CSV file of a known dataset; every value as text.
+
+    Args:
+        path: the file.
+        *columns: those that it must have.
+
+    Raises:
+        ValueError: it is absent or unreadable, or lacks a column.
+    """
+    try:
+        table = pd.read_csv(
+            path, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"Expected a CSV file. Received: path={str(path)!r} ({error}). "
+            "Check --dataset, or get the file again."
+        ) from error
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise ValueError(
+            f"Expected the columns {', '.join(columns)}. Received: "
+            f"path={str(path)!r} without {missing}. Choose another --reader, "
+            "or get the file again."
+        )
+    return table
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a text file, without the empty ones.
+
+    Raises:
+        ValueError: it is absent or not UTF-8.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"Expected a text file in UTF-8. Received: path={str(path)!r} "
+            f"({error}). Check --dataset, or get the file again."
+        ) from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def number(text: str) -> float:
+    """A number of a table; NaN if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
 
 
 def walk(folder: Path) -> Iterator[Path]:
@@ -40,9 +371,17 @@ def walk(folder: Path) -> Iterator[Path]:
     yield from _walk(folder, frozenset())
 
 
-def is_image(path: Path) -> bool:
+def is_image(path: Path | PurePosixPath) -> bool:
     """True for the extensions that are read, in any case."""
     return path.suffix.lower() in EXTENSIONS
+
+
+def _is_no_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:

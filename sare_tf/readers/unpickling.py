@@ -1,0 +1,134 @@
+"""Pickles of datasets, without running what is in them.
+
+A pickle is a program: the usual loader imports and calls whatever it names.
+Here it may build plain values and NumPy arrays only; anything else it names is
+an error. NumPy's own loader of object arrays (`allow_pickle`) has no such
+limit.
+"""
+
+import codecs
+import pickle
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+_ARRAY = object()  # Stands for the class numpy.ndarray, which is not called.
+
+
+def load(path: Path) -> Any:
+    """Loads a pickle of plain values and NumPy arrays.
+
+    Pickles of Python 2 are read too; their byte strings become text.
+
+    Raises:
+        ValueError: it is absent, is no pickle, or holds something else.
+    """
+    try:
+        with path.open("rb") as file:
+            return _load(file)
+    except (OSError, ValueError) as error:
+        raise _refused(path, error) from error
+
+
+def load_npy(path: Path) -> np.ndarray:
+    """Loads an array of a .npy file, which may hold lists and arrays.
+
+    Raises:
+        ValueError: it is absent, is no .npy file, or holds something else.
+    """
+    try:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            header = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = header(file)
+            if not dtype.hasobject:
+                return np.load(path, allow_pickle=False)
+            array = _load(file)
+        if not isinstance(array, np.ndarray) or array.shape != shape:
+            raise ValueError("its array is not of the shape announced")
+        return array
+    except (OSError, ValueError) as error:
+        raise _refused(path, error) from error
+
+
+def _refused(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        "Expected a file of plain values and NumPy arrays. Received: "
+        f"path={str(path)!r} ({error}). Get the file again from where the "
+        "dataset comes from."
+    )
+
+
+def _load(file: BinaryIO) -> Any:
+    try:
+        return _Unpickler(file, encoding="latin1").load()
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # A damaged pickle raises whatever it likes.
+        raise ValueError(f"no pickle: {error!r}") from error
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ALLOWED[module, name]
+        except KeyError:
+            raise ValueError(f"it names {module}.{name}") from None
+
+
+def _empty(_: object, shape: tuple, __: object) -> np.ndarray:
+    """numpy's _reconstruct: an array that the pickle then fills."""
+    if shape != (0,):
+        raise ValueError("an array does not start empty")
+    return np.ndarray.__new__(np.ndarray, shape, "b")
+
+
+def _from_bytes(
+    data: bytes, dtype: np.dtype, shape: tuple, order: str, *_: object
+) -> np.ndarray:
+    """numpy's _frombuffer, in pickles of protocol 5."""
+    if order not in ("C", "F"):
+        raise ValueError(f"an array is in order {order}")
+    return np.frombuffer(data, dtype).reshape(shape, order=order).copy()
+
+
+def _scalar(dtype: np.dtype, data: bytes) -> Any:
+    if isinstance(data, str):  # Bytes of Python 2.
+        data = data.encode("latin1")
+    return np.frombuffer(data, dtype)[0]
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """codecs.encode, by which protocol 2 writes bytes: as latin1."""
+    if encoding != "latin1":
+        raise ValueError(f"it encodes as {encoding}")
+    return codecs.latin_1_encode(text)[0]
+
+
+def _no_bytes() -> bytes:
+    """bytes(), by which protocol 2 writes empty ones."""
+    return b""
+
+
+_ALLOWED = {
+    ("numpy", "ndarray"): _ARRAY,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): _encode,
+    ("builtins", "bytes"): _no_bytes,
+    ("__builtin__", "bytes"): _no_bytes,
+    ("builtins", "range"): range,
+    ("__builtin__", "xrange"): range,
+} | {
+    (f"numpy.{core}.{module}", name): function
+    for core in ("core", "_core")
+    for module, name, function in (
+        ("multiarray", "_reconstruct", _empty),
+        ("multiarray", "scalar", _scalar),
+        ("numeric", "_frombuffer", _from_bytes),
+    )
+}
