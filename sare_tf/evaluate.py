@@ -248,7 +248,9 @@ def _rule(
     """What `auto` stands for here."""
     if rule != "auto":
         return rule
-    if relations is not None:
+    if relations is not None and (
+        relations["query"].isin(queries["image_id"]).any()
+    ):
         return "list"
     located = all(map(manifest.has_coordinates, (queries, database)))
     return "radius" if located else "place"

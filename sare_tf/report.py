@@ -198,7 +198,7 @@ def _recall_curve(curve: dict[str, list[float]], marked: Sequence[int]) -> str:
         for k in marked:
             # Below and to the right, where a rising curve leaves room.
             last = k == len(recall) > 1
-            low = curve["low"][k - 1] < 0.15
+            low = recall[k - 1] < 0.12
             axes.annotate(
                 f"{100 * recall[k - 1]:.1f}",
                 (k, recall[k - 1]),

@@ -152,7 +152,9 @@ def test_auto_rule_is_named_in_the_metrics(inputs):
     unknown = rows.assign(utm_east_m=np.nan, utm_north_m=np.nan)
     assert evaluate._rule(rows, rows, None, "auto") == "radius"
     assert evaluate._rule(rows, unknown, None, "auto") == "place"
-    assert evaluate._rule(rows, rows, rows, "auto") == "list"
+    listed = pd.DataFrame({"query": rows["image_id"]})
+    assert evaluate._rule(rows, rows, listed, "auto") == "list"
+    assert evaluate._rule(rows, rows, listed + "x", "auto") == "radius"
     assert evaluate._rule(rows, rows, None, "place") == "place"
 
 
