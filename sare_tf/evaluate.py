@@ -2,11 +2,16 @@
 
     python -m sare_tf.evaluate --flagfile=configs/demo.flags
 
-Recall is measured by exact search, so that it speaks of the model alone; what
-the index's ScaNN search loses against it is measured beside.
+What is measured is a protocol, `--protocol`; metrics and page say in words
+which. Recall is measured by exact search, so that it speaks of the model alone;
+what the index's ScaNN search loses against it is measured beside. Descriptors
+of the database are read in blocks, so that memory does not grow with it.
 """
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+import hashlib
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +19,16 @@ import numpy as np
 import pandas as pd
 from absl import flags, logging
 
-from sare_tf import files, manifest, report, retrieval, serving
+from sare_tf import (
+    files,
+    manifest,
+    outcomes,
+    protocols,
+    report,
+    retrieval,
+    serving,
+    truth,
+)
 from sare_tf import flags as stage_flags
 from sare_tf import index as index_stage
 from sare_tf.records import Records
@@ -23,9 +37,8 @@ FLAGS = flags.FLAGS
 _FILES = {"metrics.json", "queries.csv", "report.html"}
 # Neighbours by which approximate search is compared with exact search.
 _COMPARED = 10
-# Retrieved images of a query, and queries of a section, on the page.
-_SHOWN = 5
-_CASES = 8
+# Recall@N is measured for every N up to this, or up to the database.
+_CURVE = 100
 
 
 def run(
@@ -35,9 +48,13 @@ def run(
     export: str | Path,
     out: str | Path,
     split: str = "test",
+    protocol: str = "auto",
     recall_at: Sequence[int] = (1, 5, 10, 20),
     positives: str = "auto",
     positive_radius_m: float = 25.0,
+    positive_frames: int = 10,
+    positive_heading_deg: float = 0.0,
+    msls_subtask: str = "all",
     batch_size: int = 32,
     exact: bool = False,
 ) -> Path:
@@ -49,10 +66,16 @@ def run(
         export: folder of `export`, or of one of its versions.
         out: folder of the results; replaced if it holds some.
         split: whose queries are looked up.
+        protocol: a name in `protocols.PROTOCOLS`, or auto: the one named by
+            `positives`.
         recall_at: the N of recall@N. Those above the number of database images
             are left out with a warning and listed in the metrics.
-        positives: rule of `manifest.positives`: auto, radius or place.
-        positive_radius_m: for the radius rule, inclusive.
+        positives: for protocol auto, rule of `manifest.positives`.
+        positive_radius_m: for the protocol radius, inclusive.
+        positive_frames: for the protocol frames, inclusive.
+        positive_heading_deg: if above 0, a positive looks at most so many
+            degrees away from where the query looks; for radius and msls.
+        msls_subtask: for the protocol msls.
         batch_size: images embedded at a time.
         exact: do not measure ScaNN.
 
@@ -61,11 +84,12 @@ def run(
 
     Raises:
         FileNotFoundError: an input is absent or unfinished.
-        ValueError: inputs that do not belong together, no query with a
-            positive, or an `out` that holds something else.
+        ValueError: inputs that do not belong together or lack what the
+            protocol needs, no query with a positive, or an `out` that holds
+            something else.
     """
     out = Path(out)
-    index_stage.check_replaceable(out, names=_FILES)
+    files.check_replaceable(out, names=_FILES)
     opened = Records(records)
     search = index_stage.Index.open(index, exact=exact)
     _check_records(search, opened, split)
@@ -73,208 +97,104 @@ def run(
     search.check_export(servable)
     queries = opened.rows(split, "query")
     database = search.manifest
-    ks, left_out = _choose_ks(recall_at, len(database))
-    rule = _rule(queries, database, positives)
-    truth = manifest.positives(
-        queries, database, rule=rule, radius_m=positive_radius_m
+    relations = opened.relations
+    if protocol == "auto":
+        protocol = manifest.choose_rule(
+            queries, database, rule=positives, relations=relations
+        )
+    chosen = protocols.choose(
+        protocol,
+        radius_m=positive_radius_m,
+        frames=positive_frames,
+        heading_deg=positive_heading_deg,
+        subtask=msls_subtask,
     )
-    without = _check_positives(queries, truth)
+    logging.info("Protocol %s. %s", chosen.name, protocols.describe(chosen))
+    queries = queries[truth.asked(chosen, queries)]
+    judged = truth.judge(chosen, queries, database, relations=relations)
+    searched = len(database)
+    if judged.allowed is not None:
+        searched = int(judged.allowed.sum())
+    ks, left_out = _choose_ks(recall_at, searched)
+    without = _check_positives(chosen, queries, judged)
 
     logging.info("Embedding %d queries of %s.", len(queries), split)
+    began = time.perf_counter()
     descriptors = index_stage.embed(
         servable,
         opened.read_images(queries),
         queries["image_id"].tolist(),
         batch_size=batch_size,
     )
-    depth = min(len(database), max(*ks, _COMPARED, _SHOWN))
-    found, distances = retrieval.nearest(descriptors, search.descriptors, depth)
-    recall = retrieval.recall_at(found, truth, range(1, depth + 1))
+    speed = {"embed_seconds": time.perf_counter() - began}
+    depth = min(searched, max(*ks, _CURVE, *chosen.mean_average_precision_at))
+    began = time.perf_counter()
+    found, distances = retrieval.nearest(
+        descriptors,
+        search.descriptors,
+        min(searched, truth.depth(chosen, judged, depth)),
+        allowed=judged.allowed,
+    )
+    speed["exact_search_seconds"] = time.perf_counter() - began
+    compared = _compare_search(
+        search, descriptors, distances, speed, judged.allowed
+    )
+    results = outcomes.Outcomes(
+        queries=queries,
+        database=database,
+        descriptors=descriptors,
+        database_descriptors=search.descriptors,
+        judged=judged,
+        ranking=truth.rank(judged, found, distances, depth),
+        full_ranking=chosen.full_ranking,
+        average_precision_at=chosen.mean_average_precision_at,
+    )
+    figures = results.figures(ks)
     metrics = {
-        "recall_at": {str(k): recall[k] for k in ks},
+        "recall_at": figures.pop("recall_at"),
         "recall_at_left_out": left_out,
         "split": split,
+        "protocol": {
+            "name": chosen.name,
+            "definition": protocols.describe(chosen),
+            "used_by": chosen.used_by,
+            "parameters": dataclasses.asdict(chosen),
+        },
         "counts": {
             "queries": len(queries),
             "queries_without_positive": without,
-            "database": len(database),
+            "queries_counted": int(judged.counted.sum()),
+            "database": searched,
         },
-        "protocol": _protocol(rule, positive_radius_m),
-        "positives": rule,
-        "positive_radius_m": positive_radius_m if rule == "radius" else None,
+        **figures,
         "dimension": servable.dimension,
-        "search": _compare_search(search, descriptors, distances),
+        "search": compared,
+        "speed": speed,
+        "database_digest": _digest(database["image_id"]),
         "export_fingerprint": servable.fingerprint,
         "records_fingerprint": opened.fingerprint,
         "versions": index_stage.versions(),
     }
-    results = _Results(
-        queries,
-        database,
-        descriptors,
-        search.descriptors,
-        truth,
-        found,
-        distances,
-    )
     with files.folder_in_one_piece(out) as folder:
         files.write_json(folder / "metrics.json", metrics)
         results.table().to_csv(folder / "queries.csv", index=False)
-        best, worst = results.best_and_worst(opened, split)
         report.write(
             folder / "report.html",
             metrics=metrics,
-            recall_curve=list(recall.values()),
-            best=best,
-            worst=worst,
+            places=results.places(),
+            cases=results.cases(opened, split),
         )
     logging.info(
-        "%s. Metrics in %s; look at %s",
-        ", ".join(f"recall@{k} {recall[k]:.3f}" for k in ks),
+        "%s. Metrics in %s; look at %s. To compare with another evaluation: "
+        "python -m sare_tf.compare ANOTHER %s",
+        ", ".join(
+            f"recall@{k} {v:.3f}" for k, v in metrics["recall_at"].items()
+        ),
         out / "metrics.json",
         out / "report.html",
+        out,
     )
     return out / "metrics.json"
-
-
-class _Results:
-    """What was found for each query, and what should have been.
-
-    The margin of a query is the squared distance of the nearest wrong image
-    less that of the nearest positive: above 0 where the first neighbour is
-    right. Where all neighbours are positives the last one stands for the
-    nearest wrong image, which is at least as far.
-    """
-
-    def __init__(
-        self,
-        queries,
-        database,
-        descriptors,
-        database_descriptors,
-        truth,
-        found,
-        distances,
-    ):
-        self._queries = queries
-        self._database = database
-        self._found = found
-        self._distances = distances
-        self._hits = retrieval.hits(found, truth)
-        self._counts = np.array([len(rows) for rows in truth])
-        # The nearest positive of each query, -1 where there is none.
-        self._positive = np.full(len(queries), -1, np.int64)
-        self._positive_distance = np.full(len(queries), np.nan, np.float32)
-        for query, rows in enumerate(truth):
-            if len(rows):
-                near, distance = retrieval.nearest(
-                    descriptors[query : query + 1],
-                    database_descriptors[rows],
-                    1,
-                )
-                self._positive[query] = rows[near[0, 0]]
-                self._positive_distance[query] = distance[0, 0]
-
-    def table(self) -> pd.DataFrame:
-        """One row per query, as queries.csv has it."""
-        first = self._hits.argmax(axis=1) + 1
-        rank = pd.array(np.where(self._hits.any(axis=1), first, 0), "Int64")
-        rank[rank == 0] = pd.NA
-        nearest = self._found[:, 0]
-        image_ids = self._database["image_id"].to_numpy()
-        return pd.DataFrame(
-            {
-                "image_id": self._queries["image_id"].to_numpy(),
-                "place_id": self._queries["place_id"].to_numpy(),
-                "utm_east_m": self._queries["utm_east_m"].to_numpy(),
-                "utm_north_m": self._queries["utm_north_m"].to_numpy(),
-                "positives": self._counts,
-                # Empty where no positive is among the neighbours searched.
-                "first_correct_rank": rank,
-                "nearest_image_id": image_ids[nearest],
-                "nearest_squared_distance": self._distances[:, 0],
-                "nearest_metres": [
-                    self._metres(query, row)
-                    for query, row in enumerate(nearest)
-                ],
-                "positive_image_id": np.where(
-                    self._positive >= 0, image_ids[self._positive], ""
-                ),
-                "positive_squared_distance": self._positive_distance,
-            }
-        )
-
-    def best_and_worst(
-        self, records: Records, split: str
-    ) -> tuple[list[report.Case], list[report.Case]]:
-        """The queries with the largest and the smallest margins."""
-        wrong = np.where(self._hits, np.inf, self._distances).min(axis=1)
-        wrong = np.where(np.isinf(wrong), self._distances[:, -1], wrong)
-        margins = wrong - self._positive_distance
-        order = np.argsort(-margins, kind="stable")
-        order = order[self._counts[order] > 0]
-        # No query is in both lists.
-        best = order[: min(_CASES, (len(order) + 1) // 2)]
-        worst = order[::-1][: min(_CASES, len(order) // 2)]
-        chosen = np.concatenate([best, worst])
-        shown = np.unique(
-            np.append(self._found[chosen, :_SHOWN], self._positive[chosen])
-        )
-        query_images = _read(records, self._queries, chosen)
-        images = _read(records, records.rows(split, "database"), shown)
-
-        def picture(query: int, row: int, correct: bool, distance: float):
-            return report.Picture(
-                encoded=images[row],
-                name=self._database["image_id"].iloc[row],
-                correct=correct,
-                squared_distance=float(distance),
-                metres=self._metres(query, row),
-            )
-
-        def case(query: int) -> report.Case:
-            missed = None
-            if not self._hits[query, :_SHOWN].any():
-                missed = picture(
-                    query,
-                    self._positive[query],
-                    True,
-                    self._positive_distance[query],
-                )
-            return report.Case(
-                query=report.Picture(
-                    encoded=query_images[query],
-                    name=self._queries["image_id"].iloc[query],
-                ),
-                retrieved=[
-                    picture(query, *values)
-                    for values in zip(
-                        self._found[query, :_SHOWN],
-                        self._hits[query, :_SHOWN],
-                        self._distances[query, :_SHOWN],
-                        strict=True,
-                    )
-                ],
-                missed=missed,
-            )
-
-        return [case(query) for query in best], [case(q) for q in worst]
-
-    def _metres(self, query: int, row: int) -> float | None:
-        """Between where the two were taken; None if unknown."""
-        columns = ["utm_east_m", "utm_north_m"]
-        here = self._queries[columns].iloc[query].to_numpy(np.float64)
-        there = self._database[columns].iloc[row].to_numpy(np.float64)
-        metres = float(np.linalg.norm(here - there))
-        return metres if np.isfinite(metres) else None
-
-
-def _read(
-    records: Records, rows: pd.DataFrame, positions: np.ndarray
-) -> dict[int, bytes]:
-    """Position -> encoded image."""
-    images: Iterator[bytes] = records.read_images(rows.iloc[positions])
-    return dict(zip(positions.tolist(), images, strict=True))
 
 
 def _check_records(
@@ -321,53 +241,44 @@ def _choose_ks(
     return ks, left_out
 
 
-def _rule(queries: pd.DataFrame, database: pd.DataFrame, rule: str) -> str:
-    """What `auto` stands for here."""
-    if rule != "auto":
-        return rule
-    located = all(map(manifest.has_coordinates, (queries, database)))
-    return "radius" if located else "place"
-
-
-def _check_positives(queries: pd.DataFrame, truth: list[np.ndarray]) -> int:
+def _check_positives(
+    protocol: protocols.Protocol, queries: pd.DataFrame, judged: truth.Truth
+) -> int:
     """Counts queries without a positive, and tells of them."""
-    without = [row for row, rows in enumerate(truth) if not len(rows)]
-    if len(without) == len(truth):
+    without = [
+        row for row, rows in enumerate(judged.positives) if not len(rows)
+    ]
+    if len(without) == len(queries) or not judged.counted.any():
         raise ValueError(
             "Expected queries with positives in the database. Received: none "
-            f"of {len(truth)} queries has one. Check --positives, "
-            "--positive_radius_m and the places or coordinates of the images."
+            f"of {len(queries)} queries has one. Check --protocol, "
+            "--positives, --positive_radius_m and the places or coordinates "
+            "of the images."
         )
     if without:
         logging.warning(
-            "%d of %d queries have no positive in the database and count as "
-            "misses (positives is 0 in queries.csv): %s%s",
+            "%d of %d queries have no positive in the database and %s "
+            "(positives is 0 in queries.csv): %s%s",
             len(without),
-            len(truth),
+            len(queries),
+            "are left out" if protocol.leaves_out else "count as misses",
             ", ".join(queries["image_id"].iloc[without[:3]]),
             " ..." if len(without) > 3 else "",
         )
     return len(without)
 
 
-def _protocol(rule: str, radius_m: float) -> str:
-    positive = (
-        f"at most {radius_m:g} m away"
-        if rule == "radius"
-        else "of the same place_id"
-    )
-    return (
-        "Recall@N is the share of all queries with at least one positive "
-        "among their N nearest database images, by exact search over squared "
-        f"Euclidean distances; a positive is a database image {positive}; a "
-        "query without any positive counts as a miss."
-    )
-
-
 def _compare_search(
-    index: index_stage.Index, descriptors: np.ndarray, exact: np.ndarray
+    index: index_stage.Index,
+    descriptors: np.ndarray,
+    exact: np.ndarray,
+    speed: dict[str, float],
+    allowed: np.ndarray | None,
 ) -> dict[str, Any]:
-    """How much of exact search the index's own search finds."""
+    """How much of exact search the index's own search finds, and how fast.
+
+    Adds the seconds of search and queries per second to `speed`.
+    """
     k = min(_COMPARED, exact.shape[1])
     compared = {
         "metrics": "exact",
@@ -375,12 +286,27 @@ def _compare_search(
         "k": k,
         "recall_of_exact": None,
     }
+    speed["search_seconds"] = speed["exact_search_seconds"]
     if index.searches_with == "scann":
+        began = time.perf_counter()
         _, distances = index.search(descriptors, k)
-        compared["recall_of_exact"] = retrieval.recall_of_search(
-            distances, exact[:, :k]
-        )
+        speed["search_seconds"] = time.perf_counter() - began
+        # The index knows nothing of a database that is searched in part.
+        if allowed is None or allowed.all():
+            compared["recall_of_exact"] = retrieval.recall_of_search(
+                distances, exact[:, :k]
+            )
+    seconds = speed["embed_seconds"] + speed["search_seconds"]
+    speed["queries_per_second"] = len(descriptors) / seconds
     return compared
+
+
+def _digest(image_ids: pd.Series) -> str:
+    """Names the set of database images, for comparisons."""
+    digest = hashlib.sha256()
+    for name in sorted(image_ids):
+        digest.update(name.encode() + b"\0")
+    return digest.hexdigest()
 
 
 def main(argv) -> None:
@@ -399,9 +325,13 @@ def main(argv) -> None:
         export=FLAGS.export,
         out=FLAGS.evaluation,
         split=FLAGS.split,
+        protocol=FLAGS.protocol,
         recall_at=recall_at,
         positives=FLAGS.positives,
         positive_radius_m=FLAGS.positive_radius_m,
+        positive_frames=FLAGS.positive_frames,
+        positive_heading_deg=FLAGS.positive_heading_deg,
+        msls_subtask=FLAGS.msls_subtask,
         batch_size=FLAGS.batch_size,
         exact=FLAGS.exact_search,
     )

@@ -40,6 +40,28 @@ def folder_in_one_piece(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(replaced)
 
 
+def check_replaceable(out: str | Path, *, names: set[str]) -> None:
+    """Refuses to replace a folder that holds anything else than `names`.
+
+    Raises:
+        ValueError: names what else is there.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(
+            f"Expected a folder to write to. Received: out={str(out)!r}, "
+            "which is a file. Choose another folder."
+        )
+    others = out.is_dir() and {child.name for child in out.iterdir()} - names
+    if others:
+        raise ValueError(
+            f"Expected a new or empty folder, or an earlier result: only "
+            f"{sorted(names)}. Received: out={str(out)!r}, which also holds "
+            f"{sorted(others)[:5]} and would be replaced. Choose another "
+            "folder."
+        )
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Writes a text file in one piece."""
     path = Path(path)

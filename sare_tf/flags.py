@@ -199,7 +199,33 @@ flags.DEFINE_string("export", None, "Folder of the exported SavedModel.")
 flags.DEFINE_string("index", None, "Folder of the index.")
 flags.DEFINE_string("evaluation", None, "Folder of metrics and report.")
 flags.DEFINE_string("split", "test", "Split to index and evaluate.")
+flags.DEFINE_string(
+    "protocol",
+    "auto",
+    "What is evaluated: a name in sare_tf.protocols, such as pitts30k or msls; "
+    "auto: the one that --positives names.",
+)
+flags.DEFINE_integer(
+    "positive_frames", 10, "Right answers of the protocol frames, inclusive.", 0
+)
+flags.DEFINE_float(
+    "positive_heading_deg",
+    0.0,
+    "If above 0, right answers look at most this many degrees away from where "
+    "the query looks; for the protocols radius and msls.",
+    0,
+    180,
+)
+flags.DEFINE_enum(
+    "msls_subtask",
+    "all",
+    ["all", "s2w", "w2s", "o2n", "n2o", "d2n", "n2d"],
+    "Subtask of the protocol msls: summer, winter, old, new, day, night.",
+)
 flags.DEFINE_list("recall_at", ["1", "5", "10", "20"], "N of recall@N.")
 flags.DEFINE_integer("batch_size", 32, "Images embedded at a time.", 1)
 flags.DEFINE_bool("exact_search", False, "Search exactly, without ScaNN.")
 flags.DEFINE_integer("k", 5, "Neighbours to show.", 1)
+flags.DEFINE_string(
+    "comparison", "comparison", "Folder of a comparison of evaluations."
+)

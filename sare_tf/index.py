@@ -71,7 +71,7 @@ def run(
             vector, or an `out` that holds something else.
     """
     out = Path(out)
-    check_replaceable(out, names=_FILES)
+    files.check_replaceable(out, names=_FILES)
     opened = Records(records)
     rows = opened.rows(split, "database")
     servable = serving.load(export)
@@ -308,28 +308,6 @@ def check_unit(descriptors: np.ndarray, names: Sequence[str]) -> None:
             "Expected descriptors that are finite and of length 1. Received: "
             f"length {norms[bad[0]]:.6g} for {names[bad[0]]}. The model "
             "diverged or does not normalise: train or export again."
-        )
-
-
-def check_replaceable(out: str | Path, *, names: set[str]) -> None:
-    """Refuses to replace a folder that holds anything else than `names`.
-
-    Raises:
-        ValueError: names what else is there.
-    """
-    out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise ValueError(
-            f"Expected a folder to write to. Received: out={str(out)!r}, "
-            "which is a file. Choose another folder."
-        )
-    others = out.is_dir() and {child.name for child in out.iterdir()} - names
-    if others:
-        raise ValueError(
-            f"Expected a new or empty folder, or an earlier result: only "
-            f"{sorted(names)}. Received: out={str(out)!r}, which also holds "
-            f"{sorted(others)[:5]} and would be replaced. Choose another "
-            "folder."
         )
 
 

@@ -3,21 +3,42 @@
 import base64
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 from PIL import Image
 
 from sare_tf import files
 
-_TEMPLATE = Path(__file__).parent / "templates" / "report.html"
-# Twice the width at which a laptop shows a picture, for sharp screens.
-_THUMBNAIL_WIDTH = 320
+TEMPLATES = Path(__file__).parent / "templates"
+_THUMBNAIL_WIDTH = 240
+# Groups in a table of the page, and cities with a map of their own.
+_GROUPS = 24
+_MAPS = 4
+# A map with more points than this holds them as pixels.
+_DRAWN_POINTS = 3000
+_WIDTH_INCHES = 5.4
+_COLOURS = ("#1f6feb", "#8a5cd6", "#c26a00")
+_RIGHT, _WRONG = "#1a8f4c", "#d1343a"
+# A fixed salt and no date: the same figures give the same page.
+_SETTINGS = {
+    "svg.hashsalt": "sare_tf",
+    "font.family": "DejaVu Sans",
+    "font.size": 11,
+    "text.color": "#1d2733",
+    "axes.edgecolor": "#b8c1cc",
+    "axes.labelcolor": "#56616e",
+    "xtick.color": "#56616e",
+    "ytick.color": "#56616e",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,36 +66,81 @@ class Case:
 
     Args:
         query: the query.
+        condition: its condition, empty if unknown.
         retrieved: its nearest database images.
         missed: the positive nearest to it, where none was retrieved.
     """
 
     query: Picture
+    condition: str = ""
     retrieved: Sequence[Picture]
     missed: Picture | None = None
+
+    @property
+    def kind(self) -> str:
+        """ "right" if the first image retrieved is a positive, else "wrong"."""
+        first = self.retrieved[0] if self.retrieved else None
+        return "right" if first and first.correct else "wrong"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where queries were taken, and where they were placed.
+
+    Args:
+        database: float [N, 2], metres east and north, NaN where unknown.
+        queries: float [Q, 2].
+        placed: float [Q, 2], where the first image retrieved was taken.
+        right: bool [Q], whether that image is a positive.
+        cities: object [Q]; each city has a map of its own.
+    """
+
+    database: np.ndarray
+    queries: np.ndarray
+    placed: np.ndarray
+    right: np.ndarray
+    cities: np.ndarray
 
 
 def write(
     path: str | Path,
     *,
     metrics: dict[str, Any],
-    recall_curve: Sequence[float],
-    best: Sequence[Case],
-    worst: Sequence[Case],
+    places: Places,
+    cases: Sequence[Case],
 ) -> None:
     """Writes the page.
 
     Args:
         path: the HTML file.
         metrics: content of metrics.json.
-        recall_curve: recall@N for N = 1, 2, 3 and so on.
-        best: queries to show as the best ones.
-        worst: queries to show as the worst ones.
+        places: what the maps show.
+        cases: queries of the gallery, in order.
 
     Raises:
         ValueError: a picture that cannot be decoded; names it.
     """
+    page = environment().get_template("report.html")
+    files.write_text(
+        path,
+        page.render(
+            metrics=metrics,
+            curve=_recall_curve(
+                metrics["recall_curve"], [int(k) for k in metrics["recall_at"]]
+            ),
+            distance=_distance_curve(metrics["localisation"]),
+            maps=_maps(places),
+            cases=cases,
+            conditions=sorted({case.condition for case in cases} - {""}),
+            most_groups=_GROUPS,
+        ),
+    )
+
+
+def environment() -> jinja2.Environment:
+    """How templates of pages are read."""
     environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -83,14 +149,8 @@ def write(
     environment.filters["thumbnail"] = thumbnail
     environment.filters["metres"] = _metres
     environment.filters["short"] = _short
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    page = template.render(
-        metrics=metrics,
-        curve=_curve(recall_curve, [int(k) for k in metrics["recall_at"]]),
-        best=best,
-        worst=worst,
-    )
-    files.write_text(path, page)
+    environment.filters["percent"] = _percent
+    return environment
 
 
 def thumbnail(picture: Picture) -> str:
@@ -112,69 +172,185 @@ def thumbnail(picture: Picture) -> str:
             (_THUMBNAIL_WIDTH, height), Image.Resampling.LANCZOS
         )
     encoded = io.BytesIO()
-    image.save(encoded, "JPEG", quality=82, optimize=True)
-    text = base64.b64encode(encoded.getvalue()).decode("ascii")
-    return f"data:image/jpeg;base64,{text}"
+    image.save(encoded, "JPEG", quality=80, optimize=True)
+    return _data_url("image/jpeg", encoded.getvalue())
 
 
-def _curve(recall_curve: Sequence[float], marked: Sequence[int]) -> str:
-    """Recall over N as a data URL of an SVG; the marked N carry values."""
-    # A fixed salt and no date: the same figures give the same page.
-    settings = {
-        "svg.hashsalt": "sare_tf",
-        "font.family": "DejaVu Sans",
-        "font.size": 12,
-        "text.color": "#1d2733",
-        "axes.edgecolor": "#b8c1cc",
-        "axes.labelcolor": "#56616e",
-        "xtick.color": "#56616e",
-        "ytick.color": "#56616e",
-    }
-    with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(7.2, 3.8), layout="constrained")
-        axes = figure.add_subplot()
-        numbers = range(1, len(recall_curve) + 1)
+def _recall_curve(curve: dict[str, list[float]], marked: Sequence[int]) -> str:
+    """Recall over N with its interval; the marked N carry values."""
+    recall = curve["recall"]
+
+    def draw(axes: Axes) -> None:
+        numbers = range(1, len(recall) + 1)
+        axes.fill_between(
+            numbers, curve["low"], curve["high"], color="#d5e4fb", linewidth=0
+        )
         axes.plot(
             numbers,
-            recall_curve,
-            color="#1f6feb",
+            recall,
+            color=_COLOURS[0],
             linewidth=2.2,
             marker="o",
             markevery=[k - 1 for k in marked],
-            markersize=6.5,
+            markersize=6,
             clip_on=False,
-            zorder=3,
         )
         for k in marked:
             # Below and to the right, where a rising curve leaves room.
-            last = k == len(recall_curve)
-            low = recall_curve[k - 1] < 0.12
+            last = k == len(recall) > 1
+            low = recall[k - 1] < 0.12
             axes.annotate(
-                f"{100 * recall_curve[k - 1]:.1f}",
-                (k, recall_curve[k - 1]),
-                xytext=(4 if last else 6, 9 if low else -19),
+                f"{100 * recall[k - 1]:.1f}",
+                (k, recall[k - 1]),
+                xytext=(2 if last else 5, 9 if low else -18),
                 textcoords="offset points",
                 ha="right" if last else "left",
                 fontweight="bold",
             )
-        axes.set_ylim(0, 1)
-        axes.set_xlim(0.5, len(recall_curve) + 0.5)
-        axes.set_xticks(marked)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.set_xscale("log")
+        axes.set_xlim(0.9, max(1.1 * len(recall), 2))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticks(marked, [str(k) for k in marked])
         axes.set_xlabel("N, number of images retrieved")
-        axes.set_ylabel("recall@N")
-        axes.grid(axis="y", color="#e4e8ed", zorder=0)
+        _shares(axes, "recall@N")
+
+    return _svg(draw, height=3.5)
+
+
+def _distance_curve(localisation: dict[str, Any] | None) -> str | None:
+    """Share of queries placed within a distance, for every N measured."""
+    if localisation is None:
+        return None
+    curves = dict(localisation["recall_over_distance"])
+    metres = curves.pop("metres")
+
+    def draw(axes: Axes) -> None:
+        for colour, (k, shares) in zip(_COLOURS, curves.items(), strict=False):
+            label = "first image" if k == "1" else f"best of {k}"
+            axes.plot(metres, shares, color=colour, linewidth=2.2, label=label)
+        axes.set_xlim(0, metres[-1])
+        axes.set_xlabel("metres from the query, at most")
+        axes.legend(frameon=False, loc="lower right")
+        _shares(axes, "share of queries")
+
+    return _svg(draw, height=3.5)
+
+
+def _maps(places: Places) -> list[dict[str, Any]]:
+    """A map of each of the largest cities: its name and its drawing."""
+    known = np.isfinite(places.queries).all(axis=1)
+    names, counts = np.unique(
+        places.cities[known].astype(str), return_counts=True
+    )
+    order = np.argsort(-counts, kind="stable")[:_MAPS]
+    return [
+        {
+            # One city needs no name.
+            "name": str(names[at]) if len(names) > 1 else "",
+            "drawing": _map(places, known & (places.cities == names[at])),
+        }
+        for at in order
+    ]
+
+
+def _map(places: Places, chosen: np.ndarray) -> str:
+    queries, placed = places.queries[chosen], places.placed[chosen]
+    right = places.right[chosen]
+    low, high = _frame(queries)
+    inside = ((places.database >= low) & (places.database <= high)).all(axis=1)
+    # One point for all images in a few hundredths of the map.
+    cells = (places.database[inside] - low) // ((high - low)[0] / 400)
+    _, kept = np.unique(cells, axis=0, return_index=True)
+    database = places.database[inside][kept] - low
+    lines = np.stack([queries, placed], axis=1)[~right] - low
+    pixels = len(database) + len(queries) > _DRAWN_POINTS
+
+    def draw(axes: Axes) -> None:
+        axes.add_collection(
+            LineCollection(
+                lines[np.isfinite(lines).all(axis=(1, 2))],
+                colors=_WRONG,
+                linewidths=0.8,
+                alpha=0.35,
+                rasterized=pixels,
+            )
+        )
+        for points, colour, size, label in (
+            (database, "#b9c3ce", 34, "database"),
+            (queries[~right] - low, _WRONG, 16, "placed wrong"),
+            (queries[right] - low, _RIGHT, 16, "placed right"),
+        ):
+            axes.scatter(
+                *points.T,
+                s=size if len(points) < 500 else size / 4,
+                c=colour,
+                linewidths=0,
+                label=label,
+                rasterized=pixels,
+                zorder=3,
+            )
+        axes.set_xlim(0, high[0] - low[0])
+        axes.set_ylim(0, high[1] - low[1])
+        axes.set_aspect("equal")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(4))
+        axes.set_xlabel("metres east")
+        axes.set_ylabel("metres north")
         axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(
+            frameon=False,
+            loc="lower center",
+            bbox_to_anchor=(0.5, 1),
+            ncols=3,
+            handletextpad=0.1,
+            columnspacing=1.2,
+        )
+
+    return _svg(draw, height=4.8)
+
+
+def _frame(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The corners, in metres, of a map with all points [P, 2] inside."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    middle, size = (low + high) / 2, 1.08 * (high - low) + 60
+    # As wide as the page's column, about.
+    width = max(size[0], 1.15 * size[1])
+    half = np.array([width, width / 1.15]) / 2
+    return middle - half, middle + half
+
+
+def _shares(axes: Axes, label: str) -> None:
+    """Shares from 0 to 1 on the upright axis."""
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_ylabel(label)
+    axes.grid(axis="y", color="#e4e8ed")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _svg(draw: Callable[[Axes], None], *, height: float) -> str:
+    """A drawing as a data URL."""
+    with matplotlib.rc_context(_SETTINGS):
+        figure = Figure(figsize=(_WIDTH_INCHES, height), layout="constrained")
+        draw(figure.add_subplot())
         drawing = io.BytesIO()
-        figure.savefig(drawing, format="svg", metadata={"Date": None})
-    text = base64.b64encode(drawing.getvalue()).decode("ascii")
-    return f"data:image/svg+xml;base64,{text}"
+        figure.savefig(drawing, format="svg", dpi=150, metadata={"Date": None})
+    return _data_url("image/svg+xml", drawing.getvalue())
+
+
+def _data_url(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _metres(metres: float) -> str:
     if metres < 100:
         return f"{metres:.1f} m"
     return f"{metres:.0f} m" if metres < 10_000 else f"{metres / 1000:.0f} km"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
 
 
 def _short(name: str) -> str:

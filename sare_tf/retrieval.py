@@ -1,11 +1,11 @@
-"""Exact neighbours and recall@N, in plain numpy.
+"""Exact neighbours, ranks and recall@N, in plain numpy.
 
 Descriptors are float [Q, D] and [N, D]; distances are squared Euclidean, the
 sum over D of squared differences. Neighbours are rows of the database, nearest
 first. Axis letters: Q queries, N database, D descriptor length, k neighbours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -20,6 +20,7 @@ def nearest(
     database: np.ndarray,
     k: int,
     *,
+    allowed: np.ndarray | None = None,
     block: int = 8192,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the k nearest database rows of every query, exactly.
@@ -32,6 +33,7 @@ def nearest(
         queries: [Q, D].
         database: [N, D]; may be a memory map, which is read once.
         k: neighbours per query.
+        allowed: bool [N], rows that may be found; None: all.
         block: database rows held in memory at a time.
 
     Returns:
@@ -43,33 +45,116 @@ def nearest(
             not finite.
     """
     _check_pair(queries, database)
-    if not 1 <= k <= len(database):
+    if allowed is not None and np.shape(allowed) != (len(database),):
         raise ValueError(
-            f"Expected k from 1 to the {len(database)} rows of the database. "
+            f"Expected allowed of shape ({len(database)},), one value for each "
+            f"row of the database. Received: allowed.shape={allowed.shape}."
+        )
+    count = len(database) if allowed is None else int(np.sum(allowed))
+    if not 1 <= k <= count:
+        raise ValueError(
+            f"Expected k from 1 to the {count} rows of the database. "
             f"Received: k={k}. Ask for fewer neighbours, or add images."
         )
     queries = np.asarray(queries, np.float32)
-    query_norms = _squared_norms(queries, "queries", 0)
     best = _Best(len(queries), k)
-    for start in range(0, len(database), block):
-        rows = np.asarray(database[start : start + block], np.float32)
-        norms = _squared_norms(rows, "database", start)
-        for first in range(0, len(queries), _QUERY_BLOCK):
-            some = slice(first, first + _QUERY_BLOCK)
-            rough = queries[some] @ rows.T  # [q, n]
-            rough *= -2
-            rough += query_norms[some, None]
-            rough += norms
-            bound = best.distances[some, -1]
-            if k <= len(rows):
-                in_block = np.partition(rough, k - 1, axis=1)[:, k - 1]
-                bound = np.minimum(bound, in_block)
-            # Generous: float32 products are off by less than this.
-            slack = 1e-5 * (query_norms[some] + norms.max())
-            query, row = np.nonzero(rough <= (bound + slack)[:, None])
-            distances = _exact(queries[some], rows, query, row)
-            best.merge(first + query, start + row, distances)
+    for start, rows, some, rough, slack in _products(queries, database, block):
+        if allowed is not None:
+            rough[:, ~allowed[start : start + len(rows)]] = np.inf
+        bound = best.distances[some, -1]
+        if k <= len(rows):
+            in_block = np.partition(rough, k - 1, axis=1)[:, k - 1]
+            bound = np.minimum(bound, in_block)
+        near = rough <= (bound + slack)[:, None]
+        if allowed is not None:
+            near &= np.isfinite(rough)
+        query, row = np.nonzero(near)
+        distances = _exact(queries[some], rows, query, row)
+        best.merge(some.start + query, start + row, distances)
     return best.rows, best.distances
+
+
+def ranks_of(
+    queries: np.ndarray,
+    database: np.ndarray,
+    rows: Sequence[np.ndarray],
+    *,
+    block: int = 8192,
+) -> list[np.ndarray]:
+    """Ranks of some rows in the ranking that `nearest` would give in full.
+
+    No ranking is held, so that a million rows are no more than a thousand.
+
+    Args:
+        queries: [Q, D].
+        database: [N, D]; may be a memory map.
+        rows: for each query, the database rows whose rank is wanted.
+        block: database rows held in memory at a time.
+
+    Returns:
+        For each query int64 ranks from 0, in the order of its rows.
+
+    Raises:
+        ValueError: shapes that do not fit, or a value that is not finite.
+    """
+    _check_pair(queries, database)
+    _check_one_each(queries, rows, "rows")
+    queries = np.asarray(queries, np.float32)
+    rows = [np.asarray(some, np.int64) for some in rows]
+    wanted = distances_to(queries, database, rows)
+    ranks = [np.zeros(len(some), np.int64) for some in rows]
+    for start, held, some, rough, slack in _products(queries, database, block):
+        for at, query in enumerate(range(some.start, some.stop)):
+            if not len(rows[query]):
+                continue
+            order = np.argsort(rough[at])
+            ordered = rough[at, order]
+            first = np.searchsorted(ordered, wanted[query] - slack[at])
+            last = np.searchsorted(ordered, wanted[query] + slack[at], "right")
+            # What is surely nearer counts; what may be is computed exactly.
+            ranks[query] += first
+            unsure = np.unique(
+                np.concatenate(
+                    [order[a:b] for a, b in zip(first, last, strict=True)]
+                )
+            )
+            exact = np.full(len(held), np.inf, np.float32)
+            exact[unsure] = _exact(
+                queries[query : query + 1], held, np.zeros_like(unsure), unsure
+            )
+            for number, (a, b) in enumerate(zip(first, last, strict=True)):
+                near, goal = order[a:b], wanted[query][number]
+                ahead = exact[near] < goal
+                ahead |= (exact[near] == goal) & (
+                    start + near < rows[query][number]
+                )
+                ranks[query][number] += ahead.sum()
+    return ranks
+
+
+def distances_to(
+    queries: np.ndarray, database: np.ndarray, rows: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """Squared distances of each query to some rows, as `nearest` has them.
+
+    Args:
+        queries: [Q, D].
+        database: [N, D]; may be a memory map.
+        rows: for each query, database rows.
+
+    Returns:
+        For each query float32 distances, in the order of its rows.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    _check_pair(queries, database)
+    _check_one_each(queries, rows, "rows")
+    counts = [len(some) for some in rows]
+    query = np.repeat(np.arange(len(queries)), counts)
+    flat = np.concatenate([np.zeros(0, np.int64), *rows]).astype(np.int64)
+    distances = _exact(np.asarray(queries, np.float32), database, query, flat)
+    return np.split(distances, np.cumsum(counts)[:-1]) if counts else []
 
 
 def hits(neighbours: np.ndarray, positives: Sequence[np.ndarray]) -> np.ndarray:
@@ -91,10 +176,16 @@ def hits(neighbours: np.ndarray, positives: Sequence[np.ndarray]) -> np.ndarray:
             f"of the Q queries. Received: neighbours.shape="
             f"{np.shape(neighbours)}, len(positives)={len(positives)}."
         )
-    found = np.zeros(np.shape(neighbours), bool)
-    for query, rows in enumerate(positives):
-        found[query] = np.isin(neighbours[query], rows)
-    return found
+    neighbours = np.asarray(neighbours, np.int64)
+    counts = [len(rows) for rows in positives]
+    flat = np.concatenate([np.zeros(0, np.int64), *positives]).astype(np.int64)
+    # Pairs of query and row as one number each.
+    width = 1 + max(neighbours.max(initial=-1), flat.max(initial=-1)) + 1
+    query = np.arange(len(neighbours))
+    pairs = np.repeat(query, counts) * width + flat
+    return np.isin(query[:, None] * width + neighbours, pairs) & (
+        neighbours >= 0
+    )
 
 
 def recall_at(
@@ -200,6 +291,31 @@ def _exact(
     return distances
 
 
+def _products(
+    queries: np.ndarray, database: np.ndarray, block: int
+) -> Iterator[tuple[int, np.ndarray, slice, np.ndarray, np.ndarray]]:
+    """Approximate distances, block by block.
+
+    Yields:
+        The first row of a block, its float32 rows [n, D], a slice of q
+        queries, squared distances [q, n] by a matrix product, and by how much
+        they may be off, [q].
+    """
+    query_norms = _squared_norms(queries, "queries", 0)
+    for start in range(0, len(database), block):
+        rows = np.asarray(database[start : start + block], np.float32)
+        norms = _squared_norms(rows, "database", start)
+        for first in range(0, len(queries), _QUERY_BLOCK):
+            some = slice(first, min(first + _QUERY_BLOCK, len(queries)))
+            rough = queries[some] @ rows.T
+            rough *= -2
+            rough += query_norms[some, None]
+            rough += norms
+            # Generous: float32 products are off by less than this.
+            slack = 1e-5 * (query_norms[some] + norms.max())
+            yield start, rows, some, rough, slack
+
+
 def _squared_norms(rows: np.ndarray, name: str, start: int) -> np.ndarray:
     norms = np.einsum("nd,nd->n", rows, rows)
     bad = np.flatnonzero(~np.isfinite(norms))
@@ -210,6 +326,16 @@ def _squared_norms(rows: np.ndarray, name: str, start: int) -> np.ndarray:
             "or check the model."
         )
     return norms
+
+
+def _check_one_each(
+    queries: np.ndarray, arrays: Sequence[np.ndarray], name: str
+) -> None:
+    if len(queries) != len(arrays):
+        raise ValueError(
+            f"Expected one array of {name} for each of the {len(queries)} "
+            f"queries. Received: len({name})={len(arrays)}."
+        )
 
 
 def _check_pair(queries: np.ndarray, database: np.ndarray) -> None:

@@ -9,7 +9,7 @@ import toy_search
 from absl import flags
 from absl.testing import flagsaver
 
-from sare_tf import evaluate, index, serving
+from sare_tf import evaluate, index, manifest, serving
 from sare_tf.records import Records
 
 
@@ -51,17 +51,24 @@ def test_recall_by_hand(metrics):
     assert metrics["counts"] == {
         "queries": 12,
         "queries_without_positive": 0,
+        "queries_counted": 12,
         "database": 18,
     }
+    curve = metrics["recall_curve"]
+    assert len(curve["recall"]) == 18
+    # 1.96 standard errors of 10 of 12 are 0.21.
+    low, high = metrics["recall_at_interval"]["1"]
+    assert (low, high) == (curve["low"][0], curve["high"][0])
+    assert 0.55 < low < 0.7
+    assert high == 1
 
 
 def test_metrics_define_themselves(metrics, inputs):
-    assert "at most 25 m away" in metrics["protocol"]
-    assert "counts as a miss" in metrics["protocol"]
-    assert (metrics["positives"], metrics["positive_radius_m"]) == (
-        "radius",
-        25.0,
-    )
+    protocol = metrics["protocol"]
+    assert protocol["name"] == "radius"
+    assert "at most 25 m away" in protocol["definition"]
+    assert "counts as a miss" in protocol["definition"]
+    assert protocol["parameters"]["radius_m"] == 25.0
     fingerprint = serving.load(inputs["export"]).fingerprint
     assert metrics["export_fingerprint"] == fingerprint
     fingerprint = Records(inputs["records"]).fingerprint
@@ -72,6 +79,20 @@ def test_metrics_define_themselves(metrics, inputs):
         "k": 10,
         "recall_of_exact": 1.0,
     }
+    speed = metrics["speed"]
+    seconds = speed["embed_seconds"] + speed["search_seconds"]
+    assert speed["queries_per_second"] == pytest.approx(12 / seconds)
+
+
+def test_errors_in_metres_by_hand(metrics):
+    # 10 queries are placed 1 or 3 m off, the other 2 about 500 m.
+    found = metrics["localisation"]
+    assert found["queries"] == 12
+    assert found["median_m"] in (1.0, 2.0, 3.0)
+    assert found["within_m"] == dict.fromkeys(("5", "10", "25", "50"), 10 / 12)
+    curves = found["recall_over_distance"]
+    assert curves["1"][0] == 0
+    assert curves["1"][3:] == [10 / 12] * 98
 
 
 def test_table_of_queries(out, inputs):
@@ -96,17 +117,18 @@ def test_table_of_queries(out, inputs):
     np.testing.assert_array_equal(closer, wrong)
 
 
-def test_report_shows_the_wrong_queries_as_the_worst(out):
+def test_report_shows_wrong_queries_first(out):
     page = (out / "report.html").read_text()
-    worst, best = page.split("Best queries")
-    assert worst.count('<figure class="query"') == 6
-    assert best.count('<figure class="query"') == 6
+    cases = page.split('<div class="case" data-kind="')[1:]
+    assert [case[:5] for case in cases] == ["wrong"] * 2 + ["right"] * 10
     # Of place 5, found at place 0.
-    first = worst.split('<div class="case">')[1]
-    assert "@5005" in first.split("</figure>")[0]
-    assert '<figure class="wrong"' in first.split("</figure>")[1]
-    assert " m</span>" in first
-    assert '<figure class="wrong"' not in best.split("</figure>")[1]
+    assert "@5005" in cases[0].split("</figure>")[0]
+    assert '<figure class="wrong"' in cases[0].split("</figure>")[1]
+    assert '<figure class="missed"' not in cases[-1]
+    assert '<figure class="right"' in cases[-1].split("</figure>")[1]
+    assert " m</span>" in cases[-1]
+    assert "at most 25 m away" in page
+    assert "Where queries were placed" in page
 
 
 def test_nothing_is_left_beside_the_result(out):
@@ -125,12 +147,16 @@ def test_exact_leaves_scann_out(inputs, tmp_path):
     assert metrics["search"]["recall_of_exact"] is None
 
 
-def test_auto_rule_is_named_in_the_metrics(inputs):
+def test_what_auto_stands_for(inputs):
     rows = Records(inputs["records"]).rows("test", "query")
     unknown = rows.assign(utm_east_m=np.nan, utm_north_m=np.nan)
-    assert evaluate._rule(rows, rows, "auto") == "radius"
-    assert evaluate._rule(rows, unknown, "auto") == "place"
-    assert evaluate._rule(rows, rows, "place") == "place"
+    listed = pd.DataFrame({"query": rows["image_id"]})
+    choose = manifest.choose_rule
+    assert choose(rows, rows) == "radius"
+    assert choose(rows, unknown) == "place"
+    assert choose(rows, rows, relations=listed) == "list"
+    assert choose(rows, rows, relations=listed + "x") == "radius"
+    assert choose(rows, rows, rule="place") == "place"
 
 
 def test_a_query_without_a_positive_is_a_miss_and_listed(tmp_path, caplog):
@@ -152,8 +178,43 @@ def test_a_query_without_a_positive_is_a_miss_and_listed(tmp_path, caplog):
         "positive_squared_distance",
     ):
         assert table[column].isna().tolist() == far.tolist()
+    assert table["counted"].all()
     page = (out / "report.html").read_text()
     assert page.count('<figure class="query"') == 12
+
+
+def test_msls_leaves_that_query_out(tmp_path, caplog):
+    inputs = _make(tmp_path, far_queries=1)
+    with caplog.at_level("WARNING"):
+        evaluate.run(
+            **inputs, out=tmp_path / "out", recall_at=[1, 18], protocol="msls"
+        )
+    assert "1 of 13 queries have no positive in the database and are left" in (
+        caplog.text
+    )
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["recall_at"] == {"1": 10 / 12, "18": 1.0}
+    assert metrics["counts"]["queries"] == 13
+    assert metrics["counts"]["queries_counted"] == 12
+    # 3 positives each: AP@1 is that of the first; of the first 10 all are
+    # found where the first is, 10 of 12, and some of the other 2's.
+    precisions = metrics["precisions"]
+    assert precisions["average_precision_at_1"] == 10 / 12
+    assert 10 / 12 <= precisions["average_precision_at_10"] < 11 / 12
+    table = pd.read_csv(tmp_path / "out" / "queries.csv")
+    assert (~table["counted"]).sum() == 1
+    assert table["average_precision_at_1"].isna().sum() == 1
+
+
+def test_a_protocol_asks_for_what_the_images_lack(inputs, tmp_path):
+    for protocol, message in (
+        ("tokyo247", "panorama_id of every image"),
+        ("nordland", "a frame of every image"),
+        ("holidays", "listed pairs for the protocol holidays"),
+        ("pitts", "Expected a protocol"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate.run(**inputs, out=tmp_path / "a", protocol=protocol)
 
 
 def test_no_query_with_a_positive(inputs, tmp_path):
@@ -210,10 +271,6 @@ def test_a_single_query_and_database_image(tmp_path):
     assert metrics["search"]["k"] == 1
 
 
-def test_protocol_by_place():
-    assert "of the same place_id" in evaluate._protocol("place", 25.0)
-
-
 def test_main_reads_the_flags(inputs, tmp_path):
     flags.FLAGS.mark_as_parsed()
     values = {name: str(path) for name, path in inputs.items()}
@@ -221,11 +278,14 @@ def test_main_reads_the_flags(inputs, tmp_path):
         **values,
         evaluation=str(tmp_path / "a"),
         recall_at=["1", "2"],
+        protocol="radius",
+        positive_radius_m=12.5,
         exact_search=True,
     ):
         evaluate.main(["evaluate"])
     metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
     assert list(metrics["recall_at"]) == ["1", "2"]
+    assert "at most 12.5 m away" in metrics["protocol"]["definition"]
     with (
         flagsaver.flagsaver(
             **values, evaluation=str(tmp_path), recall_at=["one"]

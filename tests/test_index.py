@@ -11,7 +11,7 @@ import toy_search
 from absl import flags
 from absl.testing import flagsaver
 
-from sare_tf import index, retrieval, serving
+from sare_tf import files, index, retrieval, serving
 from sare_tf.records import Records
 
 
@@ -157,7 +157,7 @@ def test_a_folder_of_someone_else_is_left_alone(toy, tmp_path):
         index.run(records=toy["records"], export=toy["export"], out=tmp_path)
     assert (tmp_path / "holiday.jpg").exists()
     with pytest.raises(ValueError, match="which is a file"):
-        index.check_replaceable(tmp_path / "holiday.jpg", names=set())
+        files.check_replaceable(tmp_path / "holiday.jpg", names=set())
 
 
 @pytest.mark.parametrize("length", [0.5, float("nan")])

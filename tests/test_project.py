@@ -23,6 +23,7 @@ FLAGFILES = sorted((ROOT / "configs").rglob("*.flags"))
 BASIS = {"flags", "files", "sare_tf"}
 DATA = {"manifest", "records", "readers", "images"}
 SERVED = {"serving", "retrieval", "report", "index", "manifest", "records"}
+JUDGED = {"protocols", "truth", "scores", "outcomes"}
 MAY_IMPORT = {
     "manifest": set(),
     "readers": {"manifest"},
@@ -35,7 +36,12 @@ MAY_IMPORT = {
     "retrieval": set(),
     "mining": {"retrieval"},
     "serving": set(),
-    "report": {"images", "manifest", "retrieval", "records"},
+    "report": set(),
+    "protocols": set(),
+    "truth": {"manifest", "retrieval", "protocols"},
+    "scores": set(),
+    "outcomes": {"manifest", "records", "report", "retrieval", "scores"}
+    | {"truth"},
     "synthetic_city": {"city_rendering"},
     "city_rendering": set(),
     "build_records": DATA,
@@ -44,7 +50,8 @@ MAY_IMPORT = {
     | {"pipeline", "losses", "model", "optimizers", "retrieval", "mining"},
     "export": DATA | {"train", "model", "losses", "optimizers"},
     "index": SERVED - {"index"},
-    "evaluate": SERVED,
+    "evaluate": SERVED | JUDGED,
+    "compare": {"report", "scores"},
     "locate": SERVED,
     "demo": DATA
     | SERVED

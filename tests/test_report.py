@@ -1,6 +1,7 @@
 """The page: what it shows, and that it needs nothing else."""
 
 import base64
+import dataclasses
 import html.parser
 import io
 import re
@@ -13,14 +14,44 @@ from sare_tf import report
 
 METRICS = {
     "recall_at": {"1": 0.5, "3": 0.75},
+    "recall_at_interval": {"1": [0.4, 0.6], "3": [0.7, 0.8]},
     "recall_at_left_out": [20],
+    "recall_curve": {
+        "recall": [0.5, 0.7, 0.75, 0.8],
+        "low": [0.4, 0.6, 0.7, 0.7],
+        "high": [0.6, 0.75, 0.8, 0.85],
+    },
+    "precisions": {"average_precision_at_10": 0.125},
+    "precisions_interval": {"average_precision_at_10": [0.1, 0.2]},
+    "intervals": {"confidence": 0.95, "resamples": 1000},
+    "localisation": {
+        "median_m": 7.5,
+        "within_m": {"5": 0.25, "10": 0.625},
+        "recall_over_distance": {"metres": [0, 1], "1": [0, 0.5]},
+    },
+    "breakdown": {
+        "condition": {
+            f"condition {number:02d}": {
+                "queries": number + 1,
+                "recall_at": {"1": 0.125, "3": 0.375},
+                "recall_at_interval": {"1": [0, 0.2], "3": [0.3, 0.4]},
+            }
+            for number in range(30)
+        }
+    },
     "split": "test",
     "counts": {
         "queries": 1234,
         "queries_without_positive": 7,
+        "queries_counted": 1227,
         "database": 56789,
     },
-    "protocol": "Recall@N is a share.",
+    "protocol": {
+        "name": "msls",
+        "definition": "Recall@N is a share.",
+        "used_by": "all of them",
+        "parameters": {"leaves_out": True},
+    },
     "dimension": 64,
     "search": {
         "metrics": "exact",
@@ -28,10 +59,22 @@ METRICS = {
         "k": 10,
         "recall_of_exact": 0.987,
     },
+    "speed": {"queries_per_second": 1234.56},
     "export_fingerprint": "e" * 64,
     "records_fingerprint": "a" * 64,
     "versions": {"sare_tf": "1", "scann": None},
 }
+
+
+def _places(count=6, database=20, seed=0):
+    rng = np.random.default_rng(seed)
+    return report.Places(
+        database=rng.random((database, 2)) * 500 + [5e5, 4.5e6],
+        queries=rng.random((count, 2)) * 500 + [5e5, 4.5e6],
+        placed=rng.random((count, 2)) * 500 + [5e5, 4.5e6],
+        right=np.arange(count) % 2 == 0,
+        cities=np.full(count, "17T", object),
+    )
 
 
 def _encoded(value=90, size=(40, 30), kind="JPEG"):
@@ -40,9 +83,10 @@ def _encoded(value=90, size=(40, 30), kind="JPEG"):
     return encoded.getvalue()
 
 
-def _case(name, *, correct, missed=None):
+def _case(name, *, correct, missed=None, condition="day"):
     return report.Case(
         query=report.Picture(encoded=_encoded(), name=name),
+        condition=condition,
         retrieved=[
             report.Picture(
                 encoded=_encoded(90 + rank),
@@ -57,15 +101,13 @@ def _case(name, *, correct, missed=None):
     )
 
 
-def _write(path, metrics=METRICS, **changes):
-    cases = {
-        "best": [_case("good", correct=[True, True, False])],
-        "worst": [_case("bad", correct=[False, False, True])],
-        **changes,
-    }
-    report.write(
-        path, metrics=metrics, recall_curve=[0.5, 0.7, 0.75, 0.8], **cases
-    )
+def _write(path, metrics=METRICS, cases=None, places=None):
+    if cases is None:
+        cases = [
+            _case("bad", correct=[False, False, True]),
+            _case("good", correct=[True, True, False], condition="night"),
+        ]
+    report.write(path, metrics=metrics, places=places or _places(), cases=cases)
     return path.read_text(encoding="utf-8")
 
 
@@ -78,7 +120,7 @@ class _Reader(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
-        if tag not in ("img", "meta", "br"):
+        if tag not in ("img", "meta"):
             self.open.append((tag, attributes.get("class")))
         if tag == "img":
             self.sources.append(attributes["src"])
@@ -109,8 +151,8 @@ def test_a_missed_positive_is_shown(tmp_path):
     missed = report.Picture(
         encoded=_encoded(), name="there", correct=True, squared_distance=1.5
     )
-    worst = [_case("bad", correct=[False], missed=missed)]
-    page = _write(tmp_path / "report.html", worst=worst)
+    cases = [_case("bad", correct=[False], missed=missed)]
+    page = _write(tmp_path / "report.html", cases=cases)
     assert 'alt="should have come: there"' in page
 
 
@@ -118,28 +160,66 @@ def test_figures_of_the_metrics_are_there(tmp_path):
     page = _write(tmp_path / "report.html")
     text = re.sub(r"<[^>]*>", "|", page)
     for words in (
-        "50.0 %||recall@1|",
-        "75.0 %||recall@3|",
+        "50.0 %||recall@1||40.0 to 60.0",
+        "75.0 %||recall@3||70.0 to 80.0",
+        "12.5 %||mean average precision@10||10.0 to 20.0",
         "1,234",
-        "counted as misses||7|",
+        "of these counted||1,227|",
+        "without a positive, left out||7|",
         "56,789",
         "ScaNN finds of the exact 10 nearest||98.7 %",
+        "embedding and ScaNN search||1,234.6|",
         "N larger than the database||20|",
-        "Recall@N is a share.",
+        "median error of the first image||7.5 m",
+        "within 5 / 10 m||25.0 / 62.5 %",
+        "Recall@N is a share. Used by: all of them.",
         "d² 0.100 · 12.3 m",
         "d² 0.200|",
+        "2 of 1,227 queries",
+        "condition 23||24||12.5||37.5|",
+        "The first 24 of 30; metrics.json has all.",
     ):
-        assert words in text
-    exact = {**METRICS, "search": {"index": "exact"}}
-    page = _write(tmp_path / "report.html", metrics=exact)
-    assert "ScaNN" not in page
+        assert words in text, words
+    assert "condition 24" not in text
+
+
+def test_what_is_not_known_is_left_out(tmp_path):
+    metrics = {
+        **METRICS,
+        "search": {"index": "exact", "recall_of_exact": None},
+        "localisation": None,
+        "breakdown": {},
+        "precisions": {},
+    }
+    nowhere = np.full((6, 2), np.nan)
+    places = dataclasses.replace(_places(), queries=nowhere)
+    page = _write(tmp_path / "report.html", metrics, places=places)
+    for words in ("ScaNN", "precision", "Where queries", "distance<", "group"):
+        assert words not in page, words
+    far = {**METRICS["localisation"], "median_m": None}
+    page = _write(tmp_path / "far.html", {**METRICS, "localisation": far})
+    assert "median error" not in page
+
+
+def test_cases_can_be_filtered(tmp_path):
+    page = _write(tmp_path / "report.html")
+    found = re.findall(r'data-kind="(\w+)" data-condition="(\w+)"', page)
+    assert found == [("wrong", "day"), ("right", "night")]
+    assert "<option>day</option><option>night</option>" in page
+    # One condition needs no choice.
+    page = _write(
+        tmp_path / "report.html", cases=[_case("a", correct=[True])] * 2
+    )
+    assert "<option>" not in page
+    assert report.Case(query=None, retrieved=[]).kind == "wrong"
 
 
 def test_page_needs_nothing_else_and_is_reproducible(tmp_path):
     page = _write(tmp_path / "report.html")
     reader = _Reader()
     reader.feed(page)
-    assert len(reader.sources) == 9
+    # 2 queries with 3 pictures each, 2 curves, a map.
+    assert len(reader.sources) == 11
     assert all(source.startswith("data:image/") for source in reader.sources)
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "url(" not in page
@@ -153,13 +233,13 @@ def test_page_needs_nothing_else_and_is_reproducible(tmp_path):
 def test_names_are_escaped(tmp_path):
     page = _write(
         tmp_path / "report.html",
-        best=[_case('"><script>alert(1)</script>', correct=[True])],
+        cases=[_case('"><script>alert(1)</script>', correct=[True])],
     )
-    assert "<script>" not in page
+    assert "<script>alert" not in page
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"), [((640, 480), (320, 240)), ((100, 80), (100, 80))]
+    ("size", "expected"), [((640, 480), (240, 180)), ((100, 80), (100, 80))]
 )
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_thumbnail_keeps_colour_and_proportion(size, expected, kind):
@@ -172,12 +252,53 @@ def test_thumbnail_keeps_colour_and_proportion(size, expected, kind):
     assert np.abs(difference).max() <= 4
 
 
+def _drawing(source: str) -> str:
+    kind, encoded = source.split(",")
+    assert kind == "data:image/svg+xml;base64"
+    return base64.b64decode(encoded).decode()
+
+
 def test_curve_marks_the_values():
-    source = report._curve([0.5, 0.7, 0.95], [1, 3])
-    drawing = base64.b64decode(source.split(",")[1]).decode()
+    recall = [0.5, 0.7, 0.95]
+    curve = {"recall": recall, "low": recall, "high": recall}
+    drawing = _drawing(report._recall_curve(curve, [1, 3]))
     assert "<!-- 50.0 -->" in drawing
     assert "<!-- 95.0 -->" in drawing
     assert "<!-- 70.0 -->" not in drawing
+
+
+def test_curve_of_one_image():
+    curve = {"recall": [1.0], "low": [1.0], "high": [1.0]}
+    assert "<!-- 100.0 -->" in _drawing(report._recall_curve(curve, [1]))
+
+
+def test_each_large_city_has_a_map():
+    places = _places(count=21)
+    # 6, 5, 4, 3, 2, 1 queries; the last is nowhere.
+    cities = np.repeat(list("abcdef"), [6, 5, 4, 3, 2, 1]).astype(object)
+    maps = report._maps(dataclasses.replace(places, cities=cities))
+    assert [some["name"] for some in maps] == ["a", "b", "c", "d"]
+    assert len({some["drawing"] for some in maps}) == 4
+    (only,) = report._maps(places)
+    assert only["name"] == ""
+    assert "<!-- placed wrong -->" in _drawing(only["drawing"])
+
+
+def test_a_map_of_many_points_stays_small():
+    places = _places(count=20_000, database=50_000)
+    (only,) = report._maps(places)
+    assert "<image" in _drawing(only["drawing"])
+    assert len(only["drawing"]) < 1_000_000
+
+
+def test_a_map_holds_all_queries_and_equal_metres():
+    points = np.array([[100.0, 100.0], [1100.0, 300.0]])
+    low, high = report._frame(points)
+    assert (low < 100).all()
+    assert (high > [1100, 300]).all()
+    # 1000 m and a margin; 1.15 times as wide as high.
+    np.testing.assert_allclose((high - low)[0], 1.08 * 1000 + 60)
+    np.testing.assert_allclose((high - low)[0] / (high - low)[1], 1.15)
 
 
 @pytest.mark.parametrize("encoded", [b"", b"not an image", _encoded()[:200]])
@@ -196,7 +317,5 @@ def test_a_picture_that_cannot_be_decoded(encoded):
     ],
 )
 def test_short_names(tmp_path, name, shown):
-    page = _write(
-        tmp_path / "report.html", best=[_case(name, correct=[])], worst=[]
-    )
+    page = _write(tmp_path / "report.html", cases=[_case(name, correct=[])])
     assert f'title="{name}">{shown}<' in page

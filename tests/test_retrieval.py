@@ -150,3 +150,74 @@ def test_recall_of_search_counts_by_distance():
     assert retrieval.recall_of_search(found, exact) == 2 / 4
     with pytest.raises(ValueError, match=r"found.shape=\(2, 1\)"):
         retrieval.recall_of_search(found[:, :1], exact)
+
+
+@pytest.mark.parametrize("block", [1, 7, 40])
+@pytest.mark.parametrize("k", [1, 5, 20])
+def test_only_allowed_rows_are_found(block, k):
+    queries, database = _random(6, 5), _random(40, 5, seed=1)
+    allowed = np.arange(40) % 2 == 1
+    allowed[:9] = False
+    allowed[30:34] = True
+    rows, distances = retrieval.nearest(
+        queries, database, min(k, allowed.sum()), allowed=allowed, block=block
+    )
+    kept = np.flatnonzero(allowed)
+    expected, far = _brute(queries, database[kept], min(k, len(kept)))
+    np.testing.assert_array_equal(rows, kept[expected])
+    np.testing.assert_allclose(distances, far, rtol=1e-6)
+
+
+def test_allowed_rows_must_suffice_and_fit():
+    queries, database = _random(2, 4), _random(5, 4)
+    with pytest.raises(ValueError, match="1 to the 2 rows"):
+        retrieval.nearest(queries, database, 3, allowed=np.arange(5) < 2)
+    with pytest.raises(ValueError, match=r"shape \(5,\).*shape=\(4,\)"):
+        retrieval.nearest(queries, database, 1, allowed=np.ones(4, bool))
+
+
+@pytest.mark.parametrize("block", [1, 7, 8192])
+def test_ranks_equal_places_in_the_full_ranking(block):
+    rng = np.random.default_rng(2)
+    queries, database = _random(6, 5), _random(60, 5, seed=1)
+    # Rows that repeat, so that ties occur.
+    database[40:] = database[:20]
+    wanted = [rng.permutation(60)[:count] for count in (0, 1, 5, 60, 3, 0)]
+    ranks = retrieval.ranks_of(queries, database, wanted, block=block)
+    full, _ = _brute(queries, database, 60)
+    for some, rows, ranking in zip(ranks, wanted, full, strict=True):
+        expected = [ranking.tolist().index(row) for row in rows]
+        assert some.tolist() == expected
+
+
+def test_ranks_are_not_lost_to_cancellation():
+    # As in the test of `nearest` above.
+    database = np.full((5, 4), 50, np.float32)
+    database[:, 0] += np.array([4, 2, 3, 1, 5], np.float32) * 2**-10
+    query = np.full((1, 4), 50, np.float32)
+    (ranks,) = retrieval.ranks_of(query, database, [np.arange(5)])
+    assert ranks.tolist() == [3, 1, 2, 0, 4]
+
+
+def test_distances_to_rows_are_those_of_nearest():
+    queries, database = _random(3, 5), _random(9, 5, seed=1)
+    rows, distances = retrieval.nearest(queries, database, 9)
+    found = retrieval.distances_to(queries, database, list(rows))
+    np.testing.assert_array_equal(found, distances)
+    assert retrieval.distances_to(queries[:0], database, []) == []
+    for function in (retrieval.distances_to, retrieval.ranks_of):
+        with pytest.raises(ValueError, match=r"the 3 queries.*len\(rows\)=1"):
+            function(queries, database, [np.array([0])])
+
+
+def test_hits_equal_a_loop():
+    rng = np.random.default_rng(0)
+    neighbours = rng.integers(-1, 30, (40, 12))
+    positives = [rng.permutation(35)[: rng.integers(0, 9)] for _ in range(40)]
+    expected = [
+        [row >= 0 and row in some.tolist() for row in line]
+        for line, some in zip(neighbours, positives, strict=True)
+    ]
+    np.testing.assert_array_equal(
+        retrieval.hits(neighbours, positives), expected
+    )

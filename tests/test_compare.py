@@ -1,0 +1,204 @@
+"""Comparison of evaluations: by hand, and what it refuses."""
+
+import copy
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from sare_tf import compare
+
+METRICS = {
+    "recall_at": {"1": 0.0, "5": 0.0},
+    "recall_curve": {"recall": [0.0] * 10},
+    "precisions": {"average_precision": 0.0},
+    "protocol": {
+        "name": "holidays",
+        "definition": "What it is.",
+        "parameters": {"name": "holidays", "radius_m": 25.0},
+    },
+    "split": "test",
+    "database_digest": "a" * 64,
+    "export_fingerprint": "e" * 64,
+    "dimension": 256,
+    "speed": {"queries_per_second": 12.5},
+}
+
+
+def _write(folder, ranks, precisions=None, change=None, table=None):
+    """An evaluation with these first correct ranks, 0 where none."""
+    folder.mkdir()
+    metrics = copy.deepcopy(METRICS)
+    if change:
+        change(metrics)
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    columns = {
+        "image_id": [f"q{n}" for n in range(len(ranks))],
+        "counted": [True] * len(ranks),
+        "positives": [3] * len(ranks),
+        "first_correct_rank": [rank or None for rank in ranks],
+        "average_precision": precisions or [0.5] * len(ranks),
+        **(table or {}),
+    }
+    pd.DataFrame(columns).to_csv(folder / "queries.csv", index=False)
+    return folder
+
+
+FIRST = [1, 1, 1, 1, 1, 2, 0, 0, 3, 9]
+SECOND = [1, 2, 2, 2, 2, 1, 0, 6, 0, 1]
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return [
+        _write(tmp_path / "a", FIRST, list(np.linspace(0, 0.9, 10))),
+        _write(tmp_path / "b", SECOND, list(np.linspace(0.1, 1, 10))),
+    ]
+
+
+def test_figures_and_tests_by_hand(runs, tmp_path):
+    path = compare.run(runs=runs, out=tmp_path / "out")
+    found = json.loads(path.read_text())
+    assert found["queries"] == 10
+    first, second = (run["figures"] for run in found["runs"])
+    assert first["recall@1"]["mean"] == 0.5
+    assert second["recall@1"]["mean"] == 0.3
+    assert second["recall@1"]["difference"] == pytest.approx(-0.2)
+    # At 1, queries 1 to 4 are found by the first alone, 5 and 9 by the
+    # second: twice the 1 + 6 + 15 of 64 outcomes with at most 2.
+    assert second["recall@1"]["mcnemar"] == {
+        "only_first": 4,
+        "only_second": 2,
+        "p_value": pytest.approx(44 / 64),
+    }
+    # At 5, query 8 by the first alone, query 9 by the second alone.
+    assert second["recall@5"]["mcnemar"]["p_value"] == 1.0
+    low, high = second["recall@1"]["difference_interval"]
+    assert -0.8 < low < -0.2 < high < 0.4
+    # Every query is better by 0.1: of that there is no doubt.
+    change = second["average_precision"]
+    assert change["difference"] == pytest.approx(0.1)
+    np.testing.assert_allclose(change["difference_interval"], 0.1)
+    assert "mcnemar" not in change
+    assert "difference" not in first["recall@1"]
+
+
+def test_queries_that_do_not_count_are_left_out(tmp_path):
+    table = {"counted": [True] * 5 + [False] * 5}
+    runs = [
+        _write(tmp_path / name, ranks, table=table)
+        for name, ranks in (("a", FIRST), ("b", SECOND))
+    ]
+    found = json.loads(compare.run(runs=runs, out=tmp_path / "out").read_text())
+    assert found["queries"] == 5
+    assert found["runs"][0]["figures"]["recall@1"]["mean"] == 1.0
+
+
+def test_recall_at_every_n_that_one_run_has(tmp_path):
+    def fewer(metrics):
+        metrics["recall_at"] = {"3": 0.0, "10": 0.0}
+        metrics["recall_curve"] = {"recall": [0.0] * 7}
+
+    runs = [
+        _write(tmp_path / "a", FIRST),
+        _write(tmp_path / "b", SECOND, change=fewer),
+    ]
+    found = json.loads(compare.run(runs=runs, out=tmp_path / "out").read_text())
+    # 10 was not searched in the second.
+    assert list(found["runs"][0]["figures"]) == [
+        *("recall@1", "recall@3", "recall@5", "average_precision")
+    ]
+
+
+def test_page_and_table_show_every_run(runs, tmp_path):
+    out = tmp_path / "out"
+    path = compare.run(runs=[*runs, runs[0]], out=out)
+    page = (out / "compare.html").read_text()
+    for words in (
+        str(runs[0]),
+        str(runs[1]),
+        "What it is.",
+        "30.0 %",
+        "-20.0",
+        "alone 2, first alone 4, p 0.69",
+        'class="up sure">+10.0',
+    ):
+        assert words in page, words
+    assert "src=" not in page
+    assert "href=" not in page
+    table = compare.describe(json.loads(path.read_text()))
+    (line,) = [line for line in table.splitlines() if "recall@1" in line]
+    assert "50.0  |  30.0  -20.0 [" in line
+    assert "p=0.69" in line
+    assert "|  50.0   +0.0 [+0.0, +0.0] p=1" in line
+
+
+def _other_protocol(metrics):
+    metrics["protocol"]["parameters"]["radius_m"] = 10.0
+
+
+def _other_database(metrics):
+    metrics["database_digest"] = "b" * 64
+
+
+@pytest.mark.parametrize(
+    ("change", "table", "message"),
+    [
+        (_other_protocol, {}, "same protocol .*radius_m is 25.0 and 10.0"),
+        (_other_database, {}, "same database .*digest a{12} and b{12}"),
+        (
+            None,
+            {"image_id": [f"q{n}" for n in (0, 1, 3, 2, 4, 5, 6, 7, 8, 9)]},
+            "same queries .*number 3 is 'q2' and 'q3'",
+        ),
+        (
+            None,
+            {"positives": [3] * 9 + [4]},
+            "same positives of the queries .*number 10 is 3 and 4",
+        ),
+        (
+            None,
+            {"counted": [False] + [True] * 9},
+            "same queries that count .*number 1 is True and False",
+        ),
+    ],
+)
+def test_runs_that_differ_are_refused(tmp_path, change, table, message):
+    runs = [
+        _write(tmp_path / "a", FIRST),
+        _write(tmp_path / "b", SECOND, change=change, table=table),
+    ]
+    with pytest.raises(ValueError, match=message):
+        compare.run(runs=runs, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_number_of_queries_is_refused(tmp_path):
+    runs = [_write(tmp_path / "a", FIRST), _write(tmp_path / "b", SECOND[:7])]
+    with pytest.raises(ValueError, match="same queries .*differ: 10 and 7"):
+        compare.run(runs=runs, out=tmp_path / "out")
+
+
+def test_runs_that_are_not_there_or_damaged(runs, tmp_path):
+    with pytest.raises(ValueError, match="at least two evaluations. Rec.*/a'"):
+        compare.run(runs=runs[:1], out=tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="Run python -m sare_tf.eval"):
+        compare.run(runs=[*runs, tmp_path / "none"], out=tmp_path / "out")
+    (runs[1] / "queries.csv").write_text("image_id\nq0\n")
+    with pytest.raises(ValueError, match="a whole evaluation.*/b'"):
+        compare.run(runs=runs, out=tmp_path / "out")
+    (tmp_path / "thesis.txt").write_text("all of it")
+    with pytest.raises(ValueError, match="also holds .*thesis.txt"):
+        compare.run(runs=runs, out=tmp_path)
+
+
+def test_main_writes_the_table(runs, tmp_path, capsys):
+    flags.FLAGS.mark_as_parsed()
+    with flagsaver.flagsaver(comparison=str(tmp_path / "out")):
+        compare.main(["compare", *map(str, runs)])
+    told = capsys.readouterr().out
+    assert told.startswith("holidays, 10 queries\nA  ")
+    assert (tmp_path / "out" / "compare.json").is_file()
