@@ -124,8 +124,9 @@ def run(
                 "dimension": graph.dimension,
                 "image_height": graph.height,
                 "image_width": graph.width,
-                "preprocessing": "decode (EXIF rotation not applied), "
-                "antialiased bilinear resize to the size above, RGB 0..255",
+                "preprocessing": "decode; turn upright by the EXIF header of a "
+                "JPEG; antialiased bilinear resize to the size above; RGB "
+                "0..255",
                 "scales": list(scales),
                 "whitening": whitened,
                 "licence": model_licence,

@@ -1,21 +1,26 @@
 """Encoded bytes -> image tensor: the one preprocessing of the project.
 
 Training, indexing and the exported graph all call `load`, so that what is
-served is what was trained. Images are RGB, uint8, [H, W, 3]. EXIF rotation is
-not applied: the stored pixels are used as they are.
+served is what was trained. Images are RGB, uint8, [H, W, 3], upright: a JPEG
+whose EXIF header says how the camera was held is turned by it, as viewers do.
+The original code, and most others of this field, leave such images as they
+were stored.
 """
 
 import tensorflow as tf
 
+from sare_tf import orientation
+
 
 def decode(image_bytes: tf.Tensor) -> tf.Tensor:
-    """Decodes a JPEG or PNG, string [] -> uint8 [H, W, 3].
+    """Decodes a JPEG or PNG, string [] -> uint8 [H, W, 3], upright.
 
     INTEGER_ACCURATE equals PIL bit for bit; TensorFlow's default does not.
     """
-    return tf.io.decode_jpeg(
+    image = tf.io.decode_jpeg(
         image_bytes, channels=3, dct_method="INTEGER_ACCURATE"
     )
+    return orientation.apply(image, orientation.read(image_bytes))
 
 
 def resize(image: tf.Tensor, *, height: int, width: int) -> tf.Tensor:

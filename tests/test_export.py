@@ -13,7 +13,7 @@ import tensorflow as tf
 import toy_training
 from absl import flags
 from absl.testing import flagsaver
-from PIL import Image
+from PIL import Image, ImageOps
 from tensorflow.core.protobuf import saved_model_pb2
 
 from sare_tf import export, images, serving, train, warmup
@@ -38,32 +38,38 @@ def root(tmp_path_factory):
         records=root / "records",
         model_licence="CC-BY-4.0",
     )
-    export.run(
-        checkpoints=root / "checkpoints",
-        export=root / "whitened",
-        records=root / "records",
-        whitening_dimension=WHITENED,
-        batch_size=5,
-    )
+    FLAGS.mark_as_parsed()
+    with flagsaver.as_parsed(
+        checkpoints=str(root / "checkpoints"),
+        export=str(root / "whitened"),
+        records=str(root / "records"),
+        whitening_dimension=str(WHITENED),
+        whitening_samples="100",
+        batch_size="5",
+    ):
+        export.main(["export"])
     return root
 
 
 def photographs():
-    """Of several sizes and formats."""
+    """Of several sizes and formats; the last one held sideways."""
     rng = np.random.default_rng(0)
     encoded = []
-    for kind, shape in (
-        ("JPEG", (32, 32, 3)),
-        ("JPEG", (75, 100, 3)),
-        ("PNG", (20, 31, 3)),
-        ("JPEG", (40, 40)),
+    sideways = Image.Exif()
+    sideways[0x0112] = 6
+    for kind, shape, exif in (
+        ("JPEG", (32, 32, 3), b""),
+        ("JPEG", (75, 100, 3), b""),
+        ("PNG", (20, 31, 3), b""),
+        ("JPEG", (40, 40), b""),
+        ("JPEG", (40, 56, 3), sideways),
     ):
         low = rng.integers(0, 256, (shape[0] // 4 + 1, shape[1] // 4 + 1))
         pixels = low.repeat(4, 0).repeat(4, 1)[: shape[0], : shape[1]]
         if len(shape) == 3:
             pixels = np.stack([pixels, pixels // 2, 255 - pixels], -1)
         buffer = io.BytesIO()
-        Image.fromarray(pixels.astype(np.uint8)).save(buffer, kind)
+        Image.fromarray(pixels.astype(np.uint8)).save(buffer, kind, exif=exif)
         encoded.append(buffer.getvalue())
     return encoded
 
@@ -109,10 +115,19 @@ def test_descriptors_equal_those_of_keras(root):
     servable = serving.load(root / "export")
     encoded = photographs()
     found, valid = servable(encoded)
-    assert found.shape == (4, servable.dimension) == (4, 4 * 96)
-    assert valid.tolist() == 4 * [True]
+    assert found.shape == (5, servable.dimension) == (5, 4 * 96)
+    assert valid.tolist() == 5 * [True]
     np.testing.assert_allclose(found, expected(root, encoded), atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+
+
+def test_a_photograph_held_sideways_is_turned(root):
+    sideways = photographs()[-1]
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(sideways)))
+    assert upright.size == (40, 56)
+    pixels = images.resize(np.asarray(upright), height=32, width=32)
+    found, _ = serving.load(root / "export")([sideways])
+    np.testing.assert_allclose(found, embedder(root)(pixels[None]), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["export", "whitened"])
@@ -128,7 +143,7 @@ def test_damaged_images_do_not_fail_the_others(root, name):
     servable = serving.load(root / name)
     good, bad = photographs(), damaged()
     found, valid = servable([*bad[:3], good[0], *bad[3:], *good[1:]])
-    assert valid.tolist() == [*3 * [0], 1, 0, 0, 1, 1, 1]
+    assert valid.tolist() == [*3 * [0], 1, 0, 0, *4 * [1]]
     np.testing.assert_allclose(found[valid], servable(good)[0], atol=2e-6)
     np.testing.assert_array_equal(found[~valid], 0)
     found, valid = servable(bad)
@@ -192,10 +207,10 @@ def test_a_process_without_keras_gives_the_same(root, tmp_path, name):
     if name == "whitened":
         descriptors = whitened(root, descriptors, WHITENED)
     np.testing.assert_allclose(
-        outputs["descriptor"][:4], descriptors, atol=1e-5
+        outputs["descriptor"][:5], descriptors, atol=1e-5
     )
-    np.testing.assert_array_equal(outputs["descriptor"][4:], 0)
-    assert outputs["valid"].tolist() == [*4 * [True], *5 * [False]]
+    np.testing.assert_array_equal(outputs["descriptor"][5:], 0)
+    assert outputs["valid"].tolist() == [*5 * [True], *5 * [False]]
     assert outputs["none"].shape == (0, descriptors.shape[1])
     assert outputs["none_valid"].shape == (0,)
     by_command = np.load(tmp_path / "descriptor.npy")
@@ -205,7 +220,7 @@ def test_a_process_without_keras_gives_the_same(root, tmp_path, name):
 def test_whitening_is_the_formula_on_what_keras_gives(root):
     encoded = photographs()
     found, _ = serving.load(root / "whitened")(encoded)
-    assert found.shape == (4, WHITENED)
+    assert found.shape == (5, WHITENED)
     np.testing.assert_allclose(
         found, whitened(root, expected(root, encoded), WHITENED), atol=1e-5
     )
@@ -246,11 +261,14 @@ def test_whitening_is_fitted_to_a_seeded_sample(fit):
 
 
 def test_descriptors_of_several_scales_are_averaged(root, tmp_path):
-    version = export.run(
-        checkpoints=root / "checkpoints",
-        export=tmp_path / "export",
-        scales=(1, 0.7071, 0.5),
-    )
+    with flagsaver.as_parsed(
+        checkpoints=str(root / "checkpoints"),
+        export=str(tmp_path / "export"),
+        records=str(tmp_path / "moved_away"),  # not needed for this
+        scales="1,0.7071,0.5",
+        model_licence="MIT",
+    ):
+        export.main(["export"])
     encoded = photographs()
     batch = np.stack([images.load(one, height=32, width=32) for one in encoded])
     # Unknown sizes, for a model that was built for one.
@@ -260,13 +278,15 @@ def test_descriptors_of_several_scales_are_averaged(root, tmp_path):
     for size in (23, 16):  # 32 x 0.7071 = 22.6
         smaller = images.resize(batch, height=size, width=size)
         total += np.float64(embed(smaller))
-    servable = serving.load(version)
+    servable = serving.load(tmp_path / "export")
     found, _ = servable(encoded)
     np.testing.assert_allclose(found, unit(total / 3), atol=1e-5)
     signature = servable._model.signatures["embed_tensor"]
     found = signature(images=tf.constant(batch, tf.float32))["descriptor"]
     np.testing.assert_allclose(found, unit(total / 3), atol=1e-5)
     assert servable.metadata["scales"] == [1, 0.7071, 0.5]
+    assert servable.metadata["licence"] == "MIT"
+    assert servable.metadata["training_images"] is None
 
 
 def test_the_other_signature_takes_pixels(root):
@@ -303,7 +323,7 @@ def test_the_card_of_an_export(root):
     assert set(metadata["validation"]["recall_at"]) == {"1", "5", "10"}
     assert metadata["whitening"] is None
     assert metadata["licence"] == "CC-BY-4.0"
-    assert "EXIF rotation not applied" in metadata["preprocessing"]
+    assert "upright by the EXIF header" in metadata["preprocessing"]
 
 
 def test_the_card_tells_of_the_whitening(root):
@@ -469,31 +489,7 @@ def test_an_export_with_other_outputs_is_refused(root, tmp_path):
         serving.load(tmp_path)
 
 
-@pytest.mark.parametrize("records", ["records", "moved_away"])
-def test_main_reads_the_flags(root, tmp_path, records):
-    FLAGS.mark_as_parsed()
-    whitening = "3" if records == "records" else "0"
-    with flagsaver.as_parsed(
-        checkpoints=str(root / "checkpoints"),
-        export=str(tmp_path / "export"),
-        records=str(root / records),
-        whitening_dimension=whitening,
-        whitening_samples="8",
-        model_licence="MIT",
-    ):
-        export.main(["export"])
-    metadata = serving.load(tmp_path / "export").metadata
-    assert metadata["licence"] == "MIT"
-    if records == "records":
-        assert metadata["dimension"] == 3
-        assert metadata["whitening"]["samples"] == 8
-    else:
-        assert metadata["dimension"] == 4 * 96
-        assert metadata["training_images"] is None
-
-
 def test_scales_that_are_no_numbers(root):
-    FLAGS.mark_as_parsed()
     with (
         flagsaver.as_parsed(
             checkpoints=str(root / "checkpoints"),
