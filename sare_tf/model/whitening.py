@@ -115,9 +115,8 @@ def check(samples: int, length: int, dimension: int) -> None:
     if samples <= dimension:
         raise ValueError(
             f"Expected at least {dimension + 1} samples to whiten to "
-            f"{dimension} dimensions, which the mean takes one of. Received: "
-            f"{samples} samples. Add images, or lower the dimension to at "
-            f"most {samples - 1}."
+            f"{dimension} dimensions. Received: {samples} samples. Add "
+            f"images, or lower the dimension to at most {samples - 1}."
         )
 
 
