@@ -67,7 +67,7 @@ def fit(
     M x M products (the dual form), else from the D x D covariance. Sums are
     float64. Memory beside the descriptors: 8 N^2 + 8 N d bytes, N the smaller
     of M and D, then 8 N d + 4 D d; and a few blocks. For 10,000 x 32,768 to
-    4,096 that is about 1.5 GB.
+    4,096 that is 1.4 GB (benchmarks/RESULTS.md).
 
     Args:
         descriptors: [M, D]; may be a memory map, which is read in blocks.
