@@ -2,27 +2,45 @@
 
     python -m sare_tf.export --flagfile=configs/demo.flags
 
-Two signatures. `serving_default`: `image_bytes`, JPEG or PNG, string [B];
-`embed_tensor`: `images`, RGB 0..255, float32 [B, H, W, 3] of any one size, for
-callers that resize for themselves. Both return `descriptor`, float32 [B, D],
-rows of unit length. The graph holds the preprocessing, no Python function and
-no custom op. Beside it `sare_tf.json` says what it is.
+Two signatures, for any number B of images, none included:
+
+    serving_default   image_bytes, JPEG or PNG, string [B]
+                      -> descriptor, float32 [B, D], and valid, bool [B]
+    embed_tensor      images, RGB 0..255, float32 [B, H, W, 3] of any one size
+                      -> descriptor, float32 [B, D]
+
+Descriptors are of unit length. An image that cannot be decoded is not valid
+and has a descriptor of zeros; the others of its batch do not notice. The graph
+holds preprocessing and whitening, no Python function and no custom op. Beside
+it `sare_tf.json` says what it is, and `assets.extra/` has requests for TF
+Serving to warm up with.
+
+Whitening is fitted here, to database images of the train split as the original
+code's addPCA.m does it; OpenIBL samples queries, too.
 """
 
 import datetime
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import flags, logging
+from tqdm import tqdm
 
 import sare_tf
-from sare_tf import files, images, losses, model, optimizers, train
+from sare_tf import files, images, losses, model, optimizers, train, warmup
 from sare_tf import flags as stage_flags
+from sare_tf.model import whitening
+from sare_tf.records import Records
 
 FLAGS = flags.FLAGS
 # Registers the classes that a checkpoint names.
 _REGISTERED = (losses, model, optimizers)
+_EPSILON = 1e-12
 
 
 def run(
@@ -30,6 +48,14 @@ def run(
     checkpoints: str | Path,
     export: str | Path,
     epoch: str | None = None,
+    records: str | Path | None = None,
+    whitening_dimension: int = 0,
+    whitening_samples: int = 10_000,
+    allow_other_records: bool = False,
+    scales: Sequence[float] = (1.0,),
+    batch_size: int = 32,
+    seed: int = 0,
+    model_licence: str | None = None,
 ) -> Path:
     """Writes the next version of an export.
 
@@ -37,50 +63,52 @@ def run(
         checkpoints: folder of a training run.
         export: folder of the versions; the new one is the highest plus 1.
         epoch: name of the epoch's folder; the best one by default.
+        records: those that were trained on. Whitening needs them; without it
+            `sare_tf.json` counts their images.
+        whitening_dimension: length of the descriptors; 0: as the network
+            makes them, without whitening.
+        whitening_samples: images that whitening is fitted to, drawn from the
+            database of the train split. Their descriptors are held in memory,
+            4 bytes a number, and `whitening.fit` says what it adds.
+        allow_other_records: fit whitening to records that were not trained on.
+        scales: sizes, relative to the network's input, at which an image is
+            embedded; descriptors are averaged and normalised again.
+        batch_size: images embedded at a time.
+        seed: of the sample.
+        model_licence: of the model, for `sare_tf.json`.
 
     Returns:
         The folder of the new version.
 
     Raises:
-        FileNotFoundError: no such checkpoint.
+        FileNotFoundError: no such checkpoint or records.
+        ValueError: records that are missing or that were not trained on, or
+            too few images for the whitening, or scales that are not positive.
     """
     checkpoints, export = Path(checkpoints), Path(export)
     config, state = train.read_state(checkpoints)
     epoch = epoch or state["best"]
-    path = checkpoints / epoch / "model.keras"
-    if not path.is_file():
-        kept = sorted(folder.name for folder in checkpoints.glob("epoch-*"))
-        raise FileNotFoundError(
-            f"Expected one of the epochs {kept}. Received: epoch={epoch!r}."
-        )
-    network = keras.models.load_model(path, compile=False)
-    embedder = network.get_layer("embedder")
-    height, width = config["image_height"], config["image_width"]
-
-    def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        batch = tf.map_fn(
-            lambda encoded: images.load(encoded, height=height, width=width),
-            image_bytes,
-            fn_output_signature=tf.TensorSpec((height, width, 3), tf.uint8),
-        )
-        return {"descriptor": embedder(batch, training=False)}
-
-    def embed(batch: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"descriptor": embedder(batch, training=False)}
-
-    archive = keras.export.ExportArchive()
-    archive.track(embedder)
-    archive.add_endpoint(
-        "serving_default",
-        serve,
-        [tf.TensorSpec([None], tf.string, "image_bytes")],
+    _check_scales(scales)
+    opened = records and Records(records)
+    trained_on = opened and opened.fingerprint == config["records_fingerprint"]
+    if whitening_dimension:
+        _check_records(opened, config, allow_other_records)
+    graph = _Graph(
+        _load_embedder(checkpoints, epoch),
+        height=config["image_height"],
+        width=config["image_width"],
+        scales=scales,
     )
-    archive.add_endpoint(
-        "embed_tensor",
-        embed,
-        [tf.TensorSpec([None, None, None, 3], tf.float32, "images")],
-    )
-    measured = state["history"][int(epoch.removeprefix("epoch-"))]
+    whitened = None
+    if whitening_dimension:
+        whitened = _whiten(
+            graph,
+            opened,
+            dimension=whitening_dimension,
+            samples=whitening_samples,
+            batch_size=batch_size,
+            seed=seed,
+        )
     versions = [
         int(child.name)
         for child in (export.iterdir() if export.is_dir() else [])
@@ -88,18 +116,26 @@ def run(
     ]
     version = export / str(max(versions, default=0) + 1)
     with files.folder_in_one_piece(version) as folder:
-        archive.write_out(str(folder), verbose=False)
+        graph.write(folder)
+        warmup.write(folder, height=graph.height, width=graph.width)
         files.write_json(
             folder / "sare_tf.json",
             {
-                "dimension": embedder.output_shape[-1],
-                "image_height": height,
-                "image_width": width,
-                "preprocessing": "decode (EXIF rotation not applied), "
-                "antialiased bilinear resize to the size above, RGB 0..255",
+                "dimension": graph.dimension,
+                "image_height": graph.height,
+                "image_width": graph.width,
+                "preprocessing": "decode; turn upright by the EXIF header of a "
+                "JPEG; antialiased bilinear resize to the size above; RGB "
+                "0..255",
+                "scales": list(scales),
+                "whitening": whitened,
+                "licence": model_licence,
                 "checkpoint": epoch,
-                "validation": measured,
+                "validation": state["history"][_number(epoch)],
                 "training": config,
+                "training_images": opened.metadata["counts"]
+                if trained_on
+                else None,
                 "versions": {
                     "sare_tf": sare_tf.__version__,
                     "tensorflow": tf.__version__,
@@ -117,6 +153,194 @@ def run(
         version,
     )
     return version
+
+
+class _Graph:
+    """What is exported.
+
+    Args:
+        embedder: [B, H, W, 3] -> float32 [B, D].
+        height: rows that encoded images are resized to.
+        width: columns that encoded images are resized to.
+        scales: sizes relative to that.
+    """
+
+    def __init__(
+        self,
+        embedder: keras.Model,
+        *,
+        height: int,
+        width: int,
+        scales: Sequence[float],
+    ):
+        self.height = height
+        self.width = width
+        self.whitening = None
+        self._embedder = embedder
+        self._scales = scales
+
+    @property
+    def dimension(self) -> int:
+        if self.whitening:
+            return self.whitening.dimension
+        return self._embedder.output_shape[-1]
+
+    def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The signature `serving_default`."""
+        batch, valid = images.load_batch(
+            image_bytes, height=self.height, width=self.width
+        )
+        descriptors = self.embed(batch)["descriptor"]
+        # Not a product, so that no image can make a NaN.
+        descriptors = tf.where(valid[:, None], descriptors, 0.0)
+        return {"descriptor": descriptors, "valid": valid}
+
+    def embed(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The signature `embed_tensor`."""
+        count = tf.shape(batch)[0]
+        # Convolutions refuse an empty batch: give them an image, then drop it.
+        # After it the graph knows no sizes, so that a network which was built
+        # for one takes others.
+        missing = tf.cast(count == 0, tf.int32)
+        batch = tf.pad(batch, [[0, missing], [0, 0], [0, 0], [0, 0]])
+        descriptors = tf.add_n(
+            [
+                self._embedder(_scaled(batch, scale), training=False)
+                for scale in self._scales
+            ]
+        )
+        if len(self._scales) > 1:
+            squares = tf.reduce_sum(descriptors**2, axis=1, keepdims=True)
+            descriptors *= tf.math.rsqrt(squares + _EPSILON)
+        if self.whitening:
+            descriptors = self.whitening(descriptors)
+        return {"descriptor": descriptors[:count]}
+
+    def function(self) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+        """`serve`, to be called here."""
+        encoded = tf.TensorSpec([None], tf.string)
+        return tf.function(self.serve, input_signature=[encoded])
+
+    def write(self, folder: Path) -> None:
+        """Writes the SavedModel."""
+        archive = keras.export.ExportArchive()
+        archive.track(self._embedder)
+        if self.whitening:
+            archive.track(self.whitening)
+        archive.add_endpoint(
+            "serving_default",
+            self.serve,
+            [tf.TensorSpec([None], tf.string, "image_bytes")],
+        )
+        archive.add_endpoint(
+            "embed_tensor",
+            self.embed,
+            [tf.TensorSpec([None, None, None, 3], tf.float32, "images")],
+        )
+        archive.write_out(str(folder), verbose=False)
+
+
+def _scaled(batch: tf.Tensor, scale: float) -> tf.Tensor:
+    if scale == 1:
+        return batch
+    size = tf.cast(tf.shape(batch)[1:3], tf.float32) * scale
+    height, width = tf.unstack(tf.cast(tf.maximum(tf.round(size), 1), tf.int32))
+    return images.resize(batch, height=height, width=width)
+
+
+def _whiten(
+    graph: _Graph,
+    records: Records,
+    *,
+    dimension: int,
+    samples: int,
+    batch_size: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Fits whitening to the graph's descriptors, and adds it to the graph."""
+    database = records.rows("train", "database")
+    count = min(samples, len(database))
+    whitening.check(count, graph.dimension, dimension)
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.choice(len(database), count, replace=False))
+    rows = database.iloc[chosen]
+    logging.info(
+        "Whitening to %d dimensions, fitted to %d of the %d database images "
+        "of train.",
+        dimension,
+        count,
+        len(database),
+    )
+    descriptors = np.empty((count, graph.dimension), np.float32)
+    serve = graph.function()
+    stream = records.read_images(rows)
+    with tqdm(total=count, unit="image", desc="whitening") as progress:
+        for start in range(0, count, batch_size):
+            batch = list(itertools.islice(stream, batch_size))
+            outputs = serve(tf.constant(batch))
+            valid = outputs["valid"].numpy()
+            if not valid.all():
+                image_id = rows["image_id"].iloc[start + int(valid.argmin())]
+                raise ValueError(
+                    "Expected images that can be decoded. Received: "
+                    f"{image_id}. The records are damaged: build them again."
+                )
+            descriptors[start : start + len(batch)] = outputs["descriptor"]
+            progress.update(len(batch))
+    fitted = whitening.fit(descriptors, dimension)
+    graph.whitening = model.Whitening(dimension, name="whitening")
+    graph.whitening.assign(fitted)
+    return {
+        "dimension": dimension,
+        "samples": count,
+        "explained_variance": round(fitted.explained_variance, 6),
+        "fitted_to": "database images of the train split",
+        "records_fingerprint": records.fingerprint,
+        "seed": seed,
+    }
+
+
+def _load_embedder(checkpoints: Path, epoch: str) -> keras.Model:
+    path = checkpoints / epoch / "model.keras"
+    if not path.is_file():
+        kept = sorted(folder.name for folder in checkpoints.glob("epoch-*"))
+        raise FileNotFoundError(
+            f"Expected one of the epochs {kept}. Received: epoch={epoch!r}."
+        )
+    network = keras.models.load_model(path, compile=False)
+    return network.get_layer("embedder")
+
+
+def _number(epoch: str) -> int:
+    return int(epoch.removeprefix("epoch-"))
+
+
+def _check_scales(scales: Sequence[float]) -> None:
+    if not scales or not all(0 < scale < np.inf for scale in scales):
+        raise ValueError(
+            "Expected at least one scale, each above 0; 1 is the network's "
+            f"input size. Received: scales={list(scales)}."
+        )
+
+
+def _check_records(
+    records: Records | None, config: dict[str, Any], allow_other: bool
+) -> None:
+    """Refuses to fit whitening to other images than were trained on."""
+    expected = config["records_fingerprint"]
+    if records is None:
+        raise ValueError(
+            "Expected the records that were trained on, to fit whitening to. "
+            "Received: records=None. Give --records, or "
+            "--whitening_dimension=0."
+        )
+    if records.fingerprint != expected and not allow_other:
+        raise ValueError(
+            "Expected the records that were trained on, with fingerprint "
+            f"{expected[:12]}. Received: records={str(records.path)!r} with "
+            f"{records.fingerprint[:12]}. Name the other ones, or give "
+            "--allow_other_records to fit whitening to these."
+        )
 
 
 def check_flags(checkpoints: str | Path) -> None:
@@ -150,7 +374,28 @@ def main(argv) -> None:
     del argv
     stage_flags.required("checkpoints", "export")
     check_flags(FLAGS.checkpoints)
-    run(checkpoints=FLAGS.checkpoints, export=FLAGS.export)
+    try:
+        scales = [float(scale) for scale in FLAGS.scales]
+    except ValueError as error:
+        raise ValueError(
+            f"Expected numbers. Received: --scales={','.join(FLAGS.scales)}."
+        ) from error
+    records = FLAGS.records
+    if records and not (FLAGS.whitening_dimension or Path(records).is_dir()):
+        # A checkpoint that came without its records can be exported, too.
+        records = None
+    run(
+        checkpoints=FLAGS.checkpoints,
+        export=FLAGS.export,
+        records=records,
+        whitening_dimension=FLAGS.whitening_dimension,
+        whitening_samples=FLAGS.whitening_samples,
+        allow_other_records=FLAGS.allow_other_records,
+        scales=scales,
+        batch_size=FLAGS.batch_size,
+        seed=FLAGS.seed,
+        model_licence=FLAGS.model_licence,
+    )
 
 
 if __name__ == "__main__":

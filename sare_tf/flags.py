@@ -194,8 +194,38 @@ flags.DEFINE_float("weight_decay", 0.001, "Decay of all trained weights.", 0)
 flags.DEFINE_bool("augment", False, "Vary colour, crop and zoom in training.")
 flags.DEFINE_integer("seed", 0, "Of everything random.")
 
-# Embedding, index, evaluation.
+# Export.
 flags.DEFINE_string("export", None, "Folder of the exported SavedModel.")
+flags.DEFINE_integer(
+    "whitening_dimension",
+    0,
+    "Length of whitened descriptors, 4096 in the paper; 0: no whitening. A "
+    "smaller one gives the first numbers of a larger one, normalised again.",
+    0,
+)
+flags.DEFINE_integer(
+    "whitening_samples",
+    10_000,
+    "Database images of the train split that whitening is fitted to; more "
+    "than --whitening_dimension.",
+    2,
+)
+flags.DEFINE_bool(
+    "allow_other_records",
+    False,
+    "Fit whitening to --records that were not trained on.",
+)
+flags.DEFINE_list(
+    "scales",
+    ["1"],
+    "Sizes at which an exported model embeds an image, relative to its input, "
+    "such as 1,0.7071,0.5; their descriptors are averaged.",
+)
+flags.DEFINE_string(
+    "model_licence", None, "Licence of the exported model, for its card."
+)
+
+# Embedding, index, evaluation.
 flags.DEFINE_string("index", None, "Folder of the index.")
 flags.DEFINE_string("evaluation", None, "Folder of metrics and report.")
 flags.DEFINE_string("split", "test", "Split to index and evaluate.")

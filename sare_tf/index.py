@@ -284,10 +284,8 @@ def embed(
                     f"{start + len(batch)}. The records are damaged: build "
                     "them again."
                 )
-            try:
-                descriptors = servable(batch)
-            except tf.errors.InvalidArgumentError:
-                descriptors = _one_by_one(servable, batch, names)
+            descriptors, valid = servable(batch)
+            _check_valid(valid, names)
             check_unit(descriptors, names)
             into[start : start + len(names)] = descriptors
             progress.update(len(names))
@@ -407,20 +405,16 @@ def _is_up_to_date(out: Path, made_from: dict[str, Any]) -> bool:
     return not differing
 
 
-def _one_by_one(
-    servable: serving.Servable, batch: list[bytes], names: Sequence[str]
-) -> np.ndarray:
-    """Embeds a batch that failed, to name the image at fault."""
-    descriptors = []
-    for encoded, name in zip(batch, names, strict=True):
-        try:
-            descriptors.append(servable([encoded])[0])
-        except tf.errors.InvalidArgumentError as error:
-            raise ValueError(
-                "Expected JPEG or PNG images that can be decoded. Received: "
-                f"{name} ({str(error).splitlines()[0]}). Repair or remove it."
-            ) from error
-    return np.stack(descriptors)
+def _check_valid(valid: np.ndarray, names: Sequence[str]) -> None:
+    """Refuses images that cannot be decoded, naming them."""
+    if not valid.all():
+        bad = [names[row] for row in np.flatnonzero(~valid)]
+        raise ValueError(
+            "Expected JPEG or PNG images that can be decoded. Received: "
+            + ", ".join(bad[:5])
+            + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
+            + ", which cannot. Repair or remove them."
+        )
 
 
 def main(argv) -> None:

@@ -20,13 +20,17 @@ class Servable:
     """A loaded SavedModel.
 
     Call arguments:
-        image_bytes: JPEG or PNG bytes of B images.
+        image_bytes: JPEG or PNG bytes of B images; B may be 0.
 
     Output:
-        float32 [B, dimension], rows of unit length; [0, dimension] for none.
+        float32 [B, dimension], rows of unit length, and bool [B], whether an
+        image could be decoded. Where it could not its row is all zeros.
 
     Args:
         path: folder of one version, holding `saved_model.pb`.
+
+    Raises:
+        ValueError: the model has other outputs.
     """
 
     def __init__(self, path: Path):
@@ -40,12 +44,20 @@ class Servable:
         # Keeps the object alive: signatures hold only weak references to it.
         self._model = tf.saved_model.load(str(path))
         self._serve = self._model.signatures["serving_default"]
+        outputs = sorted(self._serve.structured_outputs)
+        if outputs != ["descriptor", "valid"]:
+            raise ValueError(
+                "Expected an export with the outputs descriptor and valid. "
+                f"Received: export={str(path)!r} with {', '.join(outputs)}. "
+                f"Run {_COMMAND} again."
+            )
 
-    def __call__(self, image_bytes: Sequence[bytes]) -> np.ndarray:
-        if len(image_bytes) == 0:
-            return np.zeros((0, self.dimension), np.float32)
+    def __call__(
+        self, image_bytes: Sequence[bytes]
+    ) -> tuple[np.ndarray, np.ndarray]:
         images = tf.constant(list(image_bytes), tf.string)
-        return self._serve(image_bytes=images)["descriptor"].numpy()
+        outputs = self._serve(image_bytes=images)
+        return outputs["descriptor"].numpy(), outputs["valid"].numpy()
 
 
 def load(export: str | Path) -> Servable:

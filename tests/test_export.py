@@ -1,6 +1,8 @@
 """The exported graph gives the descriptors of the network that was trained."""
 
+import hashlib
 import io
+import shutil
 import subprocess
 import sys
 
@@ -11,13 +13,14 @@ import tensorflow as tf
 import toy_training
 from absl import flags
 from absl.testing import flagsaver
-from PIL import Image
+from PIL import Image, ImageOps
 from tensorflow.core.protobuf import saved_model_pb2
 
-from sare_tf import export, images, serving, train
+from sare_tf import export, images, serving, train, warmup
 from sare_tf.records import Records
 
 FLAGS = flags.FLAGS
+WHITENED = 5
 
 
 @pytest.fixture(scope="module")
@@ -29,97 +32,261 @@ def root(tmp_path_factory):
         checkpoints=root / "checkpoints",
         **toy_training.OPTIONS,
     )
-    export.run(checkpoints=root / "checkpoints", export=root / "export")
+    export.run(
+        checkpoints=root / "checkpoints",
+        export=root / "export",
+        records=root / "records",
+        model_licence="CC-BY-4.0",
+    )
+    FLAGS.mark_as_parsed()
+    with flagsaver.as_parsed(
+        checkpoints=str(root / "checkpoints"),
+        export=str(root / "whitened"),
+        records=str(root / "records"),
+        whitening_dimension=str(WHITENED),
+        whitening_samples="100",
+        batch_size="5",
+    ):
+        export.main(["export"])
     return root
 
 
 def photographs():
-    """Of several sizes and formats."""
+    """Of several sizes and formats; the last one held sideways."""
     rng = np.random.default_rng(0)
     encoded = []
-    for kind, shape in (
-        ("JPEG", (32, 32, 3)),
-        ("JPEG", (75, 100, 3)),
-        ("PNG", (20, 31, 3)),
-        ("JPEG", (40, 40)),
+    sideways = Image.Exif()
+    sideways[0x0112] = 6
+    for kind, shape, exif in (
+        ("JPEG", (32, 32, 3), b""),
+        ("JPEG", (75, 100, 3), b""),
+        ("PNG", (20, 31, 3), b""),
+        ("JPEG", (40, 40), b""),
+        ("JPEG", (40, 56, 3), sideways),
     ):
         low = rng.integers(0, 256, (shape[0] // 4 + 1, shape[1] // 4 + 1))
         pixels = low.repeat(4, 0).repeat(4, 1)[: shape[0], : shape[1]]
         if len(shape) == 3:
             pixels = np.stack([pixels, pixels // 2, 255 - pixels], -1)
         buffer = io.BytesIO()
-        Image.fromarray(pixels.astype(np.uint8)).save(buffer, kind)
+        Image.fromarray(pixels.astype(np.uint8)).save(buffer, kind, exif=exif)
         encoded.append(buffer.getvalue())
     return encoded
 
 
-def expected(root, encoded):
-    """By the Keras model, on images decoded one by one."""
+def embedder(root):
+    """As it was trained."""
     _, state = train.read_state(root / "checkpoints")
     path = root / "checkpoints" / state["best"] / "model.keras"
-    embedder = keras.models.load_model(path).get_layer("embedder")
+    return keras.models.load_model(path).get_layer("embedder")
+
+
+def expected(root, encoded):
+    """By the Keras model, on images decoded one by one."""
     batch = np.stack([images.load(one, height=32, width=32) for one in encoded])
-    return embedder.predict(batch, verbose=0)
+    return embedder(root).predict(batch, verbose=0)
+
+
+def unit(rows):
+    return rows / np.sqrt(np.sum(rows**2, axis=1, keepdims=True) + 1e-12)
+
+
+def whitened(root, descriptors, dimension):
+    """By the singular values of the train database's descriptors."""
+    records = Records(root / "records")
+    rows = records.rows("train", "database")
+    fitted_to = np.float64(expected(root, records.read_images(rows)))
+    mean = fitted_to.mean(axis=0)
+    _, singular, directions = np.linalg.svd(fitted_to - mean)
+    variances = singular[:dimension] ** 2 / (len(fitted_to) - 1)
+    projection = directions[:dimension].T / np.sqrt(variances + 1e-9)
+    largest = np.abs(projection).argmax(axis=0)
+    projection *= np.sign(projection[largest, range(dimension)])
+    return unit((np.float64(descriptors) - mean) @ projection)
+
+
+def damaged():
+    """None of them can be decoded."""
+    jpeg, png = photographs()[1:3]
+    return [b"", b"text", jpeg[: len(jpeg) // 2], jpeg[:-40], png[:-40]]
 
 
 def test_descriptors_equal_those_of_keras(root):
     servable = serving.load(root / "export")
     encoded = photographs()
-    found = servable(encoded)
-    assert found.shape == (4, servable.dimension) == (4, 4 * 96)
+    found, valid = servable(encoded)
+    assert found.shape == (5, servable.dimension) == (5, 4 * 96)
+    assert valid.tolist() == 5 * [True]
     np.testing.assert_allclose(found, expected(root, encoded), atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
 
 
-def test_descriptors_do_not_depend_on_the_batch(root):
-    servable = serving.load(root / "export")
+def test_a_photograph_held_sideways_is_turned(root):
+    sideways = photographs()[-1]
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(sideways)))
+    assert upright.size == (40, 56)
+    pixels = images.resize(np.asarray(upright), height=32, width=32)
+    found, _ = serving.load(root / "export")([sideways])
+    np.testing.assert_allclose(found, embedder(root)(pixels[None]), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["export", "whitened"])
+def test_descriptors_do_not_depend_on_the_batch(root, name):
+    servable = serving.load(root / name)
     encoded = photographs()
-    alone = np.concatenate([servable([one]) for one in encoded])
-    np.testing.assert_allclose(servable(encoded), alone, atol=1e-6)
-    assert servable([]).shape == (0, servable.dimension)
+    alone = np.concatenate([servable([one])[0] for one in encoded])
+    np.testing.assert_allclose(servable(encoded)[0], alone, atol=2e-6)
 
 
-# What TF Serving does: the version 1 loader, nothing of ours, no Keras.
+@pytest.mark.parametrize("name", ["export", "whitened"])
+def test_damaged_images_do_not_fail_the_others(root, name):
+    servable = serving.load(root / name)
+    good, bad = photographs(), damaged()
+    found, valid = servable([*bad[:3], good[0], *bad[3:], *good[1:]])
+    assert valid.tolist() == [*3 * [0], 1, 0, 0, *4 * [1]]
+    np.testing.assert_allclose(found[valid], servable(good)[0], atol=2e-6)
+    np.testing.assert_array_equal(found[~valid], 0)
+    found, valid = servable(bad)
+    assert not valid.any()
+    np.testing.assert_array_equal(found, np.zeros((5, servable.dimension)))
+
+
+@pytest.mark.parametrize("name", ["export", "whitened"])
+def test_no_images(root, name):
+    servable = serving.load(root / name)
+    found, valid = servable([])
+    assert found.shape == (0, servable.dimension)
+    assert valid.shape == (0,)
+    signature = servable._model.signatures["embed_tensor"]
+    found = signature(images=tf.zeros((0, 40, 50, 3)))["descriptor"]
+    assert found.shape == (0, servable.dimension)
+
+
+# What TF Serving does: the version 1 loader, nothing of ours, no Keras; and
+# the command that users look at a SavedModel with.
 SERVE = """
 import sys
+sys.modules["keras"] = sys.modules["sare_tf"] = None  # cannot be imported
 import numpy as np
 import tensorflow as tf
 folder, source, target = sys.argv[1:]
-encoded = np.load(source, allow_pickle=True)["encoded"].tolist()
+encoded = np.load(source, allow_pickle=True)["encoded"]
 with tf.compat.v1.Session(graph=tf.Graph()) as session:
     meta = tf.compat.v1.saved_model.load(session, ["serve"], folder)
     signature = meta.signature_def["serving_default"]
-    found = session.run(
-        {k: v.name for k, v in signature.outputs.items()},
-        {signature.inputs["image_bytes"].name: encoded},
-    )
-    np.save(target, found["descriptor"])
-names = [name for name in sys.modules if name.split(".")[0] == "sare_tf"]
-assert not names, names
+    outputs = {k: v.name for k, v in signature.outputs.items()}
+    feed = signature.inputs["image_bytes"].name
+    found = session.run(outputs, {feed: encoded})
+    none = session.run(outputs, {feed: encoded[:0]})
+np.savez(target, **found, none=none["descriptor"], none_valid=none["valid"])
+
+from tensorflow.python.tools import saved_model_cli
+np.save("one.npy", encoded[:1].astype(bytes))
+sys.argv = ["saved_model_cli", "run", "--dir", folder, "--tag_set", "serve"]
+sys.argv += ["--signature_def", "serving_default", "--outdir", "."]
+sys.argv += ["--inputs", "image_bytes=one.npy"]
+saved_model_cli.main()
 """
 
 
 @pytest.mark.own_process
-def test_a_process_without_keras_gives_the_same(root, tmp_path):
+@pytest.mark.parametrize("name", ["export", "whitened"])
+def test_a_process_without_keras_gives_the_same(root, tmp_path, name):
     encoded = photographs()
     source = tmp_path / "images.npz"
-    np.savez(source, encoded=np.array(encoded, object))
-    target = tmp_path / "descriptors.npy"
+    np.savez(source, encoded=np.array([*encoded, *damaged()], object))
+    target = tmp_path / "outputs.npz"
+    folder = root / name / "1"
     subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            SERVE,
-            str(root / "export" / "1"),
-            str(source),
-            str(target),
-        ],
+        [sys.executable, "-c", SERVE, str(folder), str(source), str(target)],
         check=True,
         cwd=tmp_path,
     )
+    outputs = np.load(target)
+    descriptors = expected(root, encoded)
+    if name == "whitened":
+        descriptors = whitened(root, descriptors, WHITENED)
     np.testing.assert_allclose(
-        np.load(target), expected(root, encoded), atol=1e-5
+        outputs["descriptor"][:5], descriptors, atol=1e-5
     )
+    np.testing.assert_array_equal(outputs["descriptor"][5:], 0)
+    assert outputs["valid"].tolist() == [*5 * [True], *5 * [False]]
+    assert outputs["none"].shape == (0, descriptors.shape[1])
+    assert outputs["none_valid"].shape == (0,)
+    by_command = np.load(tmp_path / "descriptor.npy")
+    np.testing.assert_allclose(by_command, descriptors[:1], atol=1e-5)
+
+
+def test_whitening_is_the_formula_on_what_keras_gives(root):
+    encoded = photographs()
+    found, _ = serving.load(root / "whitened")(encoded)
+    assert found.shape == (5, WHITENED)
+    np.testing.assert_allclose(
+        found, whitened(root, expected(root, encoded), WHITENED), atol=1e-5
+    )
+
+
+@pytest.fixture(scope="module")
+def fit(root):
+    """Fits whitening; descriptors of the photographs, and the card's entry."""
+    keras_model = embedder(root)
+
+    def fit(dimension, *, samples=10_000, seed=0):
+        graph = export._Graph(keras_model, height=32, width=32, scales=[1])
+        told = export._whiten(
+            graph,
+            Records(root / "records"),
+            dimension=dimension,
+            samples=samples,
+            batch_size=4,
+            seed=seed,
+        )
+        return graph.serve(photographs())["descriptor"].numpy(), told
+
+    return fit
+
+
+def test_fewer_dimensions_are_the_first_of_more(root, fit):
+    more, _ = serving.load(root / "whitened")(photographs())
+    found, _ = fit(2)
+    np.testing.assert_allclose(found, unit(more[:, :2]), atol=1e-5)
+
+
+def test_whitening_is_fitted_to_a_seeded_sample(fit):
+    first, told = fit(2, samples=6)
+    assert (told["samples"], told["seed"]) == (6, 0)
+    np.testing.assert_allclose(fit(2, samples=6)[0], first, atol=1e-6)
+    other, _ = fit(2, samples=6, seed=1)
+    assert np.abs(other - first).max() > 1e-2
+
+
+def test_descriptors_of_several_scales_are_averaged(root, tmp_path):
+    with flagsaver.as_parsed(
+        checkpoints=str(root / "checkpoints"),
+        export=str(tmp_path / "export"),
+        records=str(tmp_path / "moved_away"),  # not needed for this
+        scales="1,0.7071,0.5",
+        model_licence="MIT",
+    ):
+        export.main(["export"])
+    encoded = photographs()
+    batch = np.stack([images.load(one, height=32, width=32) for one in encoded])
+    # Unknown sizes, for a model that was built for one.
+    any_size = [tf.TensorSpec((None, None, None, 3), tf.uint8)]
+    embed = tf.function(embedder(root), input_signature=any_size)
+    total = np.float64(embed(batch))
+    for size in (23, 16):  # 32 x 0.7071 = 22.6
+        smaller = images.resize(batch, height=size, width=size)
+        total += np.float64(embed(smaller))
+    servable = serving.load(tmp_path / "export")
+    found, _ = servable(encoded)
+    np.testing.assert_allclose(found, unit(total / 3), atol=1e-5)
+    signature = servable._model.signatures["embed_tensor"]
+    found = signature(images=tf.constant(batch, tf.float32))["descriptor"]
+    np.testing.assert_allclose(found, unit(total / 3), atol=1e-5)
+    assert servable.metadata["scales"] == [1, 0.7071, 0.5]
+    assert servable.metadata["licence"] == "MIT"
+    assert servable.metadata["training_images"] is None
 
 
 def test_the_other_signature_takes_pixels(root):
@@ -134,13 +301,16 @@ def test_the_other_signature_takes_pixels(root):
     )
 
 
-def test_the_graph_has_no_python_in_it(root):
-    path = root / "export" / "1" / "saved_model.pb"
+@pytest.mark.parametrize("name", ["export", "whitened"])
+def test_the_graph_has_no_python_in_it(root, name):
+    path = root / name / "1" / "saved_model.pb"
     saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     library = saved.meta_graphs[0].graph_def.library.function
     ops = {node.op for function in library for node in function.node_def}
-    assert "DecodeJpeg" in ops
+    assert {"DecodeJpeg", "IgnoreErrorsDataset"} <= ops
     assert not {op for op in ops if "PyFunc" in op or ">" in op}
+    # One dataset per call, no state that a server would have to initialise.
+    assert not {op for op in ops if "Iterator" in op or "Generator" in op}
 
 
 def test_the_card_of_an_export(root):
@@ -149,7 +319,53 @@ def test_the_card_of_an_export(root):
     assert (metadata["image_height"], metadata["image_width"]) == (32, 32)
     fingerprint = Records(root / "records").fingerprint
     assert metadata["training"]["records_fingerprint"] == fingerprint
+    assert metadata["training_images"]["train/database"] == 12
     assert set(metadata["validation"]["recall_at"]) == {"1", "5", "10"}
+    assert metadata["whitening"] is None
+    assert metadata["licence"] == "CC-BY-4.0"
+    assert "upright by the EXIF header" in metadata["preprocessing"]
+
+
+def test_the_card_tells_of_the_whitening(root):
+    metadata = serving.load(root / "whitened").metadata
+    assert metadata["dimension"] == WHITENED
+    told = metadata["whitening"]
+    assert (told["dimension"], told["samples"]) == (WHITENED, 12)
+    assert told["fitted_to"] == "database images of the train split"
+    assert told["records_fingerprint"] == Records(root / "records").fingerprint
+    records = Records(root / "records")
+    rows = records.rows("train", "database")
+    descriptors = np.float64(expected(root, records.read_images(rows)))
+    variances = np.linalg.eigvalsh(np.cov(descriptors.T))[::-1]
+    assert told["explained_variance"] == pytest.approx(
+        variances[:WHITENED].sum() / variances.sum(), abs=1e-4
+    )
+
+
+def test_requests_to_warm_up_with(root):
+    folder = root / "whitened" / "1"
+    path = folder / "assets.extra" / "tf_serving_warmup_requests"
+    one, batch = [r.numpy() for r in tf.data.TFRecordDataset([str(path)])]
+    # Its last field is the image, so that this is all of it.
+    encoded = one[one.index(b"\xff\xd8\xff") :]
+    assert one == warmup.prediction_log([encoded])
+    assert batch == warmup.prediction_log(8 * [encoded])
+    assert images.decode(encoded).shape == (32, 32, 3)
+    assert serving.load(folder)([encoded])[1].all()
+
+
+def test_requests_are_encoded_as_by_the_official_classes():
+    # SerializeToString(deterministic=True) of a PredictionLog of
+    # tensorflow-serving-api 2.20.0, for the same images.
+    assert warmup.prediction_log([b"one", b"\xff\xd8two"]).hex() == (
+        "323a0a380a111a0f73657276696e675f64656661756c7412230a0b696d6167655f62"
+        "797465731214080712041202080242036f6e654205ffd874776f"
+    )
+    long = warmup.prediction_log([2 * bytes(range(256))])
+    assert len(long) == 567
+    assert hashlib.sha256(long).hexdigest() == (
+        "1875db83b2ec45a8725fe0efd09dbed4f9bebb9fa6eb096ebb52a9f5e99e92be"
+    )
 
 
 def test_versions_count_up_and_the_highest_is_served(root, tmp_path):
@@ -188,6 +404,101 @@ def test_an_epoch_that_is_not_there(root):
 def test_no_checkpoints(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"sare_tf.train .* first"):
         export.run(checkpoints=tmp_path, export=tmp_path / "export")
+
+
+def test_whitening_that_cannot_be_fitted(root, tmp_path):
+    def run(**options):
+        export.run(
+            checkpoints=root / "checkpoints",
+            export=tmp_path / "export",
+            **options,
+        )
+
+    records = root / "records"
+    with pytest.raises(ValueError, match="fit whitening to.*records=None"):
+        run(whitening_dimension=2)
+    with pytest.raises(ValueError, match="at least 13 samples.* 12 samples"):
+        run(whitening_dimension=12, records=records)
+    with pytest.raises(ValueError, match="at least 4 samples.* 3 samples"):
+        run(whitening_dimension=3, records=records, whitening_samples=3)
+    with pytest.raises(ValueError, match="from 1 to 384.*dimension=400"):
+        run(whitening_dimension=400, records=records)
+    assert not (tmp_path / "export").exists()
+
+
+def test_other_records_are_refused_unless_allowed(root, tmp_path):
+    other = toy_training.records(tmp_path, places=3)
+    options = {
+        "checkpoints": root / "checkpoints",
+        "export": tmp_path / "export",
+        "records": other,
+        "whitening_dimension": 2,
+    }
+    with pytest.raises(ValueError, match="trained on, with fingerprint"):
+        export.run(**options)
+    version = export.run(**options, allow_other_records=True)
+    metadata = serving.load(version).metadata
+    fingerprint = Records(other).fingerprint
+    assert metadata["whitening"]["records_fingerprint"] == fingerprint
+    assert metadata["training_images"] is None
+
+
+def test_records_damaged_since_are_refused(root, tmp_path, monkeypatch):
+    # With good checksums: another image than the builder checked.
+    good = Records.read_images
+    bad = [b"text", *damaged()]
+
+    def read(records, rows):
+        return [*list(good(records, rows))[:6], *bad]
+
+    monkeypatch.setattr(Records, "read_images", lambda *a: iter(read(*a)))
+    rows = Records(root / "records").rows("train", "database")
+    with pytest.raises(ValueError, match="decoded. Received: ") as caught:
+        export.run(
+            checkpoints=root / "checkpoints",
+            export=tmp_path / "export",
+            records=root / "records",
+            whitening_dimension=2,
+            batch_size=5,
+        )
+    assert rows["image_id"].iloc[6] in str(caught.value)
+
+
+@pytest.mark.parametrize("scales", [(), (1, 0), (1, -1), (float("nan"),)])
+def test_scales_that_are_not_positive(root, tmp_path, scales):
+    with pytest.raises(ValueError, match="at least one scale.*scales="):
+        export.run(
+            checkpoints=root / "checkpoints",
+            export=tmp_path / "export",
+            scales=scales,
+        )
+
+
+def test_an_export_with_other_outputs_is_refused(root, tmp_path):
+    class Older(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+        def serve(self, image_bytes):
+            return {"descriptor": tf.strings.length(image_bytes)}
+
+    module = Older()
+    tf.saved_model.save(
+        module, str(tmp_path), signatures={"serving_default": module.serve}
+    )
+    shutil.copy(root / "export" / "1" / "sare_tf.json", tmp_path)
+    with pytest.raises(ValueError, match="outputs descriptor and valid. Rec"):
+        serving.load(tmp_path)
+
+
+def test_scales_that_are_no_numbers(root):
+    with (
+        flagsaver.as_parsed(
+            checkpoints=str(root / "checkpoints"),
+            export=str(root / "other"),
+            scales="1,half",
+        ),
+        pytest.raises(ValueError, match="numbers. Received: --scales=1,half"),
+    ):
+        export.main(["export"])
 
 
 def test_flags_of_another_network_are_refused(root):

@@ -46,7 +46,7 @@ def test_row_i_is_the_descriptor_of_manifest_row_i(toy):
     servable = serving.load(toy["export"])
     for row, image in enumerate(images):
         np.testing.assert_allclose(
-            opened.descriptors[row], servable([image])[0], atol=1e-6
+            opened.descriptors[row], servable([image])[0][0], atol=1e-6
         )
     assert opened.descriptors.dtype == np.float32
     norms = np.linalg.norm(opened.descriptors, axis=1)
@@ -173,10 +173,12 @@ def test_descriptors_that_are_not_unit_name_the_image(toy, tmp_path, length):
 def test_embed_names_the_image_that_cannot_be_decoded(toy):
     servable = serving.load(toy["export"])
     good = toy_search.jpeg(0, 0)
-    with pytest.raises(ValueError, match="decoded. Received: b.jpg"):
+    with pytest.raises(ValueError, match=r"decoded. Received: b.jpg, which"):
         index.embed(
             servable, [good, b"not an image", good], ["a.jpg", "b.jpg", "c.jpg"]
         )
+    with pytest.raises(ValueError, match="Received: 0, 1, 2, 3, 4 and 2 more,"):
+        index.embed(servable, 7 * [b""], list("0123456"))
 
 
 def test_embed_refuses_a_stream_that_ends_early(toy):

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from sare_tf import build_records
+from sare_tf import build_records, images
 
 DIMENSION = 48
 
@@ -73,14 +73,11 @@ class _Pixels(tf.Module):
         input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")]
     )
     def serve(self, image_bytes):
-        def decode(encoded):
-            image = tf.io.decode_jpeg(encoded, channels=3)
-            return tf.image.resize(image, (4, 4), method="area")
-
-        pixels = tf.map_fn(decode, image_bytes, fn_output_signature=tf.float32)
-        flat = tf.reshape(pixels, (-1, DIMENSION))
+        pixels, valid = images.load_batch(image_bytes, height=4, width=4)
+        flat = tf.reshape(tf.cast(pixels, tf.float32), (-1, DIMENSION))
         flat -= tf.reduce_mean(flat, axis=1, keepdims=True)
-        return {"descriptor": tf.math.l2_normalize(flat, 1) * self.length}
+        descriptor = tf.math.l2_normalize(flat, 1) * self.length
+        return {"descriptor": descriptor, "valid": valid}
 
 
 def export(folder: Path, *, length: float = 1.0) -> Path:

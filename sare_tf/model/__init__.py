@@ -7,6 +7,7 @@ from sare_tf.model.embedder import (
 )
 from sare_tf.model.netvlad import NetVLAD, netvlad_initial_weights
 from sare_tf.model.pooling import MAC, RMAC, GeM, SPoC
+from sare_tf.model.whitening import Whitening
 
 __all__ = [
     "MAC",
@@ -14,6 +15,7 @@ __all__ = [
     "GeM",
     "NetVLAD",
     "SPoC",
+    "Whitening",
     "build_embedder",
     "initialise_netvlad",
     "netvlad_initial_weights",
