@@ -6,7 +6,6 @@ x / sqrt(sum x^2 + 1e-12).
 """
 
 import keras
-import numpy as np
 from keras import ops
 
 _EPSILON = 1e-12
@@ -199,19 +198,19 @@ def _windows(height, width, levels):
     shorter = ops.minimum(height, width)
     longer = ops.maximum(height, width)
     extra = _extra_regions(shorter, longer)
-    level, across, along = np.array(
-        [
-            (level, across, along)
-            for level in range(1, levels + 1)
-            for across in range(level)
-            for along in range(level + _MOST_EXTRA_REGIONS)
-        ],
-        np.int32,
-    ).T  # each [R]
+    places = [
+        (level, across, along)
+        for level in range(1, levels + 1)
+        for across in range(level)
+        for along in range(level + _MOST_EXTRA_REGIONS)
+    ]
+    level, across, along = ops.unstack(
+        ops.convert_to_tensor(places, dtype="int32"), axis=1
+    )  # each [R]
     side = ops.maximum(2 * shorter // (level + 1), 1)
     # Of the regions of a level, the first starts at 0 and the last ends at
     # the far side; a single one is at 0.
-    start_across = across * (shorter - side) // np.maximum(level - 1, 1)
+    start_across = across * (shorter - side) // ops.maximum(level - 1, 1)
     start_along = along * (longer - side) // ops.maximum(level + extra - 1, 1)
     upright = height > width
     return ops.stack(
