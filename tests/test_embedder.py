@@ -211,6 +211,30 @@ def test_initialise_netvlad():
         np.testing.assert_array_equal(a, b)
 
 
+def test_initialise_netvlad_from_given_centres():
+    centres = np.random.default_rng(3).normal(size=(3, CHANNELS))
+    embedder = small()
+    images = pictures(4)
+    model.initialise_netvlad(embedder, [images], centres=centres)
+    layer = embedder.get_layer("netvlad")
+    np.testing.assert_array_equal(numpy(layer.centres), np.float32(centres))
+    features = keras.Model(embedder.input, layer.input)(images)
+    x = numpy(features).reshape(-1, CHANNELS)
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    scores = np.sort(x @ numpy(layer.assignment), axis=1)
+    ratio = np.exp(np.mean(scores[:, -2] - scores[:, -1]))
+    np.testing.assert_allclose(ratio, 0.01, rtol=1e-3)
+
+
+def test_given_centres_are_checked_before_the_images_are_embedded():
+    def images():
+        pytest.fail("Expected no image to be read.")
+        yield
+
+    with pytest.raises(ValueError, match=r"3 clusters and 96.*\(64, 512\)"):
+        model.initialise_netvlad(small(), images(), centres=np.ones((64, 512)))
+
+
 def test_locations_per_image_limits_the_sample():
     # One location of each of 2 images are fewer descriptors than 3 clusters.
     with pytest.raises(ValueError, match=r"at least 3 distinct.*\(2, 96\)"):
@@ -287,6 +311,18 @@ def test_names_of_weights_reach_the_backbone(tmp_path):
         strict=True,
     ):
         np.testing.assert_array_equal(a, b)
+
+
+def test_layers_of_the_backbone_by_name():
+    embedder = small("gem", cut_layer="stage3_relu", train_from="stage3_conv")
+    assert embedder.output_shape == (None, 64)
+    trained = [weight.path for weight in embedder.trainable_weights]
+    assert [path.split("/")[-2] for path in trained] == [
+        "stage3_conv",
+        "stage3_norm",
+        "stage3_norm",
+        "gem",
+    ]
 
 
 def test_unknown_names_are_refused():
