@@ -36,15 +36,17 @@ def netvlad(features, assignment, centres):
     """
     batch, height, width, _ = ops.shape(features)
     clusters, channels = centres.shape
-    features = ops.cast(features, "float32")
     assignment = ops.cast(assignment, "float32")
     centres = ops.cast(centres, "float32")
     features = ops.reshape(features, (batch, height * width, channels))
+    features = ops.cast(features, "float32")
     # Features of unit length are features * scale; scale goes where it is
     # cheap, onto the K channels of the assignment.
     squares = ops.einsum("blc,blc->bl", features, features)
     scale = ops.rsqrt(squares + EPSILON)[..., None]  # [B, L, 1]
-    weights = ops.softmax(ops.matmul(features, assignment) * scale, axis=-1)
+    # Not matmul: TensorFlow would cast features of another dtype twice for it.
+    scores = ops.einsum("blc,ck->blk", features, assignment) * scale
+    weights = ops.softmax(scores, axis=-1)
     sums = ops.matmul(
         ops.transpose(weights * scale, (0, 2, 1)), features
     )  # [B, K, C]
