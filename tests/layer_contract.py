@@ -70,8 +70,8 @@ def configuration_and_file_come_back(make, oracle, folder):
 
 def empty_batches_stay_empty(make, oracle, folder):
     del folder
-    # In a graph, as on the replica that a last batch leaves without images:
-    # Keras on TensorFlow refuses the maximum of nothing where it runs eagerly.
+    # In a graph: Keras on TensorFlow refuses the maximum of nothing where it
+    # runs eagerly.
     dimension = oracle(feature_maps()[0]).size
     model = over_unknown_sizes(make())
     found = model.predict_on_batch(feature_maps(batch=0))

@@ -296,6 +296,50 @@ np.testing.assert_array_equal(keras.ops.convert_to_numpy(found), expected)
     )
 
 
+TWO_REPLICAS = """
+import sys, keras, numpy as np, tensorflow as tf
+from sare_tf import losses, model
+cpu = tf.config.list_physical_devices("CPU")[0]
+one = tf.config.LogicalDeviceConfiguration()
+tf.config.set_logical_device_configuration(cpu, [one, one])
+strategies = [
+    tf.distribute.get_strategy(),
+    tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]),
+]
+rng = np.random.default_rng(0)
+tuples = rng.integers(0, 256, (8, 3, 24, 32, 3)).astype(np.float32)
+dataset = tf.data.Dataset.from_tensor_slices((tuples, np.zeros(8))).batch(4)
+weights = []
+for strategy in strategies:
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        network = model.over_tuples(
+            model.build_embedder(
+                backbone="small", aggregation=sys.argv[1], num_clusters=3
+            )
+        )
+        start = network.get_weights()
+        network.compile(keras.optimizers.SGD(0.1), losses.SARELoss())
+    network.fit(dataset, epochs=2, shuffle=False, verbose=0)
+    weights.append(network.get_weights())
+pairs = zip(start, weights[0], strict=True)
+moved = max(np.abs(a - b).max() for a, b in pairs)
+assert moved > 1e-3, moved
+for single, mirrored in zip(*weights, strict=True):
+    np.testing.assert_allclose(mirrored, single, atol=1e-6, rtol=1e-5)
+"""
+
+
+@pytest.mark.own_process
+@pytest.mark.parametrize("aggregation", ["netvlad", "gem"])
+def test_two_replicas_train_as_one(aggregation):
+    subprocess.run(
+        [sys.executable, "-c", TWO_REPLICAS, aggregation],
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+
+
 def test_names_of_weights_reach_the_backbone(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         small(weights=tmp_path / "no.h5")
