@@ -6,13 +6,40 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test install lint format clean
+# Of Keras, beside TensorFlow. PyTorch can be a large download: see
+# tests/backends/constraints.txt, or give BACKENDS=jax.
+BACKENDS ?= jax torch
+VENV_BACKENDS := .venv-backends
+EXCHANGE := $(CURDIR)/runs/backends
+
+.PHONY: demo test test-backends install lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m sare_tf.demo --flagfile=configs/demo.flags
 
 test: lint
 	$(BIN)/python -m pytest
+
+# Layers and losses on other backends, in an environment without TensorFlow:
+# each writes what it computes, then each is compared with the others.
+test-backends: $(INSTALLED)
+	test -x $(VENV_BACKENDS)/bin/python || $(PYTHON) -m venv $(VENV_BACKENDS)
+	$(VENV_BACKENDS)/bin/python -m pip install --quiet -c constraints.txt \
+		-c tests/backends/constraints.txt -r tests/backends/requirements.txt \
+		$(BACKENDS)
+	rm -rf $(EXCHANGE)
+	set -e; export PYTHONPATH=$(CURDIR) SARE_TF_BACKENDS=$(EXCHANGE); \
+	write="tests/backends/exchange.py $(EXCHANGE)"; \
+	KERAS_BACKEND=tensorflow $(BIN)/python $$write; \
+	for backend in $(BACKENDS); do \
+		KERAS_BACKEND=$$backend $(VENV_BACKENDS)/bin/python $$write; \
+	done; \
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests/backends; \
+	for backend in $(BACKENDS); do \
+		KERAS_BACKEND=$$backend $(VENV_BACKENDS)/bin/python -m pytest \
+			tests/backends tests/test_netvlad.py tests/test_pooling.py \
+			tests/test_losses.py; \
+	done
 
 install: $(INSTALLED)
 
@@ -30,4 +57,4 @@ $(INSTALLED): setup.py constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_BACKENDS) runs build dist *.egg-info .pytest_cache .ruff_cache

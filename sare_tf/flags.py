@@ -150,6 +150,23 @@ flags.DEFINE_string(
     None,
     "Backbone weights to start from: imagenet, or a local .h5 / .keras file.",
 )
+flags.DEFINE_string(
+    "cut_layer",
+    None,
+    "Layer of the backbone whose output is the feature map; default: its own.",
+)
+flags.DEFINE_string(
+    "train_from",
+    None,
+    "First layer of the backbone that is trained, with all after it; default: "
+    "its own.",
+)
+flags.DEFINE_string(
+    "netvlad_centres",
+    None,
+    "Centres for NetVLAD to start from, instead of k-means: a .mat file of the "
+    "authors of NetVLAD, or .npy, [clusters, channels].",
+)
 
 # Training.
 flags.DEFINE_string("checkpoints", None, "Folder of the training checkpoints.")

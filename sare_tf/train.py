@@ -53,6 +53,9 @@ class Options:
     aggregation: str = "netvlad"
     num_clusters: int = 64
     weights: str | None = None
+    cut_layer: str | None = None
+    train_from: str | None = None
+    netvlad_centres: str | None = None
     loss: str = "sare_joint"
     kernel: str = "gaussian"
     inverse_bandwidth: float = 1.0
@@ -317,11 +320,22 @@ def _strategy(options: Options) -> tf.distribute.Strategy:
 
 
 def _new_network(train: _Split, options: Options) -> keras.Model:
+    centres = None
+    if options.netvlad_centres:
+        if options.aggregation != "netvlad":
+            raise ValueError(
+                "Expected aggregation='netvlad' with netvlad_centres. "
+                f"Received: aggregation={options.aggregation!r}. Leave "
+                "--netvlad_centres out."
+            )
+        centres = model.read_centres(options.netvlad_centres)
     embedder = model.build_embedder(
         backbone=options.backbone,
         aggregation=options.aggregation,
         num_clusters=options.num_clusters,
         weights=options.weights,
+        cut_layer=options.cut_layer,
+        train_from=options.train_from,
         image_size=(options.image_height, options.image_width),
     )
     if options.aggregation == "netvlad":
@@ -335,7 +349,9 @@ def _new_network(train: _Split, options: Options) -> keras.Model:
             width=options.image_width,
             batch_size=options.batch_size,
         )
-        model.initialise_netvlad(embedder, images, seed=options.seed)
+        model.initialise_netvlad(
+            embedder, images, centres=centres, seed=options.seed
+        )
     network = model.over_tuples(embedder)
     network.compile(
         optimizer=_optimizer(options),

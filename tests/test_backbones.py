@@ -150,6 +150,70 @@ def test_small_is_small(networks):
     assert operations < 60e6
 
 
+@pytest.mark.parametrize(
+    ("cut_layer", "stride", "channels"),
+    [
+        ("conv3_block4_out", 8, 512),
+        ("conv4_block6_3_conv", 16, 1024),
+        ("conv5_block3_out", 32, 2048),
+    ],
+)
+def test_cut_and_first_trained_layer_by_name(cut_layer, stride, channels):
+    preprocessing, network = backbones.build(
+        "resnet50", cut_layer=cut_layer, train_from="conv3_block1_1_conv"
+    )
+    features = network(preprocessing(pictures(64, 96)))
+    assert features.shape == (2, 64 // stride, 96 // stride, channels)
+    assert network.layers[-1].name == cut_layer
+    trained = [layer.name for layer in network.layers if layer.trainable]
+    assert trained[0] == "conv3_block1_1_conv"
+    assert "conv3_block1_0_conv" in trained  # beside it, not after it
+    assert not [name for name in trained if name.startswith("conv2")]
+
+
+def test_cut_at_a_convolution_leaves_its_activation_out():
+    reference = keras.applications.VGG16(
+        include_top=False, weights=None, input_shape=(None, None, 3)
+    )
+    _, network = backbones.build(
+        "vgg16", cut_layer="block2_conv2", train_from="block1_conv1"
+    )
+    for layer in network.layers:
+        layer.set_weights(
+            reference.get_layer(layer.name).get_weights()
+            if layer.weights
+            else []
+        )
+    x = np.random.default_rng(0).normal(size=(1, 8, 8, 3)).astype(np.float32)
+    after = keras.Model(
+        reference.input, reference.get_layer("block2_conv2").output
+    )(x)
+    before = numpy(network(x))
+    assert (before < 0).mean() > 0.2
+    np.testing.assert_allclose(np.maximum(before, 0), numpy(after), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ({"cut_layer": "conv9"}, "cut_layer.*'conv9'.*stage1_conv, .*stage4"),
+        ({"train_from": "conv9"}, "train_from.*'conv9'.*stage1_conv, .*stage4"),
+        (
+            {"cut_layer": "stage1_relu", "train_from": "stage3_conv"},
+            "up to its cut, stage1_relu.*'stage3_conv'.* stage1_relu.$",
+        ),
+    ],
+)
+def test_unknown_layers_are_refused(layers, message):
+    with pytest.raises(ValueError, match=message):
+        backbones.build("small", **layers)
+
+
+def test_layers_without_feature_maps_are_no_cut():
+    with pytest.raises(ValueError, match="gives feature maps.*block5e_add"):
+        backbones.build("efficientnetv2b0", cut_layer="block5e_se_squeeze")
+
+
 def test_frozen_layers_stay_frozen_when_loaded(networks, tmp_path):
     preprocessing, network = networks["mobilenetv3"]
     network.save(tmp_path / "model.keras")

@@ -211,6 +211,30 @@ def test_initialise_netvlad():
         np.testing.assert_array_equal(a, b)
 
 
+def test_initialise_netvlad_from_given_centres():
+    centres = np.random.default_rng(3).normal(size=(3, CHANNELS))
+    embedder = small()
+    images = pictures(4)
+    model.initialise_netvlad(embedder, [images], centres=centres)
+    layer = embedder.get_layer("netvlad")
+    np.testing.assert_array_equal(numpy(layer.centres), np.float32(centres))
+    features = keras.Model(embedder.input, layer.input)(images)
+    x = numpy(features).reshape(-1, CHANNELS)
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    scores = np.sort(x @ numpy(layer.assignment), axis=1)
+    ratio = np.exp(np.mean(scores[:, -2] - scores[:, -1]))
+    np.testing.assert_allclose(ratio, 0.01, rtol=1e-3)
+
+
+def test_given_centres_are_checked_before_the_images_are_embedded():
+    def images():
+        pytest.fail("Expected no image to be read.")
+        yield
+
+    with pytest.raises(ValueError, match=r"3 clusters and 96.*\(64, 512\)"):
+        model.initialise_netvlad(small(), images(), centres=np.ones((64, 512)))
+
+
 def test_locations_per_image_limits_the_sample():
     # One location of each of 2 images are fewer descriptors than 3 clusters.
     with pytest.raises(ValueError, match=r"at least 3 distinct.*\(2, 96\)"):
@@ -272,6 +296,50 @@ np.testing.assert_array_equal(keras.ops.convert_to_numpy(found), expected)
     )
 
 
+TWO_REPLICAS = """
+import sys, keras, numpy as np, tensorflow as tf
+from sare_tf import losses, model
+cpu = tf.config.list_physical_devices("CPU")[0]
+one = tf.config.LogicalDeviceConfiguration()
+tf.config.set_logical_device_configuration(cpu, [one, one])
+strategies = [
+    tf.distribute.get_strategy(),
+    tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]),
+]
+rng = np.random.default_rng(0)
+tuples = rng.integers(0, 256, (8, 3, 24, 32, 3)).astype(np.float32)
+dataset = tf.data.Dataset.from_tensor_slices((tuples, np.zeros(8))).batch(4)
+weights = []
+for strategy in strategies:
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        network = model.over_tuples(
+            model.build_embedder(
+                backbone="small", aggregation=sys.argv[1], num_clusters=3
+            )
+        )
+        start = network.get_weights()
+        network.compile(keras.optimizers.SGD(0.1), losses.SARELoss())
+    network.fit(dataset, epochs=2, shuffle=False, verbose=0)
+    weights.append(network.get_weights())
+pairs = zip(start, weights[0], strict=True)
+moved = max(np.abs(a - b).max() for a, b in pairs)
+assert moved > 1e-3, moved
+for single, mirrored in zip(*weights, strict=True):
+    np.testing.assert_allclose(mirrored, single, atol=1e-6, rtol=1e-5)
+"""
+
+
+@pytest.mark.own_process
+@pytest.mark.parametrize("aggregation", ["netvlad", "gem"])
+def test_two_replicas_train_as_one(aggregation):
+    subprocess.run(
+        [sys.executable, "-c", TWO_REPLICAS, aggregation],
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+
+
 def test_names_of_weights_reach_the_backbone(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         small(weights=tmp_path / "no.h5")
@@ -287,6 +355,18 @@ def test_names_of_weights_reach_the_backbone(tmp_path):
         strict=True,
     ):
         np.testing.assert_array_equal(a, b)
+
+
+def test_layers_of_the_backbone_by_name():
+    embedder = small("gem", cut_layer="stage3_relu", train_from="stage3_conv")
+    assert embedder.output_shape == (None, 64)
+    trained = [weight.path for weight in embedder.trainable_weights]
+    assert [path.split("/")[-2] for path in trained] == [
+        "stage3_conv",
+        "stage3_norm",
+        "stage3_norm",
+        "gem",
+    ]
 
 
 def test_unknown_names_are_refused():

@@ -1,11 +1,15 @@
 """NetVLAD against loops written from the paper."""
 
+import functools
+
 import keras
+import layer_contract
 import numpy as np
 import pytest
 from keras import ops
+from layer_contract import numpy
 
-from sare_tf.model import NetVLAD, netvlad_initial_weights
+from sare_tf.model import NetVLAD
 from sare_tf.model.netvlad import netvlad
 
 
@@ -46,10 +50,6 @@ def layer_with(assignment, centres, **options):
     layer.assignment.assign(assignment)
     layer.centres.assign(centres)
     return layer
-
-
-def numpy(x):
-    return ops.convert_to_numpy(x)
 
 
 @pytest.mark.parametrize("clusters", [2, 3])
@@ -136,47 +136,14 @@ class _Dot(keras.losses.Loss):
         return ops.sum(y_true * y_pred, axis=-1)
 
 
-@pytest.mark.parametrize("eager", [False, True])
-def test_unknown_sizes_in_eager_and_graph(eager):
+@pytest.mark.parametrize("check", layer_contract.CHECKS)
+def test_contract(check, tmp_path):
     _, *weights = example()
-    images = keras.Input((None, None, 5))
-    outputs = layer_with(*weights)(images)
-    assert outputs.shape == (None, 15)
-    model = keras.Model(images, outputs)
-    model.compile(run_eagerly=eager)
-    for batch, height, width in [(1, 2, 7), (3, 4, 4)]:
-        features, *_ = example(batch=batch, height=height, width=width, seed=9)
-        expected = [netvlad_of_one_image(f, *weights) for f in features]
-        found = model.predict(features, verbose=0)
-        np.testing.assert_allclose(found, expected, atol=1e-6)
 
+    def oracle(image):
+        return netvlad_of_one_image(image, *weights)
 
-def test_sums_are_float32_under_mixed_precision():
-    features, *weights = example(height=20, width=20)
-    layer = layer_with(*weights, dtype="mixed_bfloat16")
-    rounded = ops.cast(ops.convert_to_tensor(features), "bfloat16")
-    found = layer(rounded)
-    assert keras.backend.standardize_dtype(found.dtype) == "float32"
-    assert layer.assignment.dtype == layer.centres.dtype == "float32"
-    symbolic = layer(keras.KerasTensor((None, 4, 4, 5), dtype="bfloat16"))
-    assert symbolic.dtype == "float32"
-    assert symbolic.shape == (None, 15)
-    exact = numpy(ops.cast(rounded, "float32"))
-    expected = [netvlad_of_one_image(f, *weights) for f in exact]
-    np.testing.assert_allclose(numpy(found), expected, atol=2e-6)
-
-
-def test_saved_and_loaded(tmp_path):
-    features, *weights = example()
-    images = keras.Input((None, None, 5))
-    layer = layer_with(*weights, name="aggregate")
-    model = keras.Model(images, layer(images))
-    model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
-    assert again.get_layer("aggregate").num_clusters == 3
-    np.testing.assert_array_equal(
-        numpy(again(features)), numpy(model(features))
-    )
+    check(functools.partial(layer_with, *weights), oracle, tmp_path)
 
 
 @pytest.mark.skipif(
@@ -207,72 +174,12 @@ def test_no_tensor_of_locations_times_clusters_times_channels():
     assert largest == features.size  # not features.size * 12
 
 
-def clouds(*, seed=0, centres=6, each=40, channels=8, spread=0.05):
-    rng = np.random.default_rng(seed)
-    directions = rng.normal(size=(centres, channels))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    noise = spread * rng.normal(size=(each, centres, channels))
-    lengths = rng.uniform(1, 9, (each, centres, 1))
-    descriptors = (directions + noise) * lengths
-    return descriptors.reshape(-1, channels).astype(np.float32), directions
-
-
-def test_initial_centres_are_the_means_of_normalised_clouds():
-    descriptors, directions = clouds()
-    _, centres = netvlad_initial_weights(descriptors, 6)
-    assert centres.shape == (6, 8)
-    assert centres.dtype == np.float32
-    normalised = descriptors / np.linalg.norm(descriptors, axis=1)[:, None]
-    nearest = np.argmax(normalised @ directions.T, axis=1)
-    means = [normalised[nearest == k].mean(axis=0) for k in range(6)]
-    order = np.argmin(np.linalg.norm(centres[:, None] - means, axis=-1), axis=0)
-    np.testing.assert_allclose(centres[order], means, atol=1e-5)
-
-
-def test_initial_assignment_has_the_wanted_sharpness():
-    descriptors, _ = clouds(spread=0.2)
-    assignment, centres = netvlad_initial_weights(descriptors, 5)
-    assert assignment.shape == (8, 5)
-    assert assignment.dtype == np.float32
-    lengths = np.linalg.norm(assignment, axis=0)
-    np.testing.assert_allclose(lengths, lengths[0], rtol=1e-5)
-    directions = centres / np.linalg.norm(centres, axis=1, keepdims=True)
-    np.testing.assert_allclose(assignment.T / lengths[0], directions, atol=1e-5)
-    # log of the two largest shares of a softmax: they differ as its scores.
-    normalised = descriptors / np.linalg.norm(descriptors, axis=1)[:, None]
-    scores = np.sort(normalised @ assignment, axis=1)
-    ratio = np.exp(np.mean(scores[:, -2] - scores[:, -1]))
-    np.testing.assert_allclose(ratio, 0.01, rtol=1e-4)
-
-
-def test_initial_weights_depend_on_the_seed_alone():
-    descriptors, _ = clouds(spread=0.5)
-    first = netvlad_initial_weights(descriptors, 4, seed=1)
-    again = netvlad_initial_weights(descriptors, 4, seed=1)
-    other = netvlad_initial_weights(descriptors, 4, seed=2)
-    np.testing.assert_array_equal(first[1], again[1])
-    np.testing.assert_array_equal(first[0], again[0])
-    assert np.abs(first[1] - other[1]).max() > 1e-3
-
-
-@pytest.mark.parametrize(
-    ("descriptors", "clusters", "message"),
-    [
-        (np.ones((3, 2, 2)), 2, r"\[M, C\].*shape=\(3, 2, 2\)"),
-        (np.eye(4), 1, "at least 2 clusters.*num_clusters=1"),
-        (np.eye(4), 5, r"at least 5 distinct.*shape=\(4, 4\)"),
-        (np.ones((9, 4)), 2, "at least 2 distinct"),
-        ([[1, np.nan], [1, 2], [2, 1]], 2, "finite.* 1 of 3"),
-        ([[1, np.inf], [np.inf, 2], [2, 1]], 2, "finite.* 2 of 3"),
-    ],
-)
-def test_descriptors_that_cannot_be_clustered(descriptors, clusters, message):
-    with pytest.raises(ValueError, match=message):
-        netvlad_initial_weights(np.asarray(descriptors), clusters)
-
-
 def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="at least 2 clusters.*num_clusters=1"):
         NetVLAD(num_clusters=1)
-    with pytest.raises(ValueError, match=r"\[B, H, W, C\].*\(None, 7, 5\)"):
-        NetVLAD().build((None, 7, 5))
+    maps = keras.KerasTensor((None, 7, 5, None))
+    with pytest.raises(ValueError, match=r"known C.*\(None, 7, 5, None\)"):
+        NetVLAD()(maps)
+    _, *weights = example()
+    with pytest.raises(ValueError, match="axis -1.* value 5"):
+        layer_with(*weights)(np.ones((1, 3, 4, 6), np.float32))

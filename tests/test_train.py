@@ -240,3 +240,41 @@ def test_other_losses_train(records, tmp_path, loss, kernel, optimizer):
 def test_nothing_was_trained(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"sare_tf.train .* first"):
         train.read_state(tmp_path)
+
+
+def test_given_centres_and_layers_reach_the_network(records, tmp_path):
+    centres = np.random.default_rng(0).normal(size=(4, 64)).astype(np.float32)
+    np.save(tmp_path / "centres.npy", centres)
+    options = {
+        **toy_training.OPTIONS,
+        "epochs": 0,
+        "cut_layer": "stage3_relu",
+        "train_from": "stage2_conv",
+        "netvlad_centres": str(tmp_path / "centres.npy"),
+    }
+    found = train.run(records=records, checkpoints=tmp_path / "run", **options)
+    _, state = train.read_state(found)
+    model = keras.models.load_model(found / state["last"] / "model.keras")
+    embedder = model.get_layer("embedder")
+    layer = embedder.get_layer("netvlad")
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(layer.centres), centres
+    )
+    trained = {weight.path.split("/")[-2] for weight in model.trainable_weights}
+    assert trained == {
+        "stage2_conv",
+        "stage2_norm",
+        "stage3_conv",
+        "stage3_norm",
+        "netvlad",
+    }
+
+
+def test_centres_are_for_netvlad_alone(records, tmp_path):
+    options = {
+        **toy_training.OPTIONS,
+        "aggregation": "gem",
+        "netvlad_centres": "centres.npy",
+    }
+    with pytest.raises(ValueError, match="'netvlad' with.*aggregation='gem'"):
+        train.run(records=records, checkpoints=tmp_path / "run", **options)

@@ -1,11 +1,16 @@
 """The network: images to descriptors."""
 
+from sare_tf.model.clusters import (
+    assignment_sharpness,
+    netvlad_initial_weights,
+    read_centres,
+)
 from sare_tf.model.embedder import (
     build_embedder,
     initialise_netvlad,
     over_tuples,
 )
-from sare_tf.model.netvlad import NetVLAD, netvlad_initial_weights
+from sare_tf.model.netvlad import NetVLAD
 from sare_tf.model.pooling import MAC, RMAC, GeM, SPoC
 from sare_tf.model.whitening import Whitening
 
@@ -16,8 +21,10 @@ __all__ = [
     "NetVLAD",
     "SPoC",
     "Whitening",
+    "assignment_sharpness",
     "build_embedder",
     "initialise_netvlad",
     "netvlad_initial_weights",
     "over_tuples",
+    "read_centres",
 ]

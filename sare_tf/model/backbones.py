@@ -84,14 +84,14 @@ class Backbone:
     Attributes:
         network: makes the whole network; takes `weights`, None or "imagenet".
         preprocessing: arguments of `Preprocessing`.
-        cut: name of the layer whose output is the feature map.
-        frozen_to: name of the last layer that is not trained; None: all are.
+        cut_layer: name of the layer whose output is the feature map.
+        train_from: name of the first layer that is trained.
     """
 
     network: Callable[..., keras.Model]
     preprocessing: dict
-    cut: str
-    frozen_to: str | None = None
+    cut_layer: str
+    train_from: str
 
 
 def _small(weights: None) -> keras.Model:
@@ -139,39 +139,48 @@ BACKBONES = {
     "small": Backbone(
         network=_small,
         preprocessing={"mean": (127.5,) * 3, "deviation": (64.0,) * 3},
-        cut="stage4_conv",
+        cut_layer="stage4_conv",
+        train_from="stage1_conv",
     ),
     # The paper's: conv5_3 without its ReLU, trained from conv5_1 on.
     "vgg16": Backbone(
         network=_application(keras.applications.VGG16),
         preprocessing=_CAFFE,
-        cut="block5_conv3",
-        frozen_to="block4_pool",
+        cut_layer="block5_conv3",
+        train_from="block5_conv1",
     ),
     "resnet50": Backbone(
         network=_application(keras.applications.ResNet50),
         preprocessing=_CAFFE,
-        cut="conv4_block6_out",
-        frozen_to="conv3_block4_out",
+        cut_layer="conv4_block6_out",
+        train_from="conv4_block1_1_conv",
     ),
     "mobilenetv3": Backbone(
         network=_application(
             keras.applications.MobileNetV3Large, include_preprocessing=False
         ),
         preprocessing=_MINUS_ONE_TO_ONE,
-        cut="expanded_conv_11_add",
+        cut_layer="expanded_conv_11_add",
+        train_from="conv",
     ),
     "efficientnetv2b0": Backbone(
         network=_application(
             keras.applications.EfficientNetV2B0, include_preprocessing=False
         ),
         preprocessing=_TORCH,
-        cut="block5e_add",
+        cut_layer="block5e_add",
+        train_from="stem_conv",
     ),
 }
 
 
-def build(name: str, *, weights: str | Path | None = None):
+def build(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    cut_layer: str | None = None,
+    train_from: str | None = None,
+):
     """Makes a backbone.
 
     Args:
@@ -180,12 +189,17 @@ def build(name: str, *, weights: str | Path | None = None):
             file. A .h5 or .weights.h5 file holds the whole network without
             its top, as keras.applications has it. A .keras file holds that, or
             a model of this package, of which the backbone is taken.
+        cut_layer: name of the layer whose output is the feature map, without
+            the activation that a convolution may hold; None: the backbone's.
+        train_from: name of the first layer that is trained, with all after it
+            up to the cut; None: the backbone's.
 
     Returns:
         The preprocessing layer, and the model named "backbone".
 
     Raises:
-        ValueError: unknown name, no download, or a file that does not fit.
+        ValueError: unknown name of a backbone or a layer, no download, or a
+            file that does not fit.
         FileNotFoundError: no such file.
     """
     if name not in BACKBONES:
@@ -195,17 +209,25 @@ def build(name: str, *, weights: str | Path | None = None):
         )
     recipe = BACKBONES[name]
     network = _network(name, recipe, weights)
-    cut = network.get_layer(recipe.cut)
+    cut = _layer(
+        cut_layer or recipe.cut_layer,
+        [layer for layer in network.layers[1:] if _is_feature_map(layer)],
+        f"cut_layer to be a layer of {name} that gives feature maps",
+    )
     if isinstance(cut, layers.Conv2D):
         cut.activation = keras.activations.linear
     backbone = keras.Model(network.input, cut.output, name="backbone")
-    frozen = recipe.frozen_to is not None
+    first = _layer(
+        train_from or recipe.train_from,
+        backbone.layers[1:],
+        f"train_from to be a layer of {name} up to its cut, {cut.name}",
+    )
+    trained = False
     for layer in backbone.layers:
-        layer.trainable = not frozen
-        frozen = frozen and layer.name != recipe.frozen_to
-        if isinstance(layer, layers.BatchNormalization):
-            # Not trainable also means stored statistics, in every mode.
-            layer.trainable = False
+        trained = trained or layer is first
+        # Frozen, batch normalisation uses stored statistics in every mode.
+        normalises = isinstance(layer, layers.BatchNormalization)
+        layer.trainable = trained and not normalises
         if isinstance(layer, layers.Dropout):
             layer.rate = 0.0
     if weights is not None and Path(weights).suffix == ".keras":
@@ -214,6 +236,21 @@ def build(name: str, *, weights: str | Path | None = None):
         **recipe.preprocessing, dtype="float32", name="preprocessing"
     )
     return preprocessing, backbone
+
+
+def _is_feature_map(layer) -> bool:
+    """[B, H, W, C] of the sizes of the image, not of squeezed ones."""
+    return tuple(layer.output.shape[:3]) == (None, None, None)
+
+
+def _layer(name, candidates, expected) -> layers.Layer:
+    for layer in candidates:
+        if layer.name == name:
+            return layer
+    raise ValueError(
+        f"Expected {expected}. Received: {name!r}. There are: "
+        f"{', '.join(layer.name for layer in candidates)}."
+    )
 
 
 def _network(name, recipe, weights) -> keras.Model:

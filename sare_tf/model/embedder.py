@@ -14,7 +14,8 @@ from absl import logging
 from keras import ops
 
 from sare_tf.model import backbones
-from sare_tf.model.netvlad import NetVLAD, netvlad_initial_weights
+from sare_tf.model.clusters import check_centres, netvlad_initial_weights
+from sare_tf.model.netvlad import NetVLAD
 from sare_tf.model.pooling import MAC, RMAC, GeM, SPoC
 
 POOLINGS = {"gem": GeM, "mac": MAC, "rmac": RMAC, "spoc": SPoC}
@@ -26,6 +27,8 @@ def build_embedder(
     aggregation: str = "netvlad",
     num_clusters: int = 64,
     weights: str | Path | None = None,
+    cut_layer: str | None = None,
+    train_from: str | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> keras.Model:
     """Makes the network that is trained, exported and served.
@@ -36,6 +39,10 @@ def build_embedder(
         num_clusters: of NetVLAD; the others have none.
         weights: of the backbone: None for random, "imagenet", or a local file;
             see `backbones.build`. NetVLAD's come from `initialise_netvlad`.
+        cut_layer: name of the backbone's layer whose output is aggregated; None
+            for its own.
+        train_from: name of the first layer that is trained; None for the
+            backbone's own.
         image_size: height and width in pixels; None for any.
 
     Returns:
@@ -51,7 +58,9 @@ def build_embedder(
             f"Expected aggregation to be one of {sorted(aggregations)}. "
             f"Received: aggregation={aggregation!r}."
         )
-    preprocessing, network = backbones.build(backbone, weights=weights)
+    preprocessing, network = backbones.build(
+        backbone, weights=weights, cut_layer=cut_layer, train_from=train_from
+    )
     height, width = image_size or (None, None)
     # Keras casts what comes in, uint8 too, to the dtype of the input.
     images = keras.Input((height, width, 3), dtype="float32", name="images")
@@ -96,23 +105,27 @@ def initialise_netvlad(
     embedder: keras.Model,
     images: Iterable,
     *,
+    centres: np.ndarray | None = None,
     seed: int = 0,
     locations_per_image: int = 100,
 ) -> None:
     """Sets NetVLAD's weights from local descriptors of training images.
 
-    The original code takes 100 random locations of each of 500 images.
+    The original code takes 100 random locations of each of 500 images. Given
+    centres replace those of k-means; the descriptors then say only how sharp
+    the assignment to them is.
 
     Args:
         embedder: a model of `build_embedder` with NetVLAD.
         images: batches of images, [B, H, W, 3]: a tf.data.Dataset, or any
             other iterable.
+        centres: [K, C], such as `read_centres` reads; None for k-means.
         seed: of the locations and of k-means.
         locations_per_image: local descriptors taken from an image, or all
             that it has if those are fewer.
 
     Raises:
-        ValueError: no NetVLAD in the embedder, or descriptors that
+        ValueError: no NetVLAD in the embedder, or centres or descriptors that
             `netvlad_initial_weights` refuses.
     """
     found = [layer for layer in embedder.layers if isinstance(layer, NetVLAD)]
@@ -122,6 +135,12 @@ def initialise_netvlad(
             f"layers {[layer.name for layer in embedder.layers]}."
         )
     layer = found[0]
+    if centres is not None:  # before the images are embedded
+        centres = check_centres(
+            centres,
+            num_clusters=layer.num_clusters,
+            channels=layer.centres.shape[1],
+        )
     below = keras.Model(embedder.input, layer.input)
     rng = np.random.default_rng(seed)
     descriptors = []
@@ -137,7 +156,10 @@ def initialise_netvlad(
             "Expected images to initialise NetVLAD from. Received: none."
         )
     assignment, centres = netvlad_initial_weights(
-        np.concatenate(descriptors), layer.num_clusters, seed=seed
+        np.concatenate(descriptors),
+        layer.num_clusters,
+        centres=centres,
+        seed=seed,
     )
     layer.assignment.assign(assignment)
     layer.centres.assign(centres)

@@ -1,15 +1,14 @@
 """Aggregations without clusters: GeM, MAC, SPoC and R-MAC.
 
 Each turns feature maps [B, H, W, C] into rows of unit length, float32 [B, C],
-under every dtype policy. B, H and W may be unknown. Lengths are normalised as
-x / sqrt(sum x^2 + 1e-12).
+under every dtype policy. B, H and W may be unknown.
 """
 
 import keras
-import numpy as np
 from keras import ops
 
-_EPSILON = 1e-12
+from sare_tf.model.aggregation import Aggregation, unit_length
+
 # Below every feature, and finite.
 _LOWEST = -3e38
 # R-MAC adds regions along the longer side until neighbours overlap by about
@@ -18,24 +17,8 @@ _OVERLAP = 0.4
 _MOST_EXTRA_REGIONS = 6
 
 
-class _Pooling(keras.layers.Layer):
-    """What the poolings share: the shape and dtype of their output."""
-
-    def compute_output_shape(self, input_shape):
-        return (input_shape[0], input_shape[-1])
-
-    def compute_output_spec(self, features):
-        if len(features.shape) != 4:
-            raise ValueError(
-                "Expected feature maps, [B, H, W, C]. Received: "
-                f"features.shape={tuple(features.shape)}."
-            )
-        shape = self.compute_output_shape(features.shape)
-        return keras.KerasTensor(shape, dtype="float32")
-
-
 @keras.saving.register_keras_serializable(package="sare_tf")
-class GeM(_Pooling):
+class GeM(Aggregation):
     """Generalised mean over locations, with a trained exponent.
 
     (mean x^p)^(1/p) of each channel, where x is clipped from below; p = 1 is
@@ -82,18 +65,18 @@ class GeM(_Pooling):
         # By logarithms and relative to the largest: high powers of small or
         # large features neither vanish nor overflow.
         logs = ops.log(ops.maximum(features, self.epsilon))
-        largest = ops.stop_gradient(ops.max(logs, axis=(1, 2), keepdims=True))
+        largest = ops.stop_gradient(ops.amax(logs, axis=(1, 2), keepdims=True))
         powers = ops.exp(self.exponent * (logs - largest))
         means = ops.log(ops.mean(powers, axis=(1, 2)))  # [B, C]
         pooled = ops.exp(means / self.exponent + largest[:, 0, 0])
-        return _unit_length(pooled)
+        return unit_length(pooled)
 
     def get_config(self):
         return {**super().get_config(), "p": self.p, "epsilon": self.epsilon}
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")
-class MAC(_Pooling):
+class MAC(Aggregation):
     """Maximum over locations.
 
     Source: Tolias, Sicre, Jegou, "Particular object retrieval with integral
@@ -111,11 +94,11 @@ class MAC(_Pooling):
 
     def call(self, features):
         features = ops.cast(features, "float32")
-        return _unit_length(ops.max(features, axis=(1, 2)))
+        return unit_length(ops.amax(features, axis=(1, 2)))
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")
-class SPoC(_Pooling):
+class SPoC(Aggregation):
     """Mean over locations: sum pooling, without the centre prior.
 
     Source: Babenko, Lempitsky, "Aggregating Deep Convolutional Features for
@@ -133,11 +116,11 @@ class SPoC(_Pooling):
 
     def call(self, features):
         features = ops.cast(features, "float32")
-        return _unit_length(ops.mean(features, axis=(1, 2)))
+        return unit_length(ops.mean(features, axis=(1, 2)))
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")
-class RMAC(_Pooling):
+class RMAC(Aggregation):
     """Sum of the normalised maxima over square regions of several sizes.
 
     Level l has regions of side 2 min(H, W) / (l + 1): l along the shorter
@@ -180,11 +163,11 @@ class RMAC(_Pooling):
                 _between(columns, left, side)[None, :],
             )  # [H, W]
             masked = ops.where(inside[..., None], features, _LOWEST)
-            maxima = _unit_length(ops.max(masked, axis=(1, 2)))
+            maxima = unit_length(ops.amax(masked, axis=(1, 2)))
             return ops.where(exists > 0, maxima, 0.0)
 
         windows = _windows(height, width, self.levels)
-        return _unit_length(ops.sum(ops.map(region, windows), axis=0))
+        return unit_length(ops.sum(ops.map(region, windows), axis=0))
 
     def get_config(self):
         return {**super().get_config(), "levels": self.levels}
@@ -199,19 +182,19 @@ def _windows(height, width, levels):
     shorter = ops.minimum(height, width)
     longer = ops.maximum(height, width)
     extra = _extra_regions(shorter, longer)
-    level, across, along = np.array(
-        [
-            (level, across, along)
-            for level in range(1, levels + 1)
-            for across in range(level)
-            for along in range(level + _MOST_EXTRA_REGIONS)
-        ],
-        np.int32,
-    ).T  # each [R]
+    places = [
+        (level, across, along)
+        for level in range(1, levels + 1)
+        for across in range(level)
+        for along in range(level + _MOST_EXTRA_REGIONS)
+    ]
+    level, across, along = ops.unstack(
+        ops.convert_to_tensor(places, dtype="int32"), axis=1
+    )  # each [R]
     side = ops.maximum(2 * shorter // (level + 1), 1)
     # Of the regions of a level, the first starts at 0 and the last ends at
     # the far side; a single one is at 0.
-    start_across = across * (shorter - side) // np.maximum(level - 1, 1)
+    start_across = across * (shorter - side) // ops.maximum(level - 1, 1)
     start_along = along * (longer - side) // ops.maximum(level + extra - 1, 1)
     upright = height > width
     return ops.stack(
@@ -236,8 +219,3 @@ def _extra_regions(shorter, longer):
 
 def _between(positions, start, length):
     return ops.logical_and(positions >= start, positions < start + length)
-
-
-def _unit_length(x):
-    squares = ops.sum(ops.square(x), axis=-1, keepdims=True)
-    return x * ops.rsqrt(squares + _EPSILON)

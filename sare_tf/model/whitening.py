@@ -21,7 +21,8 @@ import numpy as np
 from absl import logging
 from keras import ops
 
-_EPSILON = 1e-12
+from sare_tf.model.aggregation import unit_length
+
 # Added to eigenvalues, and their lower bound in the dual form: addPCA.m and
 # relja_PCA.m.
 _FLOOR = 1e-9
@@ -132,9 +133,7 @@ def whiten(descriptors, projection, bias):
         Rows of unit length, float32 [B, d].
     """
     descriptors = ops.cast(descriptors, "float32")
-    whitened = ops.matmul(descriptors, projection) + bias
-    squares = ops.sum(ops.square(whitened), axis=-1, keepdims=True)
-    return whitened * ops.rsqrt(squares + _EPSILON)
+    return unit_length(ops.matmul(descriptors, projection) + bias)
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")

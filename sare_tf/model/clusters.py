@@ -1,0 +1,247 @@
+"""Clusters of local descriptors: the weights that NetVLAD starts from.
+
+Axis letters: M sampled descriptors, C channels, K clusters. Everything is
+numpy, float32.
+
+Source: addLayers.m (variant `vlad_preL2_intra`) and getClusters.m of the code
+of NetVLAD, github.com/Relja/netvlad.
+"""
+
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from sare_tf.model.aggregation import EPSILON
+
+# Ratio of the second largest assignment to the largest: addLayers.m.
+_ASSIGNMENT_RATIO = 0.01
+# Largest number of iterations of k-means: getClusters.m.
+_KMEANS_ITERATIONS = 100
+# Variable of the centres in the cluster files of NetVLAD, [C, K].
+_MAT_VARIABLE = "clsts"
+
+
+def netvlad_initial_weights(descriptors, num_clusters, *, centres=None, seed=0):
+    """Weights from sampled local descriptors.
+
+    Assignment k is alpha times the direction of centre k, where alpha is the
+    `assignment_sharpness`.
+
+    Args:
+        descriptors: local descriptors of training images, [M, C]; normalised
+            here.
+        num_clusters: K, at least 2.
+        centres: [K, C], such as `read_centres` reads; None for those of
+            k-means over the normalised descriptors.
+        seed: of k-means.
+
+    Returns:
+        `assignment`, float32 [C, K], and `centres`, float32 [K, C].
+
+    Raises:
+        ValueError: another rank, fewer than 2 clusters, fewer distinct
+            descriptors than clusters, centres that do not fit, or values that
+            are not finite.
+    """
+    if num_clusters < 2:
+        raise ValueError(
+            "Expected at least 2 clusters: the initial sharpness comes from "
+            f"the two nearest. Received: num_clusters={num_clusters}."
+        )
+    descriptors = _finite_rows(
+        descriptors,
+        "local descriptors, [M, C]",
+        "Check the weights of the backbone.",
+    )
+    if centres is None:
+        centres = _kmeans(_unit_rows(descriptors), num_clusters, seed)
+    else:
+        centres = check_centres(
+            centres, num_clusters=num_clusters, channels=descriptors.shape[1]
+        )
+    alpha = assignment_sharpness(descriptors, centres)
+    assignment = (alpha * _unit_rows(centres)).T
+    return assignment.astype(np.float32), centres
+
+
+def assignment_sharpness(descriptors, centres):
+    """The sharpness alpha of the soft assignment at initialisation.
+
+    It is such that, for a typical descriptor, the second largest assignment is
+    a hundredth of the largest: alpha = -ln(0.01) / mean(s1 - s2), where s1 and
+    s2 are the two largest dot products of a normalised descriptor with the
+    directions of the centres.
+
+    Args:
+        descriptors: local descriptors, [M, C]; normalised here.
+        centres: [K, C], K at least 2; their directions are taken here.
+
+    Returns:
+        alpha, a positive number.
+
+    Raises:
+        ValueError: every descriptor is as near to a second centre as to its
+            nearest.
+    """
+    directions = _unit_rows(np.asarray(centres, np.float32))
+    descriptors = _unit_rows(np.asarray(descriptors, np.float32))
+    similarities = descriptors @ directions.T  # [M, K]
+    second, first = np.partition(similarities, -2, axis=1)[:, -2:].T
+    gap = float(np.mean(first - second))
+    if not gap > 0:
+        raise ValueError(
+            "Expected centres of distinct directions. Received: centres whose "
+            f"two nearest to a descriptor differ by {gap} on average."
+        )
+    return -math.log(_ASSIGNMENT_RATIO) / gap
+
+
+def read_centres(path):
+    """Reads cluster centres from a file.
+
+    Args:
+        path: a .npy file, [K, C]; or a .mat file as the authors of NetVLAD
+            published them, with `clsts`, [C, K].
+
+    Returns:
+        float32 [K, C].
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another kind of file, no such variable, or values that are
+            not finite numbers.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            "Expected a .mat or .npy file of cluster centres. Received: "
+            f"{str(path)!r}, which does not exist."
+        )
+    if path.suffix not in _READERS:
+        raise ValueError(
+            "Expected a .mat or .npy file of cluster centres. Received: "
+            f"{str(path)!r}."
+        )
+    return _finite_rows(
+        _READERS[path.suffix](path),
+        f"{str(path)!r} to hold centres, [K, C]",
+        "Make the file again.",
+    )
+
+
+def check_centres(centres, *, num_clusters, channels):
+    """Refuses centres that NetVLAD cannot start from.
+
+    Args:
+        centres: [K, C].
+        num_clusters: K.
+        channels: C.
+
+    Returns:
+        float32 [K, C].
+
+    Raises:
+        ValueError: another shape, or values that are not finite.
+    """
+    centres = _finite_rows(centres, "centres, [K, C]", "Make them again.")
+    if centres.shape != (num_clusters, channels):
+        raise ValueError(
+            f"Expected centres of {num_clusters} clusters and {channels} "
+            f"channels, [K, C]. Received: centres.shape={centres.shape}. "
+            "num_clusters and the backbone, with its cut, must be those that "
+            "the centres were made for."
+        )
+    return centres
+
+
+def _kmeans(descriptors, num_clusters, seed):
+    # Slow to import, and only needed here.
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    too_few = (
+        f"Expected at least {num_clusters} distinct descriptors, one per "
+        f"cluster. Received: descriptors.shape={descriptors.shape}. Sample "
+        "more images or locations, or lower num_clusters."
+    )
+    if len(descriptors) < num_clusters:
+        raise ValueError(too_few)
+    kmeans = KMeans(
+        num_clusters,
+        n_init=1,
+        max_iter=_KMEANS_ITERATIONS,
+        tol=0.0,
+        random_state=seed,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            return kmeans.fit(descriptors).cluster_centers_
+        except ConvergenceWarning as warning:
+            raise ValueError(too_few) from warning
+
+
+def _read_npy(path):
+    try:
+        with open(path, "rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except ValueError as error:
+        raise ValueError(
+            "Expected a .npy file of cluster centres, [K, C]. Received: "
+            f"{str(path)!r}, which cannot be read: {error}"
+        ) from error
+
+
+def _read_mat(path):
+    # Slow to import, and only needed here.
+    from scipy.io import loadmat
+
+    try:
+        variables = loadmat(path)
+    except NotImplementedError as error:
+        raise ValueError(
+            "Expected a .mat file up to version 7. Received: "
+            f"{str(path)!r}, of version 7.3. Save it again with "
+            "save(..., '-v7'), or as .npy, [K, C]."
+        ) from error
+    # scipy raises whatever it stumbles over.
+    except Exception as error:
+        raise ValueError(
+            f"Expected a .mat file of cluster centres. Received: "
+            f"{str(path)!r}, which cannot be read: {error}"
+        ) from error
+    if _MAT_VARIABLE not in variables:
+        found = sorted(name for name in variables if name[0] != "_")
+        raise ValueError(
+            f"Expected a .mat file with the variable {_MAT_VARIABLE!r}, the "
+            f"centres, [C, K]. Received: {str(path)!r} with {found}."
+        )
+    return np.transpose(variables[_MAT_VARIABLE])
+
+
+_READERS = {".mat": _read_mat, ".npy": _read_npy}
+
+
+def _finite_rows(x, what, remedy):
+    """A matrix of finite numbers, float32."""
+    x = np.asarray(x)
+    if x.ndim != 2 or x.dtype.kind not in "fiu":
+        raise ValueError(
+            f"Expected {what}, numbers. Received: shape={x.shape}, "
+            f"dtype={x.dtype}. {remedy}"
+        )
+    x = x.astype(np.float32)
+    unusable = (~np.isfinite(x)).any(axis=1).sum()
+    if unusable:
+        raise ValueError(
+            f"Expected {what}, finite. Received: NaN or infinity in "
+            f"{unusable} of {len(x)} rows. {remedy}"
+        )
+    return x
+
+
+def _unit_rows(x):
+    squares = np.sum(np.square(x), axis=-1, keepdims=True)
+    return x / np.sqrt(squares + EPSILON)
