@@ -2,6 +2,18 @@
 
 from sare_tf.losses.distances import pairwise_distances, tuple_distances
 from sare_tf.losses.kernels import KERNELS
+from sare_tf.losses.place_losses import (
+    PlaceContrastiveLoss,
+    PlaceLiftedStructureLoss,
+    PlaceNPairsLoss,
+    PlaceTripletHardLoss,
+    PlaceTripletSemiHardLoss,
+    place_contrastive,
+    place_lifted_structure,
+    place_n_pairs,
+    place_triplet_hard,
+    place_triplet_semihard,
+)
 from sare_tf.losses.place_sare import PlaceSARELoss
 from sare_tf.losses.sare import SARELoss, sare_independent, sare_joint
 from sare_tf.losses.tuple_losses import (
@@ -25,7 +37,12 @@ __all__ = [
     "ContrastiveLoss",
     "LiftedStructureLoss",
     "NPairLoss",
+    "PlaceContrastiveLoss",
+    "PlaceLiftedStructureLoss",
+    "PlaceNPairsLoss",
     "PlaceSARELoss",
+    "PlaceTripletHardLoss",
+    "PlaceTripletSemiHardLoss",
     "QuadrupletLoss",
     "SARELoss",
     "TripletLoss",
@@ -34,6 +51,11 @@ __all__ = [
     "lifted_structure",
     "n_pair",
     "pairwise_distances",
+    "place_contrastive",
+    "place_lifted_structure",
+    "place_n_pairs",
+    "place_triplet_hard",
+    "place_triplet_semihard",
     "quadruplet",
     "sare_independent",
     "sare_joint",
