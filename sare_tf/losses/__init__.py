@@ -16,6 +16,7 @@ from sare_tf.losses.place_losses import (
 )
 from sare_tf.losses.place_sare import PlaceSARELoss
 from sare_tf.losses.sare import SARELoss, sare_independent, sare_joint
+from sare_tf.losses.similarity import SimilarityLoss
 from sare_tf.losses.tuple_losses import (
     AngularLoss,
     ContrastiveLoss,
@@ -45,6 +46,7 @@ __all__ = [
     "PlaceTripletSemiHardLoss",
     "QuadrupletLoss",
     "SARELoss",
+    "SimilarityLoss",
     "TripletLoss",
     "angular",
     "contrastive",
