@@ -15,6 +15,7 @@ from sare_tf.losses.place_losses import (
     place_triplet_semihard,
 )
 from sare_tf.losses.place_sare import PlaceSARELoss
+from sare_tf.losses.registry import PLACE_LOSSES, TUPLE_LOSSES, build
 from sare_tf.losses.sare import SARELoss, sare_independent, sare_joint
 from sare_tf.losses.similarity import SimilarityLoss
 from sare_tf.losses.tuple_losses import (
@@ -34,6 +35,8 @@ from sare_tf.losses.tuple_losses import (
 
 __all__ = [
     "KERNELS",
+    "PLACE_LOSSES",
+    "TUPLE_LOSSES",
     "AngularLoss",
     "ContrastiveLoss",
     "LiftedStructureLoss",
@@ -49,6 +52,7 @@ __all__ = [
     "SimilarityLoss",
     "TripletLoss",
     "angular",
+    "build",
     "contrastive",
     "lifted_structure",
     "n_pair",
