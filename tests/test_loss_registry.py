@@ -5,7 +5,7 @@ from absl import flags
 from toy_descriptors import unit_vectors, value
 
 from sare_tf import flags as stage_flags
-from sare_tf import losses
+from sare_tf import losses, train
 
 OURS = [name for name in losses.PLACE_LOSSES if name[:10] != "similarity"]
 
@@ -90,3 +90,14 @@ def test_settings_arrive(name, settings, expected):
 def test_settings_that_do_not_fit_are_refused(name, settings, message):
     with pytest.raises(ValueError, match=message):
         losses.build(name, **settings)
+
+
+def test_training_refuses_them_before_it_begins(tmp_path):
+    with pytest.raises(ValueError, match="angular, which has none"):
+        train.run(
+            records=tmp_path / "records",
+            checkpoints=tmp_path / "checkpoints",
+            loss="angular",
+            margin=0.1,
+        )
+    assert not list(tmp_path.iterdir())

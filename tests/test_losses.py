@@ -82,7 +82,7 @@ def test_values_of_the_paper(form, kernel):
 def test_form_over_dot_products_is_a_gaussian(form):
     loss = losses.SARELoss(form=form, inverse_bandwidth=1 / (2 * 0.07))
     found = value(loss, None, hand_made_tuple())
-    np.testing.assert_allclose(found, [DOT_PRODUCTS[form]], atol=2e-6, rtol=0)
+    np.testing.assert_allclose(found, [DOT_PRODUCTS[form]], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(("form", "kernel"), SETTINGS)
