@@ -22,6 +22,8 @@ class PlaceSARELoss(keras.losses.Loss):
     jointly or independently as in `SARELoss`. The loss of an anchor is the
     mean over its positives; 0 if it has no positive or no negative.
 
+    With several replicas each sees its own part of the batch, and only that.
+
     Memory: B * B numbers; B * B * B for the independent form.
 
     Source: Liu, Li, Dai, ICCV 2019, for a pair and its negatives; the batch as
