@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# TensorFlow Addons ends at Python 3.11.
+ORACLES_PYTHON ?= python3.11
+ORACLES := .venv-oracles
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 # Of Keras, beside TensorFlow. PyTorch can be a large download: see
@@ -12,7 +15,7 @@ BACKENDS ?= jax torch
 VENV_BACKENDS := .venv-backends
 EXCHANGE := $(CURDIR)/runs/backends
 
-.PHONY: demo test test-backends install lint format clean
+.PHONY: demo test test-backends install lint format oracles clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m sare_tf.demo --flagfile=configs/demo.flags
@@ -56,5 +59,15 @@ $(INSTALLED): setup.py constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $@
 
+# Only to make the stored values of other implementations again.
+oracles: $(ORACLES)/.installed
+	$(ORACLES)/bin/python tests/oracles/addons_values.py
+
+$(ORACLES)/.installed: tests/oracles/requirements.txt
+	test -x $(ORACLES)/bin/python || $(ORACLES_PYTHON) -m venv $(ORACLES)
+	$(ORACLES)/bin/python -m pip install --quiet -r $<
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV_BACKENDS) runs build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_BACKENDS) $(ORACLES)
+	rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache

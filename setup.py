@@ -44,6 +44,8 @@ setup(
     extras_require={
         "and-cuda": ["tensorflow[and-cuda]~=2.20.0"],
         "dev": ["pytest", "pytest-timeout", "ruff"],
+        # Its nmslib has wheels for Linux on x86, and is compiled elsewhere.
+        "similarity": ["tensorflow-similarity~=0.17.1"],
     },
     classifiers=[
         "Programming Language :: Python :: 3.11",

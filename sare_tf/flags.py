@@ -14,6 +14,19 @@ from absl import app, flags, logging
 # A stage says what it does; absl's own default shows warnings alone.
 flags.FLAGS.set_default("verbosity", logging.INFO)
 
+# As in sare_tf.losses, which is not imported here: it needs Keras.
+TUPLE_LOSSES = (
+    "sare_joint",
+    "sare_independent",
+    "triplet",
+    "triplet_unsquared",
+    "contrastive",
+    "n_pair",
+    "lifted_structure",
+    "angular",
+    "quadruplet",
+)
+
 
 def start(
     main: Callable[[Sequence[str]], None], *, takes_files: bool = False
@@ -171,7 +184,16 @@ flags.DEFINE_string(
 # Training.
 flags.DEFINE_string("checkpoints", None, "Folder of the training checkpoints.")
 flags.DEFINE_enum(
-    "loss", "sare_joint", ["sare_joint", "sare_independent"], "Tuple loss."
+    "loss",
+    "sare_joint",
+    TUPLE_LOSSES,
+    "Tuple loss. --kernel and --inverse_bandwidth are SARE's alone.",
+)
+flags.DEFINE_float(
+    "margin",
+    None,
+    "Margin of triplet, triplet_unsquared, contrastive, lifted_structure or "
+    "quadruplet; without it the one of the paper.",
 )
 flags.DEFINE_enum(
     "kernel",
@@ -202,9 +224,19 @@ flags.DEFINE_enum("optimizer", "sgd", ["sgd", "adam"], "Update rule.")
 flags.DEFINE_float(
     "learning_rate",
     0.001,
-    "For the mean over tuples. The original code divides sare_joint by "
-    "--num_negatives once more: divide this rate by it to follow that.",
+    "For the mean over tuples. The original code divides the gradient of every "
+    "loss by the number of negatives: to follow one of its rates, divide it by "
+    "--num_negatives for contrastive, n_pair, lifted_structure and angular, "
+    "and for sare_joint unless --joint_scaling=negatives. With "
+    "--optimizer=adam the scale does not matter.",
     0,
+)
+flags.DEFINE_enum(
+    "joint_scaling",
+    "tuples",
+    ["tuples", "negatives"],
+    "sare_joint as the mean over tuples, or divided by --num_negatives, as the "
+    "original code does; see --learning_rate.",
 )
 flags.DEFINE_integer("halve_every", 5, "Epochs until the rate is halved.", 0)
 flags.DEFINE_float("weight_decay", 0.001, "Decay of all trained weights.", 0)

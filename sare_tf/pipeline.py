@@ -1,15 +1,16 @@
-"""tf.data pipelines over records: an image stream, and mined tuples.
+"""tf.data pipelines over records: image stream, mined tuples, place batches.
 
 Images are uint8 until they are on the device. Orders are given by the caller
 or drawn from a seed, never by the number of workers. Axis letters: B batch,
-T images of a tuple, H W C image.
+T images of a tuple, P places of a batch with K images each, H W C image.
 """
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from absl import logging
 
-from sare_tf import images
+from sare_tf import images, places
 from sare_tf.records import Records
 
 
@@ -87,25 +88,79 @@ def tuple_dataset(
             "queries with positives, or lower --tuples_per_batch."
         )
     rows = source.manifest.iloc[tuples.reshape(-1)]
-
-    def load(index: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
-        image = images.load(encoded, height=height, width=width)
-        if augment:
-            image = vary(
-                image, seed=tf.stack([tf.cast(seed, index.dtype), index])
-            )
-        return image
-
     size = tuples.shape[1]
     return (
-        source.encoded_dataset(rows)
-        .enumerate()
-        .map(load, num_parallel_calls=tf.data.AUTOTUNE)
+        _training_images(source, rows, height, width, augment, seed)
         .batch(size, drop_remainder=True)
         .batch(tuples_per_batch, drop_remainder=True)
         .map(lambda batch: (batch, tf.zeros(tuples_per_batch)))
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def place_dataset(
+    source: Records,
+    rows: pd.DataFrame,
+    *,
+    height: int,
+    width: int,
+    places_per_batch: int = 16,
+    images_per_place: int = 4,
+    radius_m: float = 10.0,
+    separation_m: float = 25.0,
+    augment: bool = False,
+    seed: int = 0,
+) -> tf.data.Dataset:
+    """Batches of places to train on without mining, ready for `model.fit`.
+
+    An epoch has every place at most once; the next one takes another seed.
+    `places` says which images show one place, and which places may meet.
+
+    Args:
+        source: opened records.
+        rows: rows of `source.manifest`, queries and database images alike.
+        height: rows of an image.
+        width: columns of an image.
+        places_per_batch: P. For several replicas a multiple of their number:
+            then each gets whole places.
+        images_per_place: K. Places with fewer images are left out.
+        radius_m: no two images of a place are farther apart, where places are
+            told by coordinates.
+        separation_m: images of two places in a batch are farther apart, where
+            every image has coordinates.
+        augment: vary colour, crop and zoom of every image by itself.
+        seed: of the batches and of the augmentation.
+
+    Returns:
+        Dataset of (uint8 [P * K, height, width, 3], int32 [P * K]): images,
+        those of a place together, and labels, equal for one place.
+
+    Raises:
+        ValueError: see `places.plan_batches`.
+    """
+    plan = places.plan_batches(
+        rows,
+        places_per_batch=places_per_batch,
+        images_per_place=images_per_place,
+        radius_m=radius_m,
+        separation_m=separation_m,
+        seed=seed,
+    )
+    logging.info(
+        "%d batches of %d places; left out: %d places with fewer than %d "
+        "images, %d that filled no batch.",
+        len(plan.images),
+        places_per_batch,
+        plan.small_places,
+        images_per_place,
+        plan.left_over,
+    )
+    chosen = rows.iloc[plan.images.reshape(-1)]
+    labels = tf.data.Dataset.from_tensor_slices(plan.labels.astype(np.int32))
+    batches = _training_images(
+        source, chosen, height, width, augment, seed
+    ).batch(plan.images.shape[1], drop_remainder=True)
+    return tf.data.Dataset.zip(batches, labels).prefetch(tf.data.AUTOTUNE)
 
 
 def vary(image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
@@ -133,3 +188,28 @@ def vary(image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
     mean = tf.reduce_mean(pixels)
     pixels = ((pixels - mean) * contrast + mean) * gain
     return tf.saturate_cast(tf.round(pixels), tf.uint8)
+
+
+def _training_images(
+    source: Records,
+    rows: pd.DataFrame,
+    height: int,
+    width: int,
+    augment: bool,
+    seed: int,
+) -> tf.data.Dataset:
+    """Images in the order of the rows, each varied by seed and position."""
+
+    def load(index: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
+        image = images.load(encoded, height=height, width=width)
+        if augment:
+            image = vary(
+                image, seed=tf.stack([tf.cast(seed, index.dtype), index])
+            )
+        return image
+
+    return (
+        source.encoded_dataset(rows)
+        .enumerate()
+        .map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    )

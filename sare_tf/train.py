@@ -59,6 +59,8 @@ class Options:
     loss: str = "sare_joint"
     kernel: str = "gaussian"
     inverse_bandwidth: float = 1.0
+    margin: float | None = None
+    joint_scaling: str = "tuples"
     positives: str = "auto"
     positive_radius_m: float = 25.0
     train_positive_radius_m: float = 10.0
@@ -154,6 +156,7 @@ def run(*, records: str | Path, checkpoints: str | Path, **options) -> Path:
             run with other options.
     """
     options = Options(**options)
+    _loss(options)  # refuses settings that do not fit before a run begins
     checkpoints = Path(checkpoints)
     opened = Records(records)
     config = {
@@ -355,15 +358,21 @@ def _new_network(train: _Split, options: Options) -> keras.Model:
     network = model.over_tuples(embedder)
     network.compile(
         optimizer=_optimizer(options),
-        loss=losses.SARELoss(
-            form=options.loss.removeprefix("sare_"),
-            kernel=options.kernel,
-            inverse_bandwidth=options.inverse_bandwidth,
-        ),
+        loss=_loss(options),
     )
     # Now, so that epoch 0 is saved with it and can be gone on from.
     network.optimizer.build(network.trainable_variables)
     return network
+
+
+def _loss(options: Options) -> keras.losses.Loss:
+    return losses.build(
+        options.loss,
+        kernel=options.kernel,
+        inverse_bandwidth=options.inverse_bandwidth,
+        margin=options.margin,
+        scaling=options.joint_scaling,
+    )
 
 
 def _optimizer(options: Options) -> keras.optimizers.Optimizer:

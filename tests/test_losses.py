@@ -7,6 +7,14 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from toy_descriptors import (
+    finite_differences,
+    gradient,
+    hand_made_tuple,
+    squared,
+    unit_vectors,
+    value,
+)
 
 from sare_tf import losses
 
@@ -18,11 +26,8 @@ FUNCTIONS = {
 }
 SETTINGS = list(itertools.product(FORMS, KERNELS))
 
-# A tuple computed by hand: unit vectors, d_p = .4, d = .8, 2, .08.
-QUERY = (1.0, 0.0, 0.0, 0.0)
-POSITIVE = (0.8, 0.6, 0.0, 0.0)
-NEGATIVES = ((0.6, 0.8, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.96, 0.0, 0.28, 0.0))
-# log(1 + sum) and sum of log(1 + .), from the formulas of deepIBL in float64.
+# Of the hand-made tuple: log(1 + sum) and sum of log(1 + .), from the formulas
+# of deepIBL in float64.
 BY_HAND = {
     ("joint", "gaussian"): 1.178453231,
     ("independent", "gaussian"): 1.562808930 / 3,
@@ -53,44 +58,6 @@ def sare(positive, negatives, form, kernel, bandwidth=1.0):
     return np.mean([-np.log(attracted / (attracted + r)) for r in repelled])
 
 
-def squared(a, b):
-    return sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
-
-
-def unit_vectors(*shape, seed=0):
-    x = np.random.default_rng(seed).normal(size=shape)
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-
-def gradient(loss, y_true, descriptors):
-    """Through Keras: a step of SGD with rate 1 on trainable descriptors."""
-    descriptors = np.asarray(descriptors, np.float32)
-    flat = descriptors.reshape(-1, descriptors.shape[-1])
-    table = keras.layers.Embedding(*flat.shape)
-    rows = np.arange(len(flat)).reshape(descriptors.shape[:-1])
-    model = keras.Sequential(
-        [keras.Input(rows.shape[1:], dtype="int32"), table]
-    )
-    table.embeddings.assign(flat)
-    model.compile(keras.optimizers.SGD(1.0), loss, run_eagerly=True)
-    model.train_on_batch(rows, y_true)
-    after = np.asarray(ops.convert_to_numpy(table.embeddings))
-    return (flat - after).reshape(descriptors.shape)
-
-
-def finite_differences(function, x, *, step=1e-6):
-    x = np.array(x, np.float64)
-    result = np.zeros_like(x)
-    for where in np.ndindex(*x.shape):
-        before = x[where]
-        x[where] = before + step
-        above = function(x)
-        x[where] = before - step
-        result[where] = (above - function(x)) / (2 * step)
-        x[where] = before
-    return result
-
-
 def loss_of_tuple(descriptors, form, kernel, bandwidth=1.0):
     query, positive, *negatives = descriptors
     return sare(
@@ -100,16 +67,6 @@ def loss_of_tuple(descriptors, form, kernel, bandwidth=1.0):
         kernel,
         bandwidth,
     )
-
-
-def value(loss, y_true, y_pred):
-    return ops.convert_to_numpy(
-        loss.call(y_true, ops.convert_to_tensor(y_pred))
-    )
-
-
-def hand_made_tuple():
-    return np.array([[QUERY, POSITIVE, *NEGATIVES]], np.float32)
 
 
 @pytest.mark.parametrize(("form", "kernel"), SETTINGS)
@@ -125,7 +82,7 @@ def test_values_of_the_paper(form, kernel):
 def test_form_over_dot_products_is_a_gaussian(form):
     loss = losses.SARELoss(form=form, inverse_bandwidth=1 / (2 * 0.07))
     found = value(loss, None, hand_made_tuple())
-    np.testing.assert_allclose(found, [DOT_PRODUCTS[form]], atol=2e-6, rtol=0)
+    np.testing.assert_allclose(found, [DOT_PRODUCTS[form]], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(("form", "kernel"), SETTINGS)
@@ -213,12 +170,37 @@ def test_gradient_is_the_one_that_the_authors_coded(form, kernel):
 @pytest.mark.parametrize(("form", "kernel"), SETTINGS)
 def test_gradient_equals_finite_differences(form, kernel):
     x = 1.3 * unit_vectors(4, 3, seed=5)
-    loss = losses.SARELoss(form=form, kernel=kernel, inverse_bandwidth=3.0)
+
+    def loss(_, y_pred):
+        return FUNCTIONS[form](
+            *losses.tuple_distances(y_pred),
+            kernel=kernel,
+            inverse_bandwidth=3.0,
+        )
+
     found = gradient(loss, np.zeros(1), x[None])[0]
     expected = finite_differences(
         lambda y: loss_of_tuple(y, form, kernel, 3.0), x
     )
     np.testing.assert_allclose(found, expected, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("form", "kernel"), SETTINGS)
+@pytest.mark.parametrize("count", [1, 1000])
+def test_gradient_with_one_and_with_many_negatives(form, kernel, count):
+    x = unit_vectors(2 + count, 3, seed=7)
+    found = gradient(
+        losses.SARELoss(form=form, kernel=kernel), np.zeros(1), x[None]
+    )[0]
+    expected = coded_gradient(x[0], x[1], x[2:], form, kernel)
+    if form == "independent":
+        expected = expected / count
+    if (form, kernel) == ("joint", "gaussian"):
+        found, expected = (
+            g - np.sum(g * x, axis=-1, keepdims=True) * x
+            for g in (found, expected)
+        )
+    np.testing.assert_allclose(found, expected, atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize(("form", "kernel"), SETTINGS)
@@ -301,6 +283,20 @@ def labelled(seed=0):
     x = unit_vectors(7, 4, seed=seed)
     # Place 5 has one image: an anchor without a positive.
     return np.float32([3, 8, 3, 5, 8, 3, 8]), x
+
+
+def test_pairwise_distances():
+    # Far from the origin, where products alone would lose the distances.
+    x = 100.0 + unit_vectors(6, 5)
+    x[3] = x[1]
+    found = losses.pairwise_distances(
+        ops.convert_to_tensor(x.astype(np.float32))
+    )
+    expected = [[squared(a, b) for b in x] for a in x]
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(found), expected, atol=1e-4, rtol=0
+    )
+    assert not np.diag(found).any()
 
 
 def place_sare(labels, x, form, kernel, bandwidth=1.0):
@@ -451,12 +447,34 @@ def test_scalings_are_checked():
 )
 def test_tuples_of_a_wrong_shape_are_refused(shape, message):
     with pytest.raises(ValueError, match=message):
-        losses.SARELoss().call(None, ops.ones(shape))
+        losses.SARELoss().call(None, unit_vectors(*shape))
+
+
+@pytest.mark.parametrize(
+    ("loss", "shape"),
+    [(losses.SARELoss, (4, 3, 8)), (losses.PlaceSARELoss, (4, 8))],
+)
+@pytest.mark.parametrize("length", [0.0, 0.98, 3.0, np.nan])
+def test_descriptors_not_of_unit_length_are_refused(loss, shape, length):
+    x = unit_vectors(*shape)
+    x[-1] *= length
+    with pytest.raises(ValueError, match=r"unit length.*UnitNormalization\(\)"):
+        loss().call(np.zeros(4), x)
+
+
+def test_a_compiled_graph_does_not_look_at_lengths():
+    model = keras.Sequential([keras.layers.Identity()])
+    model.compile(loss=losses.SARELoss(), run_eagerly=False)
+    x = 3.0 * unit_vectors(1, 3, 8).astype(np.float32)
+    found = model.evaluate(x, np.zeros(1), verbose=0)
+    np.testing.assert_allclose(
+        found, loss_of_tuple(x[0], "joint", "gaussian"), rtol=1e-5
+    )
 
 
 def test_places_of_a_wrong_shape_are_refused():
-    with pytest.raises(ValueError, match=r"\[B, D\].*use SARELoss"):
-        losses.PlaceSARELoss().call(ops.ones(4), ops.ones((4, 3, 8)))
+    with pytest.raises(ValueError, match=r"\[B, D\].*such as SARELoss"):
+        losses.PlaceSARELoss().call(np.ones(4), unit_vectors(4, 3, 8))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ Scale Image Localization", ICCV 2019, section 3.
 
 from keras import ops
 
+from sare_tf.losses import distances
+
 
 def gaussian(squared_distances, *, inverse_bandwidth):
     """log exp(-b d) = -b d.
@@ -54,11 +56,7 @@ def exponential(squared_distances, *, inverse_bandwidth):
     Returns:
         float32, the shape of `squared_distances`.
     """
-    scaled = _scaled(squared_distances, inverse_bandwidth)
-    apart = scaled > 0.0
-    # The inner `where` keeps the infinite derivative out of the gradient.
-    root = ops.sqrt(ops.where(apart, scaled, 1.0))
-    return -ops.where(apart, root, 0.0)
+    return -distances.root(_scaled(squared_distances, inverse_bandwidth))
 
 
 KERNELS = {"gaussian": gaussian, "cauchy": cauchy, "exponential": exponential}

@@ -17,7 +17,7 @@ Scale Image Localization", ICCV 2019, section 3.
 import keras
 from keras import ops
 
-from sare_tf.losses import kernels
+from sare_tf.losses import distances, kernels
 
 
 def sare_joint(
@@ -66,38 +66,6 @@ def sare_independent(
 FORMS = {"joint": sare_joint, "independent": sare_independent}
 
 
-def tuple_distances(descriptors):
-    """Squared distances of each query to the other images of its tuple.
-
-    They are sums of squared differences, not 2 - 2 cos: exactly 0 for
-    identical descriptors.
-
-    Args:
-        descriptors: [B, T, D].
-
-    Returns:
-        Of the positive, float32 [B]; of the negatives, float32 [B, T - 2].
-
-    Raises:
-        ValueError: another rank, or fewer than 3 images in a tuple.
-    """
-    shape = tuple(descriptors.shape)
-    if len(shape) != 3:
-        raise ValueError(
-            "Expected descriptors of tuples, [B, T, D]. Received: "
-            f"descriptors.shape={shape}. Wrap the embedder in over_tuples."
-        )
-    if shape[1] is not None and shape[1] < 3:
-        raise ValueError(
-            "Expected tuples of a query, a positive and at least one negative, "
-            f"T >= 3. Received: descriptors.shape={shape}."
-        )
-    descriptors = ops.cast(descriptors, "float32")
-    differences = descriptors[:, :1] - descriptors[:, 1:]  # [B, T - 1, D]
-    distances = ops.sum(ops.square(differences), axis=-1)  # [B, T - 1]
-    return distances[:, 0], distances[:, 1:]
-
-
 @keras.saving.register_keras_serializable(package="sare_tf")
 class SARELoss(keras.losses.Loss):
     """SARE as a Keras loss over tuples of descriptors.
@@ -111,8 +79,14 @@ class SARELoss(keras.losses.Loss):
     `scaling="tuples"` with r / N. With plain SGD both are the same update;
     with Adam, which ignores the scale of a loss, use "tuples" and r.
 
+    Descriptors must have unit length: of others, the loss could be made small
+    by scaling them, and retrieval compares unit vectors. Eager calls check
+    it; a compiled graph, as `fit` makes one, cannot. Networks of
+    `build_embedder` end in unit length; end your own with
+    `keras.layers.UnitNormalization()`.
+
     The form over dot products, exp(cos / t), is the Gaussian kernel with
-    `inverse_bandwidth = 1 / (2 * t)` where descriptors have unit length.
+    `inverse_bandwidth = 1 / (2 * t)`.
 
     Source: Liu, Li, Dai, ICCV 2019 (see the module); for the scalings,
     github.com/Liumouliu/deepIBL, train*.m, and github.com/yxgeee/OpenIBL,
@@ -129,7 +103,7 @@ class SARELoss(keras.losses.Loss):
 
     Call arguments:
         y_true: ignored.
-        y_pred: descriptors, [B, T, D].
+        y_pred: descriptors of unit length, [B, T, D].
 
     Output shape:
         [B] from `call`; what `reduction` makes of it from `__call__`.
@@ -173,7 +147,8 @@ class SARELoss(keras.losses.Loss):
         self.scaling = scaling
 
     def call(self, y_true, y_pred):
-        positive, negatives = tuple_distances(y_pred)
+        distances.check_unit_length(y_pred)
+        positive, negatives = distances.tuple_distances(y_pred)
         losses = FORMS[self.form](
             positive,
             negatives,
@@ -209,13 +184,7 @@ def check_form(form):
 
 def _repulsion(positive, negatives, kernel, inverse_bandwidth):
     """l_i - l_p, float32 [B, N]."""
-    shapes = tuple(positive.shape), tuple(negatives.shape)
-    if len(shapes[0]) != 1 or len(shapes[1]) != 2 or shapes[1][1] == 0:
-        raise ValueError(
-            "Expected squared distances of positives, [B], and of at least one "
-            f"negative each, [B, N]. Received: positive.shape={shapes[0]}, "
-            f"negatives.shape={shapes[1]}."
-        )
+    distances.check_tuple_distances(positive, negatives)
     settings = {"kernel": kernel, "inverse_bandwidth": inverse_bandwidth}
     positive = kernels.log_kernel(positive, **settings)
     return kernels.log_kernel(negatives, **settings) - positive[:, None]

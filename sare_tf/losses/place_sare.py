@@ -7,7 +7,7 @@ Labels say which images show the same place. Everything is float32.
 import keras
 from keras import ops
 
-from sare_tf.losses import kernels, sare
+from sare_tf.losses import distances, kernels, sare
 
 # Its exponential is 0 in float32, and its sums and differences are finite.
 _NEVER = -1e30
@@ -22,8 +22,9 @@ class PlaceSARELoss(keras.losses.Loss):
     jointly or independently as in `SARELoss`. The loss of an anchor is the
     mean over its positives; 0 if it has no positive or no negative.
 
-    Memory: the differences of all pairs, B * B * D numbers, so that distances
-    are exact; the independent form adds B * B * B.
+    With several replicas each sees its own part of the batch, and only that.
+
+    Memory: B * B numbers; B * B * B for the independent form.
 
     Source: Liu, Li, Dai, ICCV 2019, for a pair and its negatives; the batch as
     in Oh Song et al., "Deep Metric Learning via Lifted Structured Feature
@@ -40,7 +41,7 @@ class PlaceSARELoss(keras.losses.Loss):
     Call arguments:
         y_true: labels of places, [B] or [B, 1]. Keras casts them to float32:
             use whole numbers below 2 ** 24.
-        y_pred: descriptors, [B, D].
+        y_pred: descriptors of unit length, [B, D]; checked as in `SARELoss`.
 
     Output shape:
         [B] from `call`; what `reduction` makes of it from `__call__`.
@@ -71,19 +72,11 @@ class PlaceSARELoss(keras.losses.Loss):
         self.inverse_bandwidth = inverse_bandwidth
 
     def call(self, y_true, y_pred):
-        if len(y_pred.shape) != 2:
-            raise ValueError(
-                "Expected descriptors of images, [B, D]. Received: "
-                f"y_pred.shape={tuple(y_pred.shape)}. For tuples, [B, T, D], "
-                "use SARELoss."
-            )
-        labels = ops.reshape(y_true, (-1,))  # [B]
-        same = labels[:, None] == labels[None, :]  # [B, B]
-        images = ops.arange(ops.shape(labels)[0])
-        positives = ops.logical_and(same, images[:, None] != images[None, :])
-        negatives = ops.logical_not(same)
+        distances.check_unit_length(y_pred)
+        descriptors = distances.images(y_pred)
+        positives, negatives = distances.same_place(y_true)
         log_similarities = kernels.log_kernel(
-            _pairwise_distances(y_pred),
+            distances.pairwise_distances(descriptors),
             kernel=self.kernel,
             inverse_bandwidth=self.inverse_bandwidth,
         )
@@ -102,13 +95,6 @@ class PlaceSARELoss(keras.losses.Loss):
             "kernel": self.kernel,
             "inverse_bandwidth": self.inverse_bandwidth,
         }
-
-
-def _pairwise_distances(descriptors):
-    """Squared distances of all pairs, from differences, float32 [B, B]."""
-    descriptors = ops.cast(descriptors, "float32")
-    differences = descriptors[:, None] - descriptors[None]  # [B, B, D]
-    return ops.sum(ops.square(differences), axis=-1)
 
 
 def _joint(log_similarities, negatives):

@@ -1,0 +1,103 @@
+import keras
+import numpy as np
+import pytest
+from absl import flags
+from toy_descriptors import unit_vectors, value
+
+from sare_tf import flags as stage_flags
+from sare_tf import losses, train
+
+OURS = [name for name in losses.PLACE_LOSSES if name[:10] != "similarity"]
+
+
+def test_the_flag_offers_every_tuple_loss():
+    offered = flags.FLAGS["loss"].parser.enum_values
+    assert tuple(offered) == losses.TUPLE_LOSSES == stage_flags.TUPLE_LOSSES
+
+
+@pytest.mark.parametrize("name", losses.TUPLE_LOSSES)
+def test_tuple_losses_take_tuples(name):
+    loss = losses.build(name)
+    assert isinstance(loss, keras.losses.Loss)
+    assert value(loss, None, unit_vectors(4, 5, 3)).shape == (4,)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_place_losses_take_labels_and_descriptors(name):
+    labels = np.float32([1, 1, 2, 2, 3, 3])
+    found = value(losses.build(name), labels, unit_vectors(6, 3))
+    assert found.shape == (6,)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        (
+            "sare_joint",
+            {
+                "kernel": "cauchy",
+                "inverse_bandwidth": 3.0,
+                "scaling": "negatives",
+            },
+            losses.SARELoss(
+                kernel="cauchy", inverse_bandwidth=3.0, scaling="negatives"
+            ),
+        ),
+        (
+            "sare_independent",
+            {"kernel": "exponential"},
+            losses.SARELoss(form="independent", kernel="exponential"),
+        ),
+        ("triplet", {}, losses.TripletLoss()),
+        ("triplet_unsquared", {}, losses.TripletLoss(squared=False)),
+        ("triplet", {"margin": 0.4}, losses.TripletLoss(margin=0.4)),
+        # Flagfiles give a kernel to every loss.
+        ("n_pair", {"inverse_bandwidth": 10.0}, losses.NPairLoss()),
+        (
+            "place_sare_independent",
+            {"inverse_bandwidth": 10.0},
+            losses.PlaceSARELoss(form="independent", inverse_bandwidth=10.0),
+        ),
+        (
+            "place_triplet_hard",
+            {"margin": 0.4},
+            losses.PlaceTripletHardLoss(margin=0.4),
+        ),
+    ],
+)
+def test_settings_arrive(name, settings, expected):
+    built = losses.build(name, **settings)
+    assert type(built) is type(expected)
+    assert built.get_config() == expected.get_config()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("softmax", {}, "sare_joint, .*place_n_pairs.*name='softmax'"),
+        ("angular", {"margin": 0.1}, "angular, which has none.*margin=0.1"),
+        ("sare_joint", {"margin": 0.1}, "Leave --margin out"),
+        ("triplet", {"margin": -1.0}, "positive and finite"),
+        (
+            "triplet",
+            {"scaling": "negatives"},
+            "only sare_joint.*scaling='negatives'",
+        ),
+        ("sare_independent", {"scaling": "negatives"}, "only sare_joint"),
+        ("sare_joint", {"scaling": "mean"}, "Received: scaling='mean'"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(name, settings, message):
+    with pytest.raises(ValueError, match=message):
+        losses.build(name, **settings)
+
+
+def test_training_refuses_them_before_it_begins(tmp_path):
+    with pytest.raises(ValueError, match="angular, which has none"):
+        train.run(
+            records=tmp_path / "records",
+            checkpoints=tmp_path / "checkpoints",
+            loss="angular",
+            margin=0.1,
+        )
+    assert not list(tmp_path.iterdir())
