@@ -36,6 +36,14 @@ COLUMNS = {
 }
 _REQUIRED = ("image_id", "split", "role")
 
+# Potential positives in training, as arguments of `positives` beside the
+# radius. OpenIBL, ibl/utils/data/sampler.py: all within it. NetVLAD, dbBase.m
+# and dbTokyoTimeMachine.m: also farther than 1 m, and of another time.
+TRAIN_RULES = {
+    "openibl": {"min_distance_m": 0.0, "other_timestamp": False},
+    "netvlad": {"min_distance_m": 1.0, "other_timestamp": True},
+}
+
 
 def make(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
     """Makes a manifest from rows that hold what is known.
@@ -87,6 +95,7 @@ def positives(
     rule: str = "auto",
     radius_m: float = 25.0,
     min_distance_m: float = 0.0,
+    other_timestamp: bool = False,
 ) -> list[np.ndarray]:
     """Finds the database images that show the place of each query.
 
@@ -99,6 +108,8 @@ def positives(
         radius_m: a positive is at most this far away, inclusive.
         min_distance_m: if above 0, a positive is strictly farther than this.
             Both count for the radius rule only.
+        other_timestamp: a positive has not the time stamp of the query; counts
+            for queries that have one.
 
     Returns:
         For each query int64 positions in `database`, ascending.
@@ -114,16 +125,27 @@ def positives(
     if rule == "auto":
         rule = "radius" if located else "place"
     if rule == "place":
-        return _same_place_id(queries, database)
-    if not located:
+        found = _same_place_id(queries, database)
+    elif located:
+        found = _within(
+            _coordinates(queries),
+            _coordinates(database),
+            radius_m,
+            min_distance_m,
+        )
+    else:
         raise ValueError(
             "Expected coordinates of every image for positives by radius. "
             f"Received: {_without_coordinates(queries, database)} images "
             "without. Use --positives=place, or a layout with coordinates."
         )
-    return _within(
-        _coordinates(queries), _coordinates(database), radius_m, min_distance_m
-    )
+    if other_timestamp:
+        times = database["timestamp"].to_numpy(object)
+        found = [
+            rows[times[rows] != time] if time else rows
+            for rows, time in zip(found, queries["timestamp"], strict=True)
+        ]
+    return found
 
 
 def write(manifest: pd.DataFrame, path: str | Path) -> None:

@@ -149,7 +149,7 @@ def test_an_empty_or_absent_folder(tmp_path, reader):
 
 
 def test_an_unknown_reader(tmp_path):
-    with pytest.raises(ValueError, match="at_names, place_folders. Received"):
+    with pytest.raises(ValueError, match="at_names, .*place_folders. Received"):
         readers.read(tmp_path, reader="gsv")
 
 

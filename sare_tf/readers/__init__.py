@@ -7,10 +7,14 @@ manifest, and the files it refused with the reason. It opens no image.
 from collections.abc import Sequence
 from pathlib import Path
 
-from sare_tf.readers import at_names, place_folders
+from sare_tf.readers import at_names, netvlad_mat, place_folders
 from sare_tf.readers.reading import Reading
 
-READERS = {"at_names": at_names.read, "place_folders": place_folders.read}
+READERS = {
+    "at_names": at_names.read,
+    "netvlad_mat": netvlad_mat.read,
+    "place_folders": place_folders.read,
+}
 
 
 def read(
