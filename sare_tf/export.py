@@ -17,8 +17,9 @@ import tensorflow as tf
 from absl import flags, logging
 
 import sare_tf
-from sare_tf import files, images, losses, model, optimizers, train
+from sare_tf import files, images, losses, model, optimizers
 from sare_tf import flags as stage_flags
+from sare_tf.checkpoints import read_state
 
 FLAGS = flags.FLAGS
 # Registers the classes that a checkpoint names.
@@ -45,7 +46,7 @@ def run(
         FileNotFoundError: no such checkpoint.
     """
     checkpoints, export = Path(checkpoints), Path(export)
-    config, state = train.read_state(checkpoints)
+    config, state = read_state(checkpoints)
     epoch = epoch or state["best"]
     path = checkpoints / epoch / "model.keras"
     if not path.is_file():
@@ -125,7 +126,7 @@ def check_flags(checkpoints: str | Path) -> None:
     Raises:
         ValueError: names the flags that differ.
     """
-    config, _ = train.read_state(checkpoints)
+    config, _ = read_state(checkpoints)
     shaping = (
         "backbone",
         "aggregation",

@@ -15,6 +15,7 @@ from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 
 from sare_tf import export, images, serving, train
+from sare_tf.checkpoints import read_state
 from sare_tf.records import Records
 
 FLAGS = flags.FLAGS
@@ -55,7 +56,7 @@ def photographs():
 
 def expected(root, encoded):
     """By the Keras model, on images decoded one by one."""
-    _, state = train.read_state(root / "checkpoints")
+    _, state = read_state(root / "checkpoints")
     path = root / "checkpoints" / state["best"] / "model.keras"
     embedder = keras.models.load_model(path).get_layer("embedder")
     batch = np.stack([images.load(one, height=32, width=32) for one in encoded])

@@ -7,10 +7,11 @@ from sare_tf import optimizers
 
 
 def test_follows_the_reference_also_after_a_change_of_rate():
+    """30 steps; the rate is halved after each 10."""
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(3, 2)).astype(np.float32)
-    gradients = rng.normal(size=(6, 3, 2)).astype(np.float32)
-    rates = [0.1, 0.1, 0.1, 0.05, 0.05, 0.05]
+    gradients = rng.normal(size=(30, 3, 2)).astype(np.float32)
+    rates = np.repeat([0.1, 0.05, 0.025], 10)
 
     # deepIBL: m <- .9 m - .001 w - g; w <- w + rate * m.
     expected, momentum = weight.astype(np.float64), np.zeros((3, 2))
@@ -24,9 +25,35 @@ def test_follows_the_reference_also_after_a_change_of_rate():
     for gradient, rate in zip(gradients, rates, strict=True):
         optimizer.learning_rate = rate
         optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
-    np.testing.assert_allclose(
-        keras.ops.convert_to_numpy(variable.value), expected, atol=1e-6
-    )
+    found = keras.ops.convert_to_numpy(variable.value)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+    # The momentum of keras.optimizers.SGD holds the rate: another result.
+    other = keras.Variable(weight)
+    sgd = keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=0.001)
+    sgd.build([other])
+    for gradient, rate in zip(gradients, rates, strict=True):
+        sgd.learning_rate = rate
+        sgd.apply([keras.ops.convert_to_tensor(gradient)], [other])
+    assert abs(keras.ops.convert_to_numpy(other.value) - expected).max() > 0.01
+
+
+def test_three_steps_by_hand():
+    """Momentum 0.5, decay 0.1, gradient 1, rate 1, then 0.5; from w = 2.
+
+    step 1: m = 1 + 0.2 = 1.2;             w = 2 - 1.2 = 0.8
+    step 2: m = 0.6 + 1 + 0.08 = 1.68;     w = 0.8 - 1.68 = -0.88
+    step 3: m = 0.84 + 1 - 0.088 = 1.752;  w = -0.88 - 0.876 = -1.756
+    """
+    variable = keras.Variable([2.0])
+    optimizer = optimizers.CoupledSGD(1.0, momentum=0.5, weight_decay=0.1)
+    optimizer.build([variable])
+    found = []
+    for rate in (1.0, 1.0, 0.5):
+        optimizer.learning_rate = rate
+        optimizer.apply([keras.ops.ones(1)], [variable])
+        found.append(float(variable.value[0]))
+    np.testing.assert_allclose(found, [0.8, -0.88, -1.756], atol=1e-6)
 
 
 def test_reloads_from_its_config():

@@ -33,15 +33,19 @@ MAY_IMPORT = {
     "model": set(),
     "optimizers": set(),
     "retrieval": set(),
-    "mining": {"retrieval"},
+    "mining": set(),
     "serving": set(),
     "report": {"images", "manifest", "retrieval", "records"},
     "synthetic_city": {"city_rendering"},
     "city_rendering": set(),
     "build_records": DATA,
-    "train": DATA
-    | {"pipeline", "losses", "model", "optimizers", "retrieval", "mining"},
-    "export": DATA | {"train", "model", "losses", "optimizers"},
+    "options": set(),
+    "checkpoints": set(),
+    "train_data": {"manifest", "records", "pipeline", "options"}
+    | {"retrieval", "mining"},
+    "train": {"records", "pipeline", "losses", "model", "optimizers"}
+    | {"options", "checkpoints", "train_data"},
+    "export": DATA | {"checkpoints", "model", "losses", "optimizers"},
     "index": SERVED - {"index"},
     "evaluate": SERVED,
     "locate": SERVED,
