@@ -56,6 +56,24 @@ def test_three_steps_by_hand():
     np.testing.assert_allclose(found, [0.8, -0.88, -1.756], atol=1e-6)
 
 
+def test_a_loss_divided_by_n_is_a_rate_divided_and_a_decay_multiplied():
+    """What the flagfiles of SARE-Joint rely on, with N = 10."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=4).astype(np.float32)
+    gradients = rng.normal(size=(20, 4)).astype(np.float32)
+    found = []
+    for scale, rate, decay in ((0.1, 0.1, 0.01), (1.0, 0.01, 0.1)):
+        variable = keras.Variable(weight)
+        optimizer = optimizers.CoupledSGD(rate, weight_decay=decay)
+        optimizer.build([variable])
+        for gradient in gradients:
+            optimizer.apply(
+                [keras.ops.convert_to_tensor(scale * gradient)], [variable]
+            )
+        found.append(keras.ops.convert_to_numpy(variable.value))
+    np.testing.assert_allclose(*found, atol=1e-6)
+
+
 def test_reloads_from_its_config():
     optimizer = optimizers.CoupledSGD(
         0.2, momentum=0.8, weight_decay=0.01, name="mine"

@@ -119,7 +119,39 @@ def test_flagfile_says_what_it_is_and_its_command(path):
 
 
 def test_flagfiles_exist():
-    assert {path.stem for path in FLAGFILES} >= {"demo", "own_photos"}
+    cards = {
+        f"{dataset}_sare_{form}"
+        for dataset in ("pitts30k", "pitts250k", "tokyotm")
+        for form in ("independent", "joint")
+    }
+    stems = {path.stem for path in FLAGFILES}
+    assert stems >= {"demo", "own_photos"} | cards
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "decay"),
+    [
+        ("pitts30k_sare_independent", 1e-3, 1e-3),
+        ("pitts30k_sare_joint", 1e-4, 1e-2),
+        ("pitts250k_sare_independent", 1e-4, 1e-3),
+        ("pitts250k_sare_joint", 1e-5, 1e-2),
+        ("tokyotm_sare_independent", 1e-4, 1e-3),
+        ("tokyotm_sare_joint", 1e-5, 1e-2),
+    ],
+)
+def test_cards_of_the_paper_hold_the_rates_of_the_original(
+    name, rate, decay, monkeypatch
+):
+    """A joint card differs from the independent one in loss and folders."""
+    monkeypatch.chdir(ROOT)
+    with flagsaver.flagsaver():
+        flags.FLAGS(["program", f"--flagfile=configs/{name}.flags"])
+        assert flags.FLAGS.learning_rate == pytest.approx(rate)
+        assert flags.FLAGS.weight_decay == pytest.approx(decay)
+        assert f"sare_{name.rpartition('_')[2]}" == flags.FLAGS.loss
+        assert name in flags.FLAGS.checkpoints
+        assert flags.FLAGS.train_positives == "netvlad"
+        assert flags.FLAGS.refresh_every_queries == 1000
 
 
 def _public_functions():
