@@ -12,9 +12,10 @@ and 96 images of the same place per query.
 Each type of cache is measured in a process of its own. Peak memory is the
 largest resident set from just before the cache is made to the end of a row
 (VmHWM of Linux, set back before the row) less the resident set before the
-cache; so it holds the cache and everything beside it, but no library. Products
-of small blocks go before, which start thread pools. Time is the least of the
-repeats, which take turns.
+cache; so it holds the cache and everything beside it, but no library. Small
+products go before, which start thread pools. Seconds are the least of the
+repeats, which take turns: by the clock, and of all cores, which other work on
+the machine lengthens less.
 """
 
 import concurrent.futures
@@ -40,8 +41,8 @@ def measure(dtype, num_queries, database_size, dimension, repeats):
     """Measures the rows of one type of cache in this process.
 
     Returns:
-        Bytes of the cache; and of each row, the least seconds and the peak
-        bytes.
+        Bytes of the cache; and of each row, the least seconds by the clock and
+        of all cores, and the peak bytes.
     """
     _products(*(np.ones((2, 64), dtype),) * 2)
     before = _resident_bytes("VmRSS")
@@ -73,18 +74,20 @@ def measure(dtype, num_queries, database_size, dimension, repeats):
         lambda: mine(1000),
         lambda: mine(0),
     )
-    seconds, peaks = [[] for _ in calls], [0 for _ in calls]
-    for _ in range(repeats):
+    found = np.empty((repeats, len(calls), 3))
+    for turn in range(repeats):
         for row, call in enumerate(calls):
             with open("/proc/self/clear_refs", "w", encoding="ascii") as clear:
                 clear.write("5")  # VmHWM is VmRSS again
-            begin = time.perf_counter()
+            begin, begin_cores = time.perf_counter(), time.process_time()
             call()
-            seconds[row].append(time.perf_counter() - begin)
-            peak = _resident_bytes("VmHWM") - before
-            peaks[row] = max(peaks[row], peak)
-    least = [min(some) for some in seconds]
-    return queries.nbytes + database.nbytes, least, peaks
+            found[turn, row] = (
+                time.perf_counter() - begin,
+                time.process_time() - begin_cores,
+                _resident_bytes("VmHWM") - before,
+            )
+    rows = np.column_stack([found[:, :, :2].min(0), found[:, :, 2].max(0)])
+    return queries.nbytes + database.nbytes, rows.tolist()
 
 
 def _products(queries, database):
@@ -121,13 +124,13 @@ def main(argv):
     print(
         f"{FLAGS.queries} queries, {FLAGS.database} database images, "
         f"{FLAGS.dimension} numbers each.\n\n"
-        "| cache | | seconds | times bare | peak GB | times cache |\n"
-        "|---|---|---|---|---|---|"
+        "| cache | | seconds | times bare | core seconds | times bare "
+        "| peak GB | times cache |\n|---|---|---|---|---|---|---|---|"
     )
     spawn = multiprocessing.get_context("spawn")
     for dtype in ("float32", "float16"):
         with concurrent.futures.ProcessPoolExecutor(1, spawn) as pool:
-            size, seconds, peaks = pool.submit(
+            size, rows = pool.submit(
                 measure,
                 dtype,
                 FLAGS.queries,
@@ -135,11 +138,13 @@ def main(argv):
                 FLAGS.dimension,
                 FLAGS.repeats,
             ).result()
-        for name, some, peak in zip(_ROWS, seconds, peaks, strict=True):
+        bare_s, bare_core_s, _ = rows[0]
+        for name, (seconds, core_s, peak) in zip(_ROWS, rows, strict=True):
             print(
-                f"| {dtype}, {size / 1e9:.2f} GB | {name} | {some:.1f} "
-                f"| {some / seconds[0]:.2f} | {peak / 1e9:.2f} "
-                f"| {peak / size:.2f} |",
+                f"| {dtype}, {size / 1e9:.2f} GB | {name} "
+                f"| {seconds:.1f} | {seconds / bare_s:.2f} "
+                f"| {core_s:.1f} | {core_s / bare_core_s:.2f} "
+                f"| {peak / 1e9:.2f} | {peak / size:.2f} |",
                 flush=True,
             )
 

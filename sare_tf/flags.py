@@ -154,8 +154,8 @@ flags.DEFINE_integer("num_negatives", 10, "Negatives of a tuple.", 1)
 flags.DEFINE_integer(
     "negative_pool",
     1000,
-    "Random negatives among which the hardest are looked for; 0: the whole "
-    "database, which takes no longer, but makes wrong coordinates hurt more.",
+    "Random negatives of a query among which the hardest are looked for; 0: "
+    "the whole database, which takes no longer, but is not the paper's rule.",
     0,
 )
 flags.DEFINE_integer(

@@ -19,8 +19,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-# Queries of one matrix product: with NetVLAD's 32,768 numbers 64 MiB.
-QUERY_BLOCK = 512
+# Queries of one matrix product: with NetVLAD's 32,768 numbers 48 MiB.
+QUERY_BLOCK = 384
 DATABASE_BLOCK = 256
 # Queries whose tuples are chosen at a time.
 _CHOICE_BLOCK = 128
