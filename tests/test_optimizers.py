@@ -38,6 +38,29 @@ def test_follows_the_reference_also_after_a_change_of_rate():
     assert abs(keras.ops.convert_to_numpy(other.value) - expected).max() > 0.01
 
 
+def test_equals_stored_values_of_pytorch():
+    """24 steps of torch.optim.SGD(lr=0.1, momentum=0.9, weight_decay=0.001).
+
+    PyTorch 2.13.0, float64, StepLR(8, 0.5); gradient i of step t, from 0, is
+    sin(i + t). Weights after 8, 16 and 24 steps.
+    """
+    stored = [
+        [1.579473736, -1.524488931, 0.343475637],
+        [1.387126876, -1.694447475, 0.341817193],
+        [1.346926892, -1.686156870, 0.384693633],
+    ]
+    variable = keras.Variable([2.0, -1.0, 0.5])
+    optimizer = optimizers.CoupledSGD(0.1)
+    optimizer.build([variable])
+    found = []
+    for step in range(24):
+        optimizer.learning_rate = 0.1 * 0.5 ** (step // 8)
+        gradient = np.sin(np.arange(3) + step).astype(np.float32)
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
+        found.append(keras.ops.convert_to_numpy(variable.value))
+    np.testing.assert_allclose(found[7::8], stored, atol=1e-6)
+
+
 def test_three_steps_by_hand():
     """Momentum 0.5, decay 0.1, gradient 1, rate 1, then 0.5; from w = 2.
 
