@@ -111,8 +111,8 @@ def mine(
 ) -> Mined:
     """Mines one tuple per query.
 
-    Beside its arguments it holds some hundred MiB, whatever M and N: blocks of
-    matrix products, which run on the accelerator where there is one.
+    Beside its arguments it holds float32 blocks of both and the distances of
+    some hundred queries. Products run on the accelerator where there is one.
 
     Args:
         query_descriptors: [M, D].

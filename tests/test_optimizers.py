@@ -11,7 +11,7 @@ def test_follows_the_reference_also_after_a_change_of_rate():
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(3, 2)).astype(np.float32)
     gradients = rng.normal(size=(30, 3, 2)).astype(np.float32)
-    rates = np.repeat([0.1, 0.05, 0.025], 10)
+    rates = np.repeat([0.04, 0.02, 0.01], 10)
 
     # deepIBL: m <- .9 m - .001 w - g; w <- w + rate * m.
     expected, momentum = weight.astype(np.float64), np.zeros((3, 2))
@@ -20,7 +20,7 @@ def test_follows_the_reference_also_after_a_change_of_rate():
         expected = expected + rate * momentum
 
     variable = keras.Variable(weight)
-    optimizer = optimizers.CoupledSGD(0.1)
+    optimizer = optimizers.CoupledSGD(0.04)
     optimizer.build([variable])
     for gradient, rate in zip(gradients, rates, strict=True):
         optimizer.learning_rate = rate
@@ -30,7 +30,7 @@ def test_follows_the_reference_also_after_a_change_of_rate():
 
     # The momentum of keras.optimizers.SGD holds the rate: another result.
     other = keras.Variable(weight)
-    sgd = keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=0.001)
+    sgd = keras.optimizers.SGD(0.04, momentum=0.9, weight_decay=0.001)
     sgd.build([other])
     for gradient, rate in zip(gradients, rates, strict=True):
         sgd.learning_rate = rate
