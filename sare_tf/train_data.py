@@ -18,7 +18,7 @@ from sare_tf.records import Records
 
 RECALL_AT = (1, 5, 10)
 # Images of one call of `predict`, whose result is copied into the cache.
-_EMBED_BLOCK = 1024
+_EMBED_BLOCK = 512
 
 
 class Split:
