@@ -32,8 +32,9 @@ from absl import flags, logging
 from tqdm import tqdm
 
 import sare_tf
-from sare_tf import files, images, losses, model, optimizers, train, warmup
+from sare_tf import files, images, losses, model, optimizers, warmup
 from sare_tf import flags as stage_flags
+from sare_tf.checkpoints import read_state
 from sare_tf.model import whitening
 from sare_tf.records import Records
 
@@ -86,7 +87,7 @@ def run(
             too few images for the whitening, or scales that are not positive.
     """
     checkpoints, export = Path(checkpoints), Path(export)
-    config, state = train.read_state(checkpoints)
+    config, state = read_state(checkpoints)
     epoch = epoch or state["best"]
     _check_scales(scales)
     opened = records and Records(records)
@@ -349,7 +350,7 @@ def check_flags(checkpoints: str | Path) -> None:
     Raises:
         ValueError: names the flags that differ.
     """
-    config, _ = train.read_state(checkpoints)
+    config, _ = read_state(checkpoints)
     shaping = (
         "backbone",
         "aggregation",

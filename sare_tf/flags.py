@@ -84,8 +84,9 @@ flags.DEFINE_string(
     "reader",
     "at_names",
     "Layout of --dataset, see data/README.md: at_names, csv_table, "
-    "exif_photos, google_landmarks, gsv_cities, holidays, msls, openibl, "
-    "oxford_paris, patch_netvlad, place_folders, revisited, vpr_bench.",
+    "exif_photos, google_landmarks, gsv_cities, holidays, msls, netvlad_mat, "
+    "openibl, oxford_paris, patch_netvlad, place_folders, revisited, "
+    "vpr_bench.",
 )
 flags.DEFINE_list(
     "split_fractions",
@@ -136,12 +137,13 @@ flags.DEFINE_float(
 flags.DEFINE_float(
     "train_positive_radius_m", 10.0, "Potential positives in training.", 0
 )
-flags.DEFINE_float(
-    "train_positive_min_m",
-    0.0,
-    "If above 0, potential positives in training are strictly farther than "
-    "this; 1 for Pittsburgh, as the original code does.",
-    0,
+flags.DEFINE_enum(
+    "train_positives",
+    "openibl",
+    ["openibl", "netvlad"],
+    "Potential positives in training: openibl, all within "
+    "--train_positive_radius_m; netvlad, of these the ones farther than 1 m "
+    "and, where the query has a time stamp, of another one.",
 )
 
 # Model.
@@ -215,10 +217,30 @@ flags.DEFINE_integer(
 flags.DEFINE_integer("tuples_per_batch", 4, "Tuples of one step, globally.", 1)
 flags.DEFINE_integer("num_negatives", 10, "Negatives of a tuple.", 1)
 flags.DEFINE_integer(
-    "negative_pool", 1000, "Negatives sampled per query before mining.", 1
+    "negative_pool",
+    1000,
+    "Random negatives of a query among which the hardest are looked for; 0: "
+    "the whole database, which takes no longer, but is not the paper's rule.",
+    0,
 )
 flags.DEFINE_integer(
     "queries_per_epoch", 0, "Training queries of one epoch; 0: all.", 0
+)
+flags.DEFINE_integer(
+    "refresh_every_queries",
+    1000,
+    "Training queries after which descriptors are computed again for mining; "
+    "twice as many each time the rate is halved. 0: once per epoch.",
+    0,
+)
+flags.DEFINE_enum(
+    "cache_dtype",
+    "float32",
+    ["float32", "float16"],
+    "Type of the descriptors held in memory in training.",
+)
+flags.DEFINE_integer(
+    "val_queries", 1000, "Validation queries, drawn by --seed; 0: all.", 0
 )
 flags.DEFINE_enum("optimizer", "sgd", ["sgd", "adam"], "Update rule.")
 flags.DEFINE_float(

@@ -47,6 +47,14 @@ _REQUIRED = ("image_id", "split", "role")
 RELATIONS = ("positive", "easy", "hard", "junk")
 RULES = ("auto", "radius", "place", "list")
 
+# Potential positives in training, as arguments of `positives` beside the
+# radius. OpenIBL, ibl/utils/data/sampler.py: all within it. NetVLAD, dbBase.m
+# and dbTokyoTimeMachine.m: also farther than 1 m, and of another time.
+TRAIN_RULES = {
+    "openibl": {"min_distance_m": 0.0, "other_timestamp": False},
+    "netvlad": {"min_distance_m": 1.0, "other_timestamp": True},
+}
+
 
 def make(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
     """Makes a manifest from rows that hold what is known.
@@ -195,6 +203,7 @@ def positives(
     radius_m: float = 25.0,
     min_distance_m: float = 0.0,
     relations: pd.DataFrame | None = None,
+    other_timestamp: bool = False,
 ) -> list[np.ndarray]:
     """Finds the database images that show the place of each query.
 
@@ -208,6 +217,8 @@ def positives(
         min_distance_m: if above 0, a positive is strictly farther than this.
             Both count for the radius rule only.
         relations: what `make_relations` made, where the dataset has a list.
+        other_timestamp: a positive has not the time stamp of the query; counts
+            for queries that have one.
 
     Returns:
         For each query int64 positions in `database`, ascending.
@@ -229,6 +240,12 @@ def positives(
             f"Received: {_without_coordinates(queries, database)} images "
             "without. Use --positives=place, or a layout with coordinates."
         )
+    if other_timestamp:
+        times = database["timestamp"].to_numpy(object)
+        found = [
+            rows[times[rows] != time] if time else rows
+            for rows, time in zip(found, queries["timestamp"], strict=True)
+        ]
     return found
 
 

@@ -1,17 +1,29 @@
 """Mining: descriptors -> training tuples of a query, a positive, negatives.
 
 The rule of NetVLAD and SARE (Arandjelovic et al. 2016, section 4; the code of
-Liu et al. 2019): of the potential positives the one nearest in descriptor
-space; of a random pool of negatives, together with those that were hardest for
-this query last time, the nearest. Descriptors are unit length, float32 or
-float16; distances are squared Euclidean. Query and database rows are counted
-from 0 within their own arrays.
+Liu et al. 2019, trainGaussKernalInd.m:268-302): of the potential positives the
+one nearest in descriptor space; of 1,000 random negatives, together with those
+that were hardest for this query last time, the 10 nearest. The pool is a
+uniform draw of distinct negatives, which is what the original's repeated
+drawing comes to. A pool of the whole database is ours: it costs no more, since
+all distances are computed either way.
+
+Descriptors are unit length, float32 or float16; distances are squared
+Euclidean, float32. Database rows are counted from 0. Axis letters: M queries
+that are mined for, N database, D descriptor length.
 """
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
+
+# Queries of one matrix product: with NetVLAD's 32,768 numbers 48 MiB.
+QUERY_BLOCK = 384
+DATABASE_BLOCK = 256
+# Queries whose tuples are chosen at a time.
+_CHOICE_BLOCK = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,14 +31,12 @@ class Mined:
     """What one mining pass found.
 
     Attributes:
-        queries: int64 [M], the query rows with a positive, in the order given.
         positives: int64 [M], database rows.
-        negatives: int64 [M, N], database rows, hardest first.
+        negatives: int64 [M, num_negatives], database rows, hardest first.
         positive_distances: float32 [M], squared.
-        negative_distances: float32 [M, N], squared.
+        negative_distances: float32 [M, num_negatives], squared.
     """
 
-    queries: np.ndarray
     positives: np.ndarray
     negatives: np.ndarray
     positive_distances: np.ndarray
@@ -40,11 +50,12 @@ class Mined:
 
 
 def check_places(
-    potential_positives: list[np.ndarray],
-    same_place: list[np.ndarray],
+    potential_positives: Sequence[np.ndarray],
+    same_place: Sequence[np.ndarray],
     *,
     database_size: int,
     num_negatives: int,
+    negative_pool: int,
 ) -> np.ndarray:
     """Finds the queries that can be trained on.
 
@@ -53,6 +64,7 @@ def check_places(
         same_place: per query, database rows that are no negatives.
         database_size: rows of the database.
         num_negatives: negatives of a tuple.
+        negative_pool: random negatives looked at per query; 0: all.
 
     Returns:
         int64 [M], queries with a potential positive.
@@ -60,6 +72,12 @@ def check_places(
     Raises:
         ValueError: no query has one, or a query has too few negatives.
     """
+    if 0 < negative_pool < num_negatives:
+        raise ValueError(
+            "Expected a pool of at least the negatives of a tuple, or 0 for "
+            f"the whole database. Received: negative_pool={negative_pool}, "
+            f"num_negatives={num_negatives}. Raise --negative_pool."
+        )
     usable = [q for q, rows in enumerate(potential_positives) if len(rows)]
     if not usable:
         raise ValueError(
@@ -84,80 +102,151 @@ def mine(
     database_descriptors: np.ndarray,
     *,
     queries: np.ndarray,
-    potential_positives: list[np.ndarray],
-    same_place: list[np.ndarray],
+    potential_positives: Sequence[np.ndarray],
+    same_place: Sequence[np.ndarray],
     num_negatives: int,
     negative_pool: int,
     remembered: np.ndarray,
     seed: int,
-    block: int = 256,
 ) -> Mined:
     """Mines one tuple per query.
 
+    Beside its arguments it holds float32 blocks of both and the distances of
+    some hundred queries. Products run on the accelerator where there is one.
+
     Args:
-        query_descriptors: [Q, D].
+        query_descriptors: [M, D].
         database_descriptors: [N, D].
-        queries: int64 [M], the query rows to mine for, each with a potential
+        queries: int64 [M], the numbers of the queries, each with a potential
             positive and enough negatives (`check_places`).
-        potential_positives: per query row, database rows, sorted.
-        same_place: per query row, database rows that are no negatives, sorted.
+        potential_positives: by query number, database rows.
+        same_place: by query number, database rows that are no negatives,
+            ascending.
         num_negatives: negatives of a tuple.
-        negative_pool: random negatives looked at per query; the whole database
-            if it is at least that large.
-        remembered: int64 [Q, num_negatives], the hardest negatives of earlier
-            passes, -1 where there are none. Updated in place.
-        seed: of the random pool.
-        block: queries of one matrix product, which holds block x N floats.
+        negative_pool: random negatives looked at per query; all if it is 0 or
+            there are no more.
+        remembered: int64 [queries, num_negatives], by query number, the
+            hardest negatives of earlier passes, -1 where there are none.
+            Updated in place.
+        seed: of the random pools. A query's pool depends on it and on the
+            query's number alone.
 
     Returns:
-        The tuples, one per entry of `queries`.
+        The tuples, one per entry of `queries`, in that order.
+
+    Raises:
+        ValueError: a descriptor that is not finite.
     """
-    database = tf.constant(database_descriptors)
-    database_size = len(database_descriptors)
     positives = np.empty(len(queries), np.int64)
     negatives = np.empty((len(queries), num_negatives), np.int64)
     positive_distances = np.empty(len(queries), np.float32)
     negative_distances = np.empty((len(queries), num_negatives), np.float32)
-    for start in range(0, len(queries), block):
-        rows = queries[start : start + block]
-        product = tf.matmul(query_descriptors[rows], database, transpose_b=True)
-        distances = np.maximum(2.0 - 2.0 * product.numpy(), 0.0)
-        distances = distances.astype(np.float32)
-        for offset, (query, row) in enumerate(
-            zip(rows, distances, strict=True)
-        ):
-            at = start + offset
-            near = potential_positives[query]
-            positives[at] = near[np.argmin(row[near])]
-            positive_distances[at] = row[positives[at]]
-            # Seeded by query, so that the order of queries does not matter.
-            rng = np.random.default_rng((seed, int(query)))
-            pool = _negative_pool(
-                rng, database_size, same_place[query], negative_pool
+    for some, distances in _distances(query_descriptors, database_descriptors):
+        numbers = queries[some]
+        positives[some], positive_distances[some] = _nearest_of(
+            distances, [potential_positives[number] for number in numbers]
+        )
+        # What is no candidate is set beyond every distance.
+        if negative_pool:
+            out = np.ones(distances.shape, bool)
+            kept = remembered[numbers]
+            row, place = np.nonzero(kept >= 0)
+            out[row, kept[row, place]] = False
+            for row, number in enumerate(numbers):
+                pool = _pool(
+                    np.random.default_rng((seed, int(number))),
+                    len(database_descriptors),
+                    same_place[number],
+                    negative_pool,
+                )
+                out[row, pool] = False
+            distances[out] = np.inf
+        row, same = _pairs([same_place[number] for number in numbers])
+        distances[row, same] = np.inf
+        negatives[some], negative_distances[some] = _nearest(
+            distances, num_negatives
+        )
+        remembered[numbers] = negatives[some]
+    return Mined(positives, negatives, positive_distances, negative_distances)
+
+
+def _distances(
+    queries: np.ndarray, database: np.ndarray
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Squared distances of a few queries to the database, in turn.
+
+    Yields:
+        Which of the M queries, and their distances, float32 [., N].
+    """
+    for start in range(0, len(queries), QUERY_BLOCK):
+        block = _as_float32(queries[start : start + QUERY_BLOCK])
+        distances = np.empty((len(block), len(database)), np.float32)
+        for first in range(0, len(database), DATABASE_BLOCK):
+            rows = _as_float32(database[first : first + DATABASE_BLOCK])
+            products = tf.matmul(block, rows, transpose_b=True).numpy()
+            distances[:, first : first + len(rows)] = products
+        bad = np.argwhere(~np.isfinite(distances))
+        if len(bad):
+            raise ValueError(
+                "Expected finite descriptors. Received: a value that is not, "
+                f"in row {start + bad[0, 0]} of the queries or row "
+                f"{bad[0, 1]} of the database."
             )
-            kept = remembered[query]
-            pool = np.union1d(pool, kept[kept >= 0])
-            hardest = pool[np.argsort(row[pool], kind="stable")]
-            negatives[at] = hardest[:num_negatives]
-            negative_distances[at] = row[negatives[at]]
-            remembered[query] = negatives[at]
-    return Mined(
-        queries, positives, negatives, positive_distances, negative_distances
+        # ||q - d||^2 of unit vectors; rounding must not make it negative.
+        distances *= -2.0
+        distances += 2.0
+        np.maximum(distances, 0.0, out=distances)
+        for first in range(0, len(block), _CHOICE_BLOCK):
+            some = distances[first : first + _CHOICE_BLOCK]
+            yield slice(start + first, start + first + len(some)), some
+
+
+def _as_float32(descriptors: np.ndarray) -> tf.Tensor:
+    """On the device, so that float16 travels as such."""
+    return tf.cast(tf.constant(descriptors), tf.float32)
+
+
+def _pairs(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Lists of database rows as pairs: position of the list, database row."""
+    lengths = [len(some) for some in rows]
+    return np.repeat(np.arange(len(rows)), lengths), np.concatenate(rows)
+
+
+def _nearest_of(
+    distances: np.ndarray, candidates: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest of each query's candidates, and its distance."""
+    row, candidate = _pairs(candidates)
+    # By query, then by distance: the first of each query's run is wanted.
+    order = np.lexsort((candidate, distances[row, candidate], row))
+    lengths = [len(some) for some in candidates]
+    first = order[np.cumsum(lengths) - lengths]
+    return candidate[first], distances[row[first], candidate[first]]
+
+
+def _nearest(distances: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest of each row, nearest first, and their distances."""
+    chosen = np.argpartition(distances, k - 1, axis=1)[:, :k]
+    near = np.take_along_axis(distances, chosen, axis=1)
+    order = np.lexsort((chosen, near))  # by distance, then by row
+    return (
+        np.take_along_axis(chosen, order, axis=1),
+        np.take_along_axis(near, order, axis=1),
     )
 
 
-def _negative_pool(
+def _pool(
     rng: np.random.Generator,
     database_size: int,
     same_place: np.ndarray,
     size: int,
 ) -> np.ndarray:
-    """Up to `size` distinct database rows outside `same_place`, sorted."""
+    """Up to `size` distinct database rows outside `same_place`."""
     available = database_size - len(same_place)
     if size >= available:
         return np.delete(np.arange(database_size), same_place)
     # Positions among the negatives only, then shifted past the others: row
     # same_place[i] - i is where the i-th excluded row would be inserted.
-    chosen = np.sort(rng.choice(available, size, replace=False))
+    chosen = rng.choice(available, size, replace=False, shuffle=False)
     gaps = same_place - np.arange(len(same_place))
     return chosen + np.searchsorted(gaps, chosen, side="right")

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from tensorflow.core.protobuf import saved_model_pb2
 
 from sare_tf import export, images, serving, train, warmup
+from sare_tf.checkpoints import read_state
 from sare_tf.records import Records
 
 FLAGS = flags.FLAGS
@@ -76,7 +77,7 @@ def photographs():
 
 def embedder(root):
     """As it was trained."""
-    _, state = train.read_state(root / "checkpoints")
+    _, state = read_state(root / "checkpoints")
     path = root / "checkpoints" / state["best"] / "model.keras"
     return keras.models.load_model(path).get_layer("embedder")
 

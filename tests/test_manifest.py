@@ -59,6 +59,31 @@ def test_the_radius_is_inclusive_and_the_minimum_is_not():
     assert found.dtype == np.int64
 
 
+def test_positives_of_another_time():
+    """Two queries of one spot: one of 2014, one without a time stamp."""
+    database = [
+        {**row, "timestamp": time}
+        for row, time in zip(
+            rows([0.0, 1.0, 2.0, 90.0]),
+            ["2014", "2009", "", "2009"],
+            strict=True,
+        )
+    ]
+    queries = rows([0.0, 0.0], role="query", prefix="q")
+    queries[0]["timestamp"] = "2014"
+    queries, database = manifest.make(queries), manifest.make(database)
+    found = manifest.positives(queries, database, other_timestamp=True)
+    assert [some.tolist() for some in found] == [[1, 2], [0, 1, 2]]
+    found = manifest.positives(
+        queries, database, **manifest.TRAIN_RULES["netvlad"]
+    )
+    assert [some.tolist() for some in found] == [[2], [2]]
+    found = manifest.positives(
+        queries, database, **manifest.TRAIN_RULES["openibl"]
+    )
+    assert [some.tolist() for some in found] == [[0, 1, 2], [0, 1, 2]]
+
+
 def test_positives_by_place():
     database = manifest.make(
         [

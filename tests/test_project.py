@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "model": set(),
     "optimizers": set(),
     "retrieval": set(),
-    "mining": {"retrieval"},
+    "mining": set(),
     "serving": set(),
     "report": set(),
     "protocols": set(),
@@ -49,9 +49,13 @@ MAY_IMPORT = {
     "city_rendering": set(),
     "build_records": DATA,
     "export_dataset": DATA,
-    "train": DATA
-    | {"pipeline", "losses", "model", "optimizers", "retrieval", "mining"},
-    "export": DATA | {"train", "model", "losses", "optimizers", "warmup"},
+    "options": set(),
+    "checkpoints": set(),
+    "train_data": {"manifest", "records", "pipeline", "options"}
+    | {"retrieval", "mining"},
+    "train": {"records", "pipeline", "losses", "model", "optimizers"}
+    | {"options", "checkpoints", "train_data"},
+    "export": DATA | {"checkpoints", "model", "losses", "optimizers", "warmup"},
     "index": SERVED - {"index"},
     "evaluate": SERVED | JUDGED,
     "compare": {"report", "scores"},
@@ -126,7 +130,39 @@ def test_flagfile_says_what_it_is_and_its_command(path):
 
 
 def test_flagfiles_exist():
-    assert {path.stem for path in FLAGFILES} >= {"demo", "own_photos"}
+    cards = {
+        f"{dataset}_sare_{form}"
+        for dataset in ("pitts30k", "pitts250k", "tokyotm")
+        for form in ("independent", "joint")
+    }
+    stems = {path.stem for path in FLAGFILES}
+    assert stems >= {"demo", "own_photos"} | cards
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "decay"),
+    [
+        ("pitts30k_sare_independent", 1e-3, 1e-3),
+        ("pitts30k_sare_joint", 1e-4, 1e-2),
+        ("pitts250k_sare_independent", 1e-4, 1e-3),
+        ("pitts250k_sare_joint", 1e-5, 1e-2),
+        ("tokyotm_sare_independent", 1e-4, 1e-3),
+        ("tokyotm_sare_joint", 1e-5, 1e-2),
+    ],
+)
+def test_cards_of_the_paper_hold_the_rates_of_the_original(
+    name, rate, decay, monkeypatch
+):
+    """A joint card differs from the independent one in loss and folders."""
+    monkeypatch.chdir(ROOT)
+    with flagsaver.flagsaver():
+        flags.FLAGS(["program", f"--flagfile=configs/{name}.flags"])
+        assert flags.FLAGS.learning_rate == pytest.approx(rate)
+        assert flags.FLAGS.weight_decay == pytest.approx(decay)
+        assert f"sare_{name.rpartition('_')[2]}" == flags.FLAGS.loss
+        assert name in flags.FLAGS.checkpoints
+        assert flags.FLAGS.train_positives == "netvlad"
+        assert flags.FLAGS.refresh_every_queries == 1000
 
 
 def _public_functions():

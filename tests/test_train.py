@@ -1,11 +1,18 @@
 """Training runs on tiny images: what is kept, resumed and refused."""
 
+import shutil
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import toy_training
+from toy_search import jpeg
 
-from sare_tf import build_records, files, train
+from sare_tf import build_records, files, pipeline, train, train_data
+from sare_tf.checkpoints import read_state
+from sare_tf.options import Options
+from sare_tf.records import Records
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +31,7 @@ def finished(records, tmp_path_factory):
 
 
 def weights(checkpoints, name="last"):
-    _, state = train.read_state(checkpoints)
+    _, state = read_state(checkpoints)
     model = keras.models.load_model(checkpoints / state[name] / "model.keras")
     variables = [*model.weights, *model.optimizer.variables]
     return [keras.ops.convert_to_numpy(variable) for variable in variables]
@@ -32,7 +39,7 @@ def weights(checkpoints, name="last"):
 
 def comparable(checkpoints):
     """The history without what takes time."""
-    history = train.read_state(checkpoints)[1]["history"]
+    history = read_state(checkpoints)[1]["history"]
     return [
         {key: value for key, value in entry.items() if not key.endswith("_s")}
         for entry in history
@@ -46,7 +53,7 @@ def assert_same_run(one, other):
 
 
 def test_what_a_run_leaves(finished):
-    config, state = train.read_state(finished)
+    config, state = read_state(finished)
     assert config["num_clusters"] == 4
     assert [entry["epoch"] for entry in state["history"]] == [0, 1, 2]
     assert state["last"] == "epoch-0002"
@@ -80,7 +87,7 @@ def test_training_moves_what_it_should(finished):
 
 
 def test_the_best_epoch_has_the_best_recall_at_5(finished):
-    _, state = train.read_state(finished)
+    _, state = read_state(finished)
     best = state["history"][int(state["best"].removeprefix("epoch-"))]
     top = max(entry["recall_at"]["5"] for entry in state["history"])
     assert best["recall_at"]["5"] == top
@@ -98,11 +105,11 @@ class Killed(BaseException):
     """Passes every `except Exception`."""
 
 
-@pytest.mark.parametrize("state_write", [3, 4])
+@pytest.mark.parametrize("state_write", [2, 3])
 def test_a_kill_between_two_writes_repeats_the_epoch(
     records, finished, tmp_path, monkeypatch, state_write
 ):
-    """Write 1 starts the run, 2 ends epoch 0, 3 and 4 the epochs after."""
+    """Write 1 ends epoch 0, 2 and 3 the epochs after."""
     write_json = files.write_json
     written = []
 
@@ -148,6 +155,22 @@ def test_a_folder_of_something_else_is_refused(records, tmp_path):
     assert (tmp_path / "thesis.tex").exists()
 
 
+def test_a_run_without_an_epoch_starts_over(records, tmp_path):
+    """Options may be corrected after a first try that did not get far."""
+    checkpoints = tmp_path / "checkpoints"
+    options = {**toy_training.OPTIONS, "epochs": 0}
+    with pytest.raises(ValueError, match="Expected backbone"):
+        train.run(
+            records=records,
+            checkpoints=checkpoints,
+            **(options | {"backbone": "alexnet"}),
+        )
+    assert (checkpoints / "config.json").is_file()
+    train.run(records=records, checkpoints=checkpoints, **options)
+    config, state = read_state(checkpoints)
+    assert (config["backbone"], state["last"]) == ("small", "epoch-0000")
+
+
 def test_a_loss_that_is_not_finite_stops_training(records, tmp_path):
     options = {
         **toy_training.OPTIONS,
@@ -155,9 +178,133 @@ def test_a_loss_that_is_not_finite_stops_training(records, tmp_path):
         "learning_rate": 1e38,
     }
     checkpoints = tmp_path / "checkpoints"
-    with pytest.raises(ValueError, match="Expected a finite loss. Received"):
+    with pytest.raises(ValueError, match="Expected a finite .* Received"):
         train.run(records=records, checkpoints=checkpoints, **options)
     assert all(np.isfinite(array).all() for array in weights(checkpoints))
+
+
+def test_one_wrong_image_names_its_step_and_tuple(
+    records, finished, tmp_path, monkeypatch
+):
+    """A NaN in the second epoch, second round, second batch: step 4 of 4.
+
+    Its queries are the last three in the order of that epoch. The run that
+    goes on ends as if undisturbed, though it was stopped between two rounds.
+    """
+    made = pipeline.tuple_dataset
+    calls = []
+
+    def poisoned(source, tuples, **options):
+        calls.append(tuples)
+        wrong = 1 if len(calls) == 4 else -1
+
+        def poison(step, batch):
+            images = tf.cast(batch[0], tf.float32)
+            return tf.where(step == wrong, np.nan, images), batch[1]
+
+        return made(source, tuples, **options).enumerate().map(poison)
+
+    options = {"records": records, "checkpoints": tmp_path / "checkpoints"}
+    options |= toy_training.OPTIONS
+    monkeypatch.setattr(pipeline, "tuple_dataset", poisoned)
+    with pytest.raises(ValueError, match="Expected a finite loss") as raised:
+        train.run(**options)
+    monkeypatch.undo()
+    order = np.random.default_rng((0, 2)).permutation(12)[9:]
+    queries = Records(records).rows("train", "query")
+    names = queries["image_id"].iloc[order].tolist()
+    assert f"loss=nan at step 4 of epoch 2, queries {names}" in str(
+        raised.value
+    )
+    assert read_state(tmp_path / "checkpoints")[1]["last"] == "epoch-0001"
+    train.run(**options)
+    assert_same_run(tmp_path / "checkpoints", finished)
+
+
+def test_a_step_that_spoils_the_weights_alone(records, tmp_path):
+    """One step: its loss is computed before the weights overflow."""
+    options = {
+        **toy_training.OPTIONS,
+        "optimizer": "sgd",
+        "learning_rate": 3e38,
+        "weight_decay": 1e6,
+        "tuples_per_batch": 12,
+    }
+    checkpoints = tmp_path / "checkpoints"
+    with pytest.raises(ValueError, match="Expected finite weights. Received"):
+        train.run(records=records, checkpoints=checkpoints, **options)
+    assert all(np.isfinite(array).all() for array in weights(checkpoints))
+
+
+def _spoil(checkpoints):
+    """Puts a NaN into a weight of the last epoch."""
+    path = checkpoints / read_state(checkpoints)[1]["last"] / "model.keras"
+    model = keras.models.load_model(path)
+    layer = model.get_layer("embedder").get_layer("netvlad")
+    centres = keras.ops.convert_to_numpy(layer.centres)
+    layer.centres.assign(np.full_like(centres, np.nan))
+    model.save(path)
+
+
+def test_a_descriptor_that_is_not_finite_names_the_image(
+    records, finished, tmp_path
+):
+    checkpoints = tmp_path / "checkpoints"
+    shutil.copytree(finished, checkpoints)
+    _spoil(checkpoints)
+    options = {**toy_training.OPTIONS, "epochs": 3}
+    # Embedded first: the queries of the first round, as the records have them.
+    first = np.sort(np.random.default_rng((0, 3)).permutation(12)[:6])[0]
+    name = Records(records).rows("train", "query")["image_id"].iloc[first]
+    with pytest.raises(
+        ValueError, match=f"finite descriptors.* for {name} and 5 other"
+    ):
+        train.run(records=records, checkpoints=checkpoints, **options)
+
+
+def _miner(records, **changes):
+    options = Options(**(toy_training.OPTIONS | changes))
+    return train_data.Miner(
+        train_data.Split(Records(records), "train", options), options
+    )
+
+
+def test_rounds_are_whole_batches_and_grow_when_the_rate_is_halved(records):
+    """12 queries; every is 4, 8 and 16 in epochs 1, 2 and 3."""
+    miner = _miner(
+        records, refresh_every_queries=4, tuples_per_batch=2, halve_every=1
+    )
+    for epoch, lengths in ((1, [4, 4, 4]), (2, [6, 6]), (3, [12])):
+        rounds = miner.rounds(epoch)
+        assert [len(queries) for queries in rounds] == lengths
+        assert sorted(np.concatenate(rounds)) == list(range(12))
+    miner = _miner(records, refresh_every_queries=1, tuples_per_batch=5)
+    assert [len(queries) for queries in miner.rounds(1)] == [5, 5]
+    miner = _miner(records, refresh_every_queries=0)
+    assert [len(queries) for queries in miner.rounds(1)] == [12]
+
+
+def test_the_interval_never_exceeds_what_was_asked(records):
+    for every in range(1, 14):
+        miner = _miner(records, refresh_every_queries=every, tuples_per_batch=2)
+        longest = max(len(queries) for queries in miner.rounds(1))
+        assert longest <= max(2, every + every % 2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_embedding_in_blocks_equals_one_call(records, monkeypatch, dtype):
+    options = Options(**toy_training.OPTIONS, cache_dtype=dtype, batch_size=4)
+    split = train_data.Split(Records(records), "train", options)
+    embedder = train._new_network(split, options).get_layer("embedder")
+    monkeypatch.setattr(train_data, "_EMBED_BLOCK", 5)
+    found = split.embed(embedder, split.database)
+    assert found.dtype == dtype
+    dataset = pipeline.image_dataset(
+        split.records, split.database, height=32, width=32, batch_size=12
+    )
+    expected = embedder.predict(dataset, verbose=0)
+    tolerance = 1e-6 if dtype == "float32" else 2**-11
+    np.testing.assert_allclose(found, expected, atol=tolerance)
 
 
 def test_too_few_negatives(records, tmp_path):
@@ -190,7 +337,7 @@ def test_without_a_val_split_the_last_epoch_is_the_best(tmp_path, caplog):
         **{**toy_training.OPTIONS, "epochs": 1},
     )
     assert "the last epoch counts as the best" in caplog.text
-    assert train.read_state(checkpoints)[1]["best"] == "epoch-0001"
+    assert read_state(checkpoints)[1]["best"] == "epoch-0001"
 
 
 def test_patience_ends_a_run(records, tmp_path):
@@ -205,8 +352,58 @@ def test_patience_ends_a_run(records, tmp_path):
     checkpoints = train.run(
         records=records, checkpoints=tmp_path / "checkpoints", **options
     )
-    _, state = train.read_state(checkpoints)
+    _, state = read_state(checkpoints)
     assert (state["best"], state["last"]) == ("epoch-0000", "epoch-0002")
+
+
+def test_validation_on_a_part_of_the_queries(records):
+    opened = Records(records)
+
+    def chosen(**changes):
+        options = Options(**(toy_training.OPTIONS | changes))
+        val = train_data.Validation(opened, options)
+        return val.queries["image_id"].tolist()
+
+    everything = opened.rows("val", "query")["image_id"].tolist()
+    assert chosen(val_queries=0) == chosen(val_queries=12) == everything
+    some = chosen(val_queries=5)
+    assert len(set(some)) == 5
+    assert some == sorted(some) == chosen(val_queries=5)
+    assert some != chosen(val_queries=5, seed=1)
+
+
+def test_validation_drops_results_of_the_same_time(tmp_path):
+    """Each query is a database image as well: alone of its time, or not.
+
+    Spot 0 has an image of another time, spot 1 has none.
+    """
+    for role, images in {
+        "queries": [(0, 2014), (1, 2014)],
+        "database": [(0, 2014), (0, 2009), (1, 2014), (2, 2009)],
+    }.items():
+        for split in ("train", "val"):
+            for spot, year in images:
+                name = f"@{1000 * spot}@0@@@@@@@@@@@{year}@@.jpg"
+                path = tmp_path / "city" / "images" / split / role / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(jpeg(spot, 0))
+    records = Records(
+        build_records.run(dataset=tmp_path / "city", out=tmp_path / "records")
+    )
+    options = toy_training.OPTIONS
+    for rule, expected in (("openibl", 1.0), ("netvlad", 0.5)):
+        val = train_data.Validation(
+            records, Options(**options, train_positives=rule)
+        )
+        embedder = keras.Sequential(
+            [
+                keras.Input((32, 32, 3)),
+                keras.layers.Rescaling(1 / 255),
+                keras.layers.Flatten(),
+                keras.layers.UnitNormalization(),
+            ]
+        )
+        assert val.recall(embedder)[1] == expected
 
 
 @pytest.mark.parametrize(
@@ -230,16 +427,11 @@ def test_other_losses_train(records, tmp_path, loss, kernel, optimizer):
     checkpoints = train.run(
         records=records, checkpoints=tmp_path / "checkpoints", **options
     )
-    entry = train.read_state(checkpoints)[1]["history"][1]
+    entry = read_state(checkpoints)[1]["history"][1]
     assert np.isfinite(entry["loss"])
     # 6 queries of 12: at least half of the negatives remembered are unknown.
     remembered = np.load(checkpoints / "epoch-0001" / "remembered.npy")
     assert (remembered >= 0).all(axis=1).sum() == 6
-
-
-def test_nothing_was_trained(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"sare_tf.train .* first"):
-        train.read_state(tmp_path)
 
 
 def test_given_centres_and_layers_reach_the_network(records, tmp_path):
@@ -253,7 +445,7 @@ def test_given_centres_and_layers_reach_the_network(records, tmp_path):
         "netvlad_centres": str(tmp_path / "centres.npy"),
     }
     found = train.run(records=records, checkpoints=tmp_path / "run", **options)
-    _, state = train.read_state(found)
+    _, state = read_state(found)
     model = keras.models.load_model(found / state["last"] / "model.keras")
     embedder = model.get_layer("embedder")
     layer = embedder.get_layer("netvlad")

@@ -15,6 +15,8 @@ OPTIONS = {
     "optimizer": "adam",
     "tuples_per_batch": 3,
     "num_negatives": 2,
+    # 12 queries: two rounds of two batches.
+    "refresh_every_queries": 6,
     "epochs": 2,
 }
 

@@ -1,0 +1,47 @@
+"""The options of training: one field per flag of the same name."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is trained and how. Each is the flag of the same name."""
+
+    image_height: int = 480
+    image_width: int = 640
+    backbone: str = "vgg16"
+    aggregation: str = "netvlad"
+    num_clusters: int = 64
+    weights: str | None = None
+    cut_layer: str | None = None
+    train_from: str | None = None
+    netvlad_centres: str | None = None
+    loss: str = "sare_joint"
+    kernel: str = "gaussian"
+    inverse_bandwidth: float = 1.0
+    margin: float | None = None
+    joint_scaling: str = "tuples"
+    positives: str = "auto"
+    positive_radius_m: float = 25.0
+    train_positive_radius_m: float = 10.0
+    train_positives: str = "openibl"
+    epochs: int = 30
+    patience: int = 10
+    tuples_per_batch: int = 4
+    num_negatives: int = 10
+    negative_pool: int = 1000
+    queries_per_epoch: int = 0
+    refresh_every_queries: int = 1000
+    cache_dtype: str = "float32"
+    val_queries: int = 1000
+    optimizer: str = "sgd"
+    learning_rate: float = 0.001
+    halve_every: int = 5
+    weight_decay: float = 0.001
+    augment: bool = False
+    batch_size: int = 32
+    seed: int = 0
+
+    def halvings(self, epoch: int) -> int:
+        """How often the learning rate was halved before this epoch, from 1."""
+        return (epoch - 1) // self.halve_every if self.halve_every else 0
