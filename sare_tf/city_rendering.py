@@ -27,9 +27,9 @@ PAVEMENT_M = 3.2
 _SUPERSAMPLING = 2
 
 # How much pictures of one place differ. Larger values are harder.
-POSITION_M = 2.1  # standard deviation along the street
-YAW_DEG = 7.0  # standard deviation of the heading
-ZOOM = (0.85, 1.25)  # focal length, relative
+POSITION_M = 1.9  # standard deviation along the street
+YAW_DEG = 6.5  # standard deviation of the heading
+ZOOM = (0.88, 1.22)  # focal length, relative
 LIGHT_STOPS = 0.35  # standard deviation of exposure
 CAST = 0.08  # standard deviation of the gain of a channel
 NIGHT = 0.06  # share of pictures after dusk

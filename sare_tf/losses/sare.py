@@ -76,8 +76,9 @@ class SARELoss(keras.losses.Loss):
     For the independent form that is the mean over negatives which it has
     anyway. For the joint form it is a factor 1 / N: to train with a learning
     rate r of deepIBL, either pass `scaling="negatives"` with r, or
-    `scaling="tuples"` with r / N. With plain SGD both are the same update;
-    with Adam, which ignores the scale of a loss, use "tuples" and r.
+    `scaling="tuples"` with r / N. With SGD both are the same update, if a
+    weight decay is multiplied by N in the second case, as it is scaled by the
+    rate; with Adam, which ignores the scale of a loss, use "tuples" and r.
 
     Descriptors must have unit length: of others, the loss could be made small
     by scaling them, and retrieval compares unit vectors. Eager calls check
