@@ -26,6 +26,20 @@ TUPLE_LOSSES = (
     "angular",
     "quadruplet",
 )
+PLACE_LOSSES = (
+    "place_sare_joint",
+    "place_sare_independent",
+    "place_contrastive",
+    "place_triplet_semihard",
+    "place_triplet_hard",
+    "place_lifted_structure",
+    "place_n_pairs",
+    "similarity_multi_similarity",
+    "similarity_circle",
+    "similarity_soft_nearest_neighbor",
+    "similarity_pn",
+    "similarity_triplet",
+)
 
 
 def start(
@@ -46,7 +60,7 @@ def start(
             raise app.UsageError(f"Expected flags alone. Received: {argv[1:]}.")
         try:
             main(argv)
-        except (ValueError, OSError) as error:
+        except (ImportError, OSError, ValueError) as error:
             logging.debug(traceback.format_exc())
             logging.error("%s", error)
             logging.info("--verbosity=1 shows where this was raised.")
@@ -188,8 +202,9 @@ flags.DEFINE_string("checkpoints", None, "Folder of the training checkpoints.")
 flags.DEFINE_enum(
     "loss",
     "sare_joint",
-    TUPLE_LOSSES,
-    "Tuple loss. --kernel and --inverse_bandwidth are SARE's alone.",
+    [*TUPLE_LOSSES, *PLACE_LOSSES],
+    "Over mined tuples, or over batches of places (place_*; similarity_* needs "
+    "the extra similarity). --kernel and --inverse_bandwidth are SARE's alone.",
 )
 flags.DEFINE_float(
     "margin",
@@ -242,6 +257,10 @@ flags.DEFINE_enum(
 flags.DEFINE_integer(
     "val_queries", 1000, "Validation queries, drawn by --seed; 0: all.", 0
 )
+flags.DEFINE_integer(
+    "places_per_batch", 16, "Places of one step, with a loss over places.", 2
+)
+flags.DEFINE_integer("images_per_place", 4, "Images of a place in a step.", 2)
 flags.DEFINE_enum("optimizer", "sgd", ["sgd", "adam"], "Update rule.")
 flags.DEFINE_float(
     "learning_rate",

@@ -31,6 +31,8 @@ class Options:
     num_negatives: int = 10
     negative_pool: int = 1000
     queries_per_epoch: int = 0
+    places_per_batch: int = 16
+    images_per_place: int = 4
     refresh_every_queries: int = 1000
     cache_dtype: str = "float32"
     val_queries: int = 1000

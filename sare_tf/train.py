@@ -4,7 +4,8 @@
 
 An epoch goes over the training queries once, in rounds. A round embeds its
 queries and the training database with the current network, mines one tuple per
-query from the descriptors, and calls Keras `fit` on the tuples. After the
+query from the descriptors, and calls Keras `fit` on the tuples. With a loss
+over places there is no mining: an epoch goes over the places once. After the
 epoch the validation recall is measured, by exact search over the val split.
 Epoch 0 is the network before training. A run that was stopped continues after
 its last whole epoch; what its folder holds, `checkpoints` says.
@@ -13,15 +14,18 @@ its last whole epoch; what its folder holds, `checkpoints` says.
 import dataclasses
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 from absl import flags, logging
 
 from sare_tf import flags as stage_flags
-from sare_tf import losses, model, optimizers, pipeline, train_data
+from sare_tf import losses, model, optimizers, pipeline, places, train_data
 from sare_tf.checkpoints import Run
 from sare_tf.options import Options
 from sare_tf.records import Records
@@ -52,7 +56,11 @@ def run(*, records: str | Path, checkpoints: str | Path, **options) -> Path:
     checkpoints = Path(checkpoints)
     opened = Records(records)
     train = train_data.Split(opened, "train", options)
-    miner = train_data.Miner(train, options)
+    over_places = options.loss in losses.PLACE_LOSSES
+    if over_places:
+        _place_batches(opened, options, epoch=1)  # refuses what fills none
+    else:
+        miner = train_data.Miner(train, options)
     val = None
     if (opened.manifest["split"] == "val").any():
         val = train_data.Validation(opened, options)
@@ -72,8 +80,8 @@ def run(*, records: str | Path, checkpoints: str | Path, **options) -> Path:
     with _strategy(options).scope():
         if past.last is None:
             network = _new_network(train, options)
-            shape = (len(train.queries), options.num_negatives)
-            remembered = np.full(shape, -1, np.int64)
+            size = 0 if over_places else options.num_negatives
+            remembered = np.full((len(train.queries), size), -1, np.int64)
         else:
             network, remembered = past.load()
             logging.info("Going on after %s.", past.last)
@@ -86,7 +94,17 @@ def run(*, records: str | Path, checkpoints: str | Path, **options) -> Path:
             if 0 < options.patience <= past.epochs_since_best():
                 logging.info("No better epoch in %d: done.", options.patience)
                 break
-            measured |= _train_epoch(network, miner, options, epoch, remembered)
+            begin = time.monotonic()
+            rate = options.learning_rate * 0.5 ** options.halvings(epoch)
+            network.optimizer.learning_rate.assign(rate)
+            measured["learning_rate"] = rate
+            if over_places:
+                measured |= _train_on_places(network, opened, options, epoch)
+            else:
+                measured |= _train_on_tuples(
+                    network, miner, options, epoch, remembered
+                )
+            measured["epoch_s"] = round(time.monotonic() - begin, 3)
         measured["recall_at"] = val and val.recall(embedder)
         past.finish_epoch(measured, network=network, remembered=remembered)
         _tell(writer, measured, options)
@@ -100,7 +118,7 @@ def run(*, records: str | Path, checkpoints: str | Path, **options) -> Path:
     return checkpoints
 
 
-def _train_epoch(
+def _train_on_tuples(
     network: keras.Model,
     miner: train_data.Miner,
     options: Options,
@@ -108,9 +126,6 @@ def _train_epoch(
     remembered: np.ndarray,
 ) -> dict[str, float]:
     """Mines and fits, round by round; returns what was measured."""
-    begin = time.monotonic()
-    rate = options.learning_rate * 0.5 ** options.halvings(epoch)
-    network.optimizer.learning_rate.assign(rate)
     rounds = miner.rounds(epoch)
     found, steps = [], 0
     for number, queries in enumerate(rounds):
@@ -130,14 +145,24 @@ def _train_epoch(
             len(tuples),
             mining_s,
         )
+        names = miner.records.manifest["image_id"].to_numpy(object)
+        dataset = pipeline.tuple_dataset(
+            miner.records,
+            tuples,
+            height=options.image_height,
+            width=options.image_width,
+            tuples_per_batch=options.tuples_per_batch,
+            augment=options.augment,
+            seed=_seed(options.seed, epoch, number),
+        )
         loss = _fit(
             network,
-            tuples,
-            options,
-            miner.records,
+            dataset,
+            names[tuples[:, 0]],
+            named="queries",
+            per_batch=options.tuples_per_batch,
             epoch=epoch,
             steps_before=steps,
-            seed=_seed(options.seed, epoch, number),
         )
         found.append((loss, violating, mining_s))
         steps += len(tuples) // options.tuples_per_batch
@@ -145,42 +170,72 @@ def _train_epoch(
     sizes = [len(queries) for queries in rounds]
     return {
         "loss": float(np.average(losses_of_rounds, weights=sizes)),
-        "learning_rate": rate,
         "violating": float(np.average(violating, weights=sizes)),
         "mining_s": round(sum(seconds), 3),
-        "epoch_s": round(time.monotonic() - begin, 3),
     }
+
+
+def _train_on_places(
+    network: keras.Model, records: Records, options: Options, epoch: int
+) -> dict[str, float]:
+    """Fits on batches of places; returns what was measured."""
+    rows, batches, images = _place_batches(records, options, epoch=epoch)
+    dataset = pipeline.place_dataset(
+        records,
+        rows,
+        height=options.image_height,
+        width=options.image_width,
+        augment=options.augment,
+        **batches,
+    )
+    loss = _fit(
+        network,
+        dataset,
+        rows["image_id"].to_numpy(object)[images.reshape(-1)],
+        named="images",
+        per_batch=images.shape[1],
+        epoch=epoch,
+    )
+    return {"loss": loss}
+
+
+def _place_batches(
+    records: Records, options: Options, *, epoch: int
+) -> tuple[pd.DataFrame, dict[str, Any], np.ndarray]:
+    """Rows to train on, how they are put into batches, and the batches."""
+    rows = records.manifest[records.manifest["split"] == "train"]
+    batches = {
+        "places_per_batch": options.places_per_batch,
+        "images_per_place": options.images_per_place,
+        "radius_m": options.train_positive_radius_m,
+        "separation_m": options.positive_radius_m,
+        "seed": _seed(options.seed, epoch),
+    }
+    return rows, batches, places.plan_batches(rows, **batches).images
 
 
 def _fit(
     network: keras.Model,
-    tuples: np.ndarray,
-    options: Options,
-    records: Records,
+    dataset: tf.data.Dataset,
+    names: Sequence[str],
     *,
+    named: str,
+    per_batch: int,
     epoch: int,
-    steps_before: int,
-    seed: int,
+    steps_before: int = 0,
 ) -> float:
-    """Fits on tuples once; returns the mean loss."""
-    dataset = pipeline.tuple_dataset(
-        records,
-        tuples,
-        height=options.image_height,
-        width=options.image_width,
-        tuples_per_batch=options.tuples_per_batch,
-        augment=options.augment,
-        seed=seed,
-    )
-    names = records.manifest["image_id"].iloc[tuples[:, 0]].tolist()
-    size = options.tuples_per_batch
+    """Fits on a dataset once; returns the mean loss.
+
+    The names, `per_batch` of each batch in their order, and what they name are
+    for messages.
+    """
 
     def check_loss(batch: int, logs: dict[str, float]) -> None:
         if not math.isfinite(logs["loss"]):
             raise ValueError(
                 f"Expected a finite loss. Received: loss={logs['loss']} at "
-                f"step {steps_before + batch + 1} of epoch {epoch}, queries "
-                f"{names[batch * size : (batch + 1) * size]}. The last "
+                f"step {steps_before + batch + 1} of epoch {epoch}, {named} "
+                f"{list(names[batch * per_batch :][:per_batch])}. The last "
                 "checkpoint is untouched; lower --learning_rate."
             )
 
@@ -215,6 +270,13 @@ def _check_weights(network: keras.Model) -> None:
 
 def _strategy(options: Options) -> tf.distribute.Strategy:
     if len(tf.config.list_physical_devices("GPU")) < 2:
+        return tf.distribute.get_strategy()
+    if options.loss in losses.PLACE_LOSSES:
+        logging.warning(
+            "%s trains on one GPU: the places of several do not repel each "
+            "other yet.",
+            options.loss,
+        )
         return tf.distribute.get_strategy()
     strategy = tf.distribute.MirroredStrategy()
     if options.tuples_per_batch % strategy.num_replicas_in_sync:
@@ -259,7 +321,10 @@ def _new_network(train: train_data.Split, options: Options) -> keras.Model:
         model.initialise_netvlad(
             embedder, images, centres=centres, seed=options.seed
         )
-    network = model.over_tuples(embedder)
+    if options.loss in losses.PLACE_LOSSES:
+        network = model.over_images(embedder)
+    else:
+        network = model.over_tuples(embedder)
     network.compile(optimizer=_optimizer(options), loss=_loss(options))
     # Now, so that epoch 0 is saved with it and can be gone on from.
     network.optimizer.build(network.trainable_variables)

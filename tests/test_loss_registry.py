@@ -12,7 +12,9 @@ OURS = [name for name in losses.PLACE_LOSSES if name[:10] != "similarity"]
 
 def test_the_flag_offers_every_tuple_loss():
     offered = flags.FLAGS["loss"].parser.enum_values
-    assert tuple(offered) == losses.TUPLE_LOSSES == stage_flags.TUPLE_LOSSES
+    assert losses.TUPLE_LOSSES == stage_flags.TUPLE_LOSSES
+    assert losses.PLACE_LOSSES == stage_flags.PLACE_LOSSES
+    assert tuple(offered) == losses.TUPLE_LOSSES + losses.PLACE_LOSSES
 
 
 @pytest.mark.parametrize("name", losses.TUPLE_LOSSES)

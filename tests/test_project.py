@@ -53,7 +53,8 @@ MAY_IMPORT = {
     "checkpoints": set(),
     "train_data": {"manifest", "records", "pipeline", "options"}
     | {"retrieval", "mining"},
-    "train": {"records", "pipeline", "losses", "model", "optimizers"}
+    "train": {"records", "pipeline", "places", "losses", "model"}
+    | {"optimizers"}
     | {"options", "checkpoints", "train_data"},
     "export": DATA | {"checkpoints", "model", "losses", "optimizers", "warmup"},
     "index": SERVED - {"index"},

@@ -470,3 +470,33 @@ def test_centres_are_for_netvlad_alone(records, tmp_path):
     }
     with pytest.raises(ValueError, match="'netvlad' with.*aggregation='gem'"):
         train.run(records=records, checkpoints=tmp_path / "run", **options)
+
+
+PLACES = {"places_per_batch": 3, "images_per_place": 4, "learning_rate": 0.01}
+
+
+def test_a_loss_over_places_trains_without_mining(records, tmp_path):
+    options = {**toy_training.OPTIONS, **PLACES, "loss": "place_sare_joint"}
+    found = train.run(records=records, checkpoints=tmp_path / "run", **options)
+    before, *epochs = read_state(found)[1]["history"]
+    assert [entry["epoch"] for entry in epochs] == [1, 2]
+    assert epochs[1]["loss"] < epochs[0]["loss"]
+    assert "violating" not in epochs[0]
+    assert set(before["recall_at"]) == {"1", "5", "10"}
+
+
+def test_training_on_places_ends_as_if_undisturbed(records, tmp_path):
+    options = {**toy_training.OPTIONS, **PLACES, "loss": "place_triplet_hard"}
+    whole = train.run(records=records, checkpoints=tmp_path / "a", **options)
+    stopped = tmp_path / "b"
+    train.run(records=records, checkpoints=stopped, **options | {"epochs": 1})
+    train.run(records=records, checkpoints=stopped, **options)
+    assert_same_run(whole, stopped)
+
+
+def test_places_with_too_few_images_are_an_error(records, tmp_path):
+    options = {**toy_training.OPTIONS, "loss": "place_sare_joint"}
+    options |= {"places_per_batch": 3, "images_per_place": 5}
+    with pytest.raises(ValueError, match="3 places with 5 images each"):
+        train.run(records=records, checkpoints=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()

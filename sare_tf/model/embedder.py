@@ -86,11 +86,7 @@ def over_tuples(embedder: keras.Model) -> keras.Model:
     Raises:
         ValueError: another name.
     """
-    if embedder.name != "embedder":
-        raise ValueError(
-            "Expected a model named 'embedder', by which checkpoints find it. "
-            f"Received: embedder.name={embedder.name!r}."
-        )
+    _check_name(embedder)
     tuples = keras.Input(
         (None, *embedder.input_shape[1:]), dtype="float32", name="tuples"
     )
@@ -99,6 +95,23 @@ def over_tuples(embedder: keras.Model) -> keras.Model:
     descriptors = embedder(images)  # [B * T, D]
     split = SplitTuples(dtype="float32", name="split_tuples")
     return keras.Model(tuples, split(descriptors, tuples), name="over_tuples")
+
+
+def over_images(embedder: keras.Model) -> keras.Model:
+    """Applies an embedder to images, for losses over batches of places.
+
+    Args:
+        embedder: a model named "embedder", as `over_tuples` takes it.
+
+    Returns:
+        [B, H, W, 3] -> float32 [B, D]; the embedder is its layer "embedder".
+
+    Raises:
+        ValueError: another name.
+    """
+    _check_name(embedder)
+    images = keras.Input(embedder.input_shape[1:], dtype="float32")
+    return keras.Model(images, embedder(images), name="over_images")
 
 
 def initialise_netvlad(
@@ -168,6 +181,14 @@ def initialise_netvlad(
         layer.num_clusters,
         len(descriptors),
     )
+
+
+def _check_name(embedder: keras.Model) -> None:
+    if embedder.name != "embedder":
+        raise ValueError(
+            "Expected a model named 'embedder', by which checkpoints find it. "
+            f"Received: embedder.name={embedder.name!r}."
+        )
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")
