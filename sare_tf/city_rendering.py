@@ -32,8 +32,8 @@ YAW_DEG = 6.5  # standard deviation of the heading
 ZOOM = (0.88, 1.22)  # focal length, relative
 LIGHT_STOPS = 0.35  # standard deviation of exposure
 CAST = 0.08  # standard deviation of the gain of a channel
-NIGHT = 0.06  # share of pictures after dusk
-TRAFFIC = 0.8  # vehicles of a picture, on average
+NIGHT = 0.05  # share of pictures after dusk
+TRAFFIC = 0.6  # vehicles of a picture, on average
 
 WEATHER = ("clear", "overcast", "rain", "fog", "snow")
 
