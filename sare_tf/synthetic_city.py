@@ -26,9 +26,9 @@ from sare_tf import flags as stage_flags
 FLAGS = flags.FLAGS
 # Shares of places, and where the district begins, in metres east.
 _DISTRICTS = {
-    "train": (0.75, 500_000.0),
-    "val": (0.08, 510_000.0),
-    "test": (0.17, 520_000.0),
+    "train": (0.84, 500_000.0),
+    "val": (0.06, 510_000.0),
+    "test": (0.10, 520_000.0),
 }
 _NORTH_M = 4_500_000.0
 _ZONE = "32@T"

@@ -1,0 +1,179 @@
+"""Every loss over tuples on the rendered city, with the same budget.
+
+    python -m benchmarks.losses
+
+Trains the demo's network from the demo's flagfile on a rendered city. Each
+loss is trained at each of several learning rates with the first seed; the rate
+with the best validation recall@5 (then @1) is kept and trained with the other
+seeds. All epochs see the same number of queries. A run's epoch is chosen by
+validation, as training does; the table gives mean and standard deviation over
+seeds of recall@1, 5 and 10 on the test district, by exact search. The test
+district is looked at after all choices.
+
+SARE stands with the paper's inverse bandwidth, 1, and with the demo's. Margins
+are those of the papers. A run that stops at a value that is not finite counts
+as recall 0 of that rate.
+
+Runs are kept in `--out`: the command goes on where it was stopped.
+"""
+
+import itertools
+import statistics
+from pathlib import Path
+
+import keras
+from absl import app, flags, logging
+
+from sare_tf import (
+    build_records,
+    checkpoints,
+    files,
+    losses,
+    retrieval,
+    synthetic_city,
+    train,
+    train_data,
+)
+from sare_tf.options import Options
+from sare_tf.records import Records
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("folder", "runs/benchmarks/losses", "Where runs are kept.")
+flags.DEFINE_integer("city_places", 300, "Places of the city.", 10)
+flags.DEFINE_integer("num_epochs", 6, "Epochs of a run.", 1)
+flags.DEFINE_list("rates", ["0.0005", "0.0015", "0.005"], "Learning rates.")
+flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds; the first chooses rates.")
+flags.DEFINE_list("only", [], "Names of rows to run; all without.")
+
+_KS = (1, 5, 10)
+# As configs/demo.flags, but for what is compared.
+_COMMON = {
+    "image_height": 120,
+    "image_width": 160,
+    "backbone": "small",
+    "num_clusters": 16,
+    "optimizer": "adam",
+    "weight_decay": 0.0001,
+    "halve_every": 0,
+    "tuples_per_batch": 8,
+    "num_negatives": 5,
+    "negative_pool": 15,
+    "refresh_every_queries": 0,
+    "augment": True,
+    "patience": 0,
+}
+_DEMO_BANDWIDTH = 15.0
+
+
+def rows() -> dict[str, dict[str, object]]:
+    """Options of each row of the table, by its name."""
+    kernels = ("gaussian", "cauchy", "exponential")
+    found = {}
+    for form, kernel, bandwidth in itertools.product(
+        ("joint", "independent"), kernels, (1.0, _DEMO_BANDWIDTH)
+    ):
+        found[f"sare_{form}-{kernel}-{bandwidth:g}"] = {
+            "loss": f"sare_{form}",
+            "kernel": kernel,
+            "inverse_bandwidth": bandwidth,
+        }
+    for name in losses.TUPLE_LOSSES:
+        if not name.startswith("sare_"):
+            found[name] = {"loss": name}
+    return found
+
+
+def train_once(records: Path, folder: Path, options: dict) -> tuple | None:
+    """Validation recall@5 and @1 of the best epoch; None if it diverged."""
+    try:
+        train.run(records=records, checkpoints=folder, **_COMMON, **options)
+    except ValueError as error:
+        if "finite" not in str(error):
+            raise
+        logging.warning("%s diverged: %s", folder.name, error)
+        return None
+    _, state = checkpoints.read_state(folder)
+    best = int(state["best"].removeprefix("epoch-"))
+    recall = state["history"][best]["recall_at"]
+    return recall["5"], recall["1"]
+
+
+def test_recall(records: Path, folder: Path, options: dict) -> dict[int, float]:
+    """Recall@N of the best epoch on the test district."""
+    path = folder / "test_recall.json"
+    if not path.is_file():
+        _, state = checkpoints.read_state(folder)
+        network = keras.models.load_model(
+            folder / state["best"] / "model.keras", compile=False
+        )
+        embedder = network.get_layer("embedder")
+        split = train_data.Split(
+            Records(records), "test", Options(**_COMMON, **options)
+        )
+        neighbours, _ = retrieval.nearest(
+            split.embed(embedder, split.queries),
+            split.embed(embedder, split.database),
+            max(_KS),
+        )
+        truth = split.positives(25.0)
+        files.write_json(path, retrieval.recall_at(neighbours, truth, _KS))
+    found = files.read_json(path, made_by="python -m benchmarks.losses")
+    return {k: found[str(k)] for k in _KS}
+
+
+def measure(name: str, options: dict, records: Path, out: Path) -> str:
+    """One row of the table."""
+    first, *others = [int(seed) for seed in FLAGS.seeds]
+    shared = {**options, "epochs": FLAGS.num_epochs}
+    scores = {}
+    for rate in FLAGS.rates:
+        settings = {**shared, "learning_rate": float(rate), "seed": first}
+        score = train_once(records, out / f"{name}-{rate}-{first}", settings)
+        scores[rate] = score or (0.0, 0.0)
+    rate = max(scores, key=scores.get)
+    found = []
+    for seed in (first, *others):
+        settings = {**shared, "learning_rate": float(rate), "seed": seed}
+        folder = out / f"{name}-{rate}-{seed}"
+        if train_once(records, folder, settings) is None:
+            found.append(dict.fromkeys(_KS, 0.0))
+        else:
+            found.append(test_recall(records, folder, settings))
+        keras.backend.clear_session()
+    cells = []
+    for k in _KS:
+        values = [recall[k] for recall in found]
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        cells.append(f"{statistics.mean(values):.3f} ± {spread:.3f}")
+    return f"| {name} | {rate} | " + " | ".join(cells) + " |"
+
+
+def main(argv) -> None:
+    del argv
+    out = Path(FLAGS.folder)
+    city = synthetic_city.run(
+        out=out / f"city-{FLAGS.city_places}", num_places=FLAGS.city_places
+    )
+    records = build_records.run(
+        dataset=city, out=out / f"records-{FLAGS.city_places}"
+    )
+    wanted = {
+        name: options
+        for name, options in rows().items()
+        if not FLAGS.only or name in FLAGS.only
+    }
+    lines = [
+        f"{FLAGS.city_places} places, {FLAGS.num_epochs} epochs, seeds "
+        f"{', '.join(FLAGS.seeds)}; test district, mean ± standard deviation.",
+        "",
+        "| loss | rate | R@1 | R@5 | R@10 |",
+        "|---|---|---|---|---|",
+    ]
+    for name, options in wanted.items():
+        lines.append(measure(name, options, records, out))
+        logging.info("%s", lines[-1])
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    app.run(main)
