@@ -14,7 +14,7 @@ SARE stands with the paper's inverse bandwidth, 1, and with the demo's. Margins
 are those of the papers. A run that stops at a value that is not finite counts
 as recall 0 of that rate.
 
-Runs are kept in `--out`: the command goes on where it was stopped.
+Runs are kept in `--folder`: the command goes on where it was stopped.
 """
 
 import itertools
@@ -39,7 +39,7 @@ from sare_tf.records import Records
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("folder", "runs/benchmarks/losses", "Where runs are kept.")
-flags.DEFINE_integer("city_places", 300, "Places of the city.", 10)
+flags.DEFINE_integer("city_places", 300, "Places of the city.", 30)
 flags.DEFINE_integer("num_epochs", 6, "Epochs of a run.", 1)
 flags.DEFINE_list("rates", ["0.0005", "0.0015", "0.005"], "Learning rates.")
 flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds; the first chooses rates.")
@@ -150,13 +150,10 @@ def measure(name: str, options: dict, records: Path, out: Path) -> str:
 
 def main(argv) -> None:
     del argv
-    out = Path(FLAGS.folder)
-    city = synthetic_city.run(
-        out=out / f"city-{FLAGS.city_places}", num_places=FLAGS.city_places
-    )
-    records = build_records.run(
-        dataset=city, out=out / f"records-{FLAGS.city_places}"
-    )
+    # A budget of its own: runs of another one are no part of this table.
+    out = Path(FLAGS.folder) / f"{FLAGS.city_places}-{FLAGS.num_epochs}"
+    city = synthetic_city.run(out=out / "city", num_places=FLAGS.city_places)
+    records = build_records.run(dataset=city, out=out / "records")
     wanted = {
         name: options
         for name, options in rows().items()
