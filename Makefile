@@ -41,7 +41,8 @@ test-backends: $(INSTALLED)
 	for backend in $(BACKENDS); do \
 		KERAS_BACKEND=$$backend $(VENV_BACKENDS)/bin/python -m pytest \
 			tests/backends tests/test_netvlad.py tests/test_pooling.py \
-			tests/test_losses.py; \
+			tests/test_losses.py tests/test_tuple_losses.py \
+			tests/test_place_losses.py; \
 	done
 
 install: $(INSTALLED)

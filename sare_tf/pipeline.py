@@ -146,13 +146,46 @@ def place_dataset(
         separation_m=separation_m,
         seed=seed,
     )
+    return planned_place_dataset(
+        source,
+        rows,
+        plan,
+        height=height,
+        width=width,
+        augment=augment,
+        seed=seed,
+    )
+
+
+def planned_place_dataset(
+    source: Records,
+    rows: pd.DataFrame,
+    plan: places.PlaceBatches,
+    *,
+    height: int,
+    width: int,
+    augment: bool = False,
+    seed: int = 0,
+) -> tf.data.Dataset:
+    """`place_dataset` of batches that `places.plan_batches` made of the rows.
+
+    Args:
+        source: opened records.
+        rows: rows of `source.manifest`.
+        plan: the batches.
+        height: rows of an image.
+        width: columns of an image.
+        augment: vary colour, crop and zoom of every image by itself.
+        seed: of the augmentation.
+
+    Returns:
+        As `place_dataset`.
+    """
     logging.info(
-        "%d batches of %d places; left out: %d places with fewer than %d "
-        "images, %d that filled no batch.",
-        len(plan.images),
-        places_per_batch,
+        "%d batches of %d images; left out: %d places with too few images, %d "
+        "that filled no batch.",
+        *plan.images.shape,
         plan.small_places,
-        images_per_place,
         plan.left_over,
     )
     chosen = rows.iloc[plan.images.reshape(-1)]

@@ -16,7 +16,6 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -127,6 +126,7 @@ def _train_on_tuples(
 ) -> dict[str, float]:
     """Mines and fits, round by round; returns what was measured."""
     rounds = miner.rounds(epoch)
+    names = miner.records.manifest["image_id"].to_numpy(object)
     found, steps = [], 0
     for number, queries in enumerate(rounds):
         mining_begin = time.monotonic()
@@ -145,7 +145,6 @@ def _train_on_tuples(
             len(tuples),
             mining_s,
         )
-        names = miner.records.manifest["image_id"].to_numpy(object)
         dataset = pipeline.tuple_dataset(
             miner.records,
             tuples,
@@ -179,21 +178,22 @@ def _train_on_places(
     network: keras.Model, records: Records, options: Options, epoch: int
 ) -> dict[str, float]:
     """Fits on batches of places; returns what was measured."""
-    rows, batches, images = _place_batches(records, options, epoch=epoch)
-    dataset = pipeline.place_dataset(
+    rows, plan = _place_batches(records, options, epoch=epoch)
+    dataset = pipeline.planned_place_dataset(
         records,
         rows,
+        plan,
         height=options.image_height,
         width=options.image_width,
         augment=options.augment,
-        **batches,
+        seed=_seed(options.seed, epoch),
     )
     loss = _fit(
         network,
         dataset,
-        rows["image_id"].to_numpy(object)[images.reshape(-1)],
+        rows["image_id"].to_numpy(object)[plan.images.reshape(-1)],
         named="images",
-        per_batch=images.shape[1],
+        per_batch=plan.images.shape[1],
         epoch=epoch,
     )
     return {"loss": loss}
@@ -201,17 +201,18 @@ def _train_on_places(
 
 def _place_batches(
     records: Records, options: Options, *, epoch: int
-) -> tuple[pd.DataFrame, dict[str, Any], np.ndarray]:
-    """Rows to train on, how they are put into batches, and the batches."""
+) -> tuple[pd.DataFrame, places.PlaceBatches]:
+    """Rows to train on, and the batches of an epoch."""
     rows = records.manifest[records.manifest["split"] == "train"]
-    batches = {
-        "places_per_batch": options.places_per_batch,
-        "images_per_place": options.images_per_place,
-        "radius_m": options.train_positive_radius_m,
-        "separation_m": options.positive_radius_m,
-        "seed": _seed(options.seed, epoch),
-    }
-    return rows, batches, places.plan_batches(rows, **batches).images
+    plan = places.plan_batches(
+        rows,
+        places_per_batch=options.places_per_batch,
+        images_per_place=options.images_per_place,
+        radius_m=options.train_positive_radius_m,
+        separation_m=options.positive_radius_m,
+        seed=_seed(options.seed, epoch),
+    )
+    return rows, plan
 
 
 def _fit(
