@@ -2,7 +2,7 @@
 
     python -m benchmarks.losses
 
-Trains the demo's network from the demo's flagfile on a rendered city. Each
+Trains the demo's network on the demo's city, but for a shorter time. Each
 loss is trained at each of several learning rates with the first seed; the rate
 with the best validation recall@5 (then @1) is kept and trained with the other
 seeds. All epochs see the same number of queries. A run's epoch is chosen by
@@ -39,8 +39,9 @@ from sare_tf.records import Records
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("folder", "runs/benchmarks/losses", "Where runs are kept.")
-flags.DEFINE_integer("city_places", 300, "Places of the city.", 30)
-flags.DEFINE_integer("num_epochs", 6, "Epochs of a run.", 1)
+flags.DEFINE_integer("city_places", 1000, "Places of the city.", 30)
+flags.DEFINE_integer("num_epochs", 4, "Epochs of a run.", 1)
+flags.DEFINE_integer("epoch_queries", 450, "Queries of an epoch.", 8)
 flags.DEFINE_list("rates", ["0.0005", "0.0015", "0.005"], "Learning rates.")
 flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds; the first chooses rates.")
 flags.DEFINE_list("only", [], "Names of rows to run; all without.")
@@ -67,10 +68,11 @@ _DEMO_BANDWIDTH = 15.0
 
 def rows() -> dict[str, dict[str, object]]:
     """Options of each row of the table, by its name."""
-    kernels = ("gaussian", "cauchy", "exponential")
     found = {}
-    for form, kernel, bandwidth in itertools.product(
-        ("joint", "independent"), kernels, (1.0, _DEMO_BANDWIDTH)
+    for bandwidth, form, kernel in itertools.product(
+        (_DEMO_BANDWIDTH, 1.0),
+        ("joint", "independent"),
+        ("gaussian", "cauchy", "exponential"),
     ):
         found[f"sare_{form}-{kernel}-{bandwidth:g}"] = {
             "loss": f"sare_{form}",
@@ -124,7 +126,11 @@ def test_recall(records: Path, folder: Path, options: dict) -> dict[int, float]:
 def measure(name: str, options: dict, records: Path, out: Path) -> str:
     """One row of the table."""
     first, *others = [int(seed) for seed in FLAGS.seeds]
-    shared = {**options, "epochs": FLAGS.num_epochs}
+    shared = {
+        **options,
+        "epochs": FLAGS.num_epochs,
+        "queries_per_epoch": FLAGS.epoch_queries,
+    }
     scores = {}
     for rate in FLAGS.rates:
         settings = {**shared, "learning_rate": float(rate), "seed": first}
@@ -151,7 +157,8 @@ def measure(name: str, options: dict, records: Path, out: Path) -> str:
 def main(argv) -> None:
     del argv
     # A budget of its own: runs of another one are no part of this table.
-    out = Path(FLAGS.folder) / f"{FLAGS.city_places}-{FLAGS.num_epochs}"
+    budget = (FLAGS.city_places, FLAGS.num_epochs, FLAGS.epoch_queries)
+    out = Path(FLAGS.folder) / "-".join(map(str, budget))
     city = synthetic_city.run(out=out / "city", num_places=FLAGS.city_places)
     records = build_records.run(dataset=city, out=out / "records")
     wanted = {
@@ -160,8 +167,9 @@ def main(argv) -> None:
         if not FLAGS.only or name in FLAGS.only
     }
     lines = [
-        f"{FLAGS.city_places} places, {FLAGS.num_epochs} epochs, seeds "
-        f"{', '.join(FLAGS.seeds)}; test district, mean ± standard deviation.",
+        f"{FLAGS.city_places} places, {FLAGS.num_epochs} epochs of "
+        f"{FLAGS.epoch_queries} queries, seeds {', '.join(FLAGS.seeds)}; test "
+        "district, mean ± standard deviation.",
         "",
         "| loss | rate | R@1 | R@5 | R@10 |",
         "|---|---|---|---|---|",
