@@ -1,4 +1,4 @@
-"""Every loss over tuples on the rendered city, with the same budget.
+"""Every loss on the rendered city, with the same budget.
 
     python -m benchmarks.losses
 
@@ -14,9 +14,15 @@ SARE stands with the paper's inverse bandwidth, 1, and with the demo's. Margins
 are those of the papers. A run that stops at a value that is not finite counts
 as recall 0 of that rate.
 
+Losses over places train on batches of as many images as a batch of tuples has,
+and an epoch has every place once: about as many images as the tuples' epoch.
+Nothing is mined for them. Those of TensorFlow Similarity are left out where it
+is not installed.
+
 Runs are kept in `--folder`: the command goes on where it was stopped.
 """
 
+import importlib.util
 import itertools
 import statistics
 from pathlib import Path
@@ -57,6 +63,8 @@ _COMMON = {
     "weight_decay": 0.0001,
     "halve_every": 0,
     "tuples_per_batch": 8,
+    "places_per_batch": 14,
+    "images_per_place": 4,
     "num_negatives": 5,
     "negative_pool": 15,
     "refresh_every_queries": 0,
@@ -82,6 +90,12 @@ def rows() -> dict[str, dict[str, object]]:
     for name in losses.TUPLE_LOSSES:
         if not name.startswith("sare_"):
             found[name] = {"loss": name}
+    similarity = importlib.util.find_spec("tensorflow_similarity")
+    for name in losses.PLACE_LOSSES:
+        if similarity or not name.startswith("similarity_"):
+            found[name] = {"loss": name}
+    for form in ("joint", "independent"):
+        found[f"place_sare_{form}"]["inverse_bandwidth"] = _DEMO_BANDWIDTH
     return found
 
 
