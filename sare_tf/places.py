@@ -7,11 +7,13 @@ hold no two images that are neither surely one place nor surely two.
 Which images show one place:
 
 - those of one `place_id`, where every image has one;
-- else those in one square cell whose diagonal is the place's radius, so that no
-  two are farther apart; and, where every image has a heading, in one sector of
-  headings, as what is seen facing the other way is not the same place. Cells
-  and sectors are those of Berton et al., "Rethinking Visual Geo-localization
-  for Large-Scale Applications", CVPR 2022, section 3.2.
+- else a group of images that stands by itself: linked by steps of at most the
+  place's radius, no two farther apart than it, and, where every image has a
+  heading, no two turned by more than a sector;
+- groups that are larger are cut: into square cells whose diagonal is the
+  radius, and into sectors of headings, as what is seen facing the other way is
+  not the same place. Cells and sectors are those of Berton et al., "Rethinking
+  Visual Geo-localization for Large-Scale Applications", CVPR 2022, section 3.2.
 
 Which places may meet in a batch: where every image has coordinates, those with
 no two images within the separation, inclusive. So neighbouring cells, other
@@ -72,11 +74,7 @@ def number_places(rows: pd.DataFrame, *, radius_m: float = 10.0) -> np.ndarray:
     if known.all():
         keys = [rows["place_id"].to_numpy(str)]
     elif manifest.has_coordinates(rows):
-        side = radius_m / np.sqrt(2.0)
-        keys = list(np.floor(_coordinates(rows).T / side))
-        headings = rows["heading_deg"].to_numpy(np.float64)
-        if np.isfinite(headings).all():
-            keys.append(np.floor(headings % 360.0 / _SECTOR_DEG))
+        keys = _groups_and_cells(rows, radius_m)
     else:
         raise ValueError(
             "Expected a place_id or coordinates of every image. Received: "
@@ -172,6 +170,42 @@ def plan_batches(
     )
 
 
+def _groups_and_cells(rows: pd.DataFrame, radius_m: float) -> list[np.ndarray]:
+    """What images of one place have in common, arrays [N]."""
+    table = pd.DataFrame(_coordinates(rows), columns=["east", "north"])
+    points, which = np.unique(table, axis=0, return_inverse=True)
+    linked = _within(points, radius_m)
+    _, groups = sparse.csgraph.connected_components(linked, directed=False)
+    groups = groups[which.reshape(-1)]
+    headings = rows["heading_deg"].to_numpy(np.float64) % 360.0
+    if not np.isfinite(headings).all():
+        headings = np.zeros(len(rows))
+    # From the group's first image, so that north is no border.
+    _, first = np.unique(groups, return_index=True)
+    turned = headings - headings[first][groups]
+    table["turned"] = (turned + 180.0) % 360.0 - 180.0
+    by_group = table.groupby(groups)
+    extent = by_group.transform("max") - by_group.transform("min")
+    whole = np.hypot(extent["east"], extent["north"]) <= radius_m
+    whole &= extent["turned"] <= _SECTOR_DEG
+    side = radius_m / np.sqrt(2.0)
+    cells = [
+        np.floor(table["east"] / side),
+        np.floor(table["north"] / side),
+        np.floor(headings / _SECTOR_DEG),
+    ]
+    return [groups, *(np.where(whole, 0.0, cell) for cell in cells)]
+
+
+def _within(points: np.ndarray, distance_m: float) -> sparse.csr_array:
+    """bool [n, n]: which points are within a distance, inclusive."""
+    pairs = cKDTree(points).query_pairs(distance_m, output_type="ndarray")
+    ones = np.ones(len(pairs), bool)
+    shape = (len(points), len(points))
+    close = sparse.csr_array((ones, (pairs[:, 0], pairs[:, 1])), shape)
+    return close + close.T + sparse.eye_array(len(points), dtype=bool)
+
+
 def _near_places(
     rows: pd.DataFrame, numbers: np.ndarray, separation_m: float
 ) -> list[np.ndarray] | None:
@@ -179,11 +213,7 @@ def _near_places(
     if not manifest.has_coordinates(rows):
         return None
     points, which = np.unique(_coordinates(rows), axis=0, return_inverse=True)
-    pairs = cKDTree(points).query_pairs(separation_m, output_type="ndarray")
-    ones = np.ones(len(pairs), bool)
-    shape = (len(points), len(points))
-    close = sparse.csr_array((ones, (pairs[:, 0], pairs[:, 1])), shape)
-    close = close + close.T + sparse.eye_array(len(points), dtype=bool)
+    close = _within(points, separation_m)
     holds = sparse.csr_array(
         (np.ones(len(rows), bool), (numbers, which.reshape(-1)))
     )

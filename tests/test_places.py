@@ -58,6 +58,20 @@ def test_places_by_cell():
     assert found == [[0, 1], [2], [3], [4]]
 
 
+def test_a_group_that_stands_alone_is_one_place_across_borders():
+    # Borders of cells at 0 and 7; of sectors at 0 and 30.
+    rows = table(
+        east=[-1.0, 1.0, 0.0, 20.0, 24.0, 28.0],
+        north=[-1.0, 1.0, 7.5, 0.0, 0.0, 0.0],
+        headings=[350.0, 10.0, 5.0, 0.0, 31.0, 0.0],
+    )
+    found = groups(rows, radius_m=RADIUS_M)
+    assert found == [[0, 1, 2], [3], [4], [5]]
+    rows["heading_deg"] = np.nan
+    # Cells would begin at 21 and at 28.
+    assert groups(rows, radius_m=RADIUS_M) == [[0, 1, 2], [3, 4, 5]]
+
+
 def test_images_of_a_cell_are_within_the_radius():
     rng = np.random.default_rng(0)
     x = rng.uniform(500_000, 500_020, (900, 2))
