@@ -2,8 +2,8 @@
 
     python -m benchmarks.losses
 
-Trains the demo's network on the demo's city, but for a shorter time. Each
-loss is trained at each of several learning rates with the first seed; the rate
+Trains the demo's network on the demo's city, at half the resolution and for a
+third of the time. Each loss is trained at each of several learning rates with the first seed; the rate
 with the best validation recall@5 (then @1) is kept and trained with the other
 seeds. All epochs see the same number of queries. A run's epoch is chosen by
 validation, as training does; the table gives mean and standard deviation over
@@ -15,9 +15,9 @@ are those of the papers. A run that stops at a value that is not finite counts
 as recall 0 of that rate.
 
 Losses over places train on batches of as many images as a batch of tuples has,
-and an epoch has every place once: about as many images as the tuples' epoch.
-Nothing is mined for them. Those of TensorFlow Similarity are left out where it
-is not installed.
+nothing is mined, and an epoch has every place once; they are given more epochs,
+so that they see as many images. Those of TensorFlow Similarity are left out
+where it is not installed.
 
 Runs are kept in `--folder`: the command goes on where it was stopped.
 """
@@ -46,8 +46,9 @@ from sare_tf.records import Records
 FLAGS = flags.FLAGS
 flags.DEFINE_string("folder", "runs/benchmarks/losses", "Where runs are kept.")
 flags.DEFINE_integer("city_places", 1000, "Places of the city.", 30)
-flags.DEFINE_integer("num_epochs", 4, "Epochs of a run.", 1)
-flags.DEFINE_integer("epoch_queries", 450, "Queries of an epoch.", 8)
+flags.DEFINE_integer("num_epochs", 6, "Epochs of a run on tuples.", 1)
+flags.DEFINE_integer("epoch_queries", 900, "Queries of such an epoch.", 8)
+flags.DEFINE_integer("place_epochs", 12, "Epochs of a run on places.", 1)
 flags.DEFINE_list("rates", ["0.0005", "0.0015", "0.005"], "Learning rates.")
 flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds; the first chooses rates.")
 flags.DEFINE_list("only", [], "Names of rows to run; all without.")
@@ -55,8 +56,8 @@ flags.DEFINE_list("only", [], "Names of rows to run; all without.")
 _KS = (1, 5, 10)
 # As configs/demo.flags, but for what is compared.
 _COMMON = {
-    "image_height": 120,
-    "image_width": 160,
+    "image_height": 60,
+    "image_width": 80,
     "backbone": "small",
     "num_clusters": 16,
     "optimizer": "adam",
@@ -140,9 +141,10 @@ def test_recall(records: Path, folder: Path, options: dict) -> dict[int, float]:
 def measure(name: str, options: dict, records: Path, out: Path) -> str:
     """One row of the table."""
     first, *others = [int(seed) for seed in FLAGS.seeds]
+    over_places = options["loss"] in losses.PLACE_LOSSES
     shared = {
         **options,
-        "epochs": FLAGS.num_epochs,
+        "epochs": FLAGS.place_epochs if over_places else FLAGS.num_epochs,
         "queries_per_epoch": FLAGS.epoch_queries,
     }
     scores = {}
@@ -182,8 +184,9 @@ def main(argv) -> None:
     }
     lines = [
         f"{FLAGS.city_places} places, {FLAGS.num_epochs} epochs of "
-        f"{FLAGS.epoch_queries} queries, seeds {', '.join(FLAGS.seeds)}; test "
-        "district, mean ± standard deviation.",
+        f"{FLAGS.epoch_queries} queries, or {FLAGS.place_epochs} of places; "
+        f"seeds {', '.join(FLAGS.seeds)}; test district, mean ± standard "
+        "deviation.",
         "",
         "| loss | rate | R@1 | R@5 | R@10 |",
         "|---|---|---|---|---|",
