@@ -7,20 +7,90 @@ The original code, and most others of this field, leave such images as they
 were stored.
 """
 
+import numpy as np
 import tensorflow as tf
 
 from sare_tf import orientation
+
+# An image with more is refused by its header, before it takes memory: decoded
+# it has 3 bytes per pixel, and 12 while it is resized. 8192 x 8192, above the
+# 50 million of telephones; it must hold in training and when served alike.
+MOST_PIXELS = 1 << 26
+
+_JPEG = b"\xff\xd8\xff"
+_PNG = b"\x89PNG\r\n\x1a\n"
+# First bytes of what is often found under the name of a JPEG, by position.
+_OTHERS = (
+    (0, b"GIF8", "a GIF"),
+    (0, b"BM", "a BMP"),
+    (8, b"WEBP", "a WebP"),
+    (4, b"ftyphei", "a HEIC"),
+    (4, b"ftypmif1", "a HEIC"),
+    (4, b"ftypavif", "an AVIF"),
+    (0, b"II*\0", "a TIFF"),
+    (0, b"MM\0*", "a TIFF"),
+    (0, b"<", "an HTML or XML"),
+)
+_HEADER_BYTES = 24
 
 
 def decode(image_bytes: tf.Tensor) -> tf.Tensor:
     """Decodes a JPEG or PNG, string [] -> uint8 [H, W, 3], upright.
 
+    What else TensorFlow could decode (GIF, WebP), and more than `MOST_PIXELS`,
+    is an InvalidArgumentError. Of a PNG with 16 bits the high byte is taken, of
+    an animated one the first image; transparency is passed over.
+
     INTEGER_ACCURATE equals PIL bit for bit; TensorFlow's default does not.
     """
     image = tf.io.decode_jpeg(
-        image_bytes, channels=3, dct_method="INTEGER_ACCURATE"
+        _checked(image_bytes), channels=3, dct_method="INTEGER_ACCURATE"
     )
     return orientation.apply(image, orientation.read(image_bytes))
+
+
+def pixels(encoded: bytes) -> np.ndarray:
+    """Decodes one image at once, as `decode` does: uint8 [H, W, 3].
+
+    Raises:
+        ValueError: it cannot be decoded; says why in one line.
+    """
+    try:
+        return decode(encoded).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(_why(encoded, error)) from error
+
+
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+def stored_size(image_bytes: tf.Tensor) -> tf.Tensor:
+    """Height and width in the header, string [] -> int64 [2], not turned.
+
+    Zeros for what is neither a JPEG nor a PNG. A JPEG whose header ends early
+    is an InvalidArgumentError.
+    """
+    head = tf.strings.substr(image_bytes, 0, _HEADER_BYTES)
+
+    def of_jpeg() -> tf.Tensor:
+        shape = tf.io.extract_jpeg_shape(image_bytes, output_type=tf.int32)
+        return tf.cast(shape[:2], tf.int64)
+
+    def of_png() -> tf.Tensor:
+        # Width and height are the first 8 bytes of the first chunk's data.
+        padded = tf.strings.join([head, _HEADER_BYTES * "\0"])
+        sides = tf.io.decode_raw(
+            tf.strings.substr(padded, 16, 8), tf.int32, little_endian=False
+        )
+        return tf.cast(sides[::-1], tf.int64)
+
+    return tf.cond(
+        tf.strings.substr(head, 0, len(_JPEG)) == _JPEG,
+        of_jpeg,
+        lambda: tf.cond(
+            tf.strings.substr(head, 0, len(_PNG)) == _PNG,
+            of_png,
+            lambda: tf.zeros(2, tf.int64),
+        ),
+    )
 
 
 def resize(image: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
@@ -93,3 +163,44 @@ def load_batch(
     loaded = tf.scatter_nd(rows, loaded, shape)[:-1]
     valid = tf.scatter_nd(rows, tf.ones_like(rows[:, 0], tf.bool), [count + 1])
     return tf.ensure_shape(loaded, (None, height, width, 3)), valid[:-1]
+
+
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+def _checked(image_bytes: tf.Tensor) -> tf.Tensor:
+    """The same bytes, once their header has passed."""
+    size = stored_size(image_bytes)
+    area = tf.reduce_prod(size)
+    # The op itself: tf.debugging.Assert adds a condition around it.
+    passed = tf.raw_ops.Assert(
+        condition=(area > 0) & (area <= MOST_PIXELS),
+        data=["not a JPEG or PNG image, or too large: height, width", size],
+    )
+    with tf.control_dependencies([passed]):
+        return tf.identity(image_bytes)
+
+
+def _why(encoded: bytes, error: tf.errors.InvalidArgumentError) -> str:
+    """Why bytes cannot be decoded, in one line."""
+    if not encoded:
+        return "empty file"
+    if not encoded.startswith((_JPEG, _PNG)):
+        kinds = [
+            f": {name} file"
+            for at, first, name in _OTHERS
+            if encoded[at:].startswith(first)
+        ]
+        return "not a JPEG or PNG image" + (kinds or [""])[0]
+    kind = "JPEG" if encoded.startswith(_JPEG) else "PNG"
+    try:
+        height, width = stored_size(encoded).numpy().tolist()
+    except tf.errors.InvalidArgumentError:
+        height, width = 0, 0
+    if height < 1 or width < 1:
+        return f"a {kind} with a damaged or truncated header"
+    if height * width > MOST_PIXELS:
+        return (
+            f"{width} x {height} are more than {MOST_PIXELS:,} pixels: make "
+            "it smaller"
+        )
+    reason = str(error).partition("} ")[2].partition(" [Op:")[0]
+    return f"a damaged or truncated {kind}: " + " ".join(reason.split())[:120]

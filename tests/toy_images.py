@@ -1,0 +1,136 @@
+"""Encoded images of all kinds that arrive under the name of a JPEG or PNG."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+from PIL import Image
+
+RNG = np.random.default_rng(0)
+# Blocks of 8 x 8 pixels of one colour.
+RGB = RNG.integers(0, 256, (5, 7, 3)).astype(np.uint8)
+RGB = RGB.repeat(8, 0).repeat(8, 1)
+DEEP_GREY = RNG.integers(0, 1 << 16, (6, 8)).astype(np.uint16)
+DEEP_RGB = RNG.integers(0, 1 << 16, (6, 8, 3)).astype(np.uint16)
+
+
+def encode(image, kind, **options):
+    encoded = io.BytesIO()
+    image.save(encoded, kind, **options)
+    return encoded.getvalue()
+
+
+def _several(kind, **options):
+    first, *others = [
+        Image.fromarray(np.roll(RGB, 8 * shift, 1)) for shift in range(3)
+    ]
+    return encode(first, kind, save_all=True, append_images=others, **options)
+
+
+def png(height, width, *, bits=8, colour=2, rows=b""):
+    """A PNG by hand: its header says what is told, its data what `rows` has."""
+
+    def chunk(name, content):
+        checksum = zlib.crc32(name + content)
+        return (
+            struct.pack(">I4s", len(content), name)
+            + content
+            + struct.pack(">I", checksum)
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+
+
+def jpeg_that_says(height, width):
+    """A small JPEG whose header says another size."""
+    encoded = bytearray(encode(Image.fromarray(RGB), "JPEG"))
+    start = encoded.index(b"\xff\xc0") + 5
+    encoded[start : start + 4] = struct.pack(">HH", height, width)
+    return bytes(encoded)
+
+
+_IMAGE = Image.fromarray(RGB)
+_DEEP_ROWS = b"".join(b"\0" + row.tobytes() for row in DEEP_RGB.astype(">u2"))
+_JPEG = encode(_IMAGE, "JPEG")
+_PNG = encode(_IMAGE, "PNG")
+
+GOOD = {
+    "jpeg": _JPEG,
+    "grey": encode(_IMAGE.convert("L"), "JPEG"),
+    "progressive": encode(_IMAGE, "JPEG", progressive=True),
+    "cmyk": encode(_IMAGE.convert("CMYK"), "JPEG", quality=95),
+    "png": _PNG,
+    "palette": encode(_IMAGE.convert("P"), "PNG"),
+    "one_bit": encode(_IMAGE.convert("1"), "PNG"),
+    "transparent": encode(_IMAGE.convert("RGBA"), "PNG"),
+    "animated_png": _several("PNG"),
+}
+DEEP = {
+    "deep_grey": encode(Image.fromarray(DEEP_GREY), "PNG"),
+    "deep_rgb": png(6, 8, bits=16, rows=_DEEP_ROWS),
+}
+# Why each cannot be used.
+BAD = {
+    "empty": (b"", "empty file"),
+    "text": (b"this is no image", "not a JPEG or PNG image"),
+    "page": (
+        b"<!DOCTYPE html><p>Not found",
+        "not a JPEG or PNG image: an HTML or XML file",
+    ),
+    "gif": (
+        encode(_IMAGE.convert("P"), "GIF"),
+        "not a JPEG or PNG image: a GIF file",
+    ),
+    "animated_gif": (_several("GIF"), "not a JPEG or PNG image: a GIF file"),
+    "webp": (encode(_IMAGE, "WEBP"), "not a JPEG or PNG image: a WebP file"),
+    "animated_webp": (
+        _several("WEBP", lossless=True),
+        "not a JPEG or PNG image: a WebP file",
+    ),
+    "bmp": (encode(_IMAGE, "BMP"), "not a JPEG or PNG image: a BMP file"),
+    "tiff": (encode(_IMAGE, "TIFF"), "not a JPEG or PNG image: a TIFF file"),
+    "heic": (
+        b"\0\0\0\x18ftypheic\0\0\0\0",
+        "not a JPEG or PNG image: a HEIC file",
+    ),
+    "half_jpeg": (
+        _JPEG[:-60],
+        "a damaged or truncated JPEG: jpeg::Uncompress failed.",
+    ),
+    "jpeg_without_end": (
+        _JPEG[:-2],
+        "a damaged or truncated JPEG: jpeg::Uncompress failed.",
+    ),
+    "half_png": (
+        _PNG[: len(_PNG) // 2],
+        "a damaged or truncated PNG: Invalid PNG data",
+    ),
+    "jpeg_header": (
+        _JPEG[:30],
+        "a JPEG with a damaged or truncated header",
+    ),
+    "png_header": (_PNG[:18], "a PNG with a damaged or truncated header"),
+    "png_of_nothing": (
+        png(0, 5),
+        "a PNG with a damaged or truncated header",
+    ),
+    "png_beyond_31_bits": (
+        png(2**31 + 5, 9000),
+        "a PNG with a damaged or truncated header",
+    ),
+    "large_jpeg": (
+        jpeg_that_says(9000, 12000),
+        "12000 x 9000 are more than 67,108,864 pixels",
+    ),
+    "large_png": (
+        png(9000, 12000),
+        "12000 x 9000 are more than 67,108,864 pixels",
+    ),
+}
