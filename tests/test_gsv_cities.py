@@ -114,3 +114,18 @@ def test_a_table_that_lacks_columns(root):
     (root / "Dataframes" / "Tokyo.csv").write_text("place_id,lat\n1,2\n")
     with pytest.raises(ValueError, match=r"Tokyo\.csv' without .'year'"):
         read(root)
+
+
+@pytest.mark.parametrize("city", ["../../elsewhere", "..", "{root}", ""])
+def test_a_table_cannot_name_another_folder(tmp_path, city):
+    city = city.format(root=tmp_path / "elsewhere")
+    name = "x_0000001_2019_05_015_51.5_0.1_secret.jpg"
+    root = touch(
+        tmp_path, f"elsewhere/{name}", f"set/{name}", f"set/Images/{name}"
+    )
+    (root / "set/Dataframes").mkdir()
+    (root / "set/Dataframes/Oslo.csv").write_text(
+        HEADER + f"1,2019,5,15,{city},51.5,0.1,secret\n"
+    )
+    with pytest.raises(readers.reading.NoImages, match="but no such file"):
+        readers.read(root / "set", reader="gsv_cities")

@@ -8,7 +8,7 @@ import pytest
 from scipy import io
 
 from sare_tf import manifest, readers
-from sare_tf.readers import netvlad_mat
+from sare_tf.readers import netvlad_mat, reading
 
 SHARED = Path(
     os.environ.get("SARE_TF_SHARED", Path(__file__).parents[2] / "shared")
@@ -116,7 +116,7 @@ def test_pittsburgh(tmp_path):
     assert reading.rejected == [
         (
             "images/000/000829_pitch2_yaw12.jpg",
-            "listed in pitts30k_train.mat, but not there",
+            "named in pitts30k_train.mat, but no such file",
         )
     ]
     for image_id in reading.manifest["image_id"]:
@@ -260,3 +260,16 @@ def test_counts_of_the_official_files(name):
             "sunset": 105,
             "night": 105,
         }
+
+
+def test_a_list_without_images(tmp_path):
+    pittsburgh(tmp_path / "pitts30k_train.mat")
+    with pytest.raises(FileNotFoundError, match="without images/"):
+        readers.read(tmp_path, reader="netvlad_mat")
+    found = readers.read(tmp_path, reader="netvlad_mat", list_only=True)
+    assert len(found.manifest) == 3
+    assert found.rejected == []
+    for folder in ("images", "queries"):
+        (tmp_path / folder).mkdir()
+    with pytest.raises(reading.NoImages, match="none of 3 listed"):
+        readers.read(tmp_path, reader="netvlad_mat")

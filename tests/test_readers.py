@@ -138,6 +138,23 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     assert len(reading.manifest) == 2
 
 
+def test_links_that_lead_to_themselves(tmp_path):
+    place = touch(tmp_path, "test/database/a/1.jpg") / "test/database/a"
+    (place / "self.jpg").symlink_to("self.jpg")
+    (place / "there").symlink_to("back")
+    (place / "back").symlink_to("there")
+    reading = readers.read(tmp_path, reader="place_folders")
+    # The builder opens it and lists why it cannot.
+    assert [Path(name).name for name in column(reading, "place_id")] == [
+        "1.jpg",
+        "self.jpg",
+    ]
+    assert [Path(name).name for name, _ in reading.rejected] == [
+        "back",
+        "there",
+    ]
+
+
 @pytest.mark.parametrize("reader", list(readers.READERS))
 def test_an_empty_or_absent_folder(tmp_path, reader):
     (tmp_path / "images").mkdir()
@@ -203,6 +220,20 @@ def test_paths_of_a_list_that_are_refused(tmp_path, name, reason):
     found = collector(tmp_path / "set")
     assert found.listed(name) == ""
     assert found.rejected == [(name, reason)]
+
+
+def test_a_list_alone(tmp_path):
+    """Paths are judged as ever, but the files need not be there."""
+    found = reading.Collector(tmp_path, tmp_path, layout="", list_only=True)
+    assert found.listed("a/gone.jpg") == "a/gone.jpg"
+    assert found.listed("../a.jpg") == found.listed("a/b.txt") == ""
+    assert set(readers.LISTS) == {
+        *("csv_table", "netvlad_mat", "openibl", "patch_netvlad")
+    }
+    with pytest.raises(
+        ValueError, match="a reader of lists: csv_table, .*msls"
+    ):
+        readers.read(tmp_path, reader="msls", list_only=True)
 
 
 def test_paths_of_a_list_are_made_alike(tmp_path):

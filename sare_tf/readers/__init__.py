@@ -47,6 +47,12 @@ READERS = {
         vpr_bench,
     )
 }
+# Those that read a list of images alone, without the images.
+LISTS = tuple(
+    name
+    for name, read_layout in READERS.items()
+    if "list_only" in inspect.signature(read_layout).parameters
+)
 
 
 def read(
@@ -57,6 +63,7 @@ def read(
     query_fraction: float = 0.25,
     utm_zone: str = "",
     seed: int = 0,
+    list_only: bool = False,
 ) -> Reading:
     """Reads a folder of images.
 
@@ -70,15 +77,23 @@ def read(
         utm_zone: zone for latitudes and longitudes, such as 17T; empty: that
             of the median point, see `coordinates.project`.
         seed: of splits and roles.
+        list_only: images that a list names need not be there; for the readers
+            in `LISTS`.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: an unknown reader, or no image in the layout expected.
+        NoImages: no image in the layout expected.
+        ValueError: an unknown reader, or a dataset that it cannot read.
     """
     if reader not in READERS:
         raise ValueError(
             f"Expected a reader: {', '.join(READERS)}. Received: "
             f"reader={reader!r}."
+        )
+    if list_only and reader not in LISTS:
+        raise ValueError(
+            f"Expected a reader of lists: {', '.join(LISTS)}. Received: "
+            f"reader={reader!r}, to read a list without its images."
         )
     dataset = Path(dataset)
     if not dataset.is_dir():
@@ -91,6 +106,7 @@ def read(
         "query_fraction": query_fraction,
         "utm_zone": utm_zone,
         "seed": seed,
+        "list_only": list_only,
     }
     named = inspect.signature(READERS[reader]).parameters
     return READERS[reader](

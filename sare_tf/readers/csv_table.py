@@ -52,6 +52,7 @@ def read(
     query_fraction: float,
     utm_zone: str,
     seed: int,
+    list_only: bool,
 ) -> reading.Reading:
     """Reads the table.
 
@@ -61,13 +62,16 @@ def read(
         query_fraction: share of queries, without `role`.
         utm_zone: zone for all; empty: see `coordinates.project`.
         seed: of splits and queries.
+        list_only: images may be absent.
 
     Raises:
         ValueError: no table, one that cannot be read or lacks columns, or no
             image that can be used.
     """
     table = reading.only_file(dataset, "images.csv", "*.csv")
-    found = reading.Collector(dataset, dataset, layout=_LAYOUT)
+    found = reading.Collector(
+        dataset, dataset, layout=_LAYOUT, list_only=list_only
+    )
     header, lines = _read(table)
     for number, fields in lines:
         if len(fields) != len(header):

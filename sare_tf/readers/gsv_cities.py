@@ -81,7 +81,7 @@ def _read_city(found: reading.Collector, table: Path) -> None:
         if image_id is None:
             found.refuse(
                 f"{city}/" + "_".join(map(str, key)),
-                f"named in {table.name}, but no such file",
+                f"named in {table.name}, {reading.ABSENT}",
             )
             continue
         place, year, month, north, panorama = key
@@ -102,7 +102,9 @@ def _images(
 ) -> dict[tuple, str]:
     """What identifies an image in its city -> its image id."""
     images = {}
-    for name in (city_id, city):
+    # A table names a folder beside the others, and none elsewhere.
+    is_name = city_id not in ("", "..") and not set(city_id) & set("/\\")
+    for name in (city_id, city) if is_name else (city,):
         for image_id in found.images(found.root / name):
             # The panorama's id may hold underscores itself.
             fields = Path(image_id).stem.split("_", 7)

@@ -66,7 +66,7 @@ def _read_city(found: reading.Collector, city: Path, split: str) -> None:
         for row in table.to_dict("records"):
             image_id = f"{below}/{row['key']}.jpg"
             if image_id not in present:
-                found.refuse(image_id, "named in the tables, but no such file")
+                found.refuse(image_id, f"named in the tables, {reading.ABSENT}")
             elif row.get("pano") == "True":
                 found.refuse(image_id, "panorama")
             else:

@@ -16,7 +16,6 @@ condition; see `data/pittsburgh.md` and `data/tokyo.md`.
 import os
 import re
 import zlib
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -45,19 +44,16 @@ _TOKYO_QUERY = re.compile(r"(?P<number>\d{5})\.\w+")
 _CONDITIONS = ("night", "day", "sunset")
 
 
-def read(
-    dataset: Path, *, split_fractions: Sequence[float], seed: int
-) -> reading.Reading:
-    """Reads the layout; the .mat files are the split.
+def read(dataset: Path, *, list_only: bool) -> reading.Reading:
+    """Reads the layout; with `list_only`, images may be absent.
 
     Raises:
         FileNotFoundError: no folder images/ or queries/.
         ValueError: no image, two .mat files of one split, or a file that is no
             dbStruct.
     """
-    del split_fractions, seed  # The .mat files say it.
     paths = sorted(dataset.glob("*.mat"))
-    _check_folder(dataset, paths)
+    _check_folder(dataset, paths, list_only=list_only)
     rows, rejected, splits = [], [], {}
     names = _Names(dataset)
     for path in paths:
@@ -72,14 +68,16 @@ def read(
             )
         splits[split] = path.name
         for row in listed:
-            found = names.find(row["image_id"])
+            found = (
+                row["image_id"] if list_only else names.find(row["image_id"])
+            )
             if found:
                 rows.append({**row, "image_id": found})
             else:
-                reason = f"listed in {path.name}, but not there"
+                reason = f"named in {path.name}, {reading.ABSENT}"
                 rejected.append((row["image_id"], reason))
     if not rows:
-        raise ValueError(
+        raise reading.NoImages(
             f"Expected images at {_LAYOUT}. Received: dataset="
             f"{str(dataset)!r} with none of {len(rejected)} listed, such as "
             f"{rejected[0][0]}. Move or link the images there."
@@ -145,7 +143,7 @@ class _Names:
         return None
 
 
-def _check_folder(dataset: Path, paths: list[Path]) -> None:
+def _check_folder(dataset: Path, paths: list[Path], *, list_only: bool) -> None:
     if not paths:
         raise ValueError(
             f"Expected images at {_LAYOUT}. Received: dataset="
@@ -153,7 +151,7 @@ def _check_folder(dataset: Path, paths: list[Path]) -> None:
             "dbStruct files there, or choose another --reader."
         )
     for folder, *_ in _LISTS:
-        if not (dataset / folder).is_dir():
+        if not (list_only or (dataset / folder).is_dir()):
             raise FileNotFoundError(
                 f"Expected images at {_LAYOUT}. Received: dataset="
                 f"{str(dataset)!r} without {folder}/. Link it; where the "

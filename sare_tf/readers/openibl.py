@@ -22,15 +22,17 @@ _LAYOUT = "raw/, named by meta.json and splits.json"
 _ROLES = {"q": "query", "db": "database"}
 
 
-def read(dataset: Path) -> reading.Reading:
-    """Reads the layout.
+def read(dataset: Path, *, list_only: bool) -> reading.Reading:
+    """Reads the layout; with `list_only`, images may be absent.
 
     Raises:
         ValueError: no image, or files that are absent, damaged or at odds.
     """
     path = reading.only_file(dataset, "meta.json", "meta_*.json")
     splits = path.with_name(path.name.replace("meta", "splits", 1))
-    found = reading.Collector(dataset, dataset / "raw", layout=_LAYOUT)
+    found = reading.Collector(
+        dataset, dataset / "raw", layout=_LAYOUT, list_only=list_only
+    )
     for split, role, images, (east, north) in _identities(path, splits):
         for name in images:
             image_id = found.listed(name)

@@ -66,7 +66,7 @@ def _query(
         ) from error
     image = images.get(name.removeprefix("oxc1_"))
     if image is None:
-        found.refuse(name, f"named in {path.name}, but no such file")
+        found.refuse(name, f"named in {path.name}, {reading.ABSENT}")
         return
     image_id, source = reading.crop(image, (left, top, right, bottom))
     if not found.add(image_id, split="test", role="query", source=source):

@@ -25,14 +25,16 @@ _PARTS = (
 )
 
 
-def read(dataset: Path) -> reading.Reading:
-    """Reads the layout.
+def read(dataset: Path, *, list_only: bool) -> reading.Reading:
+    """Reads the layout; with `list_only`, images may be absent.
 
     Raises:
         ValueError: no image, a file that is absent or cannot be read, or
             another number of coordinates than of names.
     """
-    found = reading.Collector(dataset, dataset, layout=_LAYOUT)
+    found = reading.Collector(
+        dataset, dataset, layout=_LAYOUT, list_only=list_only
+    )
     path = reading.only_file(dataset, "*.npz")
     truth = _load(path)
     for role, pattern, array in _PARTS:

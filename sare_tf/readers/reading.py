@@ -14,7 +14,13 @@ from sare_tf.readers import coordinates
 EXTENSIONS = (".jpg", ".jpeg", ".png")
 ROLES = {"database": "database", "queries": "query"}
 _METRES = ("utm_east_m", "utm_north_m")
+# Reasons of refusal that a check of the dataset tells apart; ABSENT is an end.
 NOT_IMAGE = f"not one of {', '.join(EXTENSIONS)}"
+ABSENT = "but no such file"
+
+
+class NoImages(ValueError):
+    """A dataset of which no image is there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +71,22 @@ class Collector:
         dataset: the dataset's folder, for messages.
         root: folder that image ids are relative to.
         layout: the layout expected, for messages.
+        list_only: what a list names need not be there.
     """
 
-    def __init__(self, dataset: Path, root: Path, *, layout: str):
+    def __init__(
+        self,
+        dataset: Path,
+        root: Path,
+        *,
+        layout: str,
+        list_only: bool = False,
+    ):
         self.root = root
         self.rejected = []
         self._dataset = dataset
         self._layout = layout
+        self._list_only = list_only
         self._rows = {}
         self._degrees = {}
         self._sources = {}
@@ -106,8 +121,8 @@ class Collector:
             reason = "leaves the dataset's folder by .."
         elif not is_image(path):
             reason = NOT_IMAGE
-        elif not os.path.isfile(self.root / path):
-            reason = "named in the list, but no such file"
+        elif not (self._list_only or os.path.isfile(self.root / path)):
+            reason = f"named in the list, {ABSENT}"
         else:
             return path.as_posix()
         self.refuse(name, reason)
@@ -219,13 +234,14 @@ class Collector:
                 of images that were refused are left out.
 
         Raises:
-            ValueError: no image was added, or the manifest refuses the rows.
+            NoImages: no image was added.
+            ValueError: the manifest refuses the rows.
         """
         if not self._rows:
             first = ""
             if self.rejected:
                 first = ", such as {}: {}".format(*self.rejected[0])
-            raise ValueError(
+            raise NoImages(
                 f"Expected images at {self._layout}. Received: "
                 f"dataset={str(self._dataset)!r} with none "
                 f"({len(self.rejected)} other files{first}). Choose another "
@@ -384,6 +400,14 @@ def _is_no_text(name: str) -> bool:
     return False
 
 
+def _is_folder(entry: os.DirEntry) -> bool:
+    """False for a link that leads to itself: reading it will say why."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
     status = folder.stat()
     identity = (status.st_dev, status.st_ino)
@@ -392,7 +416,7 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
     above = above | {identity}
     with os.scandir(folder) as entries:
         names = sorted(
-            (entry.name, entry.is_dir())
+            (entry.name, _is_folder(entry))
             for entry in entries
             if not entry.name.startswith(".")
         )
