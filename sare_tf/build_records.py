@@ -286,14 +286,7 @@ def _crop(encoded: bytes, box: Box) -> bytes:
     Raises:
         ValueError: it cannot be decoded, or nothing of it lies inside.
     """
-    image = images.pixels(encoded)
-    height, width, _ = image.shape
-    left, top, right, bottom = (round(edge) for edge in box)
-    part = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
-    if not part.size:
-        raise ValueError(
-            f"the part {box} lies outside the image, {width} x {height} pixels"
-        )
+    part = images.cut(images.pixels(encoded), box)
     return tf.io.encode_png(part).numpy()
 
 

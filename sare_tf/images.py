@@ -32,6 +32,8 @@ _OTHERS = (
     (0, b"<", "an HTML or XML"),
 )
 _HEADER_BYTES = 24
+# What a check tells of images that are used all the same.
+TRAITS = ("turned", "cmyk", "16_bit", "animated")
 
 
 def decode(image_bytes: tf.Tensor) -> tf.Tensor:
@@ -58,7 +60,70 @@ def pixels(encoded: bytes) -> np.ndarray:
     try:
         return decode(encoded).numpy()
     except tf.errors.InvalidArgumentError as error:
-        raise ValueError(_why(encoded, error)) from error
+        raise ValueError(why_not(encoded, error)) from error
+
+
+def why_not(encoded: bytes, error: tf.errors.InvalidArgumentError) -> str:
+    """Why `decode` refused an image with this error, in one line."""
+    if not encoded:
+        return "empty file"
+    if not encoded.startswith((_JPEG, _PNG)):
+        kinds = [
+            f": {name} file"
+            for at, first, name in _OTHERS
+            if encoded[at:].startswith(first)
+        ]
+        return "not a JPEG or PNG image" + (kinds or [""])[0]
+    kind = "JPEG" if encoded.startswith(_JPEG) else "PNG"
+    try:
+        height, width = stored_size(encoded).numpy().tolist()
+    except tf.errors.InvalidArgumentError:
+        height, width = 0, 0
+    if height < 1 or width < 1:
+        return f"a {kind} with a damaged or truncated header"
+    if height * width > MOST_PIXELS:
+        return (
+            f"{width} x {height} are more than {MOST_PIXELS:,} pixels: make "
+            "it smaller"
+        )
+    reason = str(error).partition("} ")[2].partition(" [Op:")[0]
+    return f"a damaged or truncated {kind}: " + " ".join(reason.split())[:120]
+
+
+def cut(
+    image: np.ndarray, box: tuple[float, float, float, float]
+) -> np.ndarray:
+    """The part of an image inside a box; what lies beyond is left out.
+
+    Args:
+        image: [H, W, 3].
+        box: left, top, right and bottom, in pixels, rounded.
+
+    Raises:
+        ValueError: nothing of it lies inside.
+    """
+    height, width, _ = image.shape
+    left, top, right, bottom = (round(edge) for edge in box)
+    part = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    if not part.size:
+        raise ValueError(
+            f"the part {box} lies outside the image, {width} x {height} pixels"
+        )
+    return part
+
+
+def traits(encoded: bytes) -> list[str]:
+    """Those of `TRAITS` that an image has which can be decoded."""
+    is_png = encoded.startswith(_PNG)
+    found = {
+        "turned": orientation.read(encoded).numpy() != 1,
+        "cmyk": not is_png and _channels(encoded) == 4,
+        # Width, height, then the bits of a channel.
+        "16_bit": is_png and encoded[24] == 16,
+        # The chunk that says so comes before the first of the image.
+        "animated": is_png and b"acTL" in encoded[: encoded.find(b"IDAT")],
+    }
+    return [name for name in TRAITS if found[name]]
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
@@ -179,28 +244,5 @@ def _checked(image_bytes: tf.Tensor) -> tf.Tensor:
         return tf.identity(image_bytes)
 
 
-def _why(encoded: bytes, error: tf.errors.InvalidArgumentError) -> str:
-    """Why bytes cannot be decoded, in one line."""
-    if not encoded:
-        return "empty file"
-    if not encoded.startswith((_JPEG, _PNG)):
-        kinds = [
-            f": {name} file"
-            for at, first, name in _OTHERS
-            if encoded[at:].startswith(first)
-        ]
-        return "not a JPEG or PNG image" + (kinds or [""])[0]
-    kind = "JPEG" if encoded.startswith(_JPEG) else "PNG"
-    try:
-        height, width = stored_size(encoded).numpy().tolist()
-    except tf.errors.InvalidArgumentError:
-        height, width = 0, 0
-    if height < 1 or width < 1:
-        return f"a {kind} with a damaged or truncated header"
-    if height * width > MOST_PIXELS:
-        return (
-            f"{width} x {height} are more than {MOST_PIXELS:,} pixels: make "
-            "it smaller"
-        )
-    reason = str(error).partition("} ")[2].partition(" [Op:")[0]
-    return f"a damaged or truncated {kind}: " + " ".join(reason.split())[:120]
+def _channels(jpeg: bytes) -> int:
+    return int(tf.io.extract_jpeg_shape(jpeg)[2])

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
-from PIL import Image
+from PIL import Image, ImageOps
 
 from sare_tf import files
 
@@ -154,13 +154,14 @@ def environment() -> jinja2.Environment:
 
 
 def thumbnail(picture: Picture) -> str:
-    """A small JPEG of the picture, as a data URL.
+    """A small JPEG of the picture, upright, as a data URL.
 
     Raises:
         ValueError: it cannot be decoded; names it.
     """
     try:
-        image = Image.open(io.BytesIO(picture.encoded)).convert("RGB")
+        image = Image.open(io.BytesIO(picture.encoded))
+        image = ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, SyntaxError) as error:
         raise ValueError(
             f"Expected an image. Received: {picture.name} ({error}). Repair "
@@ -214,7 +215,7 @@ def _recall_curve(curve: dict[str, list[float]], marked: Sequence[int]) -> str:
         axes.set_xlabel("N, number of images retrieved")
         _shares(axes, "recall@N")
 
-    return _svg(draw, height=3.5)
+    return drawing(draw, height=3.5)
 
 
 def _distance_curve(localisation: dict[str, Any] | None) -> str | None:
@@ -233,7 +234,7 @@ def _distance_curve(localisation: dict[str, Any] | None) -> str | None:
         axes.legend(frameon=False, loc="lower right")
         _shares(axes, "share of queries")
 
-    return _svg(draw, height=3.5)
+    return drawing(draw, height=3.5)
 
 
 def _maps(places: Places) -> list[dict[str, Any]]:
@@ -256,7 +257,7 @@ def _maps(places: Places) -> list[dict[str, Any]]:
 def _map(places: Places, chosen: np.ndarray) -> str:
     queries, placed = places.queries[chosen], places.placed[chosen]
     right = places.right[chosen]
-    low, high = _frame(queries)
+    low, high = frame(queries)
     inside = ((places.database >= low) & (places.database <= high)).all(axis=1)
     # One point for all images in a few hundredths of the map.
     cells = (places.database[inside] - low) // ((high - low)[0] / 400)
@@ -306,10 +307,10 @@ def _map(places: Places, chosen: np.ndarray) -> str:
             columnspacing=1.2,
         )
 
-    return _svg(draw, height=4.8)
+    return drawing(draw, height=4.8)
 
 
-def _frame(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def frame(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The corners, in metres, of a map with all points [P, 2] inside."""
     low, high = points.min(axis=0), points.max(axis=0)
     middle, size = (low + high) / 2, 1.08 * (high - low) + 60
@@ -329,14 +330,14 @@ def _shares(axes: Axes, label: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _svg(draw: Callable[[Axes], None], *, height: float) -> str:
+def drawing(draw: Callable[[Axes], None], *, height: float) -> str:
     """A drawing as a data URL."""
     with matplotlib.rc_context(_SETTINGS):
         figure = Figure(figsize=(_WIDTH_INCHES, height), layout="constrained")
         draw(figure.add_subplot())
-        drawing = io.BytesIO()
-        figure.savefig(drawing, format="svg", dpi=150, metadata={"Date": None})
-    return _data_url("image/svg+xml", drawing.getvalue())
+        encoded = io.BytesIO()
+        figure.savefig(encoded, format="svg", dpi=150, metadata={"Date": None})
+    return _data_url("image/svg+xml", encoded.getvalue())
 
 
 def _data_url(kind: str, content: bytes) -> str:

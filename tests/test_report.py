@@ -293,7 +293,7 @@ def test_a_map_of_many_points_stays_small():
 
 def test_a_map_holds_all_queries_and_equal_metres():
     points = np.array([[100.0, 100.0], [1100.0, 300.0]])
-    low, high = report._frame(points)
+    low, high = report.frame(points)
     assert (low < 100).all()
     assert (high > [1100, 300]).all()
     # 1000 m and a margin; 1.15 times as wide as high.

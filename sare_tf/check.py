@@ -1,0 +1,619 @@
+"""A dataset or records/ -> findings/: what would go wrong with them.
+
+    python -m sare_tf.check --flagfile=configs/demo.flags
+
+Checks the dataset where --dataset is there, else the records; --check_of names
+one. Every image is read and decoded; what is found is told in plain words:
+
+    check.json     counts, sizes and findings
+    check.html     the same with maps and sample places
+    images.csv     every image of every finding
+
+The exit code is 1 where a finding is an error: training or evaluation would be
+wrong. Of the images, only digests and sizes are kept, and a few for the page.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from absl import flags, logging
+from tqdm import tqdm
+
+import sare_tf
+from sare_tf import (
+    check_report,
+    files,
+    images,
+    manifest,
+    protocols,
+    readers,
+    report,
+)
+from sare_tf import flags as stage_flags
+from sare_tf.checks import answers, finding, positions
+from sare_tf.checks import images as image_checks
+from sare_tf.records import Records
+
+FLAGS = flags.FLAGS
+_FILES = {"check.json", "check.html", "images.csv"}
+# Records read at a time.
+_BLOCK = 64
+_DIGEST_BYTES = 16
+# Examples of a finding in check.json, and sizes in its table.
+_EXAMPLES, _SIZES = 10, 12
+# Sample places of each split.
+_PLACES = 3
+
+
+def run(
+    *,
+    out: str | Path,
+    dataset: str | Path | None = None,
+    records: str | Path | None = None,
+    check_of: str = "auto",
+    check_images: bool = True,
+    reader: str = "at_names",
+    num_workers: int = 0,
+    split_fractions: Sequence[float] = (0.6, 0.15, 0.25),
+    query_fraction: float = 0.25,
+    utm_zone: str = "",
+    seed: int = 0,
+    split: str = "test",
+    positives: str = "auto",
+    positive_radius_m: float = 25.0,
+    train_positives: str = "openibl",
+    train_positive_radius_m: float = 10.0,
+    protocol: str = "auto",
+    positive_frames: int = 10,
+    positive_heading_deg: float = 0.0,
+    msls_subtask: str = "all",
+    image_height: int = 480,
+    image_width: int = 640,
+) -> Path:
+    """Checks a dataset or records.
+
+    Args:
+        out: folder of what was found; replaced if it holds such.
+        dataset: folder of raw images.
+        records: folder of `build_records`.
+        check_of: "dataset", "records", or "auto": the dataset where its folder
+            exists, else the records.
+        check_images: read and decode every image; otherwise the list alone
+            is checked.
+        reader: layout of the dataset, a name in `readers.READERS`.
+        num_workers: threads that decode; 0: one per core.
+        split_fractions: for a layout without splits, see `readers.read`.
+        query_fraction: for a layout without roles.
+        utm_zone: of latitudes and longitudes.
+        seed: of splits and roles.
+        split: that is evaluated.
+        positives: rule of `manifest.positives`.
+        positive_radius_m: of val, and of the protocol radius.
+        train_positives: rule of `manifest.TRAIN_RULES`, for train.
+        train_positive_radius_m: for train.
+        protocol: of the split that is evaluated, as in `evaluate`.
+        positive_frames: for the protocol frames.
+        positive_heading_deg: for the protocols radius and msls.
+        msls_subtask: for the protocol msls.
+        image_height: of the model's input.
+        image_width: of the model's input.
+
+    Returns:
+        The path of check.json.
+
+    Raises:
+        FileNotFoundError: neither a dataset nor records are there.
+        ValueError: they cannot be read at all, or an `out` that holds
+            something else.
+    """
+    out = Path(out)
+    files.check_replaceable(out, names=_FILES)
+    if _choose(dataset, records, check_of) == "dataset":
+        subject = _Dataset(
+            Path(dataset),
+            is_list_wanted=not check_images,
+            reader=reader,
+            split_fractions=split_fractions,
+            query_fraction=query_fraction,
+            utm_zone=utm_zone,
+            seed=seed,
+        )
+    else:
+        subject = _Records(records)
+    table, relations = subject.table, subject.relations
+    logging.info("Checking %d images of %s.", len(table), subject.path)
+    is_read = check_images and not subject.is_list
+    contents = _look_at(subject, num_workers) if is_read else _unseen(table)
+    options = {"rule": positives, "relations": relations}
+    rules = {
+        "train": answers.by_manifest(
+            f"--train_positives={train_positives}, "
+            f"--train_positive_radius_m={train_positive_radius_m:g}",
+            radius_m=train_positive_radius_m,
+            **manifest.TRAIN_RULES[train_positives],
+            **options,
+        ),
+        "val": answers.by_manifest(
+            f"--positives={positives}, "
+            f"--positive_radius_m={positive_radius_m:g}",
+            radius_m=positive_radius_m,
+            **options,
+        ),
+    }
+    rules[split] = _evaluated(
+        table,
+        relations,
+        split,
+        positives=positives,
+        protocol=protocol,
+        radius_m=positive_radius_m,
+        frames=positive_frames,
+        heading_deg=positive_heading_deg,
+        subtask=msls_subtask,
+    )
+    found, answered, samples = [], {}, []
+    for name in manifest.SPLITS:
+        rule = rules.get(name, rules["val"])
+        some, without, shown = answers.positives(
+            table, name, rule, is_used=name in ("train", "val", split)
+        )
+        found += some
+        answered[name] = without
+        samples += [(name, *sample) for sample in shown]
+    found = [
+        *subject.findings(),
+        *image_checks.unreadable(table, contents),
+        *image_checks.duplicates(
+            table, contents, relations=relations, radius_m=positive_radius_m
+        ),
+        *answers.splits(table, evaluated=split),
+        *found,
+        *answers.places(table),
+        *positions.overlap(table, radius_m=positive_radius_m),
+        *positions.zones(table),
+        *positions.positions(table),
+        *image_checks.sizes(
+            table, contents, height=image_height, width=image_width
+        ),
+    ]
+    found.sort(key=lambda one: finding.SEVERITIES.index(one.severity))
+    summary = {
+        "of": subject.kind,
+        "path": str(subject.path),
+        "ok": not any(one.severity == finding.ERROR for one in found),
+        "severities": {
+            name: sum(one.severity == name for one in found)
+            for name in finding.SEVERITIES
+        },
+        "counts": _counts(table, answered),
+        "images_decoded": len(table) if is_read else 0,
+        "sizes": _sizes(contents),
+        "findings": [
+            {
+                **{
+                    field.name: getattr(one, field.name)
+                    for field in dataclasses.fields(one)
+                    if field.name != "images"
+                },
+                "examples": [list(pair) for pair in one.images[:_EXAMPLES]],
+            }
+            for one in found
+        ],
+        "made_from": {
+            **subject.made_from,
+            "split": split,
+            "rules": {name: rule.meaning for name, rule in rules.items()},
+        },
+        "versions": {
+            "sare_tf": sare_tf.__version__,
+            "tensorflow": tf.__version__,
+        },
+    }
+    with files.folder_in_one_piece(out) as folder:
+        files.write_json(folder / "check.json", summary)
+        _write_images(folder / "images.csv", found)
+        check_report.write(
+            folder / "check.html",
+            summary=summary,
+            table=table,
+            regions=positions.regions(table),
+            cases=_cases(subject, contents, samples) if is_read else [],
+        )
+    _tell(out, found, after=subject.after)
+    return out / "check.json"
+
+
+class _Dataset:
+    """Raw images, through their reader.
+
+    Attributes:
+        kind: "dataset".
+        after: the stage to run on it.
+        path: its folder.
+        table: the manifest.
+        relations: of the reading.
+        is_list: True where no image is there and the list alone was read.
+        made_from: what names it.
+    """
+
+    kind = "dataset"
+    after = "build_records"
+
+    def __init__(
+        self, path: Path, *, reader: str, is_list_wanted: bool, **options
+    ):
+        self.path = path
+        self.made_from = {"reader": reader, **options}
+        self.is_list = False
+        self._is_list_wanted = is_list_wanted
+        try:
+            self._reading = readers.read(path, reader=reader, **options)
+        except (FileNotFoundError, readers.reading.NoImages) as error:
+            if reader not in readers.LISTS or not path.is_dir():
+                raise
+            if not is_list_wanted:
+                logging.warning("%s The list alone is checked.", error)
+            self._reading = readers.read(
+                path, reader=reader, list_only=True, **options
+            )
+            self.is_list = True
+        self.table = self._reading.manifest
+        self.relations = self._reading.relations
+
+    def findings(self) -> list[finding.Finding]:
+        """What the reader left out, and whether images are there."""
+        found = image_checks.refused(self._reading.rejected)
+        if not self.is_list:
+            return found
+        return [
+            *found,
+            finding.Finding(
+                severity=(
+                    finding.NOTE if self._is_list_wanted else finding.ERROR
+                ),
+                name="no_image_there",
+                message=f"None of {len(self.table):,} images listed is there: "
+                "the list alone was checked.",
+                action="Move or link the images to where the list names them; "
+                "--nocheck_images checks lists without.",
+                count=len(self.table),
+            ),
+        ]
+
+    def loads(self) -> Iterator[Callable[[], bytes]]:
+        """For every row, what gives the bytes of its image."""
+        for row in range(len(self.table)):
+            yield lambda row=row: self.load(row)
+
+    def load(self, row: int) -> bytes:
+        """Bytes of the image of a row.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: it is part of a file that cannot be decoded, or of
+                what lies beyond it.
+        """
+        source = self._reading.source(self.table["image_id"].iat[row])
+        encoded = (self._reading.root / source.path).read_bytes()
+        if source.box is None:
+            return encoded
+        part = images.cut(images.pixels(encoded), source.box)
+        return tf.io.encode_png(part).numpy()
+
+
+class _Records:
+    """Built records; attributes as of `_Dataset`."""
+
+    kind = "records"
+    after = "train"
+    is_list = False
+
+    def __init__(self, path: str | Path):
+        self._records = Records(path)
+        self.path = self._records.path
+        self.table = self._records.manifest
+        self.relations = self._records.relations
+        self.made_from = {"fingerprint": self._records.fingerprint}
+
+    def findings(self) -> list[finding.Finding]:
+        """What the builder left out."""
+        rejected = self._records.metadata["rejected"]
+        if not rejected:
+            return []
+        return [
+            finding.Finding(
+                severity=finding.NOTE,
+                name="left_out",
+                message=f"{finding.count(rejected, 'file')} left out when the "
+                "records were built.",
+                action=f"See {self.path / 'rejected.csv'}.",
+                count=rejected,
+            )
+        ]
+
+    def loads(self) -> Iterator[Callable[[], bytes]]:
+        """For every row, what gives the bytes of its image."""
+        for start in range(0, len(self.table), _BLOCK):
+            block = self.table.iloc[start : start + _BLOCK]
+            try:
+                for encoded in list(self._records.read_images(block)):
+                    yield lambda encoded=encoded: encoded
+            except ValueError:
+                # One of them is damaged: each by itself.
+                for row in range(start, start + len(block)):
+                    yield lambda row=row: self.load(row)
+
+    def load(self, row: int) -> bytes:
+        """Bytes of the image of a row.
+
+        Raises:
+            ValueError: the record is damaged.
+        """
+        [encoded] = self._records.read_images(self.table.iloc[[row]])
+        return encoded
+
+
+def _choose(
+    dataset: str | Path | None, records: str | Path | None, check_of: str
+) -> str:
+    given = {"dataset": dataset, "records": records}
+    if check_of == "auto":
+        there = [
+            name
+            for name, path in given.items()
+            if path is not None and Path(path).is_dir()
+        ]
+        named = [name for name, path in given.items() if path is not None]
+        # One that is absent says so when it is read.
+        check_of = (there or named or ["dataset"])[0]
+    if given[check_of] is None:
+        raise ValueError(
+            "Expected --dataset or --records, to check either. Received: no "
+            f"--{check_of}. Give it on the command line or in the flagfile."
+        )
+    return check_of
+
+
+def _evaluated(
+    table: pd.DataFrame,
+    relations: pd.DataFrame | None,
+    split: str,
+    *,
+    positives: str,
+    protocol: str,
+    **numbers,
+) -> answers.Rule:
+    """The rule by which a split is evaluated, as `evaluate` chooses it."""
+    if protocol == "auto":
+        part = table[table["split"] == split]
+        protocol = manifest.choose_rule(
+            *(part[part["role"] == role] for role in ("query", "database")),
+            rule=positives,
+            relations=relations,
+        )
+    chosen = protocols.choose(protocol, **numbers)
+    return answers.by_protocol(chosen, relations)
+
+
+def _look_at(
+    subject: _Dataset | _Records, num_workers: int
+) -> image_checks.Contents:
+    """Reads and decodes every image, in threads: what they do most of the
+    time leaves the interpreter's lock."""
+    count = len(subject.table)
+    contents = _unseen(subject.table)
+    num_workers = num_workers or os.cpu_count()
+
+    def results(pool: ThreadPoolExecutor) -> Iterator:
+        ahead = deque()
+        for load in subject.loads():
+            ahead.append(pool.submit(_look, load))
+            if len(ahead) > 4 * num_workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+    with ThreadPoolExecutor(num_workers) as pool:
+        for row, result in enumerate(
+            tqdm(
+                results(pool),
+                total=count,
+                unit="image",
+                desc="check",
+                leave=False,
+            )
+        ):
+            if isinstance(result, str):
+                contents.problems[row] = result
+                continue
+            digest, size, traits = result
+            contents.digests[row] = np.frombuffer(digest, np.uint8)
+            contents.sizes[row] = size
+            for trait in traits:
+                contents.traits[trait].append(row)
+    return contents
+
+
+def _look(
+    load: Callable[[], bytes],
+) -> tuple[bytes, tuple[int, int], list[str]] | str:
+    """Digest, height and width, and traits of an image; or why not."""
+    try:
+        encoded = load()
+        height, width, _ = images.pixels(encoded).shape
+    except OSError as error:
+        return f"cannot be read: {error}"
+    except ValueError as error:
+        return str(error)
+    digest = hashlib.sha256(encoded).digest()[:_DIGEST_BYTES]
+    return digest, (height, width), images.traits(encoded)
+
+
+def _unseen(table: pd.DataFrame) -> image_checks.Contents:
+    """Of images not looked at: no two alike, sizes as the manifest has them."""
+    digests = np.zeros((len(table), _DIGEST_BYTES), np.uint8)
+    digests[:, :8] = np.arange(len(table))[:, None].view(np.uint8)
+    return image_checks.Contents(
+        problems={},
+        digests=digests,
+        sizes=table[["height", "width"]].to_numpy(np.int32).clip(0),
+        traits={name: [] for name in images.TRAITS},
+    )
+
+
+def _counts(table: pd.DataFrame, without: dict[str, int]) -> dict[str, Any]:
+    """By split: images of each role, places, and unanswered queries."""
+    found = {}
+    for split in manifest.SPLITS:
+        part = table[table["split"] == split]
+        located = np.isfinite(finding.points_of(part)).all(axis=1)
+        found[split] = {
+            **{
+                role: int((part["role"] == role).sum())
+                for role in manifest.ROLES
+            },
+            "places": int(part["place_id"][part["place_id"] != ""].nunique()),
+            "with_position": int(located.sum()),
+            "queries_without_positive": without[split],
+        }
+    return found
+
+
+def _sizes(contents: image_checks.Contents) -> dict[str, Any]:
+    """How many sizes there are, and the most frequent, with their counts."""
+    known = contents.sizes[(contents.sizes > 0).all(axis=1)]
+    sizes, counts = np.unique(known, axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:_SIZES]
+    return {
+        "different": len(sizes),
+        "upright": int((known[:, 0] > known[:, 1]).sum()),
+        "lying": int((known[:, 0] < known[:, 1]).sum()),
+        "square": int((known[:, 0] == known[:, 1]).sum()),
+        "most_frequent": [
+            {
+                "width": int(sizes[at, 1]),
+                "height": int(sizes[at, 0]),
+                "count": int(counts[at]),
+            }
+            for at in order
+        ],
+    }
+
+
+def _cases(
+    subject: _Dataset | _Records,
+    contents: image_checks.Contents,
+    samples: Sequence[tuple[str, str, list[str]]],
+) -> list[check_report.Case]:
+    """Sample places with their pictures: a query and its positives."""
+    index = pd.Index(subject.table["image_id"])
+    points = finding.points_of(subject.table)
+    cases = []
+    for split in manifest.SPLITS:
+        of_split = [sample[1:] for sample in samples if sample[0] == split]
+        for query, database in of_split[:_PLACES]:
+            rows = index.get_indexer([query, *database]).tolist()
+            rows = [row for row in rows if row not in contents.problems]
+            if len(rows) < 2:
+                continue
+            metres = np.hypot(*(points[rows] - points[rows[0]]).T)
+            pictures = [
+                report.Picture(
+                    encoded=subject.load(row),
+                    name=index[row],
+                    metres=float(m) if np.isfinite(m) else None,
+                )
+                for row, m in zip(rows, metres, strict=True)
+            ]
+            cases.append(check_report.Case(split=split, pictures=pictures))
+    return cases
+
+
+def _write_images(path: Path, found: Sequence[finding.Finding]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("severity", "finding", "image", "detail"))
+        for one in found:
+            for image, detail in one.images:
+                writer.writerow((one.severity, one.name, image, detail))
+
+
+def _tell(out: Path, found: Sequence[finding.Finding], *, after: str) -> None:
+    levels = {
+        finding.ERROR: logging.ERROR,
+        finding.WARNING: logging.WARNING,
+        finding.NOTE: logging.INFO,
+    }
+    for one in found:
+        example = ""
+        if one.images:
+            example = " The first: {} ({}).".format(*one.images[0])
+        logging.log(
+            levels[one.severity],
+            "%s: %s %s%s",
+            one.severity,
+            one.message,
+            one.action,
+            example.replace(" ()", ""),
+        )
+    errors = sum(one.severity == finding.ERROR for one in found)
+    logging.info(
+        "%s; look at %s. All images concerned: %s.%s",
+        f"{finding.count(errors, 'error')} in {len(found)} findings",
+        out / "check.html",
+        out / "images.csv",
+        "" if errors else f" Next: python -m sare_tf.{after} --flagfile=...",
+    )
+
+
+def main(argv) -> None:
+    del argv
+    try:
+        fractions = [float(share) for share in FLAGS.split_fractions]
+    except ValueError as error:
+        raise ValueError(
+            "Expected three numbers. Received: "
+            f"--split_fractions={','.join(FLAGS.split_fractions)}."
+        ) from error
+    path = run(
+        out=FLAGS.findings,
+        dataset=FLAGS.dataset,
+        records=FLAGS.records,
+        check_of=FLAGS.check_of,
+        check_images=FLAGS.check_images,
+        reader=FLAGS.reader,
+        num_workers=FLAGS.num_workers,
+        split_fractions=fractions,
+        query_fraction=FLAGS.query_fraction,
+        utm_zone=FLAGS.utm_zone,
+        seed=FLAGS.seed,
+        split=FLAGS.split,
+        positives=FLAGS.positives,
+        positive_radius_m=FLAGS.positive_radius_m,
+        train_positives=FLAGS.train_positives,
+        train_positive_radius_m=FLAGS.train_positive_radius_m,
+        protocol=FLAGS.protocol,
+        positive_frames=FLAGS.positive_frames,
+        positive_heading_deg=FLAGS.positive_heading_deg,
+        msls_subtask=FLAGS.msls_subtask,
+        image_height=FLAGS.image_height,
+        image_width=FLAGS.image_width,
+    )
+    command = "python -m sare_tf.check --flagfile=..."
+    if not files.read_json(path, made_by=command)["ok"]:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    stage_flags.start(main)
