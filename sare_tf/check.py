@@ -114,11 +114,16 @@ def run(
 
     Raises:
         FileNotFoundError: neither a dataset nor records are there.
-        ValueError: they cannot be read at all, or an `out` that holds
-            something else.
+        ValueError: they cannot be read at all, an unknown split, protocol or
+            rule, or an `out` that holds something else.
     """
     out = Path(out)
     files.check_replaceable(out, names=_FILES)
+    if split not in manifest.SPLITS:
+        raise ValueError(
+            f"Expected a split: {', '.join(manifest.SPLITS)}. Received: "
+            f"split={split!r}."
+        )
     if _choose(dataset, records, check_of) == "dataset":
         subject = _Dataset(
             Path(dataset),
@@ -135,38 +140,28 @@ def run(
     logging.info("Checking %d images of %s.", len(table), subject.path)
     is_read = check_images and not subject.is_list
     contents = _look_at(subject, num_workers) if is_read else _unseen(table)
-    options = {"rule": positives, "relations": relations}
-    rules = {
-        "train": answers.by_manifest(
-            f"--train_positives={train_positives}, "
-            f"--train_positive_radius_m={train_positive_radius_m:g}",
-            radius_m=train_positive_radius_m,
-            **manifest.TRAIN_RULES[train_positives],
-            **options,
-        ),
-        "val": answers.by_manifest(
-            f"--positives={positives}, "
-            f"--positive_radius_m={positive_radius_m:g}",
-            radius_m=positive_radius_m,
-            **options,
-        ),
-    }
-    rules[split] = _evaluated(
-        table,
-        relations,
+    rules = _rules(
+        subject,
         split,
         positives=positives,
+        radius_m={
+            "train": train_positive_radius_m,
+            "val": positive_radius_m,
+            "test": positive_radius_m,
+        },
+        train_positives=train_positives,
         protocol=protocol,
-        radius_m=positive_radius_m,
-        frames=positive_frames,
-        heading_deg=positive_heading_deg,
-        subtask=msls_subtask,
+        numbers={
+            "radius_m": positive_radius_m,
+            "frames": positive_frames,
+            "heading_deg": positive_heading_deg,
+            "subtask": msls_subtask,
+        },
     )
     found, answered, samples = [], {}, []
     for name in manifest.SPLITS:
-        rule = rules.get(name, rules["val"])
         some, without, shown = answers.positives(
-            table, name, rule, is_used=name in ("train", "val", split)
+            table, name, rules[name], is_used=name in ("train", "val", split)
         )
         found += some
         answered[name] = without
@@ -385,25 +380,53 @@ def _choose(
     return check_of
 
 
-def _evaluated(
-    table: pd.DataFrame,
-    relations: pd.DataFrame | None,
-    split: str,
+def _rules(
+    subject: _Dataset | _Records,
+    evaluated: str,
     *,
     positives: str,
+    radius_m: dict[str, float],
+    train_positives: str,
     protocol: str,
-    **numbers,
-) -> answers.Rule:
-    """The rule by which a split is evaluated, as `evaluate` chooses it."""
-    if protocol == "auto":
-        part = table[table["split"] == split]
-        protocol = manifest.choose_rule(
+    numbers: dict[str, Any],
+) -> dict[str, answers.Rule]:
+    """What answers the queries of each split, as training and evaluation say.
+
+    Raises:
+        ValueError: no such protocol or rule, or numbers fixed in it.
+    """
+    relations = subject.relations
+    rules = {}
+    for split in manifest.SPLITS:
+        part = subject.table[subject.table["split"] == split]
+        rule = manifest.choose_rule(
             *(part[part["role"] == role] for role in ("query", "database")),
             rule=positives,
             relations=relations,
         )
-    chosen = protocols.choose(protocol, **numbers)
-    return answers.by_protocol(chosen, relations)
+        if split == evaluated:
+            name = rule if protocol == "auto" else protocol
+            rules[split] = answers.by_protocol(
+                protocols.choose(name, **numbers), relations
+            )
+            continue
+        meaning = {
+            "radius": f"at most {radius_m[split]:g} m away",
+            "place": "of the same place_id",
+            "list": "listed",
+        }[rule]
+        options = {}
+        if split == "train":
+            meaning += f", --train_positives={train_positives}"
+            options = manifest.TRAIN_RULES[train_positives]
+        rules[split] = answers.by_manifest(
+            meaning,
+            rule=rule,
+            radius_m=radius_m[split],
+            relations=relations,
+            **options,
+        )
+    return rules
 
 
 def _look_at(
@@ -570,7 +593,8 @@ def _tell(out: Path, found: Sequence[finding.Finding], *, after: str) -> None:
     errors = sum(one.severity == finding.ERROR for one in found)
     logging.info(
         "%s; look at %s. All images concerned: %s.%s",
-        f"{finding.count(errors, 'error')} in {len(found)} findings",
+        f"{finding.count(errors, 'error')} in "
+        + finding.count(len(found), "finding"),
         out / "check.html",
         out / "images.csv",
         "" if errors else f" Next: python -m sare_tf.{after} --flagfile=...",

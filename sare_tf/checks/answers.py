@@ -173,14 +173,10 @@ def positives(
 def places(table: pd.DataFrame) -> list[Finding]:
     """Places with one image, and places in several splits."""
     named = table[table["place_id"] != ""]
-    sizes = named.groupby(["split", "place_id"])["image_id"].agg(
-        ["size", "first"]
-    )
-    alone = sizes[sizes["size"] == 1]
-    images = [
-        (row["first"], f"{split}, place {place}")
-        for (split, place), row in alone.iterrows()
-    ]
+    keys = ["split", "place_id"]
+    sizes = named.groupby(keys).size()
+    alone = named[named.groupby(keys)["image_id"].transform("size") == 1]
+    images = _with_places(alone)
     found = if_any(
         images,
         severity=WARNING,
@@ -192,15 +188,8 @@ def places(table: pd.DataFrame) -> list[Finding]:
     of = named.groupby("place_id")["split"].unique().map(set)
     shared = [place for place, some in of.items() if len(some) > 1]
     rows = named[named["place_id"].isin(shared) & (named["split"] != "train")]
-    images = [
-        (image, f"{split}, place {place}")
-        for image, split, place in zip(
-            *(rows[name] for name in ("image_id", "split", "place_id")),
-            strict=True,
-        )
-    ]
     return found + if_any(
-        images,
+        _with_places(rows),
         severity=WARNING,
         name="place_in_several_splits",
         message=f"{count(len(shared), 'place')} of {len(of):,} in several "
@@ -208,3 +197,12 @@ def places(table: pd.DataFrame) -> list[Finding]:
         action="If they are the same places, keep each in one split; "
         "else give them names of their own.",
     )
+
+
+def _with_places(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """Their image ids, with split and place."""
+    columns = (rows[name] for name in ("image_id", "split", "place_id"))
+    return [
+        (image, f"{split}, place {place}")
+        for image, split, place in zip(*columns, strict=True)
+    ]

@@ -33,6 +33,9 @@ _CUTOUTS = 24
 _SAME_SHARE = 0.05
 # As far from the middle of its zone as `coordinates.project` goes, about.
 _ZONE_EAST_M, _ZONE_NORTH_M = 2_300_000.0, 10_000_000.0
+# Latitude bands of UTM, 8 degrees each from 80 south, and how far images of a
+# region may be from the middle of theirs.
+_BANDS, _BAND_DEG = "CDEFGHJKLMNPQRSTUVWX", 24.0
 # Cells, in degrees, by which swapped latitudes and longitudes are found.
 _SWAP_CELL_DEG = 0.1
 _SOUTHERNMOST_DEG = -60.0
@@ -93,8 +96,11 @@ def zones(table: pd.DataFrame) -> list[Finding]:
             "radius need one of every image.",
         )
     outside = located & known
-    outside &= (np.abs(points[:, 0] - 500_000) > _ZONE_EAST_M) | ~(
-        (points[:, 1] >= 0) & (points[:, 1] <= _ZONE_NORTH_M)
+    outside &= (
+        (np.abs(points[:, 0] - 500_000) > _ZONE_EAST_M)
+        | (points[:, 1] < 0)
+        | (points[:, 1] > _ZONE_NORTH_M)
+        | _off_band(zone, _degrees(table, points)[:, 0])
     )
     found += if_any(
         named(table, outside, lambda row: _metres(points[row])),
@@ -259,6 +265,18 @@ def _degrees(table: pd.DataFrame, points: np.ndarray) -> np.ndarray:
             coordinates.to_degrees(*points[rows].T, zone), axis=1
         )
     return degrees
+
+
+def _off_band(zones: np.ndarray, latitude: np.ndarray) -> np.ndarray:
+    """Marks images far from the latitude band of their zone, bool [B].
+
+    Readers give all images of a region the band of their median.
+    """
+    middle = {
+        letter: -76.0 + 8.0 * number for number, letter in enumerate(_BANDS)
+    }
+    bands = [middle.get(zone[-1:], np.nan) for zone in zones]
+    return np.abs(latitude - np.array(bands)) > _BAND_DEG
 
 
 def _swapped(degrees: np.ndarray) -> np.ndarray:
