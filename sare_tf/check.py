@@ -474,13 +474,13 @@ def _look(
     """Digest, height and width, and traits of an image; or why not."""
     try:
         encoded = load()
-        height, width, _ = images.pixels(encoded).shape
+        height, width, traits = images.examine(encoded)
     except OSError as error:
         return f"cannot be read: {error}"
     except ValueError as error:
         return str(error)
     digest = hashlib.sha256(encoded).digest()[:_DIGEST_BYTES]
-    return digest, (height, width), images.traits(encoded)
+    return digest, (height, width), traits
 
 
 def _unseen(table: pd.DataFrame) -> image_checks.Contents:

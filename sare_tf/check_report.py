@@ -12,8 +12,9 @@ from matplotlib.ticker import MaxNLocator
 
 from sare_tf import files, manifest, report
 
-# Regions with a map of their own: the largest.
-_MAPS = 4
+# Regions with a map of their own: the largest, and of them not those with less
+# than this share of the images of the first.
+_MAPS, _SMALLEST = 4, 0.01
 # One point of each split and role for all images in so small a part of a map.
 _CELLS = 300
 # A map with more points than this holds them as pixels.
@@ -71,9 +72,12 @@ def _maps(table: pd.DataFrame, regions: np.ndarray) -> list[dict[str, Any]]:
     order = np.argsort(-counts, kind="stable")[:_MAPS]
     maps = []
     for region in order:
+        if counts[region] < _SMALLEST * counts[order[0]]:
+            break
         part = table.iloc[np.flatnonzero(regions == region)]
         zone = part["utm_zone"].iat[0]
-        name = f"{len(part):,} images" + (f", zone {zone}" if zone else "")
+        images = "image" if len(part) == 1 else "images"
+        name = f"{len(part):,} {images}" + (f", zone {zone}" if zone else "")
         maps.append({"name": name, "drawing": _map(part)})
     return maps
 

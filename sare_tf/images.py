@@ -60,18 +60,18 @@ def pixels(encoded: bytes) -> np.ndarray:
     try:
         return decode(encoded).numpy()
     except tf.errors.InvalidArgumentError as error:
-        raise ValueError(why_not(encoded, error)) from error
+        raise ValueError(why_not(encoded)) from error
 
 
-def why_not(encoded: bytes, error: tf.errors.InvalidArgumentError) -> str:
-    """Why `decode` refused an image with this error, in one line."""
+def why_not(encoded: bytes) -> str:
+    """Why `decode` refuses an image, in one line."""
     if not encoded:
         return "empty file"
     if not encoded.startswith((_JPEG, _PNG)):
         kinds = [
             f": {name} file"
             for at, first, name in _OTHERS
-            if encoded[at:].startswith(first)
+            if encoded.startswith(first, at)
         ]
         return "not a JPEG or PNG image" + (kinds or [""])[0]
     kind = "JPEG" if encoded.startswith(_JPEG) else "PNG"
@@ -86,8 +86,7 @@ def why_not(encoded: bytes, error: tf.errors.InvalidArgumentError) -> str:
             f"{width} x {height} are more than {MOST_PIXELS:,} pixels: make "
             "it smaller"
         )
-    reason = str(error).partition("} ")[2].partition(" [Op:")[0]
-    return f"a damaged or truncated {kind}: " + " ".join(reason.split())[:120]
+    return f"a damaged or truncated {kind}"
 
 
 def cut(
@@ -112,18 +111,26 @@ def cut(
     return part
 
 
-def traits(encoded: bytes) -> list[str]:
-    """Those of `TRAITS` that an image has which can be decoded."""
+def examine(encoded: bytes) -> tuple[int, int, list[str]]:
+    """Decodes one image at once; height, width, and those of `TRAITS` it has.
+
+    Raises:
+        ValueError: it cannot be decoded; says why in one line.
+    """
+    try:
+        height, width, turned = _examined(encoded).numpy().tolist()
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(why_not(encoded)) from error
     is_png = encoded.startswith(_PNG)
     found = {
-        "turned": orientation.read(encoded).numpy() != 1,
-        "cmyk": not is_png and _channels(encoded) == 4,
+        "turned": turned != 1,
+        "cmyk": not is_png and tf.io.extract_jpeg_shape(encoded)[2] == 4,
         # Width, height, then the bits of a channel.
         "16_bit": is_png and encoded[24] == 16,
         # The chunk that says so comes before the first of the image.
         "animated": is_png and b"acTL" in encoded[: encoded.find(b"IDAT")],
     }
-    return [name for name in TRAITS if found[name]]
+    return height, width, [name for name in TRAITS if found[name]]
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
@@ -244,5 +251,9 @@ def _checked(image_bytes: tf.Tensor) -> tf.Tensor:
         return tf.identity(image_bytes)
 
 
-def _channels(jpeg: bytes) -> int:
-    return int(tf.io.extract_jpeg_shape(jpeg)[2])
+# The pixels stay where they are decoded.
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+def _examined(image_bytes: tf.Tensor) -> tf.Tensor:
+    """Height, width and orientation, string [] -> int32 [3]."""
+    height, width, _ = tf.unstack(tf.shape(decode(image_bytes)))
+    return tf.stack([height, width, orientation.read(image_bytes)])

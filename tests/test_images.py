@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 import toy_search
 from PIL import Image
-from toy_images import BAD, DEEP, DEEP_GREY, DEEP_RGB, GOOD, png
+from toy_images import BAD, DEEP, DEEP_GREY, DEEP_RGB, GOOD, TURNED, png
 
 from sare_tf import build_records, images, records
 
@@ -31,13 +31,37 @@ def test_of_16_bits_the_high_byte_is_taken():
     )
 
 
+@pytest.mark.parametrize(
+    ("encoded", "expected"),
+    [
+        (GOOD["jpeg"], (40, 56, [])),
+        (GOOD["png"], (40, 56, [])),
+        (GOOD["cmyk"], (40, 56, ["cmyk"])),
+        (GOOD["animated_png"], (40, 56, ["animated"])),
+        (DEEP["deep_grey"], (6, 8, ["16_bit"])),
+        (TURNED, (56, 40, ["turned"])),
+    ],
+)
+def test_what_is_special(encoded, expected):
+    assert images.examine(encoded) == expected
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_why_an_image_cannot_be_decoded(name):
     encoded, reason = BAD[name]
     with pytest.raises(ValueError, match="^" + reason.replace(".", r"\.")) as e:
         images.pixels(encoded)
     assert "\n" not in str(e.value)
-    assert not str(e.value).endswith(": ")
+    with pytest.raises(ValueError, match="^" + reason.replace(".", r"\.")):
+        images.examine(encoded)
+
+
+def test_a_part_of_an_image():
+    image = np.arange(4 * 5 * 3).reshape(4, 5, 3)
+    part = images.cut(image, (-2.0, 1.4, 2.6, 9.0))
+    np.testing.assert_array_equal(part, image[1:4, 0:3])
+    with pytest.raises(ValueError, match="outside the image, 5 x 4 pixels"):
+        images.cut(image, (5, 0, 9, 9))
 
 
 def test_the_largest_image_there_may_be():
@@ -57,7 +81,8 @@ def test_the_header_of_what_is_no_image_has_no_size():
 
 @pytest.fixture(scope="module")
 def every():
-    return GOOD | DEEP | {name: encoded for name, (encoded, _) in BAD.items()}
+    usable = GOOD | DEEP | {"turned": TURNED}
+    return usable | {name: encoded for name, (encoded, _) in BAD.items()}
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +102,7 @@ def test_training_and_export_decode_alike(tmp_path, every, trained_on):
     path = toy_search.export(tmp_path / "export") / "1"
     serve = tf.saved_model.load(str(path)).signatures["serving_default"]
     served = serve(image_bytes=tf.constant(list(every.values())))
-    assert len(trained_on) == len(GOOD) + len(DEEP)
+    assert len(trained_on) == len(GOOD) + len(DEEP) + 1
     for name, descriptor, valid in zip(
         every, served["descriptor"].numpy(), served["valid"], strict=True
     ):

@@ -76,6 +76,9 @@ DEEP = {
     "deep_grey": encode(Image.fromarray(DEEP_GREY), "PNG"),
     "deep_rgb": png(6, 8, bits=16, rows=_DEEP_ROWS),
 }
+_EXIF = Image.Exif()
+_EXIF[0x0112] = 6
+TURNED = encode(_IMAGE, "JPEG", exif=_EXIF)
 # Why each cannot be used.
 BAD = {
     "empty": (b"", "empty file"),
@@ -102,15 +105,15 @@ BAD = {
     ),
     "half_jpeg": (
         _JPEG[:-60],
-        "a damaged or truncated JPEG: jpeg::Uncompress failed.",
+        "a damaged or truncated JPEG",
     ),
     "jpeg_without_end": (
         _JPEG[:-2],
-        "a damaged or truncated JPEG: jpeg::Uncompress failed.",
+        "a damaged or truncated JPEG",
     ),
     "half_png": (
         _PNG[: len(_PNG) // 2],
-        "a damaged or truncated PNG: Invalid PNG data",
+        "a damaged or truncated PNG",
     ),
     "jpeg_header": (
         _JPEG[:30],
