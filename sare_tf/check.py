@@ -170,7 +170,13 @@ def run(
         *subject.findings(),
         *image_checks.unreadable(table, contents),
         *image_checks.duplicates(
-            table, contents, relations=relations, radius_m=positive_radius_m
+            table,
+            contents,
+            relations=relations,
+            radius_m=positive_radius_m,
+            by_timestamp={
+                name for name, rule in rules.items() if rule.other_timestamp
+            },
         ),
         *answers.splits(table, evaluated=split),
         *found,
@@ -415,10 +421,11 @@ def _rules(
             "place": "of the same place_id",
             "list": "listed",
         }[rule]
-        options = {}
+        options = dict(manifest.TRAIN_RULES[train_positives])
         if split == "train":
             meaning += f", --train_positives={train_positives}"
-            options = manifest.TRAIN_RULES[train_positives]
+        else:
+            del options["min_distance_m"]  # Validation has none.
         rules[split] = answers.by_manifest(
             meaning,
             rule=rule,

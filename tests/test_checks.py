@@ -91,13 +91,14 @@ def test_unreadable_images():
     assert image_checks.unreadable(rows, contents(rows)) == []
 
 
-def duplicates(rows, digests, *, relations=None, problems=()):
+def duplicates(rows, digests, *, relations=None, problems=(), **options):
     return by_name(
         image_checks.duplicates(
             rows,
             contents(rows, digests=digests, problems=problems),
             relations=relations,
             radius_m=RADIUS,
+            **options,
         )
     )
 
@@ -151,6 +152,28 @@ def test_a_copy_that_is_listed_as_junk_is_none():
     assert set(duplicates(rows, [5, 5], relations=right)) == {
         "queries_in_database"
     }
+
+
+def test_a_query_of_the_time_of_its_copy():
+    """As in Tokyo Time Machine, all of whose queries are in the database."""
+    rows = table(
+        ("q", "val", "query", {"timestamp": "201306"}),
+        ("d", "val", "database", {"timestamp": "201306"}),
+        ("q2", "val", "query", {"timestamp": "201306"}),
+        ("d2", "val", "database", {"timestamp": "201406"}),
+        ("q3", "val", "query", {}),
+        ("d3", "val", "database", {}),
+    )
+    digests = [5, 5, 6, 6, 7, 7]
+    found = duplicates(rows, digests)["queries_in_database"]
+    assert concerned(found) == ["q", "q2", "q3"]
+    found = duplicates(rows, digests, by_timestamp={"val"})
+    assert concerned(found["queries_in_database"]) == ["q2", "q3"]
+    tokyotm = answers.by_protocol(protocols.choose("tokyotm"), None)
+    assert tokyotm.other_timestamp
+    netvlad = manifest.TRAIN_RULES["netvlad"]
+    assert answers.by_manifest("", **netvlad).other_timestamp
+    assert not answers.by_manifest("").other_timestamp
 
 
 def test_parts_of_one_file_are_no_copies():

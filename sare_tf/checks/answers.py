@@ -31,12 +31,14 @@ class Rule:
         asked: queries -> bool, those that count.
         find: queries, database -> rows of the positives of each query.
         leaves_out: queries without a positive are left out, not missed.
+        other_timestamp: images of the query's timestamp never answer it.
     """
 
     meaning: str
     asked: Callable[[pd.DataFrame], np.ndarray]
     find: Callable[[pd.DataFrame, pd.DataFrame], list[np.ndarray]]
     leaves_out: bool = False
+    other_timestamp: bool = False
 
 
 def by_protocol(
@@ -52,6 +54,7 @@ def by_protocol(
             ).positives
         ),
         leaves_out=protocol.leaves_out,
+        other_timestamp=protocol.other_timestamp,
     )
 
 
@@ -63,6 +66,7 @@ def by_manifest(meaning: str, **options) -> Rule:
         find=lambda queries, database: manifest.positives(
             queries, database, **options
         ),
+        other_timestamp=options.get("other_timestamp", False),
     )
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -92,6 +92,7 @@ def duplicates(
     *,
     relations: pd.DataFrame | None,
     radius_m: float,
+    by_timestamp: Collection[str] = (),
 ) -> list[Finding]:
     """Images of the same content, where they are not one file by design.
 
@@ -100,6 +101,8 @@ def duplicates(
         contents: its images.
         relations: of the dataset; a pair listed as junk is no finding.
         radius_m: copies farther apart contradict each other.
+        by_timestamp: splits in which images of the query's timestamp are no
+            answers, so that a query may be in the database.
     """
     junk = set()
     if relations is not None:
@@ -121,8 +124,10 @@ def duplicates(
         }
         for (split, role), same in members.items():
             if role == "query":
-                database = members.get((split, "database"), ())
-                answered += _answered(same, database, split, junk)
+                database = members.get((split, "database"), [])
+                times = copies.set_index("image_id")["timestamp"]
+                times = times.to_dict() if split in by_timestamp else {}
+                answered += _answered(same, database, split, junk, times)
             if len(set(map(_file, same))) > 1:
                 repeated += [
                     (one, f"{split}/{role}; the same as {same[0]}")
@@ -256,11 +261,17 @@ def _answered(
     database: Sequence[str],
     split: str,
     junk: set[tuple[str, str]],
+    times: Mapping[str, str],
 ) -> Iterator[tuple[str, str]]:
     """The queries that are an image of the database, too, and which."""
     for query in queries:
+        time = times.get(query)
         for image in database:
-            if _file(query) != _file(image) and (query, image) not in junk:
+            if (
+                _file(query) != _file(image)
+                and (query, image) not in junk
+                and not (time and time == times[image])
+            ):
                 yield query, f"{split}; the same as {image}"
                 break
 
