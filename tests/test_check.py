@@ -3,6 +3,8 @@
 import csv
 import json
 import logging
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,11 @@ from toy_search import jpeg
 
 from sare_tf import build_records, check, manifest
 
+SHARED = Path(
+    os.environ.get("SARE_TF_SHARED", Path(__file__).parents[2] / "shared")
+)
+SPECS = SHARED / "data" / "netvlad_specs"
+TOWER = SHARED / "data" / "ie_tower_320"
 FILES = ["check.html", "check.json", "images.csv"]
 
 
@@ -345,3 +352,52 @@ def test_shares_that_are_no_numbers(root):
     with flagsaver.flagsaver(split_fractions=["1", "half"]):
         with pytest.raises(ValueError, match="--split_fractions=1,half"):
             check.main([])
+
+
+@pytest.mark.skipif(
+    not SPECS.is_dir(), reason="the official files are not here"
+)
+def test_the_official_lists_of_pittsburgh_30k(tmp_path):
+    (tmp_path / "set").mkdir()
+    for split in manifest.SPLITS:
+        name = f"pitts30k_{split}.mat"
+        (tmp_path / "set" / name).symlink_to(SPECS / name)
+    summary = run(
+        tmp_path,
+        dataset=tmp_path / "set",
+        reader="netvlad_mat",
+        check_images=False,
+        protocol="pitts30k",
+    )
+    assert summary["ok"]
+    counts = summary["counts"]
+    assert [counts[split]["query"] for split in counts] == [7416, 7608, 6816]
+    # 7,320 queries have a positive within 10 m: OpenIBL's log says so, too.
+    without = [counts[split]["queries_without_positive"] for split in counts]
+    assert without == [7416 - 7320, 0, 0]
+    overlap = found(summary)["splits_overlap"]
+    assert overlap["message"].startswith(
+        "600 of 17,608 images of the split val"
+    )
+
+
+@pytest.mark.skipif(not TOWER.is_dir(), reason="ie_tower_320 is not here")
+def test_photographs_of_a_tower(tmp_path):
+    """Two of its clips share 46 frames, under two names of places."""
+    summary = run(tmp_path, dataset=TOWER)
+    assert summary["ok"]
+    assert summary["images_decoded"] == 2877
+    assert summary["sizes"]["most_frequent"] == [
+        {"width": 320, "height": 180, "count": 2877}
+    ]
+    counts = {name: one["count"] for name, one in found(summary).items()}
+    assert counts == {
+        "duplicates": 46,
+        "duplicates_elsewhere": 92,
+        "place_with_one_image": 2,
+    }
+    clips = {
+        image.split("/")[1]
+        for image, _ in images_of(tmp_path, "duplicates_elsewhere")
+    }
+    assert clips == {"f22_cafeteria_main", "f22_central_alt"}
