@@ -214,7 +214,7 @@ class Rest:
             answer = bytearray()
             # A server that sends byte after byte never meets a time-out of
             # the connection.
-            for part in response.stream(1 << 16):
+            while part := response.read1(1 << 16):
                 answer += part
                 if time.monotonic() > deadline:
                     response.close()
