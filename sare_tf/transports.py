@@ -184,6 +184,8 @@ class Rest:
             http.HTTPStatus.SERVICE_UNAVAILABLE,
         ):
             raise Unavailable(f"HTTP {status}: {said}")
+        if status == http.HTTPStatus.GATEWAY_TIMEOUT:
+            raise TimeoutError(f"HTTP {status}: {said}")
         if status != http.HTTPStatus.OK:
             raise ValueError(f"HTTP {status}: {said}")
         try:

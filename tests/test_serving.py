@@ -197,6 +197,14 @@ def test_a_server_that_is_slow(toy, protocol):
 
 
 @BOTH
+def test_a_server_that_finds_itself_slow(toy, protocol):
+    toy.refusals.append("DEADLINE_EXCEEDED")
+    with pytest.raises(TimeoutError, match="none within .*the test wants it"):
+        connect(toy, protocol)
+    assert len(toy.requests) == 1
+
+
+@BOTH
 def test_a_call_has_a_limit_beside_its_requests(toy, protocol):
     remote = connect(
         toy,
