@@ -218,6 +218,24 @@ def test_a_process_without_keras_gives_the_same(root, tmp_path, name):
     np.testing.assert_allclose(by_command, descriptors[:1], atol=1e-5)
 
 
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_a_server_gives_the_same(root, protocol):
+    pytest.importorskip(
+        "tensorflow_serving", reason="needs pip install 'sare_tf[serving]'"
+    )
+    import toy_server
+
+    encoded = photographs()
+    with toy_server.serve(root / "whitened" / "1") as toy:
+        remote = serving.load(getattr(toy, protocol))
+        found, valid = remote([*encoded, *damaged()])
+    assert remote.fingerprint == serving.load(root / "whitened").fingerprint
+    assert valid.tolist() == [*5 * [True], *5 * [False]]
+    descriptors = whitened(root, expected(root, encoded), WHITENED)
+    np.testing.assert_allclose(found[:5], descriptors, atol=1e-5)
+    np.testing.assert_array_equal(found[5:], 0)
+
+
 def test_whitening_is_the_formula_on_what_keras_gives(root):
     encoded = photographs()
     found, _ = serving.load(root / "whitened")(encoded)

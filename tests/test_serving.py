@@ -2,10 +2,13 @@
 
 import concurrent.futures
 import http.server
+import json
 import os
 import shutil
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +25,7 @@ pytest.importorskip(
 import toy_server  # noqa: E402
 
 FLAGS = flags.FLAGS
+ROOT = Path(__file__).parents[1]
 PROTOCOLS = ("grpc", "rest")
 # Tests do not wait.
 QUICK = {"backoff_s": 0.001}
@@ -310,7 +314,7 @@ def _handler(status, body, *, pause_s=0.0):
     """Answers everything with the same bytes, one every so often."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):  # noqa: N802
+        def do_POST(self):
             self.rfile.read(int(self.headers["Content-Length"]))
             self.send_response(status)
             self.send_header("Location", "http://localhost:1/elsewhere")
@@ -365,7 +369,7 @@ def test_a_server_that_never_comes_to_an_end(monkeypatch):
 
 def test_a_server_that_hangs_up():
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):  # noqa: N802
+        def do_POST(self):
             self.close_connection = True
 
     with toy_server.http_server(Handler, None) as port:
@@ -624,6 +628,45 @@ def test_the_server_goes_before_an_export_of_the_same_model(
         pytest.raises(ValueError, match="Received no value for: --export"),
     ):
         serving.named_by_flags()
+
+
+def _documented(toy, language):
+    """The examples, with this server's addresses."""
+    for path in (ROOT / "README.md", ROOT / "configs/serving/README.md"):
+        text = path.read_text("utf-8")
+        for block in text.split("```")[1::2]:
+            named, _, code = block.partition("\n")
+            if named == language and "localhost:850" in code:
+                code = code.replace("grpc://localhost:8500", toy.grpc)
+                yield code.replace("http://localhost:8501", toy.rest)
+
+
+def test_python_examples_of_the_documentation(toy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("PHOTO.jpg").write_bytes(toy_search.jpeg(0, 0))
+    examples = list(_documented(toy, "python"))
+    assert len(examples) == 2
+    for code in examples:
+        names = {"encoded": toy_search.jpeg(0, 0)}
+        exec(compile(code, "README.md", "exec"), names)
+        assert names["valid"].tolist() == [True]
+        assert names["descriptors"].shape == (1, toy_search.DIMENSION)
+    assert len(toy.requests) == 4
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+def test_curl_example_of_the_documentation(toy, export, tmp_path):
+    (tmp_path / "PHOTO.jpg").write_bytes(toy_search.jpeg(0, 0))
+    (code,) = [c for c in _documented(toy, "") if "base64" in c]
+    done = subprocess.run(
+        ["bash", "-ec", code], cwd=tmp_path, capture_output=True, check=True
+    )
+    status, _, answer = done.stdout.decode().partition("\n")
+    assert json.loads(status)["model_version_status"][0]["state"] == "AVAILABLE"
+    (row,) = json.loads(answer)["predictions"]
+    expected, _ = serving.load(export)([toy_search.jpeg(0, 0)])
+    np.testing.assert_allclose(row["descriptor"], expected[0], atol=1e-6)
+    assert row["valid"]
 
 
 @pytest.mark.skipif(

@@ -168,7 +168,7 @@ class _Grpc(prediction_service_pb2_grpc.PredictionServiceServicer):
     def __init__(self, toy: Toy):
         self._toy = toy
 
-    def Predict(self, request, context):  # noqa: N802
+    def Predict(self, request, context):
         spec = request.model_spec
         try:
             outputs, number = self._toy.predict(
@@ -195,7 +195,11 @@ def _rest(toy: Toy) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_POST(self):  # noqa: N802
+        def do_GET(self):
+            state = {"version": str(toy.latest), "state": "AVAILABLE"}
+            self.answer(200, {"model_version_status": [state]}, end=b"\n")
+
+        def do_POST(self):
             body = json.loads(
                 self.rfile.read(int(self.headers["Content-Length"]))
             )
@@ -233,8 +237,8 @@ def _rest(toy: Toy) -> type[http.server.BaseHTTPRequestHandler]:
             ]
             self.answer(200, {"predictions": rows})
 
-        def answer(self, status, value):
-            encoded = json.dumps(value).encode()
+        def answer(self, status, value, *, end=b""):
+            encoded = json.dumps(value).encode() + end
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(encoded)))
