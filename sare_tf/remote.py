@@ -228,6 +228,8 @@ class RemoteServable:
                 f"descriptors, numbers {list(shape)}",
                 f"{descriptors.dtype} {list(descriptors.shape)}",
             )
+        with np.errstate(over="ignore"):
+            descriptors = descriptors.astype(np.float32)
         if not np.isfinite(descriptors).all():
             raise self._nonsense("finite descriptors", "NaN or infinity")
         valid = answer["valid"]
@@ -235,29 +237,28 @@ class RemoteServable:
             raise self._nonsense(
                 f"valid, bool [{count}]", f"{valid.dtype} {list(valid.shape)}"
             )
-        fingerprints = answer["fingerprint"].reshape(-1).tolist()
-        names = {
+        # Bytes over gRPC, words over REST.
+        names = [
             name.decode("utf-8", "replace") if isinstance(name, bytes) else name
-            for name in fingerprints
-        }
-        if len(fingerprints) != count or not all(
+            for name in answer["fingerprint"].reshape(-1).tolist()
+        ]
+        if len(names) != count or not all(
             isinstance(name, str) and name for name in names
         ):
-            raise self._nonsense(
-                f"{count} fingerprints", repr(fingerprints)[:80]
-            )
-        others = names - {self.fingerprint or min(names)}
+            raise self._nonsense(f"{count} fingerprints", repr(names)[:80])
+        first = self.fingerprint or names[0]
+        others = set(names) - {first}
         if others:
             raise ValueError(
                 "Expected answers of one model, with fingerprint "
-                f"{(self.fingerprint or min(names))[:12]}. Received: "
-                f"{min(others)[:12]} of server={self.path!r}, which changed "
-                "its version meanwhile. Start again, or name a version at the "
-                "end of the address, /v1/models/NAME/versions/N."
+                f"{first[:12]}. Received: {min(others)[:12]} of "
+                f"server={self.path!r}, which changed its version meanwhile. "
+                "Start again, or name a version at the end of the address, "
+                "/v1/models/NAME/versions/N."
             )
         return {
-            "descriptor": descriptors.astype(np.float32),
-            "fingerprint": sorted(names),
+            "descriptor": descriptors,
+            "fingerprint": names,
             "valid": valid,
         }
 

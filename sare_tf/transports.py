@@ -194,9 +194,9 @@ class Rest:
             return {
                 name: np.asarray([row[name] for row in rows]) for name in names
             }
-        except (AttributeError, KeyError, LookupError, TypeError) as error:
+        except (LookupError, TypeError) as error:
             raise ValueError(f"JSON without predictions, {said}") from error
-        except ValueError as error:
+        except (RecursionError, ValueError) as error:
             raise ValueError(f"no JSON of tensors, {said}") from error
 
     def _post(self, body: str, timeout_s: float) -> tuple[int, bytes]:
@@ -242,6 +242,6 @@ def _readable(answer: bytes) -> str:
     text = answer[: 10 * _WORDS].decode("utf-8", "replace")
     try:
         text = str(json.loads(text)["error"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, RecursionError, TypeError, ValueError):
         pass
     return " ".join(text.split())[:_WORDS]

@@ -331,11 +331,24 @@ def _handler(status, body, *, pause_s=0.0):
     return Handler
 
 
+def _row(descriptor, fingerprint, valid):
+    row = {"descriptor": descriptor, "fingerprint": fingerprint, "valid": valid}
+    return json.dumps({"predictions": [row]}).encode()
+
+
 @pytest.mark.parametrize(
     ("status", "body", "words"),
     [
         (200, b"<html>Welcome</html>", "no JSON of tensors, <html>Welcome"),
         (200, b"", "no JSON of tensors"),
+        (200, b"[" * 99999, "no JSON of tensors"),
+        (200, _row([[1], [1, 2]], "a", True), "no JSON of tensors"),
+        (200, _row([1e300], "a", True), "NaN or infinity"),
+        (200, _row([10**99], "a", True), r"numbers \[1, 1\]. Received: object"),
+        (200, _row([], "a", True), r"numbers \[1, 1\]. Received: .*\[1, 0\]"),
+        (200, _row([1], {"a": 1}, True), r"fingerprints. Received: \[{'a'"),
+        (200, _row([1], "", True), r"fingerprints. Received: \[''"),
+        (200, _row([1], "a", None), r"valid, bool \[1\]. Received: object"),
         (200, b'{"predictions": []}', "without predictions"),
         (200, b'{"predictions": [1]}', "without predictions"),
         (200, b'{"predictions": [[1, 2]]}', "without predictions"),
