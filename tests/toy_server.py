@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+_THREADS = 16
 NAMES = ("sare_tf", "places")
 HTTP_STATUS = {
     "INVALID_ARGUMENT": 400,
@@ -145,13 +146,23 @@ class Toy:
     before: Callable[[], None] = staticmethod(lambda: None)
     latest: int = 1
     batcher: Batcher | None = None
+    _busy: threading.Semaphore = dataclasses.field(
+        default_factory=lambda: threading.Semaphore(_THREADS)
+    )
+
+    def rest_of_requests(self) -> None:
+        """Waits for requests that their clients have given up."""
+        for _ in range(_THREADS):
+            self._busy.acquire()
+        self._busy.release(_THREADS)
 
     def predict(self, *, name, version, label, signature, inputs):
         """The outputs, and the number of the version."""
         self.requests.append(len(next(iter(inputs.values()))))
-        self.before()
         if self.refusals:
             raise Refusal(self.refusals.pop(0), "as the test wants it")
+        with self._busy:
+            self.before()
         number = self.labels.get(label) if label else version or self.latest
         if name not in NAMES or number not in self.versions:
             raise Refusal(
@@ -293,7 +304,7 @@ def serve(
             lambda images: versions[1].run("", {"image_bytes": images}),
             allowed_sizes=allowed_sizes,
         )
-    pool = concurrent.futures.ThreadPoolExecutor(16)
+    pool = concurrent.futures.ThreadPoolExecutor(_THREADS)
     # As ModelServer: messages of any size.
     options = [("grpc.max_receive_message_length", -1)]
     server = grpc.server(pool, options=options)
