@@ -40,10 +40,20 @@ setup(
         "tensorboard~=2.20.0",
         "tensorflow~=2.20.0",
         "tqdm",
+        "urllib3>=2.1",
     ],
     extras_require={
         "and-cuda": ["tensorflow[and-cuda]~=2.20.0"],
-        "dev": ["pytest", "pytest-timeout", "ruff"],
+        "dev": [
+            "pytest",
+            "pytest-timeout",
+            "PyYAML",
+            "ruff",
+            "tensorflow-serving-api~=2.20.0",
+            "trustme",
+        ],
+        # The messages of gRPC; REST needs nothing.
+        "serving": ["tensorflow-serving-api~=2.20.0"],
         # Its nmslib has wheels for Linux on x86, and is compiled elsewhere.
         "similarity": ["tensorflow-similarity~=0.17.1"],
     },

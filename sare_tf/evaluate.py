@@ -45,7 +45,7 @@ def run(
     *,
     index: str | Path,
     records: str | Path,
-    export: str | Path,
+    export: str | Path | serving.Server,
     out: str | Path,
     split: str = "test",
     protocol: str = "auto",
@@ -63,7 +63,8 @@ def run(
     Args:
         index: folder of the index of that split, records and export.
         records: folder of `build_records`.
-        export: folder of `export`, or of one of its versions.
+        export: folder of `export`, or of one of its versions; or a server of
+            it (`serving.load`).
         out: folder of the results; replaced if it holds some.
         split: whose queries are looked up.
         protocol: a name in `protocols.PROTOCOLS`, or auto: the one named by
@@ -311,7 +312,7 @@ def _digest(image_ids: pd.Series) -> str:
 
 def main(argv) -> None:
     del argv
-    stage_flags.required("index", "records", "export", "evaluation")
+    stage_flags.required("index", "records", "evaluation")
     try:
         recall_at = [int(k) for k in FLAGS.recall_at]
     except ValueError as error:
@@ -322,7 +323,7 @@ def main(argv) -> None:
     run(
         index=FLAGS.index,
         records=FLAGS.records,
-        export=FLAGS.export,
+        export=serving.named_by_flags(),
         out=FLAGS.evaluation,
         split=FLAGS.split,
         protocol=FLAGS.protocol,

@@ -5,22 +5,27 @@
 Two signatures, for any number B of images, none included:
 
     serving_default   image_bytes, JPEG or PNG, string [B]
-                      -> descriptor, float32 [B, D], and valid, bool [B]
+                      -> descriptor, float32 [B, D], valid, bool [B], and
+                      fingerprint, string [B]
     embed_tensor      images, RGB 0..255, float32 [B, H, W, 3] of any one size
                       -> descriptor, float32 [B, D]
 
 Descriptors are of unit length. An image that cannot be decoded is not valid
-and has a descriptor of zeros; the others of its batch do not notice. The graph
-holds preprocessing and whitening, no Python function and no custom op. Beside
-it `sare_tf.json` says what it is, and `assets.extra/` has requests for TF
-Serving to warm up with.
+and has a descriptor of zeros; the others of its batch do not notice. The
+fingerprint names the model, with all that its descriptors depend on: every
+image is answered with it, so that a client of a server knows which model it
+was. The graph holds preprocessing and whitening, no Python function and no
+custom op. Beside it `sare_tf.json` says what it is, and `assets.extra/` has
+requests for TF Serving to warm up with.
 
 Whitening is fitted here, to database images of the train split as the original
 code's addPCA.m does it; OpenIBL samples queries, too.
 """
 
 import datetime
+import hashlib
 import itertools
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +57,7 @@ def run(
     records: str | Path | None = None,
     whitening_dimension: int = 0,
     whitening_samples: int = 10_000,
+    truncate_dimension: int = 0,
     allow_other_records: bool = False,
     scales: Sequence[float] = (1.0,),
     batch_size: int = 32,
@@ -71,6 +77,8 @@ def run(
         whitening_samples: images that whitening is fitted to, drawn from the
             database of the train split. Their descriptors are held in memory,
             4 bytes a number, and `whitening.fit` says what it adds.
+        truncate_dimension: keep so many of a descriptor's first numbers, after
+            whitening, and normalise again; 0: all.
         allow_other_records: fit whitening to records that were not trained on.
         scales: sizes, relative to the network's input, at which an image is
             embedded; descriptors are averaged and normalised again.
@@ -84,7 +92,8 @@ def run(
     Raises:
         FileNotFoundError: no such checkpoint or records.
         ValueError: records that are missing or that were not trained on, or
-            too few images for the whitening, or scales that are not positive.
+            too few images for the whitening, more numbers to keep than a
+            descriptor has, or scales that are not positive.
     """
     checkpoints, export = Path(checkpoints), Path(export)
     config, state = read_state(checkpoints)
@@ -100,6 +109,7 @@ def run(
         width=config["image_width"],
         scales=scales,
     )
+    _check_truncation(truncate_dimension, whitening_dimension or graph.length)
     whitened = None
     if whitening_dimension:
         whitened = _whiten(
@@ -110,6 +120,8 @@ def run(
             batch_size=batch_size,
             seed=seed,
         )
+    graph.truncation = truncate_dimension
+    fingerprint = graph.fingerprint
     versions = [
         int(child.name)
         for child in (export.iterdir() if export.is_dir() else [])
@@ -117,11 +129,12 @@ def run(
     ]
     version = export / str(max(versions, default=0) + 1)
     with files.folder_in_one_piece(version) as folder:
-        graph.write(folder)
+        graph.write(folder, fingerprint)
         warmup.write(folder, height=graph.height, width=graph.width)
         files.write_json(
             folder / "sare_tf.json",
             {
+                "fingerprint": fingerprint,
                 "dimension": graph.dimension,
                 "image_height": graph.height,
                 "image_width": graph.width,
@@ -130,6 +143,7 @@ def run(
                 "0..255",
                 "scales": list(scales),
                 "whitening": whitened,
+                "truncated_from": graph.length if truncate_dimension else None,
                 "licence": model_licence,
                 "checkpoint": epoch,
                 "validation": state["history"][_number(epoch)],
@@ -177,17 +191,47 @@ class _Graph:
         self.height = height
         self.width = width
         self.whitening = None
+        self.truncation = 0
         self._embedder = embedder
         self._scales = scales
 
     @property
-    def dimension(self) -> int:
+    def length(self) -> int:
+        """Of a descriptor before it is truncated."""
         if self.whitening:
             return self.whitening.dimension
         return self._embedder.output_shape[-1]
 
+    @property
+    def dimension(self) -> int:
+        return self.truncation or self.length
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over all that descriptors depend on.
+
+        A model that is exported again by the same sare_tf has the same one.
+        """
+        settings = [
+            sare_tf.__version__,
+            self.height,
+            self.width,
+            [float(scale) for scale in self._scales],
+            self.truncation,
+            self._embedder.to_json(),
+        ]
+        digest = hashlib.sha256(json.dumps(settings).encode())
+        weights = list(self._embedder.weights)
+        if self.whitening:
+            weights += self.whitening.weights
+        for weight in weights:
+            values = keras.ops.convert_to_numpy(weight)
+            digest.update(f"{values.dtype} {values.shape}\0".encode())
+            digest.update(np.ascontiguousarray(values).view(np.uint8))
+        return digest.hexdigest()
+
     def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The signature `serving_default`."""
+        """The signature `serving_default`, but for the fingerprint."""
         batch, valid = images.load_batch(
             image_bytes, height=self.height, width=self.width
         )
@@ -211,10 +255,11 @@ class _Graph:
             ]
         )
         if len(self._scales) > 1:
-            squares = tf.reduce_sum(descriptors**2, axis=1, keepdims=True)
-            descriptors *= tf.math.rsqrt(squares + _EPSILON)
+            descriptors = _unit_length(descriptors)
         if self.whitening:
             descriptors = self.whitening(descriptors)
+        if self.truncation:
+            descriptors = _unit_length(descriptors[:, : self.truncation])
         return {"descriptor": descriptors[:count]}
 
     def function(self) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
@@ -222,15 +267,21 @@ class _Graph:
         encoded = tf.TensorSpec([None], tf.string)
         return tf.function(self.serve, input_signature=[encoded])
 
-    def write(self, folder: Path) -> None:
-        """Writes the SavedModel."""
+    def write(self, folder: Path, fingerprint: str) -> None:
+        """Writes the SavedModel, of which every answer has the fingerprint."""
+
+        def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+            outputs = self.serve(image_bytes)
+            named = tf.fill(tf.shape(image_bytes), fingerprint)
+            return {**outputs, "fingerprint": named}
+
         archive = keras.export.ExportArchive()
         archive.track(self._embedder)
         if self.whitening:
             archive.track(self.whitening)
         archive.add_endpoint(
             "serving_default",
-            self.serve,
+            serve,
             [tf.TensorSpec([None], tf.string, "image_bytes")],
         )
         archive.add_endpoint(
@@ -239,6 +290,11 @@ class _Graph:
             [tf.TensorSpec([None, None, None, 3], tf.float32, "images")],
         )
         archive.write_out(str(folder), verbose=False)
+
+
+def _unit_length(descriptors: tf.Tensor) -> tf.Tensor:
+    squares = tf.reduce_sum(descriptors**2, axis=1, keepdims=True)
+    return descriptors * tf.math.rsqrt(squares + _EPSILON)
 
 
 def _scaled(batch: tf.Tensor, scale: float) -> tf.Tensor:
@@ -324,6 +380,15 @@ def _check_scales(scales: Sequence[float]) -> None:
         )
 
 
+def _check_truncation(truncate_dimension: int, length: int) -> None:
+    if not 0 <= truncate_dimension <= length:
+        raise ValueError(
+            f"Expected to keep 1 to {length} numbers, the length of a "
+            "descriptor, or 0 for all. Received: truncate_dimension="
+            f"{truncate_dimension}."
+        )
+
+
 def _check_records(
     records: Records | None, config: dict[str, Any], allow_other: bool
 ) -> None:
@@ -391,6 +456,7 @@ def main(argv) -> None:
         records=records,
         whitening_dimension=FLAGS.whitening_dimension,
         whitening_samples=FLAGS.whitening_samples,
+        truncate_dimension=FLAGS.truncate_dimension,
         allow_other_records=FLAGS.allow_other_records,
         scales=scales,
         batch_size=FLAGS.batch_size,

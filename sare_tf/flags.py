@@ -314,6 +314,14 @@ flags.DEFINE_integer(
     "than --whitening_dimension.",
     2,
 )
+flags.DEFINE_integer(
+    "truncate_dimension",
+    0,
+    "Keep so many of a descriptor's first numbers, after whitening, and "
+    "normalise again; 0: all. Without whitening only for a network that was "
+    "trained to put most into the first ones.",
+    0,
+)
 flags.DEFINE_bool(
     "allow_other_records",
     False,
@@ -327,6 +335,52 @@ flags.DEFINE_list(
 )
 flags.DEFINE_string(
     "model_licence", None, "Licence of the exported model, for its card."
+)
+
+# A model on a TF Serving.
+flags.DEFINE_string(
+    "server",
+    None,
+    "TF Serving that embeds images for index, evaluate and locate, instead of "
+    "--export: grpc://host:8500, http://host:8501, with TLS grpcs:// or "
+    "https://; for a model that is not named sare_tf, or one version of it, "
+    "with /v1/models/NAME, /versions/N or /labels/LABEL after it. If --export "
+    "is there, too, its model must be the same.",
+)
+flags.DEFINE_string(
+    "server_root_certificates",
+    None,
+    "PEM file of the certificates that --server is trusted by; default: the "
+    "usual ones.",
+)
+flags.DEFINE_string(
+    "server_certificate",
+    None,
+    "PEM file of a certificate to show to --server, if it asks for one.",
+)
+flags.DEFINE_string(
+    "server_private_key", None, "PEM file, the key of --server_certificate."
+)
+flags.DEFINE_integer(
+    "server_images_per_request",
+    8,
+    "Images of a request to --server; at most its max_batch_size.",
+    1,
+)
+flags.DEFINE_integer(
+    "server_requests_in_flight",
+    4,
+    "Requests to --server at a time. They share a batch of --batch_size.",
+    1,
+)
+flags.DEFINE_float(
+    "server_request_timeout_s", 60.0, "Time for a request to --server.", 0
+)
+flags.DEFINE_float(
+    "server_timeout_s",
+    300.0,
+    "Time for a batch of --batch_size, with all attempts.",
+    0,
 )
 
 # Embedding, index, evaluation.

@@ -46,7 +46,7 @@ _UNIT_TOLERANCE = 1e-4
 def run(
     *,
     records: str | Path,
-    export: str | Path,
+    export: str | Path | serving.Server,
     out: str | Path,
     split: str = "test",
     batch_size: int = 32,
@@ -57,7 +57,8 @@ def run(
 
     Args:
         records: folder of `build_records`.
-        export: folder of `export`, or of one of its versions.
+        export: folder of `export`, or of one of its versions; or a server of
+            it (`serving.load`).
         out: folder of the index; replaced if it holds one.
         split: whose database images are indexed.
         batch_size: images embedded at a time.
@@ -220,7 +221,9 @@ class Index:
         distances = np.maximum(np.float32(2) - 2 * products, 0)
         return rows, np.where(padded, np.float32(np.inf), distances)
 
-    def check_export(self, servable: serving.Servable) -> None:
+    def check_export(
+        self, servable: serving.Servable | serving.RemoteServable
+    ) -> None:
         """Refuses a model other than the one that built the index.
 
         Raises:
@@ -246,7 +249,7 @@ class Index:
 
 
 def embed(
-    servable: serving.Servable,
+    servable: serving.Servable | serving.RemoteServable,
     encoded_images: Iterable[bytes],
     image_ids: Sequence[str],
     *,
@@ -419,10 +422,10 @@ def _check_valid(valid: np.ndarray, names: Sequence[str]) -> None:
 
 def main(argv) -> None:
     del argv
-    stage_flags.required("records", "export", "index")
+    stage_flags.required("records", "index")
     run(
         records=FLAGS.records,
-        export=FLAGS.export,
+        export=serving.named_by_flags(),
         out=FLAGS.index,
         split=FLAGS.split,
         batch_size=FLAGS.batch_size,

@@ -21,7 +21,7 @@ FLAGS = flags.FLAGS
 def run(
     *,
     index: str | Path,
-    export: str | Path,
+    export: str | Path | serving.Server,
     photos: Sequence[str | Path],
     k: int = 5,
     batch_size: int = 32,
@@ -31,7 +31,8 @@ def run(
 
     Args:
         index: folder of the index.
-        export: folder of the export that the index was built with.
+        export: folder of the export that the index was built with, or a server
+            of it (`serving.load`).
         photos: JPEG or PNG files.
         k: places to find for each.
         batch_size: photographs embedded at a time.
@@ -95,11 +96,11 @@ def describe(result: pd.DataFrame) -> str:
 
 
 def main(argv) -> None:
-    stage_flags.required("index", "export")
+    stage_flags.required("index")
     photos = argv[1:]
     results = run(
         index=FLAGS.index,
-        export=FLAGS.export,
+        export=serving.named_by_flags(),
         photos=photos,
         k=FLAGS.k,
         batch_size=FLAGS.batch_size,

@@ -116,7 +116,7 @@ def test_pixels_find_a_copy(made):
 
 def test_the_python_example_of_the_readme_runs(capsys):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
     names = {}
     exec(compile(code, "README.md", "exec"), names)
     assert names["descriptors"].shape == (8, 1536)

@@ -218,6 +218,24 @@ def test_a_process_without_keras_gives_the_same(root, tmp_path, name):
     np.testing.assert_allclose(by_command, descriptors[:1], atol=1e-5)
 
 
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_a_server_gives_the_same(root, protocol):
+    pytest.importorskip(
+        "tensorflow_serving", reason="needs pip install 'sare_tf[serving]'"
+    )
+    import toy_server
+
+    encoded = photographs()
+    with toy_server.serve(root / "whitened" / "1") as toy:
+        remote = serving.load(getattr(toy, protocol))
+        found, valid = remote([*encoded, *damaged()])
+    assert remote.fingerprint == serving.load(root / "whitened").fingerprint
+    assert valid.tolist() == [*5 * [True], *5 * [False]]
+    descriptors = whitened(root, expected(root, encoded), WHITENED)
+    np.testing.assert_allclose(found[:5], descriptors, atol=1e-5)
+    np.testing.assert_array_equal(found[5:], 0)
+
+
 def test_whitening_is_the_formula_on_what_keras_gives(root):
     encoded = photographs()
     found, _ = serving.load(root / "whitened")(encoded)
@@ -259,6 +277,36 @@ def test_whitening_is_fitted_to_a_seeded_sample(fit):
     np.testing.assert_allclose(fit(2, samples=6)[0], first, atol=1e-6)
     other, _ = fit(2, samples=6, seed=1)
     assert np.abs(other - first).max() > 1e-2
+
+
+def test_truncated_descriptors_are_the_first_numbers(root, tmp_path):
+    def truncated(**options):
+        version = export.run(
+            checkpoints=root / "checkpoints",
+            export=tmp_path / "export",
+            records=root / "records",
+            **options,
+        )
+        return serving.load(version)
+
+    encoded = photographs()
+    servable = truncated(truncate_dimension=7)
+    assert (servable.dimension, servable.metadata["truncated_from"]) == (7, 384)
+    whole = expected(root, encoded)
+    np.testing.assert_allclose(
+        servable(encoded)[0], unit(whole[:, :7]), atol=1e-5
+    )
+    servable = truncated(whitening_dimension=WHITENED, truncate_dimension=2)
+    assert servable.metadata["truncated_from"] == WHITENED
+    assert servable.metadata["whitening"]["dimension"] == WHITENED
+    np.testing.assert_allclose(
+        servable(encoded)[0],
+        unit(whitened(root, whole, WHITENED)[:, :2]),
+        atol=1e-5,
+    )
+    for options, most in (({}, 384), ({"whitening_dimension": 5}, 5)):
+        with pytest.raises(ValueError, match=f"1 to {most} .*={most + 1}"):
+            truncated(truncate_dimension=most + 1, **options)
 
 
 def test_descriptors_of_several_scales_are_averaged(root, tmp_path):
@@ -377,9 +425,60 @@ def test_versions_count_up_and_the_highest_is_served(root, tmp_path):
             epoch="epoch-0000",
         )
         assert version.name == str(number)
-    assert serving.load(tmp_path / "export").path.name == "2"
+    second = serving.load(tmp_path / "export")
+    assert second.path.name == "2"
     first = serving.load(tmp_path / "export" / "1")
     assert first.metadata["checkpoint"] == "epoch-0000"
+    # The same model, exported again.
+    assert first.fingerprint == second.fingerprint
+
+
+def test_the_fingerprint_is_of_all_that_descriptors_depend_on(root):
+    keras_model = embedder(root)
+    fingerprints = []
+    for change in (
+        {},
+        {"height": 33},
+        {"width": 33},
+        {"scales": [1, 0.5]},
+        {"truncation": 3},
+        {"whitening": keras.layers.Dense(2)},
+    ):
+        settings = {"height": 32, "width": 32, "scales": [1]}
+        named = {name: change.get(name, settings[name]) for name in settings}
+        graph = export._Graph(keras_model, **named)
+        for name in change.keys() - settings.keys():
+            setattr(graph, name, change[name])
+        if graph.whitening:
+            graph.whitening.build((None, 384))
+        fingerprints.append(graph.fingerprint)
+    weight = keras_model.weights[0]
+    values = weight.numpy()
+    weight.assign(values + np.eye(1, values.size).reshape(values.shape) * 1e-6)
+    graph = export._Graph(keras_model, height=32, width=32, scales=[1])
+    fingerprints.append(graph.fingerprint)
+    assert len(set(fingerprints)) == 7
+    weight.assign(values)
+    assert graph.fingerprint == fingerprints[0]
+    metadata = serving.load(root / "export").metadata
+    assert metadata["fingerprint"] == fingerprints[0]
+
+
+@pytest.mark.parametrize("name", ["export", "whitened"])
+def test_every_image_is_answered_with_the_fingerprint(root, name):
+    servable = serving.load(root / name)
+    for encoded in ([], [b"", *photographs()]):
+        outputs = servable._serve(image_bytes=tf.constant(encoded, tf.string))
+        assert outputs["fingerprint"].numpy().tolist() == (
+            len(encoded) * [servable.fingerprint.encode()]
+        )
+
+
+def test_a_card_without_a_fingerprint_is_refused(root, tmp_path):
+    shutil.copytree(root / "export" / "1", tmp_path / "1")
+    (tmp_path / "1" / "sare_tf.json").write_text('{"dimension": 384}')
+    with pytest.raises(ValueError, match="without fingerprint. Run .*export"):
+        serving.load(tmp_path)
 
 
 def test_half_an_export_is_not_taken_for_whole(root, tmp_path, monkeypatch):
@@ -486,7 +585,9 @@ def test_an_export_with_other_outputs_is_refused(root, tmp_path):
         module, str(tmp_path), signatures={"serving_default": module.serve}
     )
     shutil.copy(root / "export" / "1" / "sare_tf.json", tmp_path)
-    with pytest.raises(ValueError, match="outputs descriptor and valid. Rec"):
+    with pytest.raises(
+        ValueError, match="fingerprint, valid. Received: .*desc"
+    ):
         serving.load(tmp_path)
 
 

@@ -1,5 +1,6 @@
 """A tiny dataset and a tiny real export, for the stages right of export."""
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -67,6 +68,7 @@ class _Pixels(tf.Module):
 
     def __init__(self, length: float):
         super().__init__()
+        self.fingerprint = hashlib.sha256(str(length).encode()).hexdigest()
         self.length = tf.Variable(length)
 
     @tf.function(
@@ -77,7 +79,10 @@ class _Pixels(tf.Module):
         flat = tf.reshape(tf.cast(pixels, tf.float32), (-1, DIMENSION))
         flat -= tf.reduce_mean(flat, axis=1, keepdims=True)
         descriptor = tf.math.l2_normalize(flat, 1) * self.length
-        return {"descriptor": descriptor, "valid": valid}
+        # As of every export: zeros where an image cannot be decoded.
+        descriptor = tf.where(valid[:, None], descriptor, 0.0)
+        name = tf.fill(tf.shape(image_bytes), self.fingerprint)
+        return {"descriptor": descriptor, "valid": valid, "fingerprint": name}
 
 
 def export(folder: Path, *, length: float = 1.0) -> Path:
@@ -87,7 +92,8 @@ def export(folder: Path, *, length: float = 1.0) -> Path:
     tf.saved_model.save(
         module, str(version), signatures={"serving_default": module.serve}
     )
-    (version / "sare_tf.json").write_text(json.dumps({"dimension": DIMENSION}))
+    card = {"dimension": DIMENSION, "fingerprint": module.fingerprint}
+    (version / "sare_tf.json").write_text(json.dumps(card))
     return folder
 
 

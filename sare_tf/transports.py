@@ -1,0 +1,247 @@
+"""How a TF Serving is asked: gRPC or REST, one request at a time.
+
+Either takes the bytes of images and returns all outputs of the signature
+`serving_default` as arrays. What both say of failure is one of
+
+    Unavailable    the server is down or has too much to do: worth another try
+    TimeoutError   no answer in time
+    ValueError     the server refused, or answered what cannot be understood
+
+Source: predict.proto, prediction_service.proto and api_rest.md of
+tensorflow/serving.
+"""
+
+import base64
+import http
+import json
+import ssl
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+_SIGNATURE = "serving_default"
+# What a server says of an error is cut to this.
+_WORDS = 300
+# A server that never stops answering is not read further.
+_ANSWER_BYTES = 1 << 28
+# gRPC waits longer and longer before it connects again: not longer than ours.
+_RECONNECT_MS = {"initial": 100, "min": 100, "max": 2000}
+
+
+class Unavailable(Exception):
+    """A failure that may pass: UNAVAILABLE, RESOURCE_EXHAUSTED, 429, 503."""
+
+
+class Grpc:
+    """The PredictionService over gRPC.
+
+    Args:
+        target: host and port.
+        model: name of the model.
+        version: its number; None: the server's choice.
+        label: of its version, instead of a number.
+        tls: None for plain text, else PEM files of root certificates, client
+            certificate and private key; each may be None.
+
+    Raises:
+        ImportError: tensorflow-serving-api is not installed.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        model: str,
+        version: int | None,
+        label: str | None,
+        tls: Sequence[Path | None] | None,
+    ):
+        try:
+            import grpc
+            from tensorflow_serving.apis import (
+                predict_pb2,
+                prediction_service_pb2_grpc,
+            )
+        except ImportError as error:
+            raise ImportError(
+                "Expected the package tensorflow-serving-api for gRPC. "
+                f"Received: {error}. Run pip install 'sare_tf[serving]', or "
+                "use the server's REST address, http://."
+            ) from error
+        options = [
+            # Trying again is the caller's: else it would be done twice.
+            ("grpc.enable_retries", 0),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_receive_message_length", _ANSWER_BYTES),
+            *(
+                (f"grpc.{name}_reconnect_backoff_ms", milliseconds)
+                for name, milliseconds in _RECONNECT_MS.items()
+            ),
+        ]
+        if tls is None:
+            channel = grpc.insecure_channel(target, options)
+        else:
+            root, certificate, key = (
+                path and path.read_bytes() for path in tls
+            )
+            credentials = grpc.ssl_channel_credentials(root, key, certificate)
+            channel = grpc.secure_channel(target, credentials, options)
+        self._grpc = grpc
+        self._request = predict_pb2.PredictRequest
+        service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        self._predict = service.Predict
+        self._spec = {"name": model, "signature_name": _SIGNATURE}
+        if version is not None:
+            self._spec["version"] = {"value": version}
+        elif label is not None:
+            self._spec["version_label"] = label
+
+    def predict(
+        self, image_bytes: Sequence[bytes], timeout_s: float
+    ) -> dict[str, np.ndarray]:
+        """Sends one request.
+
+        Args:
+            image_bytes: B encoded images, at least one.
+            timeout_s: seconds until an answer.
+
+        Returns:
+            The outputs by name.
+
+        Raises:
+            Unavailable, TimeoutError, ValueError: see the module.
+        """
+        images = tf.make_tensor_proto(list(image_bytes), tf.string)
+        request = self._request(
+            model_spec=self._spec, inputs={"image_bytes": images}
+        )
+        codes = self._grpc.StatusCode
+        try:
+            response = self._predict(request, timeout=timeout_s)
+        except self._grpc.RpcError as error:
+            said = f"{error.code().name}: {error.details()}"[:_WORDS]
+            if error.code() in (codes.UNAVAILABLE, codes.RESOURCE_EXHAUSTED):
+                raise Unavailable(said) from error
+            if error.code() == codes.DEADLINE_EXCEEDED:
+                raise TimeoutError(said) from error
+            raise ValueError(said) from error
+        try:
+            return {
+                name: tf.make_ndarray(output)
+                for name, output in response.outputs.items()
+            }
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"an output that is no tensor, {error}") from error
+
+
+class Rest:
+    """The REST API, over HTTP or HTTPS.
+
+    Args:
+        url: up to the model's name, and its version or label if any.
+        tls: as for `Grpc`.
+        connections: kept open.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        tls: Sequence[Path | None] | None,
+        connections: int,
+    ):
+        import urllib3
+
+        self._url = f"{url}:predict"
+        self._urllib3 = urllib3
+        options = {"maxsize": connections, "retries": False}
+        if tls is not None:
+            root, certificate, key = tls
+            context = ssl.create_default_context(cafile=root)
+            if certificate:
+                context.load_cert_chain(certificate, key)
+            options["ssl_context"] = context
+        self._pool = urllib3.PoolManager(**options)
+
+    def predict(
+        self, image_bytes: Sequence[bytes], timeout_s: float
+    ) -> dict[str, np.ndarray]:
+        """As of `Grpc`. Numbers are written in decimals on the way."""
+        body = {
+            "signature_name": _SIGNATURE,
+            "instances": [
+                {"image_bytes": {"b64": base64.b64encode(image).decode()}}
+                for image in image_bytes
+            ],
+        }
+        status, answer = self._post(json.dumps(body), timeout_s)
+        said = _readable(answer)
+        if status in (
+            http.HTTPStatus.TOO_MANY_REQUESTS,
+            http.HTTPStatus.SERVICE_UNAVAILABLE,
+        ):
+            raise Unavailable(f"HTTP {status}: {said}")
+        if status == http.HTTPStatus.GATEWAY_TIMEOUT:
+            raise TimeoutError(f"HTTP {status}: {said}")
+        if status != http.HTTPStatus.OK:
+            raise ValueError(f"HTTP {status}: {said}")
+        try:
+            rows = json.loads(answer)["predictions"]
+            names = sorted(rows[0])
+            return {
+                name: np.asarray([row[name] for row in rows]) for name in names
+            }
+        except (LookupError, TypeError) as error:
+            raise ValueError(f"JSON without predictions, {said}") from error
+        except (RecursionError, ValueError) as error:
+            raise ValueError(f"no JSON of tensors, {said}") from error
+
+    def _post(self, body: str, timeout_s: float) -> tuple[int, bytes]:
+        """The status and all of the body, within the time."""
+        errors = self._urllib3.exceptions
+        deadline = time.monotonic() + timeout_s
+        try:
+            response = self._pool.request(
+                "POST",
+                self._url,
+                body=body.encode(),
+                headers={"Content-Type": "application/json"},
+                timeout=self._urllib3.Timeout(total=timeout_s),
+                redirect=False,
+                preload_content=False,
+            )
+            answer = bytearray()
+            # A server that sends byte after byte never meets a time-out of
+            # the connection.
+            while part := response.read1(1 << 16):
+                answer += part
+                if time.monotonic() > deadline:
+                    response.close()
+                    raise TimeoutError("half an answer")
+                if len(answer) > _ANSWER_BYTES:
+                    response.close()
+                    raise ValueError(f"more than {_ANSWER_BYTES} bytes")
+            response.release_conn()
+        except errors.SSLError as error:
+            raise ConnectionError(str(error)[:_WORDS]) from error
+        except errors.NewConnectionError as error:
+            raise Unavailable(str(error)[:_WORDS]) from error
+        except errors.TimeoutError as error:
+            raise TimeoutError(str(error)[:_WORDS]) from error
+        except errors.HTTPError as error:
+            # Closed or reset: images may be sent again without harm.
+            raise Unavailable(str(error)[:_WORDS]) from error
+        return response.status, bytes(answer)
+
+
+def _readable(answer: bytes) -> str:
+    """The start of what a server said: its `error` if that is there."""
+    text = answer[: 10 * _WORDS].decode("utf-8", "replace")
+    try:
+        text = str(json.loads(text)["error"])
+    except (KeyError, RecursionError, TypeError, ValueError):
+        pass
+    return " ".join(text.split())[:_WORDS]
