@@ -8,31 +8,36 @@ and listed in `rejected.csv`; what is odd is listed in `warnings.csv`.
 """
 
 import csv
+import dataclasses
+import functools
 import hashlib
 import json
 import os
+import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import tensorflow as tf
 from absl import flags, logging
 from tqdm import tqdm
 
 import sare_tf
-from sare_tf import files, images, manifest, readers, records
+from sare_tf import (
+    files,
+    manifest,
+    readers,
+    record_plan,
+    record_shards,
+    records,
+)
 from sare_tf import flags as stage_flags
+from sare_tf.record_plan import Preparation, Shard
 
 FLAGS = flags.FLAGS
-FORMAT = 2
-# Images without place_id are grouped by cells of this size: CosPlace's.
-_CELL_M = 10.0
-# Left, top, right, bottom, in pixels.
-Box = tuple[float, float, float, float]
 
 
 def run(
@@ -42,16 +47,21 @@ def run(
     reader: str = "at_names",
     shard_mebibytes: int = 128,
     num_workers: int = 0,
+    verify_images: bool = True,
+    resize_to: int = 0,
+    reencode_quality: int = 0,
     split_fractions: Sequence[float] = (0.6, 0.15, 0.25),
     query_fraction: float = 0.25,
     utm_zone: str = "",
     positives: str = "auto",
     positive_radius_m: float = 25.0,
     seed: int = 0,
+    engine: Callable[..., None] | None = None,
 ) -> Path:
     """Builds records.
 
-    Records of the same images and options are kept as they are.
+    Records of the same images and options are kept as they are; of others, and
+    of a run that was stopped, the shards that did not change are.
 
     Args:
         dataset: folder of raw images.
@@ -59,12 +69,18 @@ def run(
         reader: layout of the dataset, a name in `readers.READERS`.
         shard_mebibytes: about the size of one shard.
         num_workers: threads that read and check images; 0: one per core.
+        verify_images: decode each image, to refuse those that cannot be.
+        resize_to: longer side of what is stored, at most; 0: no limit.
+        reencode_quality: JPEG quality to store each image with; 0: bytes of
+            the file, and 95 for what is resized.
         split_fractions: for a layout without splits, see `readers.read`.
         query_fraction: for a layout without roles.
         utm_zone: of latitudes and longitudes.
         positives: rule of `manifest.positives`, to count queries without any.
         positive_radius_m: of that rule.
         seed: of splits and roles.
+        engine: what builds shards, called as `build_here` is, which it
+            defaults to. It leaves them in `folder` by `record_shards.build`.
 
     Returns:
         `out`.
@@ -83,65 +99,155 @@ def run(
         utm_zone=utm_zone,
         seed=seed,
     )
+    preparation = Preparation(
+        verify=verify_images,
+        longest_side=resize_to,
+        jpeg_quality=reencode_quality,
+    )
+    shards = record_plan.make(
+        reading, shard_mebibytes=shard_mebibytes, preparation=preparation
+    )
     made_from = {
-        "format": FORMAT,
+        "format": record_plan.FORMAT,
         "reader": reader,
         "shard_mebibytes": shard_mebibytes,
-        "source": _source_digest(reading),
+        "preparation": dataclasses.asdict(preparation),
+        "source": _source_digest(reading, shards),
     }
+    partial = out.with_name(f".{out.name}.partial")
     if _is_up_to_date(out, made_from):
         logging.info("%s is up to date: nothing to do.", out)
+        shutil.rmtree(partial, ignore_errors=True)
         return out
-    rows = _in_order(reading.manifest)
     # Refuses a rule that the layout cannot follow now, not after the work.
-    _warnings(rows, positives, positive_radius_m, reading.relations)
-    sources = [reading.source(image_id) for image_id in rows["image_id"]]
-    rows["bytes"] = [_size(reading.root / source.path) for source in sources]
+    _warnings(reading.manifest, positives, positive_radius_m, reading.relations)
     logging.info(
-        "Building records of %d images in %s.", len(rows), reading.root
+        "Building records of %d images in %s.",
+        len(reading.manifest),
+        reading.root,
     )
-    rejected = list(reading.rejected)
-    with files.folder_in_one_piece(out) as folder:
-        with _Writer(folder, _shard_names(rows, shard_mebibytes)) as writer:
-            checked = _checked(
-                (
-                    (reading.root / source.path, source.box)
-                    for source in sources
-                ),
-                num_workers,
+    partial.mkdir(parents=True, exist_ok=True)
+    record_shards.reuse(shards, finished=out, folder=partial)
+    missing = [
+        shard for shard in shards if not record_shards.find(shard, partial)
+    ]
+    if len(missing) < len(shards):
+        logging.info(
+            "Of %d shards, %d are there already.",
+            len(shards),
+            len(shards) - len(missing),
+        )
+    engine = engine or functools.partial(build_here, num_workers=num_workers)
+    engine(missing, root=reading.root, folder=partial, preparation=preparation)
+    _gather(
+        shards,
+        partial,
+        out,
+        reading=reading,
+        made_from=made_from,
+        rule=positives,
+        radius_m=positive_radius_m,
+    )
+    shutil.rmtree(partial)
+    return out
+
+
+def build_here(
+    shards: Sequence[Shard],
+    *,
+    root: Path,
+    folder: Path,
+    preparation: Preparation,
+    num_workers: int = 0,
+) -> None:
+    """Builds shards one after the other, on the cores of this machine.
+
+    Threads read and check images ahead: that leaves the interpreter's lock.
+    """
+    num_workers = num_workers or os.cpu_count()
+    count = sum(len(shard.rows) for shard in shards)
+    with (
+        ThreadPoolExecutor(num_workers) as pool,
+        tqdm(
+            total=count, unit="image", desc="build records", leave=False
+        ) as bar,
+    ):
+
+        def ahead(function: Callable, batches: Iterable) -> Iterator:
+            waiting = deque()
+            for batch in batches:
+                waiting.append(pool.submit(function, batch))
+                bar.update(len(batch))
+                if len(waiting) > 2 * num_workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+        for shard in shards:
+            record_shards.build(
+                shard,
+                root=root,
+                folder=folder,
+                preparation=preparation,
+                in_order=ahead,
             )
-            for row, image in zip(
-                tqdm(
-                    rows.to_dict("records"),
-                    unit="image",
-                    desc="build records",
-                    leave=False,
-                ),
-                checked,
-                strict=True,
-            ):
-                if isinstance(image, str):
-                    rejected.append((row["image_id"], image))
-                else:
-                    writer.add(row, image)
-        table = writer.manifest()
-        relations = reading.relations
+
+
+def _gather(
+    shards: Sequence[Shard],
+    partial: Path,
+    out: Path,
+    *,
+    reading: readers.Reading,
+    made_from: dict[str, Any],
+    rule: str,
+    radius_m: float,
+) -> None:
+    """Makes records of shards that are all built.
+
+    Raises:
+        ValueError: one is missing, or there is no image in them.
+    """
+    built = {shard.name: record_shards.find(shard, partial) for shard in shards}
+    absent = [name for name, shard in built.items() if shard is None]
+    if absent:
+        raise ValueError(
+            f"Expected every shard to be built. Received: {len(absent)} of "
+            f"{len(shards)} are not in {str(partial)!r}, such as {absent[0]}. "
+            "Run the command again."
+        )
+    table = pd.concat(
+        [shard.rows().assign(shard=name) for name, shard in built.items()],
+        ignore_index=True,
+    )
+    if not len(table):
+        raise ValueError(
+            "Expected at least one image that can be decoded. Received: "
+            f"{len(reading.manifest)} files, none of them. Check --dataset."
+        )
+    rejected = list(reading.rejected)
+    for shard in built.values():
+        rejected += shard.rejected
+    relations = reading.relations
+    if relations is not None:
+        # Of images that were refused, an answer cannot be found.
+        relations = relations[
+            relations["query"].isin(table["image_id"])
+            & relations["database"].isin(table["image_id"])
+        ]
+        relations = relations.reset_index(drop=True)
+    warnings = _warnings(table, rule, radius_m, relations)
+    counts = table.groupby(["split", "role"]).size()
+    with files.folder_in_one_piece(out) as folder:
+        for name, shard in built.items():
+            files.link_or_copy(shard.path, folder / name)
         if relations is not None:
-            # Of images that were refused, an answer cannot be found.
-            relations = relations[
-                relations["query"].isin(table["image_id"])
-                & relations["database"].isin(table["image_id"])
-            ]
-            relations = relations.reset_index(drop=True)
             records.write_relations(relations, folder)
-            writer.digest_relations(relations)
-        warnings = _warnings(table, positives, positive_radius_m, relations)
         _write_csv(
             folder / "rejected.csv", ("path", "reason"), sorted(rejected)
         )
         _write_csv(folder / "warnings.csv", ("what", "warning"), warnings)
         manifest.write(table, folder / "manifest.parquet")
-        counts = table.groupby(["split", "role"]).size()
         files.write_json(
             folder / "records.json",
             {
@@ -150,8 +256,11 @@ def run(
                 "rejected": len(rejected),
                 "warnings": len(warnings),
                 "relations": None if relations is None else len(relations),
-                "fingerprint": writer.fingerprint(),
-                "shards": writer.shards,
+                "fingerprint": records.fingerprint(table, relations),
+                "shards": {
+                    shard.name: record_shards.entry(shard, built[shard.name])
+                    for shard in shards
+                },
                 "made_from": made_from,
                 "versions": {
                     "sare_tf": sare_tf.__version__,
@@ -160,172 +269,6 @@ def run(
             },
         )
     _tell(out, counts, rejected, warnings)
-    return out
-
-
-class _Image:
-    """An image that passed: its bytes and what was found in them."""
-
-    def __init__(self, encoded: bytes):
-        self.encoded = encoded
-        self.sha256 = hashlib.sha256(encoded).hexdigest()
-        self.height, self.width, _ = images.pixels(encoded).shape
-
-
-class _Writer:
-    """Writes rows, which come in order, into shards decided before.
-
-    Args:
-        folder: where to.
-        shard_names: image_id -> name of its shard, without the total.
-    """
-
-    def __init__(self, folder: Path, shard_names: dict[str, str]):
-        self._folder = folder
-        self._shard_names = shard_names
-        self._name = None
-        self._writer = None
-        self._rows = []
-        self._digest = hashlib.sha256()
-        self.shards = {}
-
-    def __enter__(self) -> "_Writer":
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self._writer:
-            self._writer.close()
-
-    def add(self, row: dict[str, Any], image: _Image) -> None:
-        name = self._shard_names[row["image_id"]]
-        if name != self._name:
-            if self._writer:
-                self._writer.close()
-            self._name = name
-            self._writer = tf.io.TFRecordWriter(str(self._folder / name))
-            self.shards[name] = {"count": 0, "bytes": 0}
-        serialised = records.serialise(
-            image.encoded, image_id=row["image_id"], place=row["group"]
-        )
-        self._writer.write(serialised)
-        shard = self.shards[name]
-        length = len(serialised) + records.FRAME_BYTES
-        row = {key: row[key] for key in manifest.COLUMNS}
-        row |= {"width": image.width, "height": image.height}
-        self._digest.update(
-            json.dumps([list(row.values()), image.sha256]).encode()
-        )
-        place = {
-            "shard": name,
-            "byte_offset": shard["bytes"],
-            "byte_length": length,
-        }
-        self._rows.append((row, place))
-        shard["count"] += 1
-        shard["bytes"] += length
-
-    def manifest(self) -> pd.DataFrame:
-        """The manifest with where each image is.
-
-        Raises:
-            ValueError: no image was added.
-        """
-        if not self._rows:
-            raise ValueError(
-                "Expected at least one image that can be decoded. Received: "
-                f"{len(self._shard_names)} files, none of them. Check "
-                "--dataset."
-            )
-        rows, places = zip(*self._rows, strict=True)
-        return pd.concat([manifest.make(rows), pd.DataFrame(places)], axis=1)
-
-    def digest_relations(self, relations: pd.DataFrame) -> None:
-        """Makes the fingerprint depend on them too."""
-        self._digest.update(relations.to_csv(index=False).encode())
-
-    def fingerprint(self) -> str:
-        """Digest of all images and rows, in their order, and relations."""
-        return self._digest.hexdigest()
-
-
-def _checked(
-    sources: Iterable[tuple[Path, Box | None]], num_workers: int
-) -> Iterator["_Image | str"]:
-    """Reads and decodes files ahead, in order: an image, or why not.
-
-    Threads do: decoding and hashing leave the interpreter's lock.
-    """
-    num_workers = num_workers or os.cpu_count()
-    with ThreadPoolExecutor(num_workers) as pool:
-        ahead = deque()
-        for path, box in sources:
-            ahead.append(pool.submit(_check, path, box))
-            if len(ahead) > 4 * num_workers:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-
-
-def _check(path: Path, box: Box | None) -> "_Image | str":
-    """Decodes as training and serving will; cuts a part out, as PNG."""
-    try:
-        encoded = path.read_bytes()
-        if box is not None:
-            encoded = _crop(encoded, box)
-        return _Image(encoded)
-    except OSError as error:
-        return f"cannot be read: {error}"
-    except ValueError as error:
-        return str(error)
-
-
-def _crop(encoded: bytes, box: Box) -> bytes:
-    """The part of an image inside a box, without loss; what lies beyond the
-    image is left out.
-
-    Raises:
-        ValueError: it cannot be decoded, or nothing of it lies inside.
-    """
-    part = images.cut(images.pixels(encoded), box)
-    return tf.io.encode_png(part).numpy()
-
-
-def _in_order(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows sorted so that a group (a place) is in one run."""
-    table = table.copy()
-    cells = [
-        f"{zone}_{east // _CELL_M:.0f}_{north // _CELL_M:.0f}".lstrip("_")
-        if np.isfinite(east) and np.isfinite(north)
-        else ""
-        for zone, east, north in zip(
-            *(table["utm_zone"], table["utm_east_m"], table["utm_north_m"]),
-            strict=True,
-        )
-    ]
-    table["group"] = np.where(table["place_id"] != "", table["place_id"], cells)
-    return table.sort_values(
-        ["split", "role", "group", "image_id"], ignore_index=True
-    )
-
-
-def _shard_names(rows: pd.DataFrame, shard_mebibytes: int) -> dict[str, str]:
-    """Assigns whole groups to shards of about the same size."""
-    target = shard_mebibytes << 20
-    names = {}
-    for (split, role), part in rows.groupby(["split", "role"], sort=False):
-        shard, size = 0, 0
-        numbers = []
-        for _, group in part.groupby("group", sort=False):
-            total = int(group["bytes"].sum())
-            if size and size + total > target:
-                shard, size = shard + 1, 0
-            size += total
-            numbers += [shard] * len(group)
-        for image_id, number in zip(part["image_id"], numbers, strict=True):
-            names[image_id] = (
-                f"{split}-{role}-{number:05d}-of-{shard + 1:05d}.tfrecord"
-            )
-    return names
 
 
 def _warnings(
@@ -368,36 +311,22 @@ def _warnings(
     return found
 
 
-def _source_digest(reading: readers.Reading) -> str:
+def _source_digest(reading: readers.Reading, shards: Sequence[Shard]) -> str:
     """Digest of names, rows, sizes and times: changes when a file does."""
     digest = hashlib.sha256()
-    for row in reading.manifest.to_dict("records"):
-        source = reading.source(row["image_id"])
-        try:
-            status = (reading.root / source.path).stat()
-            state = [status.st_size, status.st_mtime_ns, source.box]
-        except OSError:
-            state = None
-        digest.update(json.dumps([list(row.values()), state]).encode())
+    digest.update(json.dumps([shard.digest for shard in shards]).encode())
     digest.update(json.dumps(reading.rejected).encode())
     if reading.relations is not None:
         digest.update(reading.relations.to_csv(index=False).encode())
     return digest.hexdigest()
 
 
-def _size(path: Path) -> int:
-    """0 for what cannot be looked at; reading it will say why."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
 def _is_up_to_date(out: Path, made_from: dict[str, Any]) -> bool:
     if not (out / "records.json").is_file():
         return False
     try:
-        found = records.Records(out).metadata["made_from"]
+        metadata = records.Records(out).metadata
+        found = metadata["made_from"]
     except (KeyError, ValueError) as error:
         logging.warning("Building again: %s", error)
         return False
@@ -406,7 +335,9 @@ def _is_up_to_date(out: Path, made_from: dict[str, Any]) -> bool:
     ]
     if differing:
         logging.info("Replacing records of another %s.", ", ".join(differing))
-    return not differing
+        return False
+    # What could not be read is tried again.
+    return all(shard["source"] for shard in metadata["shards"].values())
 
 
 def _check_replaceable(out: Path) -> None:
@@ -463,6 +394,9 @@ def main(argv) -> None:
         reader=FLAGS.reader,
         shard_mebibytes=FLAGS.shard_mebibytes,
         num_workers=FLAGS.num_workers,
+        verify_images=FLAGS.verify_images,
+        resize_to=FLAGS.resize_to,
+        reencode_quality=FLAGS.reencode_quality,
         split_fractions=fractions,
         query_fraction=FLAGS.query_fraction,
         utm_zone=FLAGS.utm_zone,

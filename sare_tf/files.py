@@ -40,6 +40,17 @@ def folder_in_one_piece(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(replaced)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Gives a file a second name; copies it where file systems cannot.
+
+    Neither name's content may be changed after.
+    """
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def check_replaceable(out: str | Path, *, names: set[str]) -> None:
     """Refuses to replace a folder that holds anything else than `names`.
 

@@ -133,20 +133,27 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
     "num_workers", 0, "Threads that check images; 0: one per core.", 0
 )
-flags.DEFINE_enum(
-    "check_of",
-    "auto",
-    ["auto", "dataset", "records"],
-    "What check looks at; auto: --dataset where that folder is there, else "
-    "--records.",
-)
 flags.DEFINE_bool(
-    "check_images",
+    "verify_images",
     True,
-    "Read and decode every image when checking; without it, or where no image "
-    "of a list is there, the list alone is checked.",
+    "Decode each image when records are built, to refuse those that cannot be "
+    "decoded; without it, only the size in their header is read.",
 )
-flags.DEFINE_string("findings", "findings", "Folder of what check finds.")
+flags.DEFINE_integer(
+    "resize_to",
+    0,
+    "Longer side, in pixels, that stored images have at most; larger ones are "
+    "stored as smaller JPEGs, upright. 0: no limit.",
+    0,
+)
+flags.DEFINE_integer(
+    "reencode_quality",
+    0,
+    "JPEG quality, 1 to 100, to store every image anew with, upright; 0: files "
+    "are stored as they are, and resized images with 95.",
+    0,
+    100,
+)
 flags.DEFINE_integer("image_height", 480, "Rows of a model input.", 16)
 flags.DEFINE_integer("image_width", 640, "Columns of a model input.", 16)
 

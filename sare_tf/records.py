@@ -8,12 +8,14 @@
     relations.parquet                        which database images answer which
                                              query, where the dataset lists it
 
-The manifest has three columns more than `manifest.COLUMNS`: `shard`, the file's
-name; `byte_offset` and `byte_length` of the whole record in it. So an image is
-read in sequence, or by itself. An Example's features: `image/encoded`, the
-bytes of the file untouched, `image/id` and `image/place`.
+The manifest has four columns more than `manifest.COLUMNS`: `shard`, the file's
+name; `byte_offset` and `byte_length` of the whole record in it; `sha256` of the
+encoded image. So an image is read in sequence, or by itself. An Example's
+features: `image/encoded`, the bytes of the file, untouched unless images were
+resized or cut; `image/id` and `image/place`.
 """
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from sare_tf import files, manifest
 COMMAND = "python -m sare_tf.build_records --flagfile=..."
 # A record is its length (8 bytes), a checksum of it (4), data, a checksum (4).
 FRAME_BYTES = 16
+_BLOCK_ROWS = 1 << 16
 _FEATURES = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
 
 
@@ -55,6 +58,23 @@ def parse(serialised: tf.Tensor) -> tf.Tensor:
 def write_relations(relations: pd.DataFrame, folder: Path) -> None:
     """Writes what `Records.relations` reads."""
     relations.to_parquet(folder / "relations.parquet", index=False)
+
+
+def fingerprint(table: pd.DataFrame, relations: pd.DataFrame | None) -> str:
+    """Digest of images, their rows and relations; not of shards and offsets.
+
+    Args:
+        table: the manifest, with `sha256`.
+        relations: or None.
+    """
+    digest = hashlib.sha256()
+    columns = [*manifest.COLUMNS, "sha256"]
+    for start in range(0, len(table), _BLOCK_ROWS):
+        block = table.iloc[start : start + _BLOCK_ROWS]
+        digest.update(block.to_csv(columns=columns, index=False).encode())
+    if relations is not None:
+        digest.update(relations.to_csv(index=False).encode())
+    return digest.hexdigest()
 
 
 class Records:

@@ -1,0 +1,384 @@
+"""One shard of records: built as a whole from its plan, by any engine.
+
+    shards = record_plan.make(reading, ...)              # before any work
+    built = record_shards.build(shard, root=..., folder=..., preparation=...)
+
+`build` depends on nothing but its arguments and the files that the shard names,
+so shards may be built in any order, on any number of threads, processes or
+machines: the bytes are the same. It leaves three files in `folder`, which
+`find` finds again in a later run:
+
+    <digest>.tfrecord   the shard
+    <digest>.parquet    the rows of its images
+    <digest>.json       its receipt, which is written last: a shard without it
+                        is not whole
+
+`build_records` gathers the shards of a plan into records.
+"""
+
+import dataclasses
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import tensorflow as tf
+
+from sare_tf import files, images, manifest, records
+from sare_tf.readers.reading import Source
+from sare_tf.record_plan import Preparation, Shard
+
+# JPEG quality of what is made smaller, if none is given.
+_QUALITY = 95
+# Files are prepared together up to these: many small ones, a few large ones.
+_BATCH_BYTES = 1 << 20
+_BATCH_FILES = 32
+
+# Left, top, right, bottom, in pixels.
+Box = tuple[float, float, float, float]
+# As `map` of one iterable: results in order; it may work ahead.
+InOrder = Callable[[Callable, Iterable], Iterable]
+
+
+class Unsteady(OSError):
+    """A file of the dataset changed, or vanished, after it was planned."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """A shard that is whole.
+
+    Attributes:
+        path: its file.
+        num_bytes: size of the file.
+        count: images in it.
+        rejected: image_id and reason of those that were refused.
+        settled: False if a file was refused because reading it failed, which
+            may go well another time: then the next run tries again.
+    """
+
+    path: Path
+    num_bytes: int
+    count: int
+    rejected: list[tuple[str, str]]
+    settled: bool
+
+    def rows(self) -> pd.DataFrame:
+        """Rows of its images, in order: `manifest.COLUMNS`, and
+        `byte_offset`, `byte_length` and `sha256` as `records` has them."""
+        return pd.read_parquet(self.path.with_suffix(".parquet"))
+
+
+def find(shard: Shard, folder: Path) -> Built | None:
+    """The shard, if an earlier `build` left it whole in the folder."""
+    path = folder / f"{shard.digest}.tfrecord"
+    try:
+        receipt = files.read_json(path.with_suffix(".json"), made_by="build")
+        if path.stat().st_size != receipt["num_bytes"]:
+            return None
+    except (OSError, KeyError, ValueError):
+        return None
+    rejected = [tuple(pair) for pair in receipt.pop("rejected")]
+    return Built(path=path, rejected=rejected, **receipt)
+
+
+def entry(shard: Shard, built: Built) -> dict[str, Any]:
+    """What records.json says of a shard, and `reuse` reads there."""
+    return {
+        "count": built.count,
+        "bytes": built.num_bytes,
+        "rejected": built.rejected,
+        # Empty: not to be used again, since reading a file failed.
+        "source": shard.digest if built.settled else "",
+    }
+
+
+def reuse(
+    shards: Iterable[Shard], *, finished: str | Path, folder: Path
+) -> None:
+    """Takes over shards of finished records, as if `build` had built them.
+
+    Args:
+        shards: those wanted.
+        finished: folder of records, perhaps of others, damaged or absent: then
+            less is taken over.
+        folder: as of `build`.
+    """
+    finished = Path(finished)
+    try:
+        metadata = files.read_json(finished / "records.json", made_by="build")
+        names = {
+            shard["source"]: name for name, shard in metadata["shards"].items()
+        }
+        wanted = [shard for shard in shards if shard.digest in names]
+        table = manifest.read(finished / "manifest.parquet") if wanted else None
+    except (OSError, KeyError, ValueError):
+        return
+    for shard in wanted:
+        name = names[shard.digest]
+        known = metadata["shards"][name]
+        source = finished / name
+        if find(shard, folder) or not source.is_file():
+            continue
+        rows = table[table["shard"] == name].drop(columns="shard")
+        if (
+            source.stat().st_size != known["bytes"]
+            or len(rows) != known["count"]
+        ):
+            continue
+        path = folder / f"{shard.digest}.tfrecord"
+        path.unlink(missing_ok=True)
+        files.link_or_copy(source, path)
+        _finish(path, rows, known["rejected"], settled=True)
+
+
+def build(
+    shard: Shard,
+    *,
+    root: Path,
+    folder: Path,
+    preparation: Preparation,
+    in_order: InOrder = map,
+) -> Built:
+    """Builds a shard.
+
+    Args:
+        shard: the plan.
+        root: folder that its sources are relative to.
+        folder: where its files go; it exists.
+        preparation: as the shard was planned with.
+        in_order: maps a function over batches of images; builtin `map` works
+            in this thread, another may work ahead in threads.
+
+    Raises:
+        Unsteady: the sources are not those that were planned.
+        OSError: the folder cannot be written to. What was begun is removed.
+    """
+    prepare_batch = partial(_prepare_batch, root=root, preparation=preparation)
+    kept, rejected, settled = [], [], True
+    position = num_bytes = 0
+    # A name of its own: engines may try a shard twice at the same time.
+    scratch = folder / f".{shard.digest}.{uuid.uuid4().hex}"
+    try:
+        scratch.mkdir()
+        path = scratch / f"{shard.digest}.tfrecord"
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for batch in in_order(prepare_batch, _batches(shard)):
+                for image in batch:
+                    if isinstance(image, _Refused):
+                        rejected.append((image.image_id, image.reason))
+                        settled &= image.settled
+                    else:
+                        writer.write(image.serialised)
+                        length = len(image.serialised) + records.FRAME_BYTES
+                        kept.append(
+                            (position, *image.size, num_bytes, length)
+                            + (image.sha256,)
+                        )
+                        num_bytes += length
+                    position += 1
+        _finish(path, _rows(shard, kept), rejected, settled=settled)
+        for suffix in (".tfrecord", ".parquet", ".json"):
+            whole = folder / f"{shard.digest}{suffix}"
+            os.replace(path.with_suffix(suffix), whole)
+    except Unsteady:
+        raise
+    except (OSError, tf.errors.OpError) as error:
+        raise OSError(
+            f"Expected to write the shard {shard.name}. Received: "
+            f"folder={str(folder)!r} ({_first_line(error)}). Make room or "
+            "choose another folder, and run the command again: finished "
+            "shards are kept."
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    built = find(shard, folder)
+    if built is None or built.num_bytes != num_bytes:
+        raise OSError(
+            f"Expected {num_bytes} bytes of the shard {shard.name}. Received: "
+            f"folder={str(folder)!r} without them. Check its file system, and "
+            "run the command again."
+        )
+    return built
+
+
+def _finish(
+    path: Path, rows: pd.DataFrame, rejected: list, *, settled: bool
+) -> None:
+    """Writes what makes a shard whole."""
+    manifest.write(rows, path.with_suffix(".parquet"))
+    receipt = {
+        "num_bytes": path.stat().st_size,
+        "count": len(rows),
+        "rejected": rejected,
+        "settled": settled,
+    }
+    files.write_json(path.with_suffix(".json"), receipt)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """A file to prepare; size and time as planned."""
+
+    image_id: str
+    source: Source
+    place: str
+    num_bytes: int
+    modified_ns: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prepared:
+    serialised: bytes
+    sha256: str
+    size: tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Refused:
+    image_id: str
+    reason: str
+    settled: bool = True
+
+
+def _batches(shard: Shard) -> Iterator[list[_Task]]:
+    batch, num_bytes = [], 0
+    columns = ("image_id", "group", "bytes", "modified_ns")
+    for image_id, place, size, modified_ns in zip(
+        *(shard.rows[name] for name in columns), strict=True
+    ):
+        source = shard.sources.get(image_id) or Source(image_id)
+        batch.append(_Task(image_id, source, place, size, modified_ns))
+        num_bytes += size
+        if num_bytes > _BATCH_BYTES or len(batch) == _BATCH_FILES:
+            yield batch
+            batch, num_bytes = [], 0
+    if batch:
+        yield batch
+
+
+def _prepare_batch(
+    batch: list[_Task], *, root: Path, preparation: Preparation
+) -> list[_Prepared | _Refused]:
+    return [_prepare(task, root, preparation) for task in batch]
+
+
+def _prepare(
+    task: _Task, root: Path, preparation: Preparation
+) -> _Prepared | _Refused:
+    """Reads, checks and serialises an image; or says why it is refused."""
+    try:
+        encoded = _read(root, task)
+    except Unsteady:
+        raise
+    except OSError as error:
+        # A file that could not be looked at is another once it can.
+        settled = task.modified_ns == -1
+        return _Refused(task.image_id, f"cannot be read: {error}", settled)
+    try:
+        encoded, height, width = prepare(
+            encoded, box=task.source.box, preparation=preparation
+        )
+    except ValueError as error:
+        return _Refused(task.image_id, str(error))
+    return _Prepared(
+        records.serialise(encoded, image_id=task.image_id, place=task.place),
+        hashlib.sha256(encoded).hexdigest(),
+        (height, width),
+    )
+
+
+def _read(root: Path, task: _Task) -> bytes:
+    """Bytes of a file.
+
+    Raises:
+        Unsteady: it is not as planned.
+        OSError: it cannot be read.
+    """
+    path = os.path.join(root, task.source.path)
+    planned = (task.num_bytes, task.modified_ns)
+    try:
+        with open(path, "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            found = (status.st_size, status.st_mtime_ns)
+            encoded = file.read() if found == planned else b""
+    except FileNotFoundError:
+        if task.modified_ns == -1:
+            raise
+        found, encoded = None, b""
+    if found != planned or len(encoded) != task.num_bytes:
+        raise Unsteady(
+            "Expected images that stay as they are while records are built. "
+            f"Received: {path!r}, which has "
+            + ("vanished." if found is None else "changed.")
+            + " Run the command again: finished shards are kept."
+        )
+    return encoded
+
+
+def prepare(
+    encoded: bytes, *, box: Box | None, preparation: Preparation
+) -> tuple[bytes, int, int]:
+    """What is stored of an image, and its upright height and width.
+
+    Args:
+        encoded: bytes of the file.
+        box: part that is the image, cut out as PNG; None: all of it.
+        preparation: what is done to it.
+
+    Raises:
+        ValueError: it is refused; says why in one line.
+    """
+    if not encoded:
+        raise ValueError("empty file")
+    try:
+        image = images.decode(encoded).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        reason = str(error).replace("\n", " ")
+        reason = reason.partition("} ")[2] or reason
+        raise ValueError(
+            f"not a JPEG or PNG image, or truncated: {reason[:120]}"
+        ) from error
+    if box is not None:
+        image = _cut(image, box)
+        encoded = tf.io.encode_png(image).numpy()
+    height, width, _ = image.shape
+    return encoded, height, width
+
+
+def _cut(image, box):
+    """The part of an image inside a box; what lies beyond the image is left
+    out.
+
+    Raises:
+        ValueError: nothing of it lies inside.
+    """
+    height, width, _ = image.shape
+    left, top, right, bottom = (round(edge) for edge in box)
+    part = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    if not part.size:
+        raise ValueError(
+            f"the part {box} lies outside the image, {width} x {height} pixels"
+        )
+    return part
+
+
+def _rows(shard: Shard, kept: list[tuple]) -> pd.DataFrame:
+    """Rows of the images that were kept, and where they are."""
+    numbers = ("position", "height", "width", "byte_offset", "byte_length")
+    found = pd.DataFrame(kept, columns=[*numbers, "sha256"])
+    found = found.astype(dict.fromkeys(numbers, "int64"))
+    rows = shard.rows.iloc[found.pop("position")][list(manifest.COLUMNS)]
+    rows = rows.reset_index(drop=True)
+    for name in found:
+        rows[name] = found[name].to_numpy()
+    return rows
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
