@@ -29,18 +29,14 @@ from typing import Any
 import pandas as pd
 import tensorflow as tf
 
-from sare_tf import files, images, manifest, records
+from sare_tf import files, manifest, record_images, records
 from sare_tf.readers.reading import Source
 from sare_tf.record_plan import Preparation, Shard
 
-# JPEG quality of what is made smaller, if none is given.
-_QUALITY = 95
 # Files are prepared together up to these: many small ones, a few large ones.
 _BATCH_BYTES = 1 << 20
 _BATCH_FILES = 32
 
-# Left, top, right, bottom, in pixels.
-Box = tuple[float, float, float, float]
 # As `map` of one iterable: results in order; it may work ahead.
 InOrder = Callable[[Callable, Iterable], Iterable]
 
@@ -281,7 +277,7 @@ def _prepare(
         settled = task.modified_ns == -1
         return _Refused(task.image_id, f"cannot be read: {error}", settled)
     try:
-        encoded, height, width = prepare(
+        encoded, height, width = record_images.prepare(
             encoded, box=task.source.box, preparation=preparation
         )
     except ValueError as error:
@@ -319,53 +315,6 @@ def _read(root: Path, task: _Task) -> bytes:
             + " Run the command again: finished shards are kept."
         )
     return encoded
-
-
-def prepare(
-    encoded: bytes, *, box: Box | None, preparation: Preparation
-) -> tuple[bytes, int, int]:
-    """What is stored of an image, and its upright height and width.
-
-    Args:
-        encoded: bytes of the file.
-        box: part that is the image, cut out as PNG; None: all of it.
-        preparation: what is done to it.
-
-    Raises:
-        ValueError: it is refused; says why in one line.
-    """
-    if not encoded:
-        raise ValueError("empty file")
-    try:
-        image = images.decode(encoded).numpy()
-    except tf.errors.InvalidArgumentError as error:
-        reason = str(error).replace("\n", " ")
-        reason = reason.partition("} ")[2] or reason
-        raise ValueError(
-            f"not a JPEG or PNG image, or truncated: {reason[:120]}"
-        ) from error
-    if box is not None:
-        image = _cut(image, box)
-        encoded = tf.io.encode_png(image).numpy()
-    height, width, _ = image.shape
-    return encoded, height, width
-
-
-def _cut(image, box):
-    """The part of an image inside a box; what lies beyond the image is left
-    out.
-
-    Raises:
-        ValueError: nothing of it lies inside.
-    """
-    height, width, _ = image.shape
-    left, top, right, bottom = (round(edge) for edge in box)
-    part = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
-    if not part.size:
-        raise ValueError(
-            f"the part {box} lies outside the image, {width} x {height} pixels"
-        )
-    return part
 
 
 def _rows(shard: Shard, kept: list[tuple]) -> pd.DataFrame:
