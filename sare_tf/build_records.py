@@ -1,10 +1,18 @@
 """photographs -> records/: sharded TFRecord files and the manifest.
 
     python -m sare_tf.build_records --flagfile=configs/demo.flags
+    python -m sare_tf.build_records --flagfile=configs/demo.flags --verify
 
 The images of a place lie together in one shard. The same images and flags give
 the same bytes, whatever the number of workers. What cannot be used is left out
 and listed in `rejected.csv`; what is odd is listed in `warnings.csv`.
+
+A run plans its shards (`record_plan`), builds each that is not there yet
+(`record_shards`) in the folder `.<records>.partial`, and gathers them in a
+folder that takes the place of earlier records. Stopped at any moment, it is
+taken up where it was; after a change, the shards whose images changed are
+built anew. A file is taken for the same if its size and its time of change
+are. `--verify` reads finished records and compares them with what was built.
 """
 
 import csv
@@ -32,6 +40,7 @@ from sare_tf import (
     readers,
     record_plan,
     record_shards,
+    record_verification,
     records,
 )
 from sare_tf import flags as stage_flags
@@ -126,8 +135,10 @@ def run(
         len(reading.manifest),
         reading.root,
     )
-    partial.mkdir(parents=True, exist_ok=True)
-    record_shards.reuse(shards, finished=out, folder=partial)
+    with files.explained_writing("records", partial):
+        partial.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(partial, shards)
+        record_shards.reuse(shards, finished=out, folder=partial)
     missing = [
         shard for shard in shards if not record_shards.find(shard, partial)
     ]
@@ -139,17 +150,57 @@ def run(
         )
     engine = engine or functools.partial(build_here, num_workers=num_workers)
     engine(missing, root=reading.root, folder=partial, preparation=preparation)
-    _gather(
-        shards,
-        partial,
-        out,
-        reading=reading,
-        made_from=made_from,
-        rule=positives,
-        radius_m=positive_radius_m,
-    )
+    with files.explained_writing("records", out):
+        _gather(
+            shards,
+            partial,
+            out,
+            reading=reading,
+            made_from=made_from,
+            rule=positives,
+            radius_m=positive_radius_m,
+        )
     shutil.rmtree(partial)
     return out
+
+
+def _remove_leftovers(partial: Path, shards: Sequence[Shard]) -> None:
+    """Of a stopped run: shards half written, and those not wanted any more."""
+    wanted = {shard.digest for shard in shards}
+    for path in partial.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name.partition(".")[0] not in wanted:
+            path.unlink()
+
+
+def verify(path: str | Path, *, num_workers: int = 0) -> None:
+    """Reads finished records whole, and compares them with what was built.
+
+    Args:
+        path: their folder.
+        num_workers: shards read at a time; 0: one per core.
+
+    Raises:
+        FileNotFoundError: no finished records are there.
+        ValueError: they are damaged; each damage is logged.
+    """
+    path = Path(path)
+    damage = record_verification.find_damage(
+        path, num_workers=num_workers or os.cpu_count()
+    )
+    for found in damage:
+        logging.error("%s", found)
+    if damage:
+        names = sorted({found.file for found in damage})
+        raise ValueError(
+            f"Expected records as they were built. Received: "
+            f"records={str(path)!r} with {len(damage)} damages, in "
+            f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}. Delete what "
+            f"is damaged and run {records.COMMAND} again: other shards are "
+            "kept."
+        )
+    logging.info("%s is whole.", path)
 
 
 def build_here(
@@ -380,6 +431,10 @@ def _tell(out, counts, rejected, warnings) -> None:
 
 def main(argv) -> None:
     del argv
+    if FLAGS.verify:
+        stage_flags.required("records")
+        verify(FLAGS.records, num_workers=FLAGS.num_workers)
+        return
     stage_flags.required("dataset", "records")
     try:
         fractions = [float(share) for share in FLAGS.split_fractions]

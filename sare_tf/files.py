@@ -40,6 +40,24 @@ def folder_in_one_piece(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(replaced)
 
 
+@contextlib.contextmanager
+def explained_writing(what: str, folder: str | Path) -> Iterator[None]:
+    """Says what was being written where, if the system does not let us.
+
+    Raises:
+        OSError: in place of that of the system.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"Expected to write {what}. Received: folder={str(folder)!r} "
+            f"({error.strerror or error}). Make room, or choose another "
+            "folder, and run the command again: what is finished is kept.",
+        ) from error
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Gives a file a second name; copies it where file systems cannot.
 

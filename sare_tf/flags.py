@@ -134,6 +134,12 @@ flags.DEFINE_integer(
     "num_workers", 0, "Threads that check images; 0: one per core.", 0
 )
 flags.DEFINE_bool(
+    "verify",
+    False,
+    "Instead of building records, read --records whole and compare them with "
+    "what was built.",
+)
+flags.DEFINE_bool(
     "verify_images",
     True,
     "Decode each image when records are built, to refuse those that cannot be "

@@ -16,6 +16,7 @@ machines: the bytes are the same. It leaves three files in `folder`, which
 `build_records` gathers the shards of a plan into records.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -41,7 +42,7 @@ _BATCH_FILES = 32
 InOrder = Callable[[Callable, Iterable], Iterable]
 
 
-class Unsteady(OSError):
+class Unsteady(ValueError):
     """A file of the dataset changed, or vanished, after it was planned."""
 
 
@@ -157,50 +158,57 @@ def build(
     """
     prepare_batch = partial(_prepare_batch, root=root, preparation=preparation)
     kept, rejected, settled = [], [], True
-    position = num_bytes = 0
+    position = 0
     # A name of its own: engines may try a shard twice at the same time.
     scratch = folder / f".{shard.digest}.{uuid.uuid4().hex}"
+    path = scratch / f"{shard.digest}.tfrecord"
     try:
-        scratch.mkdir()
-        path = scratch / f"{shard.digest}.tfrecord"
-        with tf.io.TFRecordWriter(str(path)) as writer:
-            for batch in in_order(prepare_batch, _batches(shard)):
-                for image in batch:
-                    if isinstance(image, _Refused):
-                        rejected.append((image.image_id, image.reason))
-                        settled &= image.settled
-                    else:
-                        writer.write(image.serialised)
-                        length = len(image.serialised) + records.FRAME_BYTES
-                        kept.append(
-                            (position, *image.size, num_bytes, length)
-                            + (image.sha256,)
-                        )
-                        num_bytes += length
-                    position += 1
-        _finish(path, _rows(shard, kept), rejected, settled=settled)
-        for suffix in (".tfrecord", ".parquet", ".json"):
-            whole = folder / f"{shard.digest}{suffix}"
-            os.replace(path.with_suffix(suffix), whole)
-    except Unsteady:
-        raise
-    except (OSError, tf.errors.OpError) as error:
-        raise OSError(
-            f"Expected to write the shard {shard.name}. Received: "
-            f"folder={str(folder)!r} ({_first_line(error)}). Make room or "
-            "choose another folder, and run the command again: finished "
-            "shards are kept."
-        ) from error
+        with files.explained_writing(f"the shard {shard.name}", folder):
+            scratch.mkdir()
+            with _writer(path) as write:
+                for batch in in_order(prepare_batch, _batches(shard)):
+                    for image in batch:
+                        if isinstance(image, _Refused):
+                            rejected.append((image.image_id, image.reason))
+                            settled &= image.settled
+                        else:
+                            where = write(image.serialised)
+                            kept.append(
+                                (position, *image.size, *where, image.sha256)
+                            )
+                        position += 1
+            _finish(path, _rows(shard, kept), rejected, settled=settled)
+            for suffix in (".tfrecord", ".parquet", ".json"):
+                whole = folder / f"{shard.digest}{suffix}"
+                os.replace(path.with_suffix(suffix), whole)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    built = find(shard, folder)
-    if built is None or built.num_bytes != num_bytes:
-        raise OSError(
-            f"Expected {num_bytes} bytes of the shard {shard.name}. Received: "
-            f"folder={str(folder)!r} without them. Check its file system, and "
-            "run the command again."
-        )
-    return built
+    return find(shard, folder)
+
+
+@contextlib.contextmanager
+def _writer(path: Path) -> Iterator[Callable[[bytes], tuple[int, int]]]:
+    """Gives a function that writes one record: to its offset and length.
+
+    Raises:
+        OSError: the file cannot be written whole.
+    """
+    num_bytes = 0
+
+    def write(serialised: bytes) -> tuple[int, int]:
+        nonlocal num_bytes
+        writer.write(serialised)
+        begin, length = num_bytes, len(serialised) + records.FRAME_BYTES
+        num_bytes += length
+        return begin, length
+
+    try:
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            yield write
+    except tf.errors.OpError as error:
+        raise OSError(error.message) from error
+    if path.stat().st_size != num_bytes:
+        raise OSError(f"{path.name} was not written whole")
 
 
 def _finish(
@@ -270,8 +278,6 @@ def _prepare(
     """Reads, checks and serialises an image; or says why it is refused."""
     try:
         encoded = _read(root, task)
-    except Unsteady:
-        raise
     except OSError as error:
         # A file that could not be looked at is another once it can.
         settled = task.modified_ns == -1
@@ -327,7 +333,3 @@ def _rows(shard: Shard, kept: list[tuple]) -> pd.DataFrame:
     for name in found:
         rows[name] = found[name].to_numpy()
     return rows
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

@@ -52,7 +52,9 @@ MAY_IMPORT = {
     "record_plan": {"readers"},
     "record_images": {"images", "orientation", "record_plan"},
     "record_shards": DATA | {"record_plan", "record_images"},
-    "build_records": DATA | {"record_plan", "record_shards"},
+    "record_verification": {"manifest", "records"},
+    "build_records": DATA
+    | {"record_plan", "record_shards", "record_verification"},
     "export_dataset": DATA,
     "options": set(),
     "checkpoints": set(),
