@@ -99,6 +99,7 @@ def run(
         ValueError: no usable image, or an `out` that holds something else.
     """
     out = Path(out)
+    files.settle_folder(out)
     _check_replaceable(out)
     reading = readers.read(
         dataset,

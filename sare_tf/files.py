@@ -40,6 +40,24 @@ def folder_in_one_piece(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(replaced)
 
 
+def settle_folder(path: Path) -> None:
+    """After a kill in `folder_in_one_piece`: removes what is left beside."""
+    temporary, replaced = _names_beside(path)
+    if replaced.exists() and not path.exists():
+        replaced.rename(path)
+    for leftover in (temporary, replaced):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+
+
+def _names_beside(path: Path) -> tuple[Path, Path]:
+    """Of the folder that is made, and of the one that it replaces."""
+    return tuple(
+        path.with_name(f".{path.name}.{state}")
+        for state in ("unfinished", "replaced")
+    )
+
+
 @contextlib.contextmanager
 def explained_writing(what: str, folder: str | Path) -> Iterator[None]:
     """Says what was being written where, if the system does not let us.

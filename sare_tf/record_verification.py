@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 from google.protobuf import message
@@ -148,19 +149,16 @@ def _check_shard(
         while position < len(expected):
             offset, length, image_id, sha256 = expected[position]
             position += 1
+            if offset + length > size:
+                what = f"{image_id} and all after it are missing"
+                yield Damage(path.name, offset, what)
+                return
             try:
-                serialised = next(stream, None)
+                serialised = next(stream, b"")
             except tf.errors.OpError as error:
                 what = str(error).splitlines()[0].partition("} ")[2] or error
                 yield Damage(path.name, offset, f"{image_id}: {what}")
                 break
-            if serialised is None:
-                yield Damage(
-                    path.name,
-                    offset,
-                    f"{image_id} and all after it are missing",
-                )
-                return
             what = _compare(serialised, length, image_id, sha256)
             if what:
                 yield Damage(path.name, offset, f"{image_id}: {what}")
@@ -169,15 +167,20 @@ def _check_shard(
 
 def _stream(path: Path, offset: int) -> Iterator[bytes]:
     """Records of a file, in order, from an offset on."""
-    variant = tf.raw_ops.TFRecordDatasetV2(
-        filenames=[str(path)],
-        compression_type="",
-        buffer_size=_BUFFER_BYTES,
-        byte_offsets=[offset],
-    )
-    return tf.data.experimental.from_variant(
-        variant, tf.TensorSpec([], tf.string)
-    ).as_numpy_iterator()
+
+    def read(path: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
+        variant = tf.raw_ops.TFRecordDatasetV2(
+            filenames=path[None],
+            compression_type="",
+            buffer_size=_BUFFER_BYTES,
+            byte_offsets=offset[None],
+        )
+        element = tf.TensorSpec([], tf.string)
+        return tf.data.experimental.from_variant(variant, element)
+
+    # Only within another dataset can this one be iterated.
+    dataset = tf.data.Dataset.from_tensors((str(path), np.int64(offset)))
+    return dataset.flat_map(read).as_numpy_iterator()
 
 
 def _compare(serialised: bytes, length: int, image_id: str, sha256: str) -> str:

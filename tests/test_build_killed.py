@@ -1,0 +1,284 @@
+"""Builds that do not come to their end, or whose images change meanwhile."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_build_records import build, contents, large_photos, photos
+from toy_search import jpeg
+
+from sare_tf import build_records, manifest, record_shards, records
+
+
+@pytest.mark.own_process
+def test_a_build_killed_at_any_moment_is_completed(tmp_path):
+    large_photos(tmp_path / "photos", places=3, database=3, queries=1)
+    script = Path(__file__).with_name("killed_builds.py")
+    points = 9
+    result = subprocess.run(
+        [sys.executable, script, tmp_path / "photos", tmp_path / "records"]
+        + [str(points)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"PYTHONPATH": str(script.parents[1])},
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    first, more = map(int, result.stdout.split())
+    # Opening every image is such a moment.
+    assert first > 36
+    assert more > 30
+
+
+def test_finished_shards_are_used_again(tmp_path):
+    photos(tmp_path / "photos")
+    whole = contents(build(tmp_path))
+    (tmp_path / "records").rename(tmp_path / "before")
+    asked = []
+
+    def stops(shards, **options):
+        asked.append(len(shards))
+        build_records.build_here(shards[:4], **options)
+        raise KeyboardInterrupt
+
+    def notes(shards, **options):
+        asked.append(len(shards))
+        build_records.build_here(shards, **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path, engine=stops)
+    assert not (tmp_path / "records").exists()
+    build(tmp_path, engine=notes)
+    assert asked == [6, 2]
+    assert contents(tmp_path / "records") == whole
+    assert not (tmp_path / ".records.partial").exists()
+
+
+def test_an_engine_that_leaves_a_shard_out(tmp_path):
+    photos(tmp_path / "photos")
+
+    def forgets(shards, **options):
+        build_records.build_here(shards[1:], **options)
+
+    with pytest.raises(ValueError, match="1 of 6 are not in"):
+        build(tmp_path, engine=forgets)
+
+
+def changed_shards(before, after):
+    """Names of shards whose file is another one."""
+    return {
+        path.name
+        for path in after.glob("*.tfrecord")
+        if path.stat().st_ino
+        not in {path.stat().st_ino for path in before.glob("*.tfrecord")}
+    }
+
+
+def test_images_that_are_added_rebuild_their_shards_alone(tmp_path):
+    large_photos(tmp_path / "photos", places=12, database=3, queries=1)
+    options = {"shard_mebibytes": 1}
+    build(tmp_path, **options)
+    count = len(list((tmp_path / "records").glob("*.tfrecord")))
+    assert count > 12
+    before = tmp_path / "before"
+    before.mkdir()
+    for path in (tmp_path / "records").iterdir():
+        os.link(path, before / path.name)
+    for view in range(7, 12):
+        path = tmp_path / f"photos/train/database/p5/{view}.jpg"
+        path.write_bytes(jpeg(5, view).ljust(200_000))
+    built = build(tmp_path, **options)
+    # The place is now larger than a shard: they are more, under other names.
+    assert len(list(built.glob("*.tfrecord"))) > count
+    changed = changed_shards(before, built)
+    assert 1 <= len(changed) <= 3
+    assert all(name.startswith("train-database") for name in changed)
+    after = contents(built)
+    built.rename(tmp_path / "old")
+    assert contents(build(tmp_path, **options)) == after
+
+
+@pytest.mark.parametrize("change", ["content", "time"])
+def test_a_file_that_changed_is_noticed(tmp_path, change):
+    photos(tmp_path / "photos")
+    build(tmp_path)
+    path = tmp_path / "photos/val/queries/p1/0.jpg"
+    if change == "content":
+        path.write_bytes(jpeg(77, 0))
+    else:
+        os.utime(path, ns=(1, 1))
+    asked = []
+
+    def notes(shards, **options):
+        asked.extend(shard.name for shard in shards)
+        build_records.build_here(shards, **options)
+
+    build(tmp_path, engine=notes)
+    assert asked == ["val-query-00000-of-00001.tfrecord"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: path.unlink(), "has vanished"),
+        (lambda path: path.write_bytes(jpeg(7, 7)), "has changed"),
+        (lambda path: os.utime(path, ns=(1, 1)), "has changed"),
+    ],
+)
+def test_an_image_that_changes_meanwhile(tmp_path, change, message):
+    """What is built then is that which is there then."""
+    photos(tmp_path / "photos")
+
+    def interfere(shards, **options):
+        build_records.build_here(shards[:2], **options)
+        change(tmp_path / "photos/val/queries/p1/0.jpg")
+        build_records.build_here(shards, **options)
+
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path, engine=interfere)
+    assert not (tmp_path / "records").exists()
+    assert any((tmp_path / ".records.partial").iterdir())
+    build(tmp_path)
+    opened = records.Records(tmp_path / "records")
+    for row, encoded in zip(
+        opened.manifest["image_id"],
+        opened.read_images(opened.manifest),
+        strict=True,
+    ):
+        assert (tmp_path / "photos" / row).read_bytes() == encoded
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch):
+    photos(tmp_path / "photos")
+    real = record_shards._read
+
+    def fails(root, task):
+        if task.image_id == "val/queries/p1/0.jpg":
+            raise OSError(5, "Input/output error")
+        return real(root, task)
+
+    monkeypatch.setattr(record_shards, "_read", fails)
+    out = build(tmp_path)
+    rejected = (out / "rejected.csv").read_text().splitlines()
+    assert rejected[1:] == [
+        "val/queries/p1/0.jpg,cannot be read: [Errno 5] Input/output error"
+    ]
+    fingerprint = records.Records(out).fingerprint
+    build(tmp_path)
+    assert records.Records(out).fingerprint == fingerprint
+    monkeypatch.setattr(record_shards, "_read", real)
+    build(tmp_path)
+    assert len(records.Records(out).manifest) == 75
+    assert (out / "rejected.csv").read_text().splitlines() == ["path,reason"]
+
+
+def test_a_file_that_appears_is_noticed(tmp_path):
+    """A link to nowhere, whose target comes."""
+    photos(tmp_path / "photos")
+    path = tmp_path / "photos/val/queries/p1/9.jpg"
+    path.symlink_to(tmp_path / "target.jpg")
+    out = build(tmp_path)
+    assert "9.jpg,cannot be read" in (out / "rejected.csv").read_text()
+    (tmp_path / "target.jpg").write_bytes(jpeg(1, 9))
+    assert len(records.Records(build(tmp_path)).manifest) == 76
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 3 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder],
+        capture_output=True,
+    )
+    if mounted.returncode:
+        pytest.skip("no right to mount a file system")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_that_fills_up(tmp_path, small_disk):
+    large_photos(tmp_path / "photos", places=4, database=3, queries=1)
+    options = {
+        "dataset": tmp_path / "photos",
+        "reader": "place_folders",
+        "shard_mebibytes": 1,
+    }
+    out = small_disk / "records"
+    with pytest.raises(OSError, match="No space left.*Make room"):
+        build_records.run(out=out, **options)
+    assert os.listdir(small_disk) == [".records.partial"]
+    kept = list((small_disk / ".records.partial").glob("*.tfrecord"))
+    assert kept
+    assert not list((small_disk / ".records.partial").glob(".*"))
+    subprocess.run(["mount", "-o", "remount,size=30m", small_disk], check=True)
+    before = {path.stat().st_ino for path in kept}
+    build_records.run(out=out, **options)
+    after = {path.stat().st_ino for path in out.iterdir()}
+    assert before < after
+    elsewhere = build_records.run(out=tmp_path / "records", **options)
+    assert contents(out) == contents(elsewhere)
+
+
+def test_a_disk_that_fills_up_at_the_end(tmp_path, monkeypatch):
+    photos(tmp_path / "photos")
+
+    def fails(table, path):
+        if path.name == "manifest.parquet":
+            raise OSError(28, "No space left on device")
+        real(table, path)
+
+    real = manifest.write
+    monkeypatch.setattr(manifest, "write", fails)
+    with pytest.raises(OSError, match="to write records.*Make room"):
+        build(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [".records.partial", "photos"]
+    monkeypatch.setattr(manifest, "write", real)
+    build(tmp_path, engine=lambda shards, **_: None)
+    assert len(records.Records(tmp_path / "records").manifest) == 75
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    photos(tmp_path / "photos")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="to write records.*Not a directory"):
+        build_records.run(
+            dataset=tmp_path / "photos",
+            out=tmp_path / "file" / "records",
+            reader="place_folders",
+        )
+
+
+def test_a_receipt_without_its_shard_counts_for_nothing(tmp_path):
+    photos(tmp_path / "photos")
+    folder = tmp_path / ".records.partial"
+
+    def damages(shards, **options):
+        build_records.build_here(shards, **options)
+        one, two, three, *_ = sorted(folder.glob("*.tfrecord"))
+        one.unlink()
+        two.write_bytes(two.read_bytes()[:-1])
+        three.with_suffix(".json").write_text("{")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path, engine=damages)
+    asked = []
+
+    def notes(shards, **options):
+        asked.append(len(shards))
+        build_records.build_here(shards, **options)
+
+    build(tmp_path, engine=notes)
+    assert asked == [3]
+
+
+@pytest.mark.parametrize("name", ["records.json", "manifest.parquet"])
+def test_nothing_is_taken_over_from_damaged_records(tmp_path, name):
+    photos(tmp_path / "photos")
+    whole = contents(build(tmp_path))
+    (tmp_path / "records" / name).write_bytes(b"{}")
+    assert contents(build(tmp_path)) == whole
