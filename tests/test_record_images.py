@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image, ImageOps
 
 from sare_tf import images, record_images
@@ -113,6 +114,45 @@ def test_a_truncated_image_is_found_by_decoding_alone():
     assert prepare(half, verify=False) == (half, 64, 64)
     with pytest.raises(ValueError, match="truncated"):
         prepare(half)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"restart_marker_blocks": 2}]
+)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_check_finds_what_decoding_does(mode, options):
+    """Of files cut short and with bytes changed, one in two is damaged."""
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 255, (40, 56, 3), dtype=np.uint8))
+    encoded = io.BytesIO()
+    noise.convert(mode).save(encoded, "JPEG", quality=80, **options)
+    refused = 0
+    for turn in range(60):
+        changed = bytearray(encoded.getvalue())
+        if turn % 3:
+            for position in rng.integers(0, len(changed), rng.integers(1, 6)):
+                changed[position] = rng.integers(0, 256)
+        else:
+            del changed[rng.integers(2, len(changed)) :]
+        try:
+            expected = tuple(images.decode(bytes(changed)).shape[:2])
+        except tf.errors.InvalidArgumentError:
+            refused += 1
+            with pytest.raises(ValueError, match="."):
+                prepare(bytes(changed))
+        else:
+            assert prepare(bytes(changed)) == (bytes(changed), *expected)
+    assert 10 < refused < 50
+
+
+def test_the_decoder_has_the_last_word(monkeypatch):
+    """Where a header was misread, and for more pixels than were foreseen."""
+    encoded = encode(picture(33, 17))
+    assert prepare(encoded)[1:] == (33, 17)
+    monkeypatch.setattr(record_images, "header_size", lambda _: (32, 16))
+    assert prepare(encoded)[1:] == (33, 17)
+    monkeypatch.setattr(record_images, "_MOST_PIXELS", 30)
+    assert prepare(encoded, verify=False)[1:] == (33, 17)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -1,0 +1,214 @@
+"""Building records beside copying the same files, and beside decoding alone.
+
+    python -m benchmarks.build_records
+    python -m benchmarks.build_records --mode=memory --sizes=1000,30000,300000
+
+`speed` makes photographs (JPEG, 640 x 480 pixels of noise at several scales)
+and times, in turns in one process: copying the folder (`shutil.copytree`),
+building records of it without decoding, decoding each file on all cores by
+tf.data with the decoder of `sare_tf.images`, and building records with
+verification. Each copy or build is ended by a sync of the disk, since until
+then nothing is on it; files are read from the page cache in all four. Seconds
+are medians by the clock; core seconds are of all cores, and tell more on a
+machine that does other work. A ratio is that of the medians of the turns'
+ratios.
+
+`memory` makes folders of very small images, and builds records of each in a
+process of its own: the peak of its memory above that of its imports, by the
+whole and by image.
+"""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+
+from sare_tf import build_records, images
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum("mode", "speed", ["speed", "memory", "one"], "See above.")
+flags.DEFINE_integer("photographs", 3000, "Files of the speed table.", 1)
+flags.DEFINE_integer("turns", 5, "Repeats of each side of it.", 1)
+flags.DEFINE_list("sizes", ["1000", "30000"], "Images of the memory table.")
+flags.DEFINE_string("folder", None, "Disk to measure on; default: temporary.")
+
+
+def photograph(rng):
+    """A JPEG with detail at several scales, as photographs have."""
+    image = np.zeros((480, 640, 3), np.float32)
+    for cell, strength in ((160, 60), (32, 40), (8, 18), (2, 6)):
+        noise = rng.normal(0, strength, (480 // cell, 640 // cell, 3))
+        image += noise.repeat(cell, 0).repeat(cell, 1)
+    image = np.clip(image + 128, 0, 255).astype(np.uint8)
+    return tf.io.encode_jpeg(image, quality=90).numpy()
+
+
+def make_photographs(folder, count):
+    """Places of 10 photographs, below database and queries of one split.
+
+    100 different ones, so that none is decoded from a processor's cache.
+    """
+    rng = np.random.default_rng(0)
+    different = [photograph(rng) for _ in range(100)]
+    for number in range(count):
+        role = "queries" if number % 10 == 0 else "database"
+        place = folder / "test" / role / f"p{number // 10:06d}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number:07d}.jpg").write_bytes(different[number % 100])
+    return sum(map(len, different)) / len(different)
+
+
+def decode_all(paths):
+    dataset = tf.data.Dataset.from_tensor_slices(paths).map(
+        lambda path: tf.shape(images.decode(tf.io.read_file(path))),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    for _ in dataset:
+        pass
+
+
+def timed(call):
+    """Seconds by the clock and of all cores, of this and its children."""
+    os.sync()
+    begin, begin_cores = time.perf_counter(), time.process_time()
+    call()
+    return time.perf_counter() - begin, time.process_time() - begin_cores
+
+
+def speed(folder):
+    source = folder / "photographs"
+    size = make_photographs(source, FLAGS.photographs)
+    paths = [str(path) for path in sorted(source.rglob("*.jpg"))]
+    target = folder / "target"
+
+    def copy():
+        shutil.copytree(source, target)
+        os.sync()
+
+    def build(verify_images):
+        build_records.run(
+            dataset=source,
+            out=target,
+            reader="place_folders",
+            positives="place",
+            verify_images=verify_images,
+        )
+        os.sync()
+
+    sides = {
+        "copying the files": copy,
+        "records, without decoding": lambda: build(False),
+        "decoding alone": lambda: decode_all(paths),
+        "records, verified": lambda: build(True),
+    }
+    found = np.empty((FLAGS.turns, len(sides), 2))
+    decode_all(paths[:50])
+    for turn in range(-1, FLAGS.turns):  # the first is not counted
+        for row, call in enumerate(sides.values()):
+            shutil.rmtree(target, ignore_errors=True)
+            seconds = timed(call)
+            if turn >= 0:
+                found[turn, row] = seconds
+    per_second = FLAGS.photographs / np.median(found[:, :, 0], axis=0)
+    cores = np.median(found[:, :, 1], axis=0)
+    ratios = np.median(found[:, ::2] / found[:, 1::2], axis=0)
+    print(
+        f"{FLAGS.photographs} files of {size / 1000:.0f} kB, "
+        f"{FLAGS.turns} turns.\n\n"
+        "| | files/s | MB/s | core ms/file | speed beside | by core seconds |\n"
+        "|---|---:|---:|---:|---:|---:|"
+    )
+    for row, name in enumerate(sides):
+        beside = ["1", "1"]
+        if row % 2:
+            beside = [f"{ratio:.2f}" for ratio in ratios[row // 2]]
+        print(
+            f"| {name} | {per_second[row]:,.0f} "
+            f"| {per_second[row] * size / 1e6:,.0f} "
+            f"| {1000 * cores[row] / FLAGS.photographs:.3f} "
+            f"| {' | '.join(beside)} |"
+        )
+
+
+def memory(folder):
+    print(
+        "| images | peak MiB above imports | bytes per image "
+        "| bytes per further image | seconds |\n|---:|---:|---:|---:|---:|"
+    )
+    before = None
+    for size in map(int, FLAGS.sizes):
+        make_tiny(folder / f"tiny{size}", size)
+        result = subprocess.run(
+            [sys.executable, "-m", "benchmarks.build_records", "--mode=one"]
+            + [f"--folder={folder / f'tiny{size}'}"],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        peak, seconds = map(float, result.stdout.split()[-2:])
+        further = "-"
+        if before:
+            further = f"{(peak - before[1]) / (size - before[0]):,.0f}"
+        before = (size, peak)
+        print(
+            f"| {size:,} | {peak / 2**20:,.0f} | {peak / size:,.0f} "
+            f"| {further} | {seconds:,.0f} |",
+            flush=True,
+        )
+        shutil.rmtree(folder / f"tiny{size}")
+
+
+def make_tiny(folder, count):
+    """Places of 10 images, links to one of 8 x 8 pixels."""
+    folder.mkdir()
+    encoded = tf.io.encode_jpeg(np.zeros((8, 8, 3), np.uint8)).numpy()
+    for start in range(0, count, 10_000):
+        # A file has at most some 65,000 names.
+        first = folder / f"{start}.first"
+        first.write_bytes(encoded)
+        for number in range(start, min(start + 10_000, count)):
+            role = "queries" if number % 10 == 0 else "database"
+            place = folder / "photos/test" / role / f"p{number // 10:06d}"
+            place.mkdir(parents=True, exist_ok=True)
+            os.link(first, place / f"{number:07d}.jpg")
+
+
+def one(folder):
+    """Builds in this process; prints its peak memory and seconds."""
+    before = resident_bytes()
+    begin = time.perf_counter()
+    build_records.run(
+        dataset=folder / "photos",
+        out=folder / "records",
+        reader="place_folders",
+        positives="place",
+        shard_mebibytes=8,
+    )
+    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(peak - before, time.perf_counter() - begin)
+
+
+def resident_bytes():
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def main(argv):
+    del argv
+    if FLAGS.mode == "one":
+        one(Path(FLAGS.folder))
+        return
+    with tempfile.TemporaryDirectory(dir=FLAGS.folder) as folder:
+        {"speed": speed, "memory": memory}[FLAGS.mode](Path(folder))
+
+
+if __name__ == "__main__":
+    app.run(main)
