@@ -151,6 +151,15 @@ def run(
         )
     engine = engine or functools.partial(build_here, num_workers=num_workers)
     engine(missing, root=reading.root, folder=partial, preparation=preparation)
+    # The rows that were planned make room for those that were built.
+    shards = [
+        dataclasses.replace(shard, rows=shard.rows[:0].copy(), sources={})
+        for shard in shards
+    ]
+    reading = dataclasses.replace(
+        reading, manifest=reading.manifest[:0].copy(), sources={}
+    )
+    missing.clear()
     with files.explained_writing("records", out):
         _gather(
             shards,
@@ -268,6 +277,9 @@ def _gather(
             f"{len(shards)} are not in {str(partial)!r}, such as {absent[0]}. "
             "Run the command again."
         )
+    rejected = list(reading.rejected)
+    for shard in built.values():
+        rejected += shard.rejected
     table = pd.concat(
         [shard.rows().assign(shard=name) for name, shard in built.items()],
         ignore_index=True,
@@ -275,11 +287,8 @@ def _gather(
     if not len(table):
         raise ValueError(
             "Expected at least one image that can be decoded. Received: "
-            f"{len(reading.manifest)} files, none of them. Check --dataset."
+            f"{len(rejected)} files, none of them. Check --dataset."
         )
-    rejected = list(reading.rejected)
-    for shard in built.values():
-        rejected += shard.rejected
     relations = reading.relations
     if relations is not None:
         # Of images that were refused, an answer cannot be found.

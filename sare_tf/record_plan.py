@@ -100,16 +100,16 @@ def make(
         Shards, in the order of their images.
     """
     table = _in_order(reading.manifest)
-    found = [
-        _status(reading.root / reading.source(image_id).path)
-        for image_id in table["image_id"]
-    ]
-    table[["bytes", "modified_ns"]] = np.array(found, np.int64).reshape(-1, 2)
+    found = np.empty((len(table), 2), np.int64)
+    for row, image_id in enumerate(table["image_id"]):
+        found[row] = _status(reading.root / reading.source(image_id).path)
+    table["bytes"], table["modified_ns"] = found.T
     shards = []
     for (split, role), part in table.groupby(["split", "role"], sort=False):
         ranges = list(_ranges(part, f"{split} {role}", shard_mebibytes << 20))
         for number, (start, stop) in enumerate(ranges):
-            rows = part.iloc[start:stop].reset_index(drop=True)
+            # A view: the plan holds each row once.
+            rows = part.iloc[start:stop]
             sources = {
                 image_id: reading.sources[image_id]
                 for image_id in rows["image_id"]
