@@ -140,9 +140,11 @@ def run(
         partial.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(partial, shards)
         record_shards.reuse(shards, finished=out, folder=partial)
-    missing = [
-        shard for shard in shards if not record_shards.find(shard, partial)
-    ]
+    missing = []
+    for shard in shards:
+        built = record_shards.find(shard, partial)
+        if built is None or not built.settled:
+            missing.append(shard)
     if len(missing) < len(shards):
         logging.info(
             "Of %d shards, %d are there already.",

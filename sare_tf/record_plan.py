@@ -162,7 +162,9 @@ def _ranges(
     groups = rows["group"].where(rows["group"] != "", rows["image_id"])
     groups = groups.to_numpy(object)
     firsts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
-    rank = np.array([_hash(f"{name} {groups[first]}") for first in firsts])
+    rank = np.array(
+        [_hash(f"{name} {groups[first]}") for first in firsts], np.uint64
+    )
     sizes = rows["bytes"].to_numpy().clip(0)
     bounds = np.r_[firsts, len(rows)]
     begin = np.r_[0, sizes.cumsum()][bounds]  # bytes before each group

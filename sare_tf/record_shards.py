@@ -113,7 +113,10 @@ def reuse(
             shard["source"]: name for name, shard in metadata["shards"].items()
         }
         wanted = [shard for shard in shards if shard.digest in names]
-        table = manifest.read(finished / "manifest.parquet") if wanted else None
+        if not wanted:
+            return
+        table = manifest.read(finished / "manifest.parquet")
+        parts = dict(list(table.groupby("shard", sort=False)))
     except (OSError, KeyError, ValueError):
         return
     for shard in wanted:
@@ -122,7 +125,7 @@ def reuse(
         source = finished / name
         if find(shard, folder) or not source.is_file():
             continue
-        rows = table[table["shard"] == name].drop(columns="shard")
+        rows = parts.get(name, table[:0]).drop(columns="shard")
         if (
             source.stat().st_size != known["bytes"]
             or len(rows) != known["count"]

@@ -166,7 +166,14 @@ def test_a_file_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch):
         "val/queries/p1/0.jpg,cannot be read: [Errno 5] Input/output error"
     ]
     fingerprint = records.Records(out).fingerprint
-    build(tmp_path)
+
+    def stops(shards, **options):
+        build_records.build_here(shards, **options)
+        raise KeyboardInterrupt
+
+    # Nor is it settled by a run that was stopped.
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path, engine=stops)
     assert records.Records(out).fingerprint == fingerprint
     monkeypatch.setattr(record_shards, "_read", real)
     build(tmp_path)
