@@ -133,6 +133,20 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
     "num_workers", 0, "Threads that check images; 0: one per core.", 0
 )
+flags.DEFINE_enum(
+    "check_of",
+    "auto",
+    ["auto", "dataset", "records"],
+    "What check looks at; auto: --dataset where that folder is there, else "
+    "--records.",
+)
+flags.DEFINE_bool(
+    "check_images",
+    True,
+    "Read and decode every image when checking; without it, or where no image "
+    "of a list is there, the list alone is checked.",
+)
+flags.DEFINE_string("findings", "findings", "Folder of what check finds.")
 flags.DEFINE_bool(
     "verify",
     False,

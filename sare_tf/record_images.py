@@ -7,7 +7,6 @@ images, as `images.decode` gives them.
 
 import struct
 
-import numpy as np
 import tensorflow as tf
 
 from sare_tf import images, orientation
@@ -18,8 +17,6 @@ _QUALITY = 95
 # Left, top, right, bottom, in pixels of the upright image.
 Box = tuple[float, float, float, float]
 
-# Of larger images, `images.decode` is asked whether it takes them.
-_MOST_PIXELS = 1 << 26
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
 # Markers of a frame, which holds the size: ITU-T T.81, table B.1; those left
@@ -48,17 +45,15 @@ def prepare(
     Raises:
         ValueError: it is refused; says why in one line.
     """
-    if not encoded:
-        raise ValueError("empty file")
     longest = preparation.longest_side
     quality = preparation.jpeg_quality
     if box is None and not quality:
         height, width = _checked_size(encoded, preparation)
         if not longest or max(height, width) <= longest:
             return encoded, height, width
-    image = _decode(encoded)
+    image = images.pixels(encoded)
     if box is not None:
-        image = _cut(image, box)
+        image = images.cut(image, box)
     height, width, _ = image.shape
     if longest and max(height, width) > longest:
         scale = longest / max(height, width)
@@ -85,9 +80,9 @@ def header_size(encoded: bytes) -> tuple[int, int]:
     elif encoded.startswith(_JPEG):
         size = _jpeg_size(encoded)
     else:
-        raise ValueError("not a JPEG or PNG image")
+        size = None
     if size is None or 0 in size:
-        raise ValueError("a damaged or truncated header")
+        raise ValueError(images.why_not(encoded))
     return size
 
 
@@ -130,11 +125,11 @@ def _checked_size(encoded: bytes, preparation: Preparation) -> tuple[int, int]:
         if not preparation.verify:
             raise
         height = width = 0
-    if 0 < height * width <= _MOST_PIXELS:
+    if 0 < height * width <= images.MOST_PIXELS:
         if not preparation.verify or _has_whole_scan(encoded, height, width):
             return height, width
     # The decoder has the last word, and its reason.
-    height, width, _ = _decode(encoded).shape
+    height, width, _ = images.pixels(encoded).shape
     return height, width
 
 
@@ -155,32 +150,3 @@ def _has_whole_scan(encoded: bytes, height: int, width: int) -> bool:
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
 def _eighth(encoded: tf.Tensor) -> tf.Tensor:
     return tf.shape(tf.io.decode_jpeg(encoded, channels=3, ratio=8))[:2]
-
-
-def _decode(encoded: bytes) -> np.ndarray:
-    try:
-        return images.decode(encoded).numpy()
-    except tf.errors.InvalidArgumentError as error:
-        raise _refusal(error) from error
-
-
-def _refusal(error: tf.errors.InvalidArgumentError) -> ValueError:
-    reason = str(error).replace("\n", " ")
-    reason = reason.partition("} ")[2] or reason
-    return ValueError(f"not a JPEG or PNG image, or truncated: {reason[:120]}")
-
-
-def _cut(image: np.ndarray, box: Box) -> np.ndarray:
-    """The part of an image inside a box.
-
-    Raises:
-        ValueError: nothing of it lies inside.
-    """
-    height, width, _ = image.shape
-    left, top, right, bottom = (round(edge) for edge in box)
-    part = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
-    if not part.size:
-        raise ValueError(
-            f"the part {box} lies outside the image, {width} x {height} pixels"
-        )
-    return part

@@ -55,6 +55,9 @@ MAY_IMPORT = {
     "record_verification": {"manifest", "records"},
     "build_records": DATA
     | {"record_plan", "record_shards", "record_verification"},
+    "checks": {"manifest", "readers", "protocols", "truth"},
+    "check_report": {"manifest", "report"},
+    "check": DATA | {"checks", "check_report", "report", "protocols"},
     "export_dataset": DATA,
     "options": set(),
     "checkpoints": set(),

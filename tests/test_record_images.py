@@ -93,13 +93,16 @@ def test_fill_before_a_marker():
     [
         (b"", "empty file"),
         (b"GIF89a", "not a JPEG or PNG image"),
-        (encode(picture(9, 8))[:100], "a damaged or truncated header"),
-        (b"\xff\xd8\xff\xda" + bytes(20), "a damaged or truncated header"),
-        (b"\xff\xd8" + bytes(20), "a damaged or truncated header"),
-        (encode(picture(9, 8), "PNG")[:20], "a damaged or truncated header"),
+        (encode(picture(9, 8))[:100], "with a damaged or truncated header"),
+        (b"\xff\xd8\xff\xda" + bytes(20), "with a damaged or truncated header"),
+        (b"\xff\xd8" + bytes(20), "not a JPEG or PNG image"),
+        (
+            encode(picture(9, 8), "PNG")[:20],
+            "with a damaged or truncated header",
+        ),
         (
             b"\x89PNG\r\n\x1a\n" + 4 * b"\0" + b"IHDR" + bytes(13),
-            "a damaged or truncated header",
+            "with a damaged or truncated header",
         ),
     ],
 )
@@ -151,7 +154,7 @@ def test_the_decoder_has_the_last_word(monkeypatch):
     assert prepare(encoded)[1:] == (33, 17)
     monkeypatch.setattr(record_images, "header_size", lambda _: (32, 16))
     assert prepare(encoded)[1:] == (33, 17)
-    monkeypatch.setattr(record_images, "_MOST_PIXELS", 30)
+    monkeypatch.setattr(images, "MOST_PIXELS", 30)
     assert prepare(encoded, verify=False)[1:] == (33, 17)
 
 
