@@ -42,6 +42,7 @@ from sare_tf import (
     record_shards,
     record_verification,
     records,
+    tuple_records,
 )
 from sare_tf import flags as stage_flags
 from sare_tf.record_plan import Preparation, Shard
@@ -446,6 +447,16 @@ def main(argv) -> None:
     if FLAGS.verify:
         stage_flags.required("records")
         verify(FLAGS.records, num_workers=FLAGS.num_workers)
+        return
+    if FLAGS.tuple_list is not None:
+        stage_flags.required("records", "tuples")
+        tuple_records.build(
+            records=FLAGS.records,
+            tuple_list=FLAGS.tuple_list,
+            out=FLAGS.tuples,
+            shard_mebibytes=FLAGS.shard_mebibytes,
+            seed=FLAGS.seed,
+        )
         return
     stage_flags.required("dataset", "records")
     try:

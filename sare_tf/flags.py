@@ -121,6 +121,19 @@ flags.DEFINE_string(
     "longitudes; empty: that of their median point.",
 )
 flags.DEFINE_string("records", None, "Folder of the built records.")
+flags.DEFINE_string(
+    "tuple_list",
+    None,
+    "List of training tuples, .parquet or .csv: build_records makes --tuples "
+    "of it and --records, and reads no --dataset. Training leaves one in the "
+    "folder of each epoch.",
+)
+flags.DEFINE_string(
+    "tuples",
+    None,
+    "Folder of tuple records, which are trained on instead of mining. It may "
+    "be remote, such as gs://bucket/folder.",
+)
 flags.DEFINE_enum(
     "layout",
     "at_names",

@@ -1,4 +1,4 @@
-"""tf.data pipelines over records: image stream, mined tuples, place batches.
+"""tf.data pipelines over records: image stream, tuples, place batches.
 
 Images are uint8 until they are on the device. Orders are given by the caller
 or drawn from a seed, never by the number of workers. Axis letters: B batch,
@@ -12,6 +12,7 @@ from absl import logging
 
 from sare_tf import images, places
 from sare_tf.records import Records
+from sare_tf.tuple_records import TupleRecords
 
 
 def image_dataset(
@@ -81,21 +82,56 @@ def tuple_dataset(
             "Expected tuples of shape [M, T] with a query, a positive and at "
             f"least one negative. Received: tuples.shape={tuples.shape}."
         )
-    if len(tuples) < tuples_per_batch:
-        raise ValueError(
-            "Expected at least one full batch of tuples. Received: "
-            f"{len(tuples)} tuples, tuples_per_batch={tuples_per_batch}. Add "
-            "queries with positives, or lower --tuples_per_batch."
-        )
+    _check_batch(len(tuples), tuples_per_batch)
     rows = source.manifest.iloc[tuples.reshape(-1)]
-    size = tuples.shape[1]
-    return (
-        _training_images(source, rows, height, width, augment, seed)
-        .batch(size, drop_remainder=True)
-        .batch(tuples_per_batch, drop_remainder=True)
-        .map(lambda batch: (batch, tf.zeros(tuples_per_batch)))
-        .prefetch(tf.data.AUTOTUNE)
+    images_of_tuples = _training_images(
+        source.encoded_dataset(rows), height, width, augment, seed
     )
+    return _tuple_batches(images_of_tuples, tuples.shape[1], tuples_per_batch)
+
+
+def tuple_record_dataset(
+    source: TupleRecords,
+    *,
+    height: int,
+    width: int,
+    tuples_per_batch: int = 4,
+    limit: int = 0,
+    augment: bool = False,
+    seed: int = 0,
+) -> tf.data.Dataset:
+    """Batches of tuples as `tuple_dataset` gives them, read in sequence.
+
+    An epoch has every tuple once; the next one takes another seed. The batches
+    are those of `tuple_dataset` with the tuples in the order
+    `source.order(seed=seed)` and the same seed.
+
+    Args:
+        source: opened tuple records.
+        height: rows of an image.
+        width: columns of an image.
+        tuples_per_batch: B. A last batch that is not full is left out.
+        limit: leave out all tuples after this many; 0: none.
+        augment: vary colour, crop and zoom of every image by itself.
+        seed: of the order and of the augmentation.
+
+    Returns:
+        As `tuple_dataset`.
+
+    Raises:
+        ValueError: fewer tuples than one batch.
+    """
+    count = min(limit or source.count, source.count)
+    _check_batch(count, tuples_per_batch)
+    size = source.images_per_tuple
+    encoded = (
+        source.encoded_dataset(seed=seed)
+        .take(count)
+        .unbatch()
+        .apply(tf.data.experimental.assert_cardinality(count * size))
+    )
+    images_of_tuples = _training_images(encoded, height, width, augment, seed)
+    return _tuple_batches(images_of_tuples, size, tuples_per_batch)
 
 
 def place_dataset(
@@ -191,7 +227,7 @@ def planned_place_dataset(
     chosen = rows.iloc[plan.images.reshape(-1)]
     labels = tf.data.Dataset.from_tensor_slices(plan.labels.astype(np.int32))
     batches = _training_images(
-        source, chosen, height, width, augment, seed
+        source.encoded_dataset(chosen), height, width, augment, seed
     ).batch(plan.images.shape[1], drop_remainder=True)
     return tf.data.Dataset.zip(batches, labels).prefetch(tf.data.AUTOTUNE)
 
@@ -223,15 +259,34 @@ def vary(image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
     return tf.saturate_cast(tf.round(pixels), tf.uint8)
 
 
+def _check_batch(count: int, tuples_per_batch: int) -> None:
+    if count < tuples_per_batch:
+        raise ValueError(
+            "Expected at least one full batch of tuples. Received: "
+            f"{count} tuples, tuples_per_batch={tuples_per_batch}. Add "
+            "queries with positives, or lower --tuples_per_batch."
+        )
+
+
+def _tuple_batches(
+    images_of_tuples: tf.data.Dataset, size: int, tuples_per_batch: int
+) -> tf.data.Dataset:
+    return (
+        images_of_tuples.batch(size, drop_remainder=True)
+        .batch(tuples_per_batch, drop_remainder=True)
+        .map(lambda batch: (batch, tf.zeros(tuples_per_batch)))
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
 def _training_images(
-    source: Records,
-    rows: pd.DataFrame,
+    encoded_images: tf.data.Dataset,
     height: int,
     width: int,
     augment: bool,
     seed: int,
 ) -> tf.data.Dataset:
-    """Images in the order of the rows, each varied by seed and position."""
+    """Images in the order given, each varied by seed and position."""
 
     def load(index: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
         image = images.load(encoded, height=height, width=width)
@@ -241,8 +296,6 @@ def _training_images(
             )
         return image
 
-    return (
-        source.encoded_dataset(rows)
-        .enumerate()
-        .map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    return encoded_images.enumerate().map(
+        load, num_parallel_calls=tf.data.AUTOTUNE
     )
