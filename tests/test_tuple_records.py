@@ -151,6 +151,7 @@ def test_any_storage_that_tensorflow_reads(built, tmp_path, scheme):
     ):
         np.testing.assert_array_equal(one, other)
     shard = f"{folder}/tuples-00001-of-00003.tfrecord"
+    tf.io.gfile.remove(shard)
     with tf.io.gfile.GFile(shard, "wb") as file:
         file.write(b"cut")
     with pytest.raises(ValueError, match="has 3 bytes, not"):
