@@ -2,7 +2,8 @@
 
     config.json      the options of the run, and the records it trains on
     state.json       names the last and the best epoch; measured values of all
-    epoch-NNNN/      model.keras with the optimizer's state, remembered.npy
+    epoch-NNNN/      model.keras with the optimizer's state, remembered.npy; of
+                     an epoch that mined tuples.parquet, the tuples in order
     tensorboard/     curves
 
 An epoch's folder is written under another name and renamed, and `state.json`
@@ -17,8 +18,9 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 
-from sare_tf import files
+from sare_tf import files, tuples
 
 COMMAND = "python -m sare_tf.train --flagfile=..."
 
@@ -77,12 +79,15 @@ class Run:
         *,
         network: keras.Model,
         remembered: np.ndarray,
+        mined: pd.DataFrame | None = None,
     ) -> None:
         """Saves the epoch, then the state that names it, then tidies up."""
         name = f"epoch-{measured['epoch']:04d}"
         with files.folder_in_one_piece(self.folder / name) as folder:
             network.save(folder / "model.keras")
             np.save(folder / "remembered.npy", remembered)
+            if mined is not None:
+                tuples.write(mined, folder / "tuples.parquet")
         self.history.append(measured)
         self.last = name
         if measured is max(self.history, key=_score):  # the first of equals

@@ -25,6 +25,7 @@ class Options:
     positive_radius_m: float = 25.0
     train_positive_radius_m: float = 10.0
     train_positives: str = "openibl"
+    tuples: str | None = None
     epochs: int = 30
     patience: int = 10
     tuples_per_batch: int = 4

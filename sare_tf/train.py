@@ -5,8 +5,9 @@
 An epoch goes over the training queries once, in rounds. A round embeds its
 queries and the training database with the current network, mines one tuple per
 query from the descriptors, and calls Keras `fit` on the tuples. With a loss
-over places there is no mining: an epoch goes over the places once. After the
-epoch the validation recall is measured, by exact search over the val split.
+over places there is no mining: an epoch goes over the places once. Nor is there
+with --tuples, tuples that were built as records: an epoch goes over them once.
+After it the validation recall is measured, by exact search over the val split.
 Epoch 0 is the network before training. A run that was stopped continues after
 its last whole epoch; what its folder holds, `checkpoints` says.
 """
@@ -25,21 +26,22 @@ from absl import flags, logging
 
 from sare_tf import flags as stage_flags
 from sare_tf import losses, model, optimizers, pipeline, places, train_data
+from sare_tf import tuples as tuple_lists
 from sare_tf.checkpoints import Run
 from sare_tf.options import Options
 from sare_tf.records import Records
 
 FLAGS = flags.FLAGS
 # A run may go on with other values of these; the rest must stay as it was.
-_MAY_CHANGE = ("epochs", "patience", "batch_size")
+_MAY_CHANGE = ("epochs", "patience", "batch_size", "tuples")
 
 
 def run(*, records: str | Path, checkpoints: str | Path, **options) -> Path:
     """Trains, or goes on with a run that was stopped.
 
     Args:
-        records: folder of `build_records`, with a train split and, to choose
-            the best epoch, a val split.
+        records: folder of `build_records`, with a train split, unless there
+            are `tuples`, and, to choose the best epoch, a val split.
         checkpoints: folder of this run.
         **options: fields of `Options`.
 
@@ -52,13 +54,23 @@ def run(*, records: str | Path, checkpoints: str | Path, **options) -> Path:
     """
     options = Options(**options)
     _loss(options)  # refuses settings that do not fit before a run begins
+    if options.tuples is not None and options.loss in losses.PLACE_LOSSES:
+        raise ValueError(
+            "Expected a loss over tuples with tuples. Received: "
+            f"loss={options.loss!r}, tuples={options.tuples!r}. Choose "
+            "another --loss, or leave --tuples out."
+        )
     checkpoints = Path(checkpoints)
     opened = Records(records)
-    train = train_data.Split(opened, "train", options)
     over_places = options.loss in losses.PLACE_LOSSES
+    stored = None
+    if options.tuples is None:
+        train = train_data.Split(opened, "train", options)
+    else:
+        train = stored = train_data.StoredTuples(opened, options)
     if over_places:
         _place_batches(opened, options, epoch=1)  # refuses what fills none
-    else:
+    elif not stored:
         miner = train_data.Miner(train, options)
     val = None
     if (opened.manifest["split"] == "val").any():
@@ -71,7 +83,10 @@ def run(*, records: str | Path, checkpoints: str | Path, **options) -> Path:
         checkpoints,
         {
             **dataclasses.asdict(options),
-            "records_fingerprint": opened.fingerprint,
+            "records_fingerprint": stored.source.records_fingerprint
+            if stored
+            else opened.fingerprint,
+            "tuples_fingerprint": stored and stored.source.fingerprint,
         },
         may_change=_MAY_CHANGE,
     )
@@ -79,8 +94,10 @@ def run(*, records: str | Path, checkpoints: str | Path, **options) -> Path:
     with _strategy(options).scope():
         if past.last is None:
             network = _new_network(train, options)
-            size = 0 if over_places else options.num_negatives
-            remembered = np.full((len(train.queries), size), -1, np.int64)
+            size = (0, 0)
+            if not over_places and not stored:
+                size = (len(train.queries), options.num_negatives)
+            remembered = np.full(size, -1, np.int64)
         else:
             network, remembered = past.load()
             logging.info("Going on after %s.", past.last)
@@ -88,7 +105,7 @@ def run(*, records: str | Path, checkpoints: str | Path, **options) -> Path:
     writer = tf.summary.create_file_writer(str(checkpoints / "tensorboard"))
 
     for epoch in range(len(past.history), options.epochs + 1):
-        measured = {"epoch": epoch}
+        measured, mined = {"epoch": epoch}, None
         if epoch:
             if 0 < options.patience <= past.epochs_since_best():
                 logging.info("No better epoch in %d: done.", options.patience)
@@ -99,13 +116,18 @@ def run(*, records: str | Path, checkpoints: str | Path, **options) -> Path:
             measured["learning_rate"] = rate
             if over_places:
                 measured |= _train_on_places(network, opened, options, epoch)
+            elif stored:
+                measured |= _train_on_stored(network, stored, options, epoch)
             else:
-                measured |= _train_on_tuples(
+                found, mined = _train_on_tuples(
                     network, miner, options, epoch, remembered
                 )
+                measured |= found
             measured["epoch_s"] = round(time.monotonic() - begin, 3)
         measured["recall_at"] = val and val.recall(embedder)
-        past.finish_epoch(measured, network=network, remembered=remembered)
+        past.finish_epoch(
+            measured, network=network, remembered=remembered, mined=mined
+        )
         _tell(writer, measured, options)
     logging.info(
         "Best: %s. Checkpoints in %s. Next: python -m sare_tf.export "
@@ -123,11 +145,11 @@ def _train_on_tuples(
     options: Options,
     epoch: int,
     remembered: np.ndarray,
-) -> dict[str, float]:
-    """Mines and fits, round by round; returns what was measured."""
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """Mines and fits, round by round; what was measured, and the tuples."""
     rounds = miner.rounds(epoch)
     names = miner.records.manifest["image_id"].to_numpy(object)
-    found, steps = [], 0
+    found, mined, steps = [], [], 0
     for number, queries in enumerate(rounds):
         mining_begin = time.monotonic()
         tuples, violating = miner.mine(
@@ -136,6 +158,7 @@ def _train_on_tuples(
             remembered=remembered,
             seed=_seed(options.seed, epoch),
         )
+        mined.append(tuples)
         mining_s = time.monotonic() - mining_begin
         logging.info(
             "Epoch %d, round %d of %d: %d tuples mined in %.1f s.",
@@ -167,11 +190,36 @@ def _train_on_tuples(
         steps += len(tuples) // options.tuples_per_batch
     losses_of_rounds, violating, seconds = zip(*found, strict=True)
     sizes = [len(queries) for queries in rounds]
-    return {
+    measured = {
         "loss": float(np.average(losses_of_rounds, weights=sizes)),
         "violating": float(np.average(violating, weights=sizes)),
         "mining_s": round(sum(seconds), 3),
     }
+    return measured, tuple_lists.make(
+        np.concatenate(mined), miner.records.manifest
+    )
+
+
+def _train_on_stored(
+    network: keras.Model,
+    stored: train_data.StoredTuples,
+    options: Options,
+    epoch: int,
+) -> dict[str, float]:
+    """Fits on tuple records; returns what was measured."""
+    seed = _seed(options.seed, epoch)
+    try:
+        loss = _fit(
+            network,
+            stored.dataset(seed=seed),
+            stored.queries(seed=seed),
+            named="queries",
+            per_batch=options.tuples_per_batch,
+            epoch=epoch,
+        )
+    except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
+        raise stored.damaged(error) from error
+    return {"loss": loss}
 
 
 def _train_on_places(
@@ -289,7 +337,9 @@ def _strategy(options: Options) -> tf.distribute.Strategy:
     return strategy
 
 
-def _new_network(train: train_data.Split, options: Options) -> keras.Model:
+def _new_network(
+    train: train_data.Split | train_data.StoredTuples, options: Options
+) -> keras.Model:
     centres = None
     if options.netvlad_centres:
         if options.aggregation != "netvlad":
@@ -309,19 +359,15 @@ def _new_network(train: train_data.Split, options: Options) -> keras.Model:
         image_size=(options.image_height, options.image_width),
     )
     if options.aggregation == "netvlad":
-        rng = np.random.default_rng(options.seed)
-        count = min(500, len(train.database))
-        sample = np.sort(rng.choice(len(train.database), count, replace=False))
-        images = pipeline.image_dataset(
-            train.records,
-            train.database.iloc[sample],
-            height=options.image_height,
-            width=options.image_width,
-            batch_size=options.batch_size,
-        )
-        model.initialise_netvlad(
-            embedder, images, centres=centres, seed=options.seed
-        )
+        try:
+            model.initialise_netvlad(
+                embedder,
+                train.first_images(),
+                centres=centres,
+                seed=options.seed,
+            )
+        except tf.errors.DataLossError as error:
+            raise train.damaged(error) from error
     if options.loss in losses.PLACE_LOSSES:
         network = model.over_images(embedder)
     else:

@@ -1,4 +1,4 @@
-"""What training takes from records: descriptors, mined tuples, recall.
+"""What training takes from records: descriptors, tuples, recall.
 
 Descriptors are made by the network as it is at the moment, [rows, D], unit
 length, of the type `cache_dtype`. Queries are numbered from 0 within their
@@ -10,13 +10,17 @@ import math
 import keras
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 from absl import logging
 
 from sare_tf import manifest, mining, pipeline, retrieval
 from sare_tf.options import Options
-from sare_tf.records import Records
+from sare_tf.records import Records, damaged
+from sare_tf.tuple_records import TupleRecords
 
 RECALL_AT = (1, 5, 10)
+# Images that NetVLAD's centres are first made of, at most.
+_FIRST_IMAGES = 500
 # Images of one call of `predict`, whose result is copied into the cache.
 _EMBED_BLOCK = 512
 
@@ -39,6 +43,22 @@ class Split:
             relations=self.records.relations,
             **rule,
         )
+
+    def first_images(self) -> tf.data.Dataset:
+        """Some images of the database, [B, H, W, 3]."""
+        rng = np.random.default_rng(self.options.seed)
+        count = min(_FIRST_IMAGES, len(self.database))
+        sample = np.sort(rng.choice(len(self.database), count, replace=False))
+        return pipeline.image_dataset(
+            self.records,
+            self.database.iloc[sample],
+            height=self.options.image_height,
+            width=self.options.image_width,
+            batch_size=self.options.batch_size,
+        )
+
+    def damaged(self, error: Exception) -> ValueError:
+        return damaged(self.records.path, error)
 
     def embed(self, embedder: keras.Model, rows: pd.DataFrame) -> np.ndarray:
         """Descriptors [len(rows), D], in one piece of memory."""
@@ -151,6 +171,83 @@ class Miner:
             ]
         )
         return tuples[where], mined.violating
+
+
+class StoredTuples:
+    """Tuples that were built as records: nothing is mined.
+
+    Attributes:
+        source: the tuple records.
+    """
+
+    def __init__(self, records: Records, options: Options):
+        """Opens `options.tuples`.
+
+        Args:
+            records: for validation; those that the tuples were made of, or
+                others without any image of theirs in the val split.
+            options: of training.
+
+        Raises:
+            FileNotFoundError: no tuple records.
+            ValueError: they are damaged, or do not fit.
+        """
+        self.source = source = TupleRecords(options.tuples)
+        self.damaged = source.damaged
+        self._options = options
+        if source.images_per_tuple != 2 + options.num_negatives:
+            raise ValueError(
+                "Expected tuples with --num_negatives negatives. Received: "
+                f"tuples={source.path!r} with {source.images_per_tuple - 2}, "
+                f"num_negatives={options.num_negatives}."
+            )
+        table = source.table()
+        self._queries = table["query"].to_numpy(object)
+        if source.records_fingerprint != records.fingerprint:
+            logging.warning(
+                "Validating on other records than the tuples were made of."
+            )
+            val = records.manifest[records.manifest["split"] == "val"]
+            both = val["image_id"][val["image_id"].isin(np.unique(table))]
+            if len(both):
+                raise ValueError(
+                    "Expected to validate on images that are not trained on. "
+                    f"Received: {both.iloc[0]!r} and {len(both) - 1} others "
+                    f"of the val split of records={str(records.path)!r} are "
+                    f"in tuples={source.path!r}. Give the --records that the "
+                    "tuples were made of."
+                )
+        self.dataset(seed=0)  # refuses what does not fill a batch
+        logging.info("Training on %d tuples of %s.", source.count, source.path)
+
+    def dataset(self, *, seed: int) -> tf.data.Dataset:
+        """The batches of one epoch, in the order of the seed."""
+        options = self._options
+        return pipeline.tuple_record_dataset(
+            self.source,
+            height=options.image_height,
+            width=options.image_width,
+            tuples_per_batch=options.tuples_per_batch,
+            limit=options.queries_per_epoch,
+            augment=options.augment,
+            seed=seed,
+        )
+
+    def queries(self, *, seed: int) -> np.ndarray:
+        """image_ids of the queries in the order of the seed."""
+        return self._queries[self.source.order(seed=seed)]
+
+    def first_images(self) -> tf.data.Dataset:
+        """Positives and first negatives of some tuples, [B, H, W, 3]."""
+        options = self._options
+        return pipeline.tuple_record_dataset(
+            self.source,
+            height=options.image_height,
+            width=options.image_width,
+            tuples_per_batch=1,
+            limit=_FIRST_IMAGES // 2,
+            seed=options.seed,
+        ).map(lambda images, _: images[0, 1:3])
 
 
 class Validation:

@@ -235,7 +235,7 @@ class TupleRecords:
         """The message for a folder that is not whole."""
         return ValueError(
             "Expected whole tuple records. Received: "
-            f"tuples={self.path!r} ({_first_line(error)}). Copy or build them "
+            f"tuples={self.path!r} ({_reason(error)}). Copy or build them "
             f"again: {COMMAND}"
         )
 
@@ -254,7 +254,7 @@ class TupleRecords:
         except tf.errors.OpError as error:
             raise ValueError(
                 "Expected a folder that TensorFlow can read. Received: "
-                f"tuples={self.path!r} ({_first_line(error)})."
+                f"tuples={self.path!r} ({_reason(error)})."
             ) from error
 
     def _order_of_shards(self, seed: int) -> np.ndarray:
@@ -309,8 +309,12 @@ def _serialise(images: list[bytes], image_ids: np.ndarray) -> bytes:
     )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _reason(error: Exception) -> str:
+    """One line; Keras puts TensorFlow's after some of a traceback."""
+    lines = [line for line in str(error).splitlines() if line[:1].strip()]
+    if not lines:
+        return type(error).__name__
+    return lines[-1 if isinstance(error, tf.errors.OpError) else 0]
 
 
 def _is_up_to_date(out: Path, made_from: dict) -> bool:

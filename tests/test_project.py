@@ -62,12 +62,12 @@ MAY_IMPORT = {
     "check": DATA | {"checks", "check_report", "report", "protocols"},
     "export_dataset": DATA,
     "options": set(),
-    "checkpoints": set(),
+    "checkpoints": {"tuples"},
     "train_data": {"manifest", "records", "pipeline", "options"}
-    | {"retrieval", "mining"},
+    | {"retrieval", "mining", "tuple_records"},
     "train": {"records", "pipeline", "places", "losses", "model"}
     | {"optimizers"}
-    | {"options", "checkpoints", "train_data"},
+    | {"options", "checkpoints", "train_data", "tuples"},
     "export": DATA | {"checkpoints", "model", "losses", "optimizers", "warmup"},
     "index": SERVED - {"index"},
     "evaluate": SERVED | JUDGED,
