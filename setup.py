@@ -44,6 +44,8 @@ setup(
     ],
     extras_require={
         "and-cuda": ["tensorflow[and-cuda]~=2.20.0"],
+        # Older protobuf, pyarrow and pillow than constraints.txt has.
+        "beam": ["apache-beam>=2.77,<3"],
         "dev": [
             "pytest",
             "pytest-timeout",

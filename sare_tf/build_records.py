@@ -35,6 +35,7 @@ from tqdm import tqdm
 
 import sare_tf
 from sare_tf import (
+    beam,
     files,
     manifest,
     readers,
@@ -443,7 +444,11 @@ def _tell(out, counts, rejected, warnings) -> None:
 
 
 def main(argv) -> None:
-    del argv
+    on_beam = {"runner": FLAGS.runner, "beam_flags": argv[1:]}
+    if argv[1:] and not FLAGS.runner:
+        raise ValueError(
+            f"Expected flags alone without --runner. Received: {argv[1:]}."
+        )
     if FLAGS.verify:
         stage_flags.required("records")
         verify(FLAGS.records, num_workers=FLAGS.num_workers)
@@ -456,6 +461,8 @@ def main(argv) -> None:
             out=FLAGS.tuples,
             shard_mebibytes=FLAGS.shard_mebibytes,
             seed=FLAGS.seed,
+            for_each=FLAGS.runner
+            and functools.partial(beam.for_each, **on_beam),
         )
         return
     stage_flags.required("dataset", "records")
@@ -481,8 +488,9 @@ def main(argv) -> None:
         positives=FLAGS.positives,
         positive_radius_m=FLAGS.positive_radius_m,
         seed=FLAGS.seed,
+        engine=FLAGS.runner and functools.partial(beam.engine, **on_beam),
     )
 
 
 if __name__ == "__main__":
-    stage_flags.start(main)
+    stage_flags.start(main, takes_files=True)

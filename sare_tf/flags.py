@@ -160,6 +160,13 @@ flags.DEFINE_bool(
     "of a list is there, the list alone is checked.",
 )
 flags.DEFINE_string("findings", "findings", "Folder of what check finds.")
+flags.DEFINE_string(
+    "runner",
+    None,
+    "Runner of Apache Beam that builds records, such as DirectRunner or "
+    "FlinkRunner; Beam's own flags follow after --, see docs/beam.md. Default: "
+    "without Beam, on this machine.",
+)
 flags.DEFINE_bool(
     "verify",
     False,

@@ -22,9 +22,15 @@ The folder may be copied to wherever `tf.io.gfile` reads: gs:// needs
 `pip install "tensorflow[gcs-filesystem]"`, and is then given as the path.
 """
 
+import dataclasses
+import functools
 import hashlib
 import io
 import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +60,12 @@ def build(
     out: str | Path,
     shard_mebibytes: int = 128,
     seed: int = 0,
+    for_each: Callable[..., None] | None = None,
 ) -> Path:
     """Builds tuple records. Memory holds the list, and one tuple at a time.
 
-    Those of the same records, list and options are kept as they are.
+    Those of the same records, list and options are kept as they are, and so
+    are finished shards of a run that was stopped.
 
     Args:
         records: folder of `build_records`.
@@ -65,12 +73,15 @@ def build(
         out: folder of the tuple records; replaced if it holds some.
         shard_mebibytes: about the size of one shard.
         seed: of the order of the tuples.
+        for_each: what builds shards, called as `for_each_here` is, which it
+            defaults to.
 
     Returns:
         `out`.
 
     Raises:
         FileNotFoundError: no records, or no list.
+        OSError: what is built cannot be written.
         ValueError: they are damaged, do not fit, or `out` holds something else.
     """
     out = Path(out)
@@ -87,28 +98,32 @@ def build(
         "records_fingerprint": opened.fingerprint,
     }
     _check_replaceable(out)
+    partial = out.with_name(f".{out.name}.partial")
     if _is_up_to_date(out, made_from):
         logging.info("%s is up to date: nothing to do.", out)
+        shutil.rmtree(partial, ignore_errors=True)
         return out
-    lengths = opened.manifest["byte_length"].to_numpy()[found].sum(axis=1)
-    first = _first_of_shards(lengths, shard_mebibytes << 20)
+    shards = _plan(opened, found, shard_mebibytes << 20)
+    partial.mkdir(parents=True, exist_ok=True)
+    missing = [shard for shard in shards if not _find(shard, partial)]
     logging.info(
-        "Building records of %d tuples of %d images, about %d MiB.",
+        "Building records of %d tuples of %d images: %d shards, %d are there.",
         *found.shape,
-        lengths.sum() >> 20,
+        len(shards),
+        len(shards) - len(missing),
     )
-    progress = tqdm(
-        total=len(found), unit="tuple", desc="build tuples", leave=False
-    )
-    shards = {}
-    with files.folder_in_one_piece(out) as folder, progress:
-        for number, (start, stop) in enumerate(
-            zip(first, [*first[1:], len(found)], strict=True)
-        ):
-            name = _SHARD_NAME.format(number, len(first))
-            _write_shard(folder / name, opened, found[start:stop], progress)
-            size = (folder / name).stat().st_size
-            shards[name] = {"count": int(stop - start), "bytes": size}
+    write = functools.partial(_write_shard, folder=partial.resolve())
+    (for_each or for_each_here)(write, missing, folder=partial)
+    with files.folder_in_one_piece(out) as folder:
+        entries = {}
+        for shard in shards:
+            entries[shard.name] = _find(shard, partial)
+            if entries[shard.name] is None:
+                raise OSError(
+                    "Expected every shard to be built. Received: "
+                    f"{shard.name}, which is not. Run the command again."
+                )
+            files.link_or_copy(shard.path(partial), folder / shard.name)
         tuples.write(table, folder / "tuples.parquet")
         files.write_json(
             folder / "tuples.json",
@@ -118,7 +133,7 @@ def build(
                 "fingerprint": hashlib.sha256(
                     json.dumps(made_from).encode()
                 ).hexdigest(),
-                "shards": shards,
+                "shards": entries,
                 "made_from": made_from,
                 "versions": {
                     "sare_tf": sare_tf.__version__,
@@ -126,6 +141,7 @@ def build(
                 },
             },
         )
+    shutil.rmtree(partial)
     logging.info(
         "%d tuples of %d images in %s. Next: python -m sare_tf.train "
         "--flagfile=... --tuples=%s",
@@ -271,25 +287,115 @@ class TupleRecords:
         )
 
 
-def _first_of_shards(lengths: np.ndarray, wanted_bytes: int) -> list[int]:
-    """Numbers of the tuples that begin a shard."""
+@dataclasses.dataclass(frozen=True)
+class _Shard:
+    """One shard to build. It can be pickled.
+
+    Attributes:
+        name: of its file.
+        records: folder of the source.
+        positions: int64 [m, T], of its tuples, in the source's manifest.
+        digest: of all that its content depends on.
+    """
+
+    name: str
+    records: Path
+    positions: np.ndarray
+    digest: str
+
+    def path(self, folder: Path) -> Path:
+        """Where it is built, with its receipt beside it."""
+        return folder / f"{self.digest}.tfrecord"
+
+
+def for_each_here(
+    function: Callable[[_Shard], None],
+    shards: Sequence[_Shard],
+    *,
+    folder: Path,
+) -> None:
+    """Builds shards one after the other.
+
+    Args:
+        function: builds a shard.
+        shards: to build.
+        folder: where they go.
+    """
+    del folder
+    for shard in tqdm(shards, unit="shard", desc="build tuples", leave=False):
+        function(shard)
+
+
+def _plan(
+    source: Records, found: np.ndarray, wanted_bytes: int
+) -> list[_Shard]:
+    """Cuts tuples at positions [M, T] into shards of about a size."""
+    lengths = source.manifest["byte_length"].to_numpy()[found].sum(axis=1)
     before = np.cumsum(lengths) - lengths
     _, first = np.unique(before // wanted_bytes, return_index=True)
-    return first.tolist()
+    shards = []
+    for number, positions in enumerate(np.split(found, first[1:])):
+        digest = hashlib.sha256(f"{FORMAT} {source.fingerprint}".encode())
+        digest.update(positions.tobytes())
+        shards.append(
+            _Shard(
+                _SHARD_NAME.format(number, len(first)),
+                source.path.resolve(),
+                positions,
+                digest.hexdigest(),
+            )
+        )
+    return shards
 
 
-def _write_shard(
-    path: Path, source: Records, found: np.ndarray, progress: tqdm
-) -> None:
-    """Writes the tuples at positions [M, T] of the source's manifest."""
-    rows = source.manifest.iloc[found.reshape(-1)]
-    image_ids = rows["image_id"].to_numpy(object).reshape(found.shape)
+def _find(shard: _Shard, folder: Path) -> dict[str, int] | None:
+    """What is noted of a shard, if it is whole."""
+    path = shard.path(folder)
+    try:
+        receipt = files.read_json(path.with_suffix(".json"), made_by=COMMAND)
+        return receipt if path.stat().st_size == receipt["bytes"] else None
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(path: Path) -> Records:
+    return Records(path)
+
+
+def _write_shard(shard: _Shard, *, folder: Path) -> None:
+    """Builds a shard; its receipt last.
+
+    Raises:
+        OSError: it cannot be written.
+        ValueError: the source is damaged.
+    """
+    source = _opened(shard.records)
+    rows = source.manifest.iloc[shard.positions.reshape(-1)]
+    image_ids = rows["image_id"].to_numpy(object).reshape(shard.positions.shape)
     encoded = source.read_images(rows)
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for of_tuple in image_ids:
-            images = [next(encoded) for _ in of_tuple]
-            writer.write(_serialise(images, of_tuple))
-            progress.update()
+    path = shard.path(folder)
+    # A name of its own: several machines may try a shard at the same time.
+    unfinished = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.unfinished")
+    try:
+        with tf.io.TFRecordWriter(str(unfinished)) as writer:
+            for of_tuple in image_ids:
+                images = [next(encoded) for _ in of_tuple]
+                writer.write(_serialise(images, of_tuple))
+        num_bytes = unfinished.stat().st_size
+        os.replace(unfinished, path)
+        files.write_json(
+            path.with_suffix(".json"),
+            {"count": len(shard.positions), "bytes": num_bytes},
+        )
+    except (OSError, tf.errors.OpError) as error:
+        unfinished.unlink(missing_ok=True)
+        raise OSError(
+            f"Expected to write the shard {shard.name}. Received: "
+            f"folder={str(folder)!r} ({_reason(error)}). Make room or choose "
+            "another folder, and run the command again: finished shards are "
+            "kept."
+        ) from error
 
 
 def _serialise(images: list[bytes], image_ids: np.ndarray) -> bytes:

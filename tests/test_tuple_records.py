@@ -242,3 +242,69 @@ def test_by_the_command(root, built, tmp_path):
         )
         build_records.main([])
     assert contents(tmp_path / "tuples") == contents(built)
+
+
+def test_a_stopped_build_is_taken_up(root, built, tmp_path):
+    """Its finished shards are kept; one without its receipt is not whole."""
+    done = []
+
+    def stop_after_two(function, shards, *, folder):
+        for shard in shards[:2]:
+            function(shard)
+        shards[1].path(folder).with_suffix(".json").unlink()
+        raise KeyboardInterrupt
+
+    def listening(function, shards, *, folder):
+        done.extend(shard.name for shard in shards)
+        tuple_records.for_each_here(function, shards, folder=folder)
+
+    with pytest.raises(KeyboardInterrupt):
+        build(root, tmp_path / "tuples", for_each=stop_after_two)
+    assert os.listdir(tmp_path) == [".tuples.partial"]
+    build(root, tmp_path / "tuples", for_each=listening)
+    assert done == [f"tuples-0000{n}-of-00003.tfrecord" for n in (1, 2)]
+    assert contents(tmp_path / "tuples") == contents(built)
+    assert os.listdir(tmp_path) == ["tuples"]
+
+
+def test_a_shard_that_is_missing_after_all(root, tmp_path):
+    with pytest.raises(OSError, match="Expected every shard to be built"):
+        build(root, tmp_path / "tuples", for_each=lambda *_, **__: None)
+    assert not (tmp_path / "tuples").exists()
+
+
+def test_a_disk_that_is_full(root, built, tmp_path, monkeypatch):
+    """What is written after the first shard fails, as on a full disk."""
+    writer = tf.io.TFRecordWriter
+    paths = []
+
+    def full(path):
+        paths.append(path)
+        if len(paths) == 2:
+            raise tf.errors.ResourceExhaustedError(
+                None, None, f"{path}; No space left on device"
+            )
+        return writer(path)
+
+    monkeypatch.setattr(tf.io, "TFRecordWriter", full)
+    with pytest.raises(OSError, match=r"No space left.*Make room"):
+        build(root, tmp_path / "tuples")
+    assert not (tmp_path / "tuples").exists()
+    build(root, tmp_path / "tuples")
+    # One failed; of three shards the first was kept.
+    assert len(paths) == 1 + 1 + 2
+    assert contents(tmp_path / "tuples") == contents(built)
+
+
+def test_damaged_records_are_told(root, tmp_path):
+    records = shutil.copytree(root / "records", tmp_path / "records")
+    for path in records.glob("train-*.tfrecord"):
+        raw = bytearray(path.read_bytes())
+        raw[50] ^= 1
+        path.write_bytes(bytes(raw))
+    with pytest.raises(ValueError, match="valid checksums"):
+        tuple_records.build(
+            records=records,
+            tuple_list=root / "list.parquet",
+            out=tmp_path / "tuples",
+        )
