@@ -13,9 +13,10 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # tests/backends/constraints.txt, or give BACKENDS=jax.
 BACKENDS ?= jax torch
 VENV_BACKENDS := .venv-backends
+VENV_EXTRAS := .venv-extras
 EXCHANGE := $(CURDIR)/runs/backends
 
-.PHONY: demo test test-backends install lint format oracles clean
+.PHONY: demo test test-backends test-extras install lint format oracles clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m sare_tf.demo --flagfile=configs/demo.flags
@@ -45,6 +46,14 @@ test-backends: $(INSTALLED)
 			tests/test_place_losses.py; \
 	done
 
+# What needs the extras beam and similarity, with the versions they allow.
+test-extras:
+	test -x $(VENV_EXTRAS)/bin/python || $(PYTHON) -m venv $(VENV_EXTRAS)
+	$(VENV_EXTRAS)/bin/python -m pip install --quiet \
+		-c tests/extras/constraints.txt -e ".[dev,beam,similarity]"
+	$(VENV_EXTRAS)/bin/python -m pytest tests/test_beam.py \
+		tests/test_similarity_losses.py tests/test_similarity_sampler.py
+
 install: $(INSTALLED)
 
 lint: $(INSTALLED)
@@ -70,5 +79,5 @@ $(ORACLES)/.installed: tests/oracles/requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV_BACKENDS) $(ORACLES)
+	rm -rf $(VENV) $(VENV_BACKENDS) $(VENV_EXTRAS) $(ORACLES)
 	rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache
