@@ -378,24 +378,22 @@ def _write_shard(shard: _Shard, *, folder: Path) -> None:
     # A name of its own: several machines may try a shard at the same time.
     unfinished = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.unfinished")
     try:
-        with tf.io.TFRecordWriter(str(unfinished)) as writer:
-            for of_tuple in image_ids:
-                images = [next(encoded) for _ in of_tuple]
-                writer.write(_serialise(images, of_tuple))
-        num_bytes = unfinished.stat().st_size
-        os.replace(unfinished, path)
-        files.write_json(
-            path.with_suffix(".json"),
-            {"count": len(shard.positions), "bytes": num_bytes},
-        )
-    except (OSError, tf.errors.OpError) as error:
+        with files.explained_writing(f"the shard {shard.name}", folder):
+            try:
+                with tf.io.TFRecordWriter(str(unfinished)) as writer:
+                    for of_tuple in image_ids:
+                        images = [next(encoded) for _ in of_tuple]
+                        writer.write(_serialise(images, of_tuple))
+            except tf.errors.OpError as error:
+                raise OSError(_reason(error)) from error
+            num_bytes = unfinished.stat().st_size
+            os.replace(unfinished, path)
+            files.write_json(
+                path.with_suffix(".json"),
+                {"count": len(shard.positions), "bytes": num_bytes},
+            )
+    finally:
         unfinished.unlink(missing_ok=True)
-        raise OSError(
-            f"Expected to write the shard {shard.name}. Received: "
-            f"folder={str(folder)!r} ({_reason(error)}). Make room or choose "
-            "another folder, and run the command again: finished shards are "
-            "kept."
-        ) from error
 
 
 def _serialise(images: list[bytes], image_ids: np.ndarray) -> bytes:

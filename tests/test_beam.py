@@ -25,12 +25,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 THREADS = ["--direct_num_workers=3", "--direct_running_mode=multi_threading"]
+# The way to a cluster: submitted over gRPC to a job service, here Beam's own.
+PORTABLE = ["--job_endpoint=embed", "--environment_type=LOOPBACK"]
 PROCESSES = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Photographs of a city in 5 shards or more, and their records."""
+    """Photographs in 6 shards, one of them unreadable, and their records."""
     root = tmp_path_factory.mktemp("data")
     toy_training.records(root, places=4)
     (root / "photos/train/database/p0/bad.jpg").write_bytes(b"no image")
@@ -48,16 +50,26 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def direct(beam_flags):
-    return functools.partial(
-        beam.engine, runner="DirectRunner", beam_flags=beam_flags
-    )
+def engine(*beam_flags, runner="DirectRunner"):
+    return functools.partial(beam.engine, runner=runner, beam_flags=beam_flags)
 
 
 @installed
-@pytest.mark.parametrize("beam_flags", [[], THREADS], ids=["one", "threads"])
-def test_the_bytes_are_those_without_beam(root, tmp_path, beam_flags):
-    build(root, tmp_path / "records", engine=direct(beam_flags))
+@pytest.mark.parametrize(
+    ("runner", "beam_flags"),
+    [
+        ("DirectRunner", []),
+        ("DirectRunner", THREADS),
+        ("PortableRunner", PORTABLE),
+    ],
+    ids=["one", "threads", "portable"],
+)
+def test_the_bytes_are_those_without_beam(root, tmp_path, runner, beam_flags):
+    build(
+        root,
+        tmp_path / "records",
+        engine=engine(*beam_flags, runner=runner),
+    )
     found, expected = contents(tmp_path / "records"), contents(root / "records")
     assert found == expected
     assert len([name for name in found if name.endswith(".tfrecord")]) == 6
@@ -114,7 +126,7 @@ def test_a_shard_that_fails_leaves_the_others(root, tmp_path, monkeypatch):
 
     monkeypatch.setattr(record_shards, "build", build_but_one)
     with pytest.raises(OSError, match=r"that stay. \(and 0 other shards of 6"):
-        build(root, tmp_path / "records", engine=direct([]))
+        build(root, tmp_path / "records", engine=engine())
     assert not (tmp_path / "records").exists()
     monkeypatch.setattr(record_shards, "build", listening)
     build(root, tmp_path / "records")
@@ -128,7 +140,7 @@ def test_a_runner_that_fails(root, tmp_path, monkeypatch):
         build(
             root,
             tmp_path / "records",
-            engine=functools.partial(beam.engine, runner="NoRunner"),
+            engine=engine(runner="NoRunner"),
         )
 
     def die(*_, **__):
@@ -136,13 +148,13 @@ def test_a_runner_that_fails(root, tmp_path, monkeypatch):
 
     monkeypatch.setattr(record_shards, "build", die)
     with pytest.raises(OSError, match="Expected Beam to finish.*worker lost"):
-        build(root, tmp_path / "records", engine=direct([]))
+        build(root, tmp_path / "records", engine=engine())
 
 
 def test_without_beam(root, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     with pytest.raises(ImportError, match=r'pip install "sare_tf\[beam\]"'):
-        build(root, tmp_path / "records", engine=direct([]))
+        build(root, tmp_path / "records", engine=engine())
 
 
 def test_flags_of_beam_need_a_runner(root, tmp_path):
