@@ -13,6 +13,7 @@ _HOME = {
     "SARELoss": "sare_tf.losses",
     "PlaceSARELoss": "sare_tf.losses",
     "tuple_dataset": "sare_tf.pipeline",
+    "tuple_record_dataset": "sare_tf.pipeline",
     "place_dataset": "sare_tf.pipeline",
     "losses": None,
 }
