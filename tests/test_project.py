@@ -55,8 +55,10 @@ MAY_IMPORT = {
     "record_images": {"images", "orientation", "record_plan"},
     "record_shards": DATA | {"record_plan", "record_images"},
     "record_verification": {"manifest", "records"},
+    "beam": {"record_plan", "record_shards"},
     "build_records": DATA
-    | {"record_plan", "record_shards", "record_verification"},
+    | {"record_plan", "record_shards", "record_verification"}
+    | {"tuple_records", "beam"},
     "checks": {"manifest", "readers", "protocols", "truth"},
     "check_report": {"manifest", "report"},
     "check": DATA | {"checks", "check_report", "report", "protocols"},
