@@ -56,11 +56,17 @@ MAY_IMPORT = {
     "export_dataset": DATA,
     "options": set(),
     "checkpoints": set(),
-    "train_data": {"manifest", "records", "pipeline", "options"}
+    "progress": set(),
+    "train_data": {"manifest", "records", "pipeline", "options", "progress"}
     | {"retrieval", "mining"},
+    "training_pictures": {"records", "pipeline", "mining"},
+    "training_log": {"records", "pipeline", "mining", "training_pictures"},
+    "training_plan": {"mining", "options"},
+    "bad_images": {"records", "pipeline"},
     "train": {"records", "pipeline", "places", "losses", "model"}
-    | {"optimizers"}
-    | {"options", "checkpoints", "train_data"},
+    | {"optimizers", "progress", "bad_images"}
+    | {"options", "checkpoints", "train_data"}
+    | {"training_log", "training_plan"},
     "export": DATA | {"checkpoints", "model", "losses", "optimizers", "warmup"},
     "index": SERVED - {"index"},
     "evaluate": SERVED | JUDGED,

@@ -403,7 +403,7 @@ def test_validation_drops_results_of_the_same_time(tmp_path):
                 keras.layers.UnitNormalization(),
             ]
         )
-        assert val.recall(embedder)[1] == expected
+        assert val.recall(*val.embed(embedder))[1] == expected
 
 
 @pytest.mark.parametrize(
