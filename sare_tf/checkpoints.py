@@ -69,12 +69,24 @@ class Run:
         self.history = state["history"]
 
     def load(self) -> tuple[keras.Model, np.ndarray]:
-        """The network and the remembered negatives of the last epoch."""
+        """The network and the remembered negatives of the last epoch.
+
+        Raises:
+            ValueError: they are damaged, or not there.
+        """
         folder = self.folder / self.last
-        return (
-            keras.models.load_model(folder / "model.keras"),
-            np.load(folder / "remembered.npy"),
-        )
+        try:
+            return (
+                keras.models.load_model(folder / "model.keras"),
+                np.load(folder / "remembered.npy"),
+            )
+        except (EOFError, KeyError, OSError, TypeError, ValueError) as error:
+            raise ValueError(
+                "Expected a checkpoint that can be read. Received: "
+                f"{str(folder)!r} ({error}). Delete the folder of the run and "
+                "train again, or take the best epoch, "
+                f"{self.best}, as it is."
+            ) from error
 
     def finish_epoch(
         self,
@@ -136,6 +148,29 @@ class Run:
                 f"with {free / 2**20:.0f} MiB free. Make room, or choose "
                 "another --checkpoints."
             )
+
+    def summary(self) -> str:
+        """What came of the run and where it is, in lines."""
+        minutes = sum(entry.get("epoch_s", 0.0) for entry in self.history) / 60
+        lines = [
+            f"{len(self.history) - 1} epochs, {minutes:.1f} minutes of training"
+        ]
+        for title, name in (
+            ("before training", "epoch-0000"),
+            ("best", self.best),
+        ):
+            entry = self.history[int(name.removeprefix("epoch-"))]
+            values = [
+                f"val recall@{k} {value:.3f}"
+                for k, value in (entry["recall_at"] or {}).items()
+            ]
+            lines.append(f"  {title:<16} {name}  {', '.join(values)}")
+        lines.append(f"  {'checkpoints':<16} {self.folder}")
+        lines.append(
+            f"  {'curves':<16} tensorboard --logdir "
+            f"{self.folder / 'tensorboard'}"
+        )
+        return "\n".join(lines)
 
     def epochs_since_best(self) -> int:
         """Epochs after the best one."""

@@ -313,8 +313,8 @@ flags.DEFINE_float("weight_decay", 0.001, "Decay of all trained weights.", 0)
 flags.DEFINE_float(
     "averaging_momentum",
     0.0,
-    "Momentum of an average of the weights over the steps, such as 0.999, which "
-    "is then what is validated and exported; 0: none.",
+    "Momentum of an average of the weights over the steps, such as 0.999; the "
+    "average is then what is validated and exported. 0: none.",
     0,
     1,
 )

@@ -189,7 +189,9 @@ def _run(
             log.end()
             past.finish_epoch(measured, network=network, remembered=remembered)
         _tell(measured, options)
-    _tell_summary(past, checkpoints)
+    logging.info(
+        "%s\nNext: python -m sare_tf.export --flagfile=...", past.summary()
+    )
     return checkpoints
 
 
@@ -587,75 +589,44 @@ def _tell(measured: dict, options: Options) -> None:
     )
 
 
-def _tell_summary(past: Run, checkpoints: Path) -> None:
-    """What came of the run, where it is, and what to do next."""
-    lines = []
-    for name, title in (("epoch-0000", "before training"), (past.best, "best")):
-        entry = past.history[int(name.removeprefix("epoch-"))]
-        recall = entry["recall_at"] or {}
-        lines.append(
-            f"{title:<16} {name}  "
-            + ", ".join(f"val recall@{k} {v:.3f}" for k, v in recall.items())
-        )
-    minutes = sum(entry.get("epoch_s", 0) for entry in past.history) / 60
-    logging.info(
-        "%d epochs, %.1f minutes of training.\n  %s\n  checkpoints      %s\n"
-        "  curves           tensorboard --logdir %s\n"
-        "Next: python -m sare_tf.export --flagfile=...",
-        len(past.history) - 1,
-        minutes,
-        "\n  ".join(lines),
-        checkpoints,
-        checkpoints / "tensorboard",
-    )
-
-
 def _tell_plan(data: _Data, options: Options) -> None:
     """What a run would do and need."""
-    embedder = _new_embedder(options)
     if data.miner:
         rounds = data.miner.rounds(1)
         steps, longest = data.miner.steps(1), max(map(len, rounds))
         images = options.tuples_per_batch * (2 + options.num_negatives)
         database = len(data.train.database)
-        how = (
+        epoch = (
             f"{sum(map(len, rounds))} queries, {database} database images; "
             f"{steps} steps of {options.tuples_per_batch} tuples, {images} "
             f"images, mined in {len(rounds)} rounds"
         )
     else:
-        _, plan = _place_batches(data.records, options, epoch=1, bad=())
+        _, plan = _place_batches(data.records, options, epoch=1, bad=data.bad)
         (steps, images), longest, database = plan.images.shape, 0, 0
-        how = f"{steps} steps of {options.places_per_batch} places, {images} "
-        how += "images"
-    trained, frozen = training_plan.parameters(embedder)
-    memory = training_plan.memory(
-        embedder,
-        options,
-        images_per_step=images,
-        queries=longest,
-        database=database,
-    )
-    val = data.val
-    lines = [
-        f"epoch 1        {how}",
-        f"epochs         {options.epochs}, {options.epochs * steps} steps",
-        "validation     "
-        + (
-            f"{len(val.queries)} queries, {len(val.database)} database images"
-            if val
-            else "none"
+        epoch = (
+            f"{steps} steps of {options.places_per_batch} places, {images} "
+            "images"
+        )
+    validation = "none"
+    if data.val:
+        validation = (
+            f"{len(data.val.queries)} queries, {len(data.val.database)} "
+            "database images"
+        )
+    logging.info(
+        "What would be trained:\n%s",
+        training_plan.describe(
+            _new_embedder(options),
+            options,
+            epoch=epoch,
+            steps=steps,
+            validation=validation,
+            images_per_step=images,
+            queries=longest,
+            database=database,
         ),
-        f"parameters     {trained:,} trained, {frozen:,} frozen; descriptors "
-        f"of {embedder.output_shape[-1]:,} numbers",
-        "memory, about",
-        *[
-            f"  {size / 2**20:10,.1f} MiB  {part}"
-            for part, size in memory.items()
-        ],
-        f"  {sum(memory.values()) / 2**20:10,.1f} MiB  together",
-    ]
-    logging.info("What would be trained:\n  %s", "\n  ".join(lines))
+    )
 
 
 def main(argv) -> None:

@@ -39,6 +39,58 @@ def parameters(embedder: keras.Model) -> tuple[int, int]:
     )
 
 
+def describe(
+    embedder: keras.Model,
+    options: Options,
+    *,
+    epoch: str,
+    steps: int,
+    validation: str,
+    images_per_step: int,
+    queries: int,
+    database: int,
+) -> str:
+    """Says what a run will do and need.
+
+    Args:
+        embedder: see `memory`.
+        options: see `memory`.
+        epoch: what an epoch goes over.
+        steps: of an epoch.
+        validation: what it goes over.
+        images_per_step: see `memory`.
+        queries: see `memory`.
+        database: see `memory`.
+
+    Returns:
+        Lines.
+    """
+    trained, frozen = parameters(embedder)
+    needed = memory(
+        embedder,
+        options,
+        images_per_step=images_per_step,
+        queries=queries,
+        database=database,
+    )
+    needed["together"] = sum(needed.values())
+    return "\n".join(
+        [
+            f"  an epoch       {epoch}",
+            f"  epochs         {options.epochs}, about "
+            f"{options.epochs * steps:,} steps",
+            f"  validation     {validation}",
+            f"  parameters     {trained:,} trained, {frozen:,} frozen; "
+            f"descriptors of {embedder.output_shape[-1]:,} numbers",
+            "  memory, about",
+            *[
+                f"    {size / 2**20:11,.1f} MiB  {part}"
+                for part, size in needed.items()
+            ],
+        ]
+    )
+
+
 def memory(
     embedder: keras.Model,
     options: Options,
