@@ -31,7 +31,6 @@ def test_a_terminal_gets_a_bar_with_time_left(monkeypatch, capsys):
     with progress.over_images("Mining", total=5) as shown:
         time.sleep(0.15)  # a bar is drawn ten times a second at most
         shown.advance(3)
-    # "60%|######    | 3/5 [00:00<00:00, 19.80image/s]"
     bar = capsys.readouterr().err
     assert re.search(r"Mining: +60%.* 3/5 \[00:00<00:00, .*image/s\]", bar)
 

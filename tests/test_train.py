@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import toy_training
+from finished_runs import assert_same_run, comparable, weights
 from toy_search import jpeg
 
 from sare_tf import build_records, files, pipeline, train, train_data
@@ -28,28 +29,6 @@ def finished(records, tmp_path_factory):
         checkpoints=tmp_path_factory.mktemp("run") / "checkpoints",
         **toy_training.OPTIONS,
     )
-
-
-def weights(checkpoints, name="last"):
-    _, state = read_state(checkpoints)
-    model = keras.models.load_model(checkpoints / state[name] / "model.keras")
-    variables = [*model.weights, *model.optimizer.variables]
-    return [keras.ops.convert_to_numpy(variable) for variable in variables]
-
-
-def comparable(checkpoints):
-    """The history without what takes time."""
-    history = read_state(checkpoints)[1]["history"]
-    return [
-        {key: value for key, value in entry.items() if not key.endswith("_s")}
-        for entry in history
-    ]
-
-
-def assert_same_run(one, other):
-    assert comparable(one) == comparable(other)
-    for a, b in zip(weights(one), weights(other), strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 def test_what_a_run_leaves(finished):
