@@ -11,6 +11,7 @@ after it: a kill leaves the run after its last whole epoch. Kept are the first
 epoch, which is the network before training, the last and the best.
 """
 
+import io
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -106,7 +107,10 @@ class Run:
         try:
             with files.folder_in_one_piece(self.folder / name) as folder:
                 network.save(folder / "model.keras")
-                np.save(folder / "remembered.npy", remembered)
+                # np.save to a file does not notice that a disk is full.
+                whole = io.BytesIO()
+                np.save(whole, remembered)
+                (folder / "remembered.npy").write_bytes(whole.getvalue())
             files.write_json(
                 self.folder / "state.json",
                 {"last": name, "best": best, "history": history},
