@@ -419,7 +419,8 @@ def _fit(
                 f"Expected a finite loss. Received: loss={logs['loss']} at "
                 f"step {steps_before + batch + 1} of epoch {epoch}, {named} "
                 f"{list(names[batch * per_batch :][:per_batch])}. The last "
-                "checkpoint is untouched; lower --learning_rate."
+                f"checkpoint, epoch-{epoch - 1:04d}, is untouched; lower "
+                "--learning_rate."
             )
 
     steps = int(dataset.cardinality())
