@@ -438,7 +438,41 @@ flags.DEFINE_float(
 )
 
 # Embedding, index, evaluation.
-flags.DEFINE_string("index", None, "Folder of the index.")
+flags.DEFINE_string(
+    "index",
+    None,
+    "Folder of the index. To search, also a folder of such folders, or several "
+    "separated by commas.",
+)
+flags.DEFINE_enum(
+    "index_dtype",
+    "float32",
+    ["float32", "float16"],
+    "Type of the descriptors on disk.",
+)
+flags.DEFINE_float(
+    "target_recall",
+    0.0,
+    "If above 0, ScaNN is tuned to find this share of the 10 nearest images, "
+    "as fast as it can; 0: by rules.",
+    0,
+    1,
+)
+flags.DEFINE_string(
+    "add_records",
+    None,
+    "Records whose database images of --split are added to --index.",
+)
+flags.DEFINE_string(
+    "remove_ids",
+    None,
+    "Text file of image ids, one a line, that are removed from --index.",
+)
+flags.DEFINE_bool(
+    "compact",
+    False,
+    "Rebuild --index from its descriptors, without what was removed.",
+)
 flags.DEFINE_string("evaluation", None, "Folder of metrics and report.")
 flags.DEFINE_string("split", "test", "Split to index and evaluate.")
 flags.DEFINE_string(

@@ -23,6 +23,7 @@ FLAGFILES = sorted((ROOT / "configs").rglob("*.flags"))
 BASIS = {"flags", "files", "sare_tf"}
 DATA = {"manifest", "records", "readers", "images"}
 SERVED = {"serving", "retrieval", "report", "index", "manifest", "records"}
+SEARCH = {"approximate", "retrieval", "tuning", "segments", "searching"}
 JUDGED = {"protocols", "truth", "scores", "outcomes"}
 MAY_IMPORT = {
     "manifest": set(),
@@ -68,7 +69,11 @@ MAY_IMPORT = {
     | {"options", "checkpoints", "train_data"}
     | {"training_log", "training_plan"},
     "export": DATA | {"checkpoints", "model", "losses", "optimizers", "warmup"},
-    "index": SERVED - {"index"},
+    "approximate": set(),
+    "tuning": {"approximate", "retrieval"},
+    "segments": {"approximate", "manifest", "retrieval", "tuning"},
+    "searching": {"retrieval", "segments", "serving"},
+    "index": SERVED - {"index"} | SEARCH,
     "evaluate": SERVED | JUDGED,
     "compare": {"report", "scores"},
     "locate": SERVED,
