@@ -135,6 +135,10 @@ class Searcher:
         folder.mkdir()
         self._searcher.serialize(str(folder), relative_path=True)
 
+    def set_num_threads(self, count: int) -> None:
+        """Sets how many threads search; by default as many as cores."""
+        self._searcher.set_num_threads(count)
+
     def search(
         self, queries: np.ndarray, k: int
     ) -> tuple[np.ndarray, np.ndarray]:
