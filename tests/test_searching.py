@@ -2,13 +2,14 @@
 
 import json
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
 import toy_index
 import toy_search
 
-from sare_tf import approximate, retrieval, segments
+from sare_tf import approximate, files, retrieval, segments
 from sare_tf.searching import Index
 
 DIMENSION = 16
@@ -219,6 +220,27 @@ def test_a_moved_index_finds_the_same(one, tmp_path):
     shutil.move(one, tmp_path / "elsewhere")
     after = Index.open(tmp_path / "elsewhere").search(_queries(), 5)
     np.testing.assert_array_equal(before[0], after[0])
+
+
+def test_descriptors_are_written_in_bounded_memory(tmp_path):
+    def blocks():
+        for row in range(0, 64_000, 1000):
+            yield np.full((1000, 256), row, np.float32)
+
+    with files.folder_to_resume(tmp_path / "index", {}) as unfinished:
+        tracemalloc.start()
+        segments.write_descriptors(
+            blocks(), unfinished, shape=(64_000, 256), dtype="float16"
+        )
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    # Of 33 MB written, a block is 1.0 MB as float32 and 0.5 MB as float16.
+    assert peak < 4e6
+    written = np.load(tmp_path / "index" / "descriptors.npy", mmap_mode="r")
+    assert written.shape == (64_000, 256)
+    np.testing.assert_array_equal(
+        written[::1000, 7], np.arange(0, 64_000, 1000).astype(np.float16)
+    )
 
 
 def test_rows_of_several_arrays_are_as_one_array():
