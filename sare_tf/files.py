@@ -86,12 +86,19 @@ def folder_to_resume(
     unfinished.forget()
 
 
-def _prepare(path: Path) -> Path:
-    """Repairs what a kill left of a replacement; names a temporary folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def put_back(path: str | Path) -> None:
+    """Puts a folder back whose replacement a kill stopped half way."""
+    path = Path(path)
     replaced = path.with_name(f".{path.name}.replaced")
     if replaced.exists() and not path.exists():
         replaced.rename(path)
+
+
+def _prepare(path: Path) -> Path:
+    """Clears what a kill left of a replacement; names a temporary folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    put_back(path)
+    replaced = path.with_name(f".{path.name}.replaced")
     if replaced.exists():
         shutil.rmtree(replaced)
     return path.with_name(f".{path.name}.unfinished")

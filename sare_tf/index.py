@@ -19,7 +19,7 @@ squared Euclidean.
 Added images become a segment of their own, removed ones are passed over; both
 take as long as the change, not the database. --compact makes one segment again,
 which is worth it from some ten additions, or when a tenth is removed. One such
-command at a time.
+command at a time; the index may be searched meanwhile.
 """
 
 import importlib.metadata
@@ -85,6 +85,7 @@ def run(
             changes that another export or records would lose.
     """
     out = Path(out)
+    files.put_back(out)
     files.check_replaceable(out, names=searching.NAMES)
     opened = Records(records)
     rows = opened.rows(split, "database")
@@ -495,6 +496,7 @@ def _check_unchanged(folder: Path, found: Index) -> None:
 
 def _one_folder(index: str | Path) -> Path:
     folder = Path(index)
+    files.put_back(folder)
     if not (folder / "index.json").is_file():
         raise FileNotFoundError(
             "Expected the folder of one index, which holds index.json. "

@@ -15,6 +15,7 @@ from absl.testing import flagsaver
 
 from sare_tf import (
     approximate,
+    evaluate,
     files,
     index,
     retrieval,
@@ -389,6 +390,43 @@ def test_a_failed_addition_goes_on(built, more, monkeypatch):
         *("index.json", "manifest.parquet", "descriptors.npy", "scann"),
         "added-00001",
     }
+
+
+def test_an_addition_that_was_killed_last_is_made_again(
+    built, more, monkeypatch
+):
+    def killed(folder, metadata):
+        raise KeyboardInterrupt
+
+    before = index.Index.open(built["out"]).metadata
+    monkeypatch.setattr(index, "_write_change", killed)
+    with pytest.raises(KeyboardInterrupt):
+        index.add(**_added(built, more))
+    assert index.Index.open(built["out"]).metadata == before
+    monkeypatch.undo()
+    index.add(**_added(built, more))
+    assert index.Index.open(built["out"]).metadata["count"] == 22
+
+
+def test_an_index_whose_replacement_was_killed_is_put_back(built, more):
+    out = built["out"]
+    index.add(**_added(built, more))
+    for again in (
+        lambda: index.run(**built),
+        lambda: index.compact(index=out),
+    ):
+        # Between the two renames of a replacement.
+        out.rename(out.with_name(".index.replaced"))
+        again()
+        assert index.Index.open(out).metadata["count"] == 22
+    assert [path.name for path in out.parent.iterdir()] == ["index"]
+
+
+def test_a_changed_index_is_evaluated_with_the_records_of_either(built, more):
+    index.add(**_added(built, more))
+    opened = index.Index.open(built["out"])
+    for records in (built["records"], more):
+        evaluate._check_records(opened, Records(records), "test")
 
 
 def test_images_of_another_export_are_not_added(built, more, tmp_path):
