@@ -155,8 +155,9 @@ class Searcher:
         if self.parameters["searcher"] == "tree":
             options = {
                 "leaves_to_search": self.parameters["num_leaves_to_search"],
+                # More than are asked for, or reordering could not help.
                 "pre_reorder_num_neighbors": max(
-                    self.parameters["reordering_num_neighbors"], k
+                    self.parameters["reordering_num_neighbors"], 2 * k
                 ),
             }
         rows, products = self._searcher.search_batched_parallel(
