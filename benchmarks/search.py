@@ -51,6 +51,8 @@ flags.DEFINE_list("codes", ["2"], "Dimensions of a code of FAISS's PQ.")
 _K = 10
 _RECALLS = (0.9, 0.95, 0.99, 0.999)
 _ONE_BY_ONE = 200
+# Rows that train ScaNN's trees, as about those that train FAISS's lists.
+_TRAINED = 100_000
 _REORDERED = (20, 40, 80, 160, 320, 640)
 
 
@@ -183,7 +185,7 @@ def _faiss_methods(database: np.ndarray, options: Options) -> Iterator[Method]:
 
 def _scann_methods(database: np.ndarray, options: Options) -> Iterator[Method]:
     scann = approximate.scann_module()
-    rules = approximate.rules(count=10**5, dimension=database.shape[1])
+    rules = approximate.rules(count=_TRAINED, dimension=database.shape[1])
     brute_force = approximate.Searcher.build(
         scann, database, {"searcher": "brute_force"}
     )

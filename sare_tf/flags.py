@@ -444,6 +444,13 @@ flags.DEFINE_string(
     "Folder of the index. To search, also a folder of such folders, or several "
     "separated by commas.",
 )
+flags.DEFINE_string(
+    "index_shard",
+    "0/1",
+    "Part of the database to index, such as 0/8, 1/8 and so on to 7/8, each "
+    "into its own --index, on its own machine; --index is then the folder of "
+    "all to search.",
+)
 flags.DEFINE_enum(
     "index_dtype",
     "float32",

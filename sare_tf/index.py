@@ -55,6 +55,7 @@ def run(
     out: str | Path,
     split: str = "test",
     batch_size: int = 32,
+    shard: str = "0/1",
     dtype: str = "float32",
     target_recall: float = 0.0,
 ) -> Path:
@@ -71,6 +72,7 @@ def run(
         out: folder of the index; replaced if it holds one.
         split: whose database images are indexed.
         batch_size: images embedded at a time.
+        shard: part of those images, such as 0/8: the first of 8 equal parts.
         dtype: of the descriptors on disk, float32 or float16.
         target_recall: if above 0, ScaNN is tuned to this recall@10 against
             exact search, from 0 to 1; 0: by rules.
@@ -80,20 +82,21 @@ def run(
 
     Raises:
         FileNotFoundError: records or export are absent or unfinished.
-        ValueError: no such images, a descriptor that is not a finite unit
-            vector, or an `out` that holds something else, or an index with
+        ValueError: no such images or shard, a descriptor that is not a finite
+            unit vector, or an `out` that holds something else, or an index with
             changes that another export or records would lose.
     """
     out = Path(out)
     files.put_back(out)
     files.check_replaceable(out, names=searching.NAMES)
     opened = Records(records)
-    rows = opened.rows(split, "database")
+    rows = _of_shard(opened.rows(split, "database"), shard)
     servable = serving.load(export)
     made_from = {
         "export_fingerprint": servable.fingerprint,
         "records_fingerprint": opened.fingerprint,
         "split": split,
+        "shard": shard,
         "dtype": dtype,
     }
     found = _find(out, made_from)
@@ -427,6 +430,24 @@ def _make_segment(
     return segments.finish(unfinished.folder, rows, target_recall=target_recall)
 
 
+def _of_shard(rows: pd.DataFrame, shard: str) -> pd.DataFrame:
+    number, _, of = shard.partition("/")
+    if not (number.isdigit() and of.isdigit() and int(number) < int(of)):
+        raise ValueError(
+            "Expected a shard: a number from 0, and how many there are, such "
+            f"as 0/8 to 7/8. Received: shard={shard!r}."
+        )
+    if int(of) > len(rows):
+        raise ValueError(
+            f"Expected at most {len(rows)} shards, one for each image. "
+            f"Received: shard={shard!r}."
+        )
+    start, stop = (
+        len(rows) * edge // int(of) for edge in (int(number), int(number) + 1)
+    )
+    return rows.iloc[start:stop]
+
+
 def _find(out: Path, made_from: dict[str, Any]) -> Index | None:
     """The index of `out` if it was made from this; None to build anew."""
     if not (out / "index.json").is_file():
@@ -442,13 +463,15 @@ def _find(out: Path, made_from: dict[str, Any]) -> Index | None:
         logging.warning("Building again: %s", error)
         return None
     differing = [
-        name for name in made_from if found.metadata[name] != made_from[name]
+        name
+        for name in made_from
+        if found.metadata.get(name) != made_from[name]
     ]
     if not differing:
         return found
     if changed:
         raise ValueError(
-            "Expected the index's own export, records, split and type, since "
+            "Expected the index's own export, records, split and so on, since "
             f"images were added or removed {changed} times, which building "
             f"anew would undo. Received: index={str(out)!r} with another "
             f"{', '.join(differing)}. Build in another folder, or delete this "
@@ -575,6 +598,7 @@ def main(argv) -> None:
             out=FLAGS.index,
             split=FLAGS.split,
             batch_size=FLAGS.batch_size,
+            shard=FLAGS.index_shard,
             dtype=FLAGS.index_dtype,
             target_recall=FLAGS.target_recall,
         )

@@ -18,6 +18,7 @@ from sare_tf import (
     evaluate,
     files,
     index,
+    locate,
     retrieval,
     segments,
     serving,
@@ -552,6 +553,40 @@ def test_a_changed_index_is_kept(built, more, tmp_path):
     (out / "descriptors.npy").write_bytes(b"")
     with pytest.raises(ValueError, match="Expected a whole index"):
         index.run(**built)
+
+
+def test_shards_of_the_records_are_one_index(toy, tmp_path):
+    inputs = {"records": toy["records"], "export": toy["export"]}
+    for number in range(4):
+        out = tmp_path / "shards" / str(number)
+        index.run(**inputs, out=out, shard=f"{number}/4")
+    whole = index.Index.open(toy["out"], exact=True)
+    parts = index.Index.open(tmp_path / "shards", exact=True)
+    assert parts.manifest.equals(whole.manifest)
+    assert [len(part.live) for part in parts.segments] == [4, 5, 4, 5]
+    np.testing.assert_allclose(
+        parts.descriptors[:], whole.descriptors, atol=1e-6
+    )
+    queries = toy_search.unit(4, 9, toy_search.DIMENSION)
+    expected = retrieval.nearest(queries, parts.descriptors[:], 18)
+    rows, distances = parts.search(queries, 18)
+    np.testing.assert_array_equal(rows, expected[0])
+    np.testing.assert_array_equal(distances, expected[1])
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(toy_search.jpeg(3, 0))
+    found = locate.run(
+        index=tmp_path / "shards", export=toy["export"], photos=[photo], k=1
+    )
+    assert found[0]["image_id"][0] == whole.manifest["image_id"][9]
+
+
+@pytest.mark.parametrize("shard", ["1/1", "0/0", "-1/4", "1", "a/b", ""])
+def test_a_shard_that_cannot_be(toy, tmp_path, shard):
+    inputs = {"records": toy["records"], "export": toy["export"]}
+    with pytest.raises(ValueError, match="Expected a shard: a number from 0"):
+        index.run(**inputs, out=tmp_path / "index", shard=shard)
+    with pytest.raises(ValueError, match="Expected at most 18 shards"):
+        index.run(**inputs, out=tmp_path / "index", shard="0/19")
 
 
 def test_another_target_builds_scann_alone(built, monkeypatch):
