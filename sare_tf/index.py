@@ -471,17 +471,18 @@ def _find(out: Path, made_from: dict[str, Any]) -> Index | None:
         return found
     if changed:
         raise ValueError(
-            "Expected the index's own export, records, split and so on, since "
-            f"images were added or removed {changed} times, which building "
-            f"anew would undo. Received: index={str(out)!r} with another "
-            f"{', '.join(differing)}. Build in another folder, or delete this "
-            "one."
+            "Expected what the index was built from, since images were added "
+            f"or removed {changed} times, which building anew would undo. "
+            f"Received: index={str(out)!r} of another {', '.join(differing)}. "
+            "Build in another folder, or delete this one."
         )
     logging.info("Replacing an index of another %s.", ", ".join(differing))
     return None
 
 
 def _is_searcher_as_asked(found: Index, target_recall: float) -> bool:
+    if approximate.scann_module() is None:
+        return True
     if found.metadata["target_recall"] != target_recall:
         return False
     described = found.metadata["segments"]
@@ -491,9 +492,7 @@ def _is_searcher_as_asked(found: Index, target_recall: float) -> bool:
     except (OSError, ValueError) as error:
         logging.warning("Building ScaNN again: %s", error)
         return False
-    return all(part["scann"] for part in described) or (
-        approximate.scann_module() is None
-    )
+    return all(part["scann"] for part in described)
 
 
 def _check_new(found: Index, image_ids: pd.Series) -> None:

@@ -218,6 +218,12 @@ def test_without_scann_search_is_exact(toy, tmp_path, monkeypatch):
     index.run(records=toy["records"], export=toy["export"], out=out)
     assert not (out / "scann").exists()
     assert index.Index.open(out).searches_with == "exact"
+    # Nothing to tune, nothing to do.
+    before = _bytes_of(out)
+    index.run(
+        records=toy["records"], export=toy["export"], out=out, target_recall=0.9
+    )
+    assert _bytes_of(out) == before
     # One built with ScaNN serves, too.
     opened = index.Index.open(toy["out"])
     assert opened.searches_with == "exact"
