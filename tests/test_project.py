@@ -23,6 +23,7 @@ FLAGFILES = sorted((ROOT / "configs").rglob("*.flags"))
 BASIS = {"flags", "files", "sare_tf"}
 DATA = {"manifest", "records", "readers", "images"}
 SERVED = {"serving", "retrieval", "report", "index", "manifest", "records"}
+SEARCH = {"approximate", "retrieval", "tuning", "segments", "searching"}
 JUDGED = {"protocols", "truth", "scores", "outcomes"}
 MAY_IMPORT = {
     "manifest": set(),
@@ -65,13 +66,23 @@ MAY_IMPORT = {
     "export_dataset": DATA,
     "options": set(),
     "checkpoints": {"tuples"},
-    "train_data": {"manifest", "records", "pipeline", "options"}
+    "progress": set(),
+    "train_data": {"manifest", "records", "pipeline", "options", "progress"}
     | {"retrieval", "mining", "tuple_records"},
+    "training_pictures": {"records", "pipeline", "mining"},
+    "training_log": {"records", "pipeline", "mining", "training_pictures"},
+    "training_plan": {"mining", "options"},
+    "bad_images": {"records", "pipeline"},
     "train": {"records", "pipeline", "places", "losses", "model"}
-    | {"optimizers"}
-    | {"options", "checkpoints", "train_data", "tuples"},
+    | {"optimizers", "progress", "bad_images"}
+    | {"options", "checkpoints", "train_data"}
+    | {"training_log", "training_plan", "tuples"},
     "export": DATA | {"checkpoints", "model", "losses", "optimizers", "warmup"},
-    "index": SERVED - {"index"},
+    "approximate": set(),
+    "tuning": {"approximate", "retrieval"},
+    "segments": {"approximate", "manifest", "retrieval", "tuning"},
+    "searching": {"retrieval", "segments", "serving"},
+    "index": SERVED - {"index"} | SEARCH,
     "evaluate": SERVED | JUDGED,
     "compare": {"report", "scores"},
     "locate": SERVED,

@@ -198,14 +198,3 @@ def test_damage_is_named_when_it_is_read(root, tmp_path, aggregation):
             aggregation=aggregation,
             epochs=1,
         )
-
-
-def test_damaged_images_are_told_before_the_first_epoch(root, tmp_path):
-    """Without tuples, where NetVLAD's first centres are read."""
-    records = shutil.copytree(root / "records", tmp_path / "records")
-    for path in records.glob("train-database-*.tfrecord"):
-        raw = bytearray(path.read_bytes())
-        raw[50] ^= 1
-        path.write_bytes(bytes(raw))
-    with pytest.raises(ValueError, match="records with valid checksums"):
-        run(root, tmp_path / "run", records=records, tuples=None, epochs=0)
