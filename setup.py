@@ -44,12 +44,9 @@ setup(
     ],
     extras_require={
         "and-cuda": ["tensorflow[and-cuda]~=2.20.0"],
-<<<<<<< HEAD
         # Older protobuf, pyarrow and pillow than constraints.txt has.
         "beam": ["apache-beam>=2.77,<3"],
-=======
         "bench": ["faiss-cpu~=1.15.1"],
->>>>>>> main
         "dev": [
             "pytest",
             "pytest-timeout",
