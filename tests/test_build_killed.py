@@ -16,7 +16,7 @@ from sare_tf import build_records, manifest, record_shards, records
 def test_a_build_killed_at_any_moment_is_completed(tmp_path):
     large_photos(tmp_path / "photos", places=3, database=3, queries=1)
     script = Path(__file__).with_name("killed_builds.py")
-    points = 9
+    points = 7
     result = subprocess.run(
         [sys.executable, script, tmp_path / "photos", tmp_path / "records"]
         + [str(points)],
