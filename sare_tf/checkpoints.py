@@ -42,6 +42,7 @@ class Run:
         config: Mapping[str, Any],
         *,
         may_change: Collection[str],
+        writes: bool = True,
     ):
         """Opens the folder, or makes it.
 
@@ -49,6 +50,8 @@ class Run:
             folder: of the run.
             config: the options of the run, as JSON holds them.
             may_change: names of options with which a run may go on.
+            writes: whether this process makes and writes the folder; of several
+                workers, one does.
 
         Raises:
             ValueError: a run with other options, or a folder of other files.
@@ -58,8 +61,9 @@ class Run:
         if (self.folder / "state.json").is_file():
             found, state = read_state(self.folder)
             _check_same(self.folder, found, config, may_change)
-        else:
+        elif writes:
             _start(self.folder, config)
+        self._writes = writes
         self.last, self.best = state["last"], state["best"]
         self.history = state["history"]
 
@@ -80,13 +84,18 @@ class Run:
     ) -> None:
         """Saves the epoch, then the state that names it, then tidies up."""
         name = f"epoch-{measured['epoch']:04d}"
-        with files.folder_in_one_piece(self.folder / name) as folder:
-            network.save(folder / "model.keras")
-            np.save(folder / "remembered.npy", remembered)
+        if self._writes:
+            with files.folder_in_one_piece(self.folder / name) as folder:
+                network.save(folder / "model.keras")
+                np.save(folder / "remembered.npy", remembered)
         self.history.append(measured)
         self.last = name
         if measured is max(self.history, key=_score):  # the first of equals
             self.best = name
+        if self._writes:
+            self._write_state()
+
+    def _write_state(self) -> None:
         files.write_json(
             self.folder / "state.json",
             {"last": self.last, "best": self.best, "history": self.history},

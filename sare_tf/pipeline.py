@@ -10,7 +10,7 @@ import pandas as pd
 import tensorflow as tf
 from absl import logging
 
-from sare_tf import images, places
+from sare_tf import images, manifest, places
 from sare_tf.records import Records
 
 
@@ -54,6 +54,7 @@ def tuple_dataset(
     tuples_per_batch: int = 4,
     augment: bool = False,
     seed: int = 0,
+    part: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Batches of tuples to train on, ready for `model.fit`.
 
@@ -67,10 +68,12 @@ def tuple_dataset(
             all replicas always get the same number.
         augment: vary colour, crop and zoom of every image by itself.
         seed: of the augmentation.
+        part: which of how many equal parts of each batch is read, for one of
+            several workers.
 
     Returns:
         Dataset of (uint8 [B, T, height, width, 3], float32 zeros [B]); the
-        zeros are there because Keras wants a target.
+        zeros are there because Keras wants a target. B is that of the part.
 
     Raises:
         ValueError: wrong shape, or fewer tuples than one batch.
@@ -87,13 +90,17 @@ def tuple_dataset(
             f"{len(tuples)} tuples, tuples_per_batch={tuples_per_batch}. Add "
             "queries with positives, or lower --tuples_per_batch."
         )
-    rows = source.manifest.iloc[tuples.reshape(-1)]
     size = tuples.shape[1]
+    whole = len(tuples) // tuples_per_batch * tuples_per_batch
+    rows = source.manifest.iloc[tuples[:whole].reshape(-1)]
+    part_size = tuples_per_batch // part[1]
     return (
-        _training_images(source, rows, height, width, augment, seed)
+        _training_images(
+            source, rows, height, width, augment, seed, part, part_size * size
+        )
         .batch(size, drop_remainder=True)
-        .batch(tuples_per_batch, drop_remainder=True)
-        .map(lambda batch: (batch, tf.zeros(tuples_per_batch)))
+        .batch(part_size, drop_remainder=True)
+        .map(lambda batch: (batch, tf.zeros(part_size)))
         .prefetch(tf.data.AUTOTUNE)
     )
 
@@ -121,8 +128,7 @@ def place_dataset(
         rows: rows of `source.manifest`, queries and database images alike.
         height: rows of an image.
         width: columns of an image.
-        places_per_batch: P. For several replicas a multiple of their number:
-            then each gets whole places.
+        places_per_batch: P.
         images_per_place: K. Places with fewer images are left out.
         radius_m: no two images of a place are farther apart, where places are
             told by coordinates.
@@ -166,6 +172,8 @@ def planned_place_dataset(
     width: int,
     augment: bool = False,
     seed: int = 0,
+    with_positions: bool = False,
+    part: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """`place_dataset` of batches that `places.plan_batches` made of the rows.
 
@@ -177,9 +185,15 @@ def planned_place_dataset(
         width: columns of an image.
         augment: vary colour, crop and zoom of every image by itself.
         seed: of the augmentation.
+        with_positions: give targets {"labels", "positions"}, as a
+            `PlaceNetwork` with a memory takes them: positions float32
+            [P * K, 2] in metres from the middle of the rows, NaN where they
+            are not known.
+        part: which of how many equal parts of each batch is read, for one of
+            several workers.
 
     Returns:
-        As `place_dataset`.
+        As `place_dataset`, of the part.
     """
     logging.info(
         "%d batches of %d images; left out: %d places with too few images, %d "
@@ -188,12 +202,25 @@ def planned_place_dataset(
         plan.small_places,
         plan.left_over,
     )
-    chosen = rows.iloc[plan.images.reshape(-1)]
-    labels = tf.data.Dataset.from_tensor_slices(plan.labels.astype(np.int32))
+    part_size = plan.images.shape[1] // part[1]
+    own = slice(part[0] * part_size, (part[0] + 1) * part_size)
+    targets = plan.labels[:, own].astype(np.int32)
+    if with_positions:
+        positions = _positions(rows)[plan.images[:, own]]
+        targets = {"labels": targets, "positions": positions}
     batches = _training_images(
-        source, chosen, height, width, augment, seed
-    ).batch(plan.images.shape[1], drop_remainder=True)
-    return tf.data.Dataset.zip(batches, labels).prefetch(tf.data.AUTOTUNE)
+        source,
+        rows.iloc[plan.images.reshape(-1)],
+        height,
+        width,
+        augment,
+        seed,
+        part,
+        part_size,
+    ).batch(part_size, drop_remainder=True)
+    return tf.data.Dataset.zip(
+        batches, tf.data.Dataset.from_tensor_slices(targets)
+    ).prefetch(tf.data.AUTOTUNE)
 
 
 def vary(image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
@@ -223,6 +250,14 @@ def vary(image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
     return tf.saturate_cast(tf.round(pixels), tf.uint8)
 
 
+def _positions(rows: pd.DataFrame) -> np.ndarray:
+    """float32 [len(rows), 2] in metres from their middle; NaN: not known."""
+    if not manifest.has_coordinates(rows):
+        return np.full((len(rows), 2), np.nan, np.float32)
+    metres = rows[["utm_east_m", "utm_north_m"]].to_numpy(np.float64)
+    return (metres - metres.mean(axis=0)).astype(np.float32)
+
+
 def _training_images(
     source: Records,
     rows: pd.DataFrame,
@@ -230,8 +265,13 @@ def _training_images(
     width: int,
     augment: bool,
     seed: int,
+    part: tuple[int, int],
+    part_images: int,
 ) -> tf.data.Dataset:
-    """Images in the order of the rows, each varied by seed and position."""
+    """Images in the order of the rows, each varied by seed and position.
+
+    Of every `part_images` times the number of parts, those of the part.
+    """
 
     def load(index: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
         image = images.load(encoded, height=height, width=width)
@@ -241,8 +281,10 @@ def _training_images(
             )
         return image
 
-    return (
-        source.encoded_dataset(rows)
-        .enumerate()
-        .map(load, num_parallel_calls=tf.data.AUTOTUNE)
-    )
+    encoded_images = source.encoded_dataset(rows).enumerate()
+    which, parts = part
+    if parts > 1:
+        encoded_images = encoded_images.filter(
+            lambda index, _: index // part_images % parts == which
+        ).apply(tf.data.experimental.assert_cardinality(len(rows) // parts))
+    return encoded_images.map(load, num_parallel_calls=tf.data.AUTOTUNE)

@@ -23,15 +23,25 @@ import pandas as pd
 import tensorflow as tf
 from absl import flags, logging
 
+from sare_tf import (
+    distribution,
+    losses,
+    model,
+    optimizers,
+    pipeline,
+    places,
+    train_data,
+    worker_loop,
+)
 from sare_tf import flags as stage_flags
-from sare_tf import losses, model, optimizers, pipeline, places, train_data
 from sare_tf.checkpoints import Run
 from sare_tf.options import Options
+from sare_tf.place_network import PlaceNetwork
 from sare_tf.records import Records
 
 FLAGS = flags.FLAGS
 # A run may go on with other values of these; the rest must stay as it was.
-_MAY_CHANGE = ("epochs", "patience", "batch_size")
+_MAY_CHANGE = ("epochs", "patience", "batch_size", "strategy", "chunk_images")
 
 
 def run(*, records: str | Path, checkpoints: str | Path, **options) -> Path:
@@ -49,8 +59,12 @@ def run(*, records: str | Path, checkpoints: str | Path, **options) -> Path:
     Raises:
         ValueError: data that cannot be trained on, values that are not finite,
             or a folder that holds a run with other options.
+        ConnectionError: one of several workers was lost.
     """
     options = Options(**options)
+    strategy = distribution.make(options.strategy)
+    chief = distribution.is_chief(strategy)
+    _check_batch(strategy, options)
     _loss(options)  # refuses settings that do not fit before a run begins
     checkpoints = Path(checkpoints)
     opened = Records(records)
@@ -74,18 +88,29 @@ def run(*, records: str | Path, checkpoints: str | Path, **options) -> Path:
             "records_fingerprint": opened.fingerprint,
         },
         may_change=_MAY_CHANGE,
+        writes=chief,
+    )
+    worker_loop.check_same(
+        strategy, f"{options} {opened.fingerprint} {past.last}"
     )
     keras.utils.set_random_seed(options.seed)
-    with _strategy(options).scope():
+    with strategy.scope():
         if past.last is None:
             network = _new_network(train, options)
             size = 0 if over_places else options.num_negatives
             remembered = np.full((len(train.queries), size), -1, np.int64)
         else:
             network, remembered = past.load()
+            if over_places:
+                network.chunk_images = options.chunk_images
             logging.info("Going on after %s.", past.last)
+    distribution.check_network(network)
+    worker_loop.take_weights_of_chief(network)
     embedder = network.get_layer("embedder")
-    writer = tf.summary.create_file_writer(str(checkpoints / "tensorboard"))
+    if chief:
+        writer = tf.summary.create_file_writer(str(checkpoints / "tensorboard"))
+    else:
+        writer = tf.summary.create_noop_writer()
 
     for epoch in range(len(past.history), options.epochs + 1):
         measured = {"epoch": epoch}
@@ -104,7 +129,9 @@ def run(*, records: str | Path, checkpoints: str | Path, **options) -> Path:
                     network, miner, options, epoch, remembered
                 )
             measured["epoch_s"] = round(time.monotonic() - begin, 3)
-        measured["recall_at"] = val and val.recall(embedder)
+        measured["recall_at"] = val and _of_chief(
+            strategy, val.recall(embedder)
+        )
         past.finish_epoch(measured, network=network, remembered=remembered)
         _tell(writer, measured, options)
     logging.info(
@@ -136,6 +163,9 @@ def _train_on_tuples(
             remembered=remembered,
             seed=_seed(options.seed, epoch),
         )
+        strategy = network.distribute_strategy
+        tuples = worker_loop.from_chief(strategy, tuples)
+        remembered[:] = worker_loop.from_chief(strategy, remembered)
         mining_s = time.monotonic() - mining_begin
         logging.info(
             "Epoch %d, round %d of %d: %d tuples mined in %.1f s.",
@@ -153,6 +183,7 @@ def _train_on_tuples(
             tuples_per_batch=options.tuples_per_batch,
             augment=options.augment,
             seed=_seed(options.seed, epoch, number),
+            part=worker_loop.part(strategy),
         )
         loss = _fit(
             network,
@@ -187,6 +218,8 @@ def _train_on_places(
         width=options.image_width,
         augment=options.augment,
         seed=_seed(options.seed, epoch),
+        with_positions=bool(options.memory_images),
+        part=worker_loop.part(network.distribute_strategy),
     )
     loss = _fit(
         network,
@@ -240,7 +273,8 @@ def _fit(
                 "checkpoint is untouched; lower --learning_rate."
             )
 
-    history = network.fit(
+    history = distribution.fit(
+        network,
         dataset,
         shuffle=False,
         initial_epoch=epoch - 1,
@@ -269,24 +303,48 @@ def _check_weights(network: keras.Model) -> None:
             )
 
 
-def _strategy(options: Options) -> tf.distribute.Strategy:
-    if len(tf.config.list_physical_devices("GPU")) < 2:
-        return tf.distribute.get_strategy()
-    if options.loss in losses.PLACE_LOSSES:
-        logging.warning(
-            "%s trains on one GPU: the places of several do not repel each "
-            "other yet.",
-            options.loss,
+def _of_chief(
+    strategy: tf.distribute.Strategy, recall: dict[int, float]
+) -> dict[int, float]:
+    """One recall for all workers, by which they choose the best epoch."""
+    values = worker_loop.from_chief(strategy, np.array(list(recall.values())))
+    return dict(zip(recall, values.tolist(), strict=True))
+
+
+def _check_batch(strategy: tf.distribute.Strategy, options: Options) -> None:
+    if options.loss not in losses.PLACE_LOSSES:
+        for name in ("chunk_images", "memory_images"):
+            if getattr(options, name):
+                raise ValueError(
+                    f"Expected {name}=0 with a loss over tuples. Received: "
+                    f"{name}={getattr(options, name)}, loss={options.loss!r}. "
+                    "Choose one of --loss=place_*."
+                )
+        distribution.check_batch(
+            strategy,
+            size=options.tuples_per_batch,
+            what="tuples, by --tuples_per_batch",
         )
-        return tf.distribute.get_strategy()
-    strategy = tf.distribute.MirroredStrategy()
-    if options.tuples_per_batch % strategy.num_replicas_in_sync:
+        return
+    size = options.places_per_batch * options.images_per_place
+    distribution.check_batch(
+        strategy,
+        size=size,
+        what="images, by --places_per_batch times --images_per_place",
+    )
+    of_a_replica = size // strategy.num_replicas_in_sync
+    if options.chunk_images and of_a_replica % options.chunk_images:
         raise ValueError(
-            "Expected --tuples_per_batch to be a multiple of the number of "
-            f"GPUs. Received: tuples_per_batch={options.tuples_per_batch}, "
-            f"{strategy.num_replicas_in_sync} GPUs."
+            "Expected chunk_images to divide the images of a replica. "
+            f"Received: chunk_images={options.chunk_images}, {of_a_replica} "
+            "images. Change --chunk_images or --places_per_batch."
         )
-    return strategy
+    if options.memory_images and not options.loss.startswith("place_sare"):
+        raise ValueError(
+            "Expected memory_images=0 with a loss other than "
+            "place_sare_joint and place_sare_independent. Received: "
+            f"memory_images={options.memory_images}, loss={options.loss!r}."
+        )
 
 
 def _new_network(train: train_data.Split, options: Options) -> keras.Model:
@@ -323,7 +381,13 @@ def _new_network(train: train_data.Split, options: Options) -> keras.Model:
             embedder, images, centres=centres, seed=options.seed
         )
     if options.loss in losses.PLACE_LOSSES:
-        network = model.over_images(embedder)
+        network = PlaceNetwork(
+            embedder,
+            chunk_images=options.chunk_images,
+            memory_images=options.memory_images,
+            memory_after_steps=options.memory_after_steps,
+            separation_m=options.positive_radius_m,
+        )
     else:
         network = model.over_tuples(embedder)
     network.compile(optimizer=_optimizer(options), loss=_loss(options))
@@ -339,6 +403,7 @@ def _loss(options: Options) -> keras.losses.Loss:
         inverse_bandwidth=options.inverse_bandwidth,
         margin=options.margin,
         scaling=options.joint_scaling,
+        hardest_negatives=options.hardest_negatives,
     )
 
 

@@ -10,9 +10,10 @@ import math
 import keras
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 from absl import logging
 
-from sare_tf import manifest, mining, pipeline, retrieval
+from sare_tf import distribution, manifest, mining, pipeline, retrieval
 from sare_tf.options import Options
 from sare_tf.records import Records
 
@@ -48,14 +49,9 @@ class Split:
         descriptors = np.empty(shape, self.options.cache_dtype)
         for start in range(0, len(rows), block):
             some = rows.iloc[start : start + block]
-            dataset = pipeline.image_dataset(
-                self.records,
-                some,
-                height=self.options.image_height,
-                width=self.options.image_width,
-                batch_size=size,
+            found = distribution.predict(
+                embedder, some, self._images, batch_size=size
             )
-            found = embedder.predict(dataset, verbose=0)
             bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
             if len(bad):
                 raise ValueError(
@@ -66,6 +62,15 @@ class Split:
                 )
             descriptors[start : start + block] = found
         return descriptors
+
+    def _images(self, rows: pd.DataFrame, batch_size: int) -> tf.data.Dataset:
+        return pipeline.image_dataset(
+            self.records,
+            rows,
+            height=self.options.image_height,
+            width=self.options.image_width,
+            batch_size=batch_size,
+        )
 
 
 class Miner:

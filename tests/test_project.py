@@ -56,12 +56,17 @@ MAY_IMPORT = {
     "export_dataset": DATA,
     "options": set(),
     "checkpoints": set(),
+    "place_network": set(),
+    "worker_loop": set(),
+    "distribution": {"worker_loop"},
     "train_data": {"manifest", "records", "pipeline", "options"}
-    | {"retrieval", "mining"},
+    | {"retrieval", "mining", "distribution"},
     "train": {"records", "pipeline", "places", "losses", "model"}
-    | {"optimizers"}
+    | {"optimizers", "place_network", "distribution", "worker_loop"}
     | {"options", "checkpoints", "train_data"},
-    "export": DATA | {"checkpoints", "model", "losses", "optimizers", "warmup"},
+    "export": DATA
+    | {"checkpoints", "model", "losses", "optimizers", "place_network"}
+    | {"warmup"},
     "index": SERVED - {"index"},
     "evaluate": SERVED | JUDGED,
     "compare": {"report", "scores"},

@@ -8,7 +8,6 @@ from sare_tf.model.clusters import (
 from sare_tf.model.embedder import (
     build_embedder,
     initialise_netvlad,
-    over_images,
     over_tuples,
 )
 from sare_tf.model.netvlad import NetVLAD
@@ -26,7 +25,6 @@ __all__ = [
     "build_embedder",
     "initialise_netvlad",
     "netvlad_initial_weights",
-    "over_images",
     "over_tuples",
     "read_centres",
 ]
