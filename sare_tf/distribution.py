@@ -39,7 +39,6 @@ def make(name: str) -> tf.distribute.Strategy:
 
     Raises:
         ValueError: unknown name, or a TF_CONFIG that does not fit.
-        ConnectionError: not all workers came.
     """
     if name not in STRATEGIES:
         raise ValueError(

@@ -133,14 +133,16 @@ class PlaceNetwork(keras.Model):
         return super().compute_loss(x, labels, y_pred, *args, **kwargs)
 
     def train_step(self, data):
-        images, targets = data
+        images, targets, sample_weight = keras.utils.unpack_x_y_sample_weight(
+            data
+        )
         weights = self.trainable_variables
         if self.chunk_images:
             own = self._embed_in_chunks(images)
         else:
             with tf.GradientTape() as tape:
                 own = self.embedder(images, training=True)
-        self._check_losses()
+        self._check_losses(sample_weight)
         batch = _gather(_batch(targets, own))
         with tf.GradientTape() as loss_tape:
             loss_tape.watch(batch["descriptors"])
@@ -171,11 +173,14 @@ class PlaceNetwork(keras.Model):
             name: tf.convert_to_tensor(remembered)
             for name, remembered in self._memory.items()
         }
-        apart = tf.math.squared_difference(
-            batch["positions"][:, None], memory["positions"][None]
-        )  # [B, M, 2]
-        # False where a position is NaN.
-        near = tf.reduce_sum(apart, axis=-1) <= self.separation_m**2
+        apart = tf.reduce_sum(
+            tf.math.squared_difference(
+                batch["positions"][:, None], memory["positions"][None]
+            ),
+            axis=-1,
+        )  # [B, M]
+        # Not the contrary of <=: TensorFlow's optimizer takes it for >.
+        far = (apart > self.separation_m**2) | tf.math.is_nan(apart)
         same = labels[:, None] == memory["labels"]
         filled = memory["labels"] >= 0.0
         started = self.optimizer.iterations >= self.memory_after_steps
@@ -183,10 +188,15 @@ class PlaceNetwork(keras.Model):
             labels,
             descriptors,
             memory=(memory["labels"], memory["descriptors"]),
-            counts=(same | ~near) & filled & started,
+            counts=(same | far) & filled & started,
         )
 
-    def _check_losses(self):
+    def _check_losses(self, sample_weight):
+        if sample_weight is not None:
+            raise ValueError(
+                "Expected images and labels alone. Received: weights of "
+                f"samples, of shape {sample_weight.shape}."
+            )
         if self.embedder.losses:
             raise ValueError(
                 "Expected layers that add no loss of their own. Received: "

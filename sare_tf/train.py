@@ -63,11 +63,20 @@ def run(*, records: str | Path, checkpoints: str | Path, **options) -> Path:
     """
     options = Options(**options)
     strategy = distribution.make(options.strategy)
-    chief = distribution.is_chief(strategy)
     _check_batch(strategy, options)
     _loss(options)  # refuses settings that do not fit before a run begins
-    checkpoints = Path(checkpoints)
     opened = Records(records)
+    with worker_loop.lost_workers_named(strategy):
+        return _run(opened, Path(checkpoints), options, strategy)
+
+
+def _run(
+    opened: Records,
+    checkpoints: Path,
+    options: Options,
+    strategy: tf.distribute.Strategy,
+) -> Path:
+    chief = distribution.is_chief(strategy)
     train = train_data.Split(opened, "train", options)
     over_places = options.loss in losses.PLACE_LOSSES
     if over_places:

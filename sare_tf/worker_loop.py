@@ -35,9 +35,10 @@ from absl import logging
 
 # How long a worker waits for the others to be started.
 START_S = 120.0
-# Compiled steps by network and by embedder, made once.
+# Compiled steps, made once: by network, by embedder, by strategy.
 _STEPS = weakref.WeakKeyDictionary()
 _EMBEDDING = weakref.WeakKeyDictionary()
+_GATHERING = weakref.WeakKeyDictionary()
 
 
 def is_used(strategy: tf.distribute.Strategy) -> bool:
@@ -64,9 +65,6 @@ def start(workers: Sequence[str]) -> tf.distribute.Strategy:
 
     Returns:
         The strategy.
-
-    Raises:
-        ConnectionError: the others came, and went.
     """
     met = threading.Event()
 
@@ -84,8 +82,7 @@ def start(workers: Sequence[str]) -> tf.distribute.Strategy:
 
     threading.Thread(target=watch, daemon=True).start()
     try:
-        with lost_workers_named():
-            return tf.distribute.MultiWorkerMirroredStrategy()
+        return tf.distribute.MultiWorkerMirroredStrategy()
     finally:
         met.set()
 
@@ -100,11 +97,14 @@ def _answers(address: str) -> bool:
 
 
 @contextlib.contextmanager
-def lost_workers_named() -> Iterator[None]:
+def lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
     """Says in words that a worker was lost.
 
+    Args:
+        strategy: of the training.
+
     Raises:
-        ConnectionError: one of the operations of all workers failed.
+        ConnectionError: an operation of all workers failed.
     """
     try:
         yield
@@ -115,8 +115,10 @@ def lost_workers_named() -> Iterator[None]:
         tf.errors.InternalError,
         tf.errors.UnavailableError,
     ) as error:
+        if not is_used(strategy):
+            raise
         raise ConnectionError(
-            "Expected all workers to come and to stay. Received: "
+            "Expected all workers to stay to the end. Received: "
             f"{type(error).__name__}: {error.message} Start all of them again "
             "with the same command: they go on after the last epoch."
         ) from error
@@ -128,7 +130,7 @@ def from_chief(
     """The chief's array, on all workers; of one shape on all."""
     if not is_used(strategy):
         return array
-    return _gathered(strategy, np.asarray(array))[0]
+    return _gathered(strategy, [np.asarray(array)])[0][0]
 
 
 def check_same(strategy: tf.distribute.Strategy, text: str) -> None:
@@ -144,7 +146,7 @@ def check_same(strategy: tf.distribute.Strategy, text: str) -> None:
     if not is_used(strategy):
         return
     digest = hashlib.sha256(text.encode()).digest()
-    found = _gathered(strategy, np.frombuffer(digest, np.int32))
+    found = _gathered(strategy, [np.frombuffer(digest, np.int32)])[0]
     others = np.flatnonzero((found != found[0]).any(axis=1))
     if len(others):
         raise ValueError(
@@ -160,9 +162,11 @@ def take_weights_of_chief(network: keras.Model) -> None:
     """Gives all workers the chief's weights and optimizer."""
     strategy = network.distribute_strategy
     if is_used(strategy):
-        for variable in [*network.variables, *network.optimizer.variables]:
-            value = keras.ops.convert_to_numpy(variable)
-            variable.assign(from_chief(strategy, value))
+        variables = [*network.variables, *network.optimizer.variables]
+        values = [keras.ops.convert_to_numpy(each) for each in variables]
+        found = _gathered(strategy, values)
+        for variable, value in zip(variables, found, strict=True):
+            variable.assign(value[0])
 
 
 def fit(
@@ -188,9 +192,6 @@ def fit(
 
     Returns:
         The history, the same on all workers.
-
-    Raises:
-        ConnectionError: a worker was lost.
     """
     del shuffle
     strategy = network.distribute_strategy
@@ -213,13 +214,10 @@ def fit(
         network.reset_metrics()
         calls.on_epoch_begin(epoch)
         logs = {}
-        with lost_workers_named():
-            batches = iter(distributed)
-        for step in range(steps):
+        for step, batch in zip(range(steps), distributed, strict=False):
             calls.on_train_batch_begin(step)
-            with lost_workers_named():
-                found = _STEPS[network](next(batches))
-                logs = {name: float(value) for name, value in found.items()}
+            found = _STEPS[network](batch)
+            logs = {name: float(value) for name, value in found.items()}
             calls.on_train_batch_end(step, logs)
         calls.on_epoch_end(epoch, logs)
     calls.on_train_end(logs)
@@ -236,20 +234,16 @@ def predict(embedder: keras.Model, dataset: tf.data.Dataset) -> np.ndarray:
     Returns:
         [images of all workers, D]: batch by batch, in each the parts of the
         workers in their order.
-
-    Raises:
-        ConnectionError: a worker was lost.
     """
     strategy = embedder.distribute_strategy
     if embedder not in _EMBEDDING:
         _EMBEDDING[embedder] = _embedding_step(embedder)
-    with lost_workers_named():
-        return np.concatenate(
-            [
-                _EMBEDDING[embedder](images).numpy()
-                for images in _by_replica(strategy, dataset)
-            ]
-        )
+    return np.concatenate(
+        [
+            _EMBEDDING[embedder](images).numpy()
+            for images in _by_replica(strategy, dataset)
+        ]
+    )
 
 
 def _training_step(network):
@@ -300,16 +294,26 @@ def _by_replica(strategy, dataset):
     return strategy.distribute_datasets_from_function(lambda _: dataset)
 
 
-def _gathered(strategy, array):
-    """Arrays of all replicas, [replicas, ...]; each worker has its own."""
+def _gathered(strategy, arrays):
+    """Each array of all replicas, [replicas, ...]; each worker has its own."""
+    if strategy not in _GATHERING:
+        _GATHERING[strategy] = _gathering_step(strategy)
+    found = _GATHERING[strategy]([tf.constant(array[None]) for array in arrays])
+    return [rows.numpy() for rows in found]
 
-    @tf.function
-    def gather(rows):
+
+def _gathering_step(strategy):
+    reference = weakref.ref(strategy)
+
+    @tf.function(reduce_retracing=True)
+    def gather(arrays):
         def own():
             replica = tf.distribute.get_replica_context()
-            return replica.all_gather(tf.identity(rows), axis=0)
+            return replica.all_gather([tf.identity(x) for x in arrays], axis=0)
 
-        return strategy.experimental_local_results(strategy.run(own))[0]
+        found = reference().run(own)
+        return [
+            reference().experimental_local_results(rows)[0] for rows in found
+        ]
 
-    with lost_workers_named():
-        return gather(tf.constant(array[None])).numpy()
+    return gather
