@@ -2,8 +2,6 @@
 
 import time
 
-import keras
-import numpy as np
 import pytest
 import toy_training
 import toy_workers
@@ -12,45 +10,12 @@ from sare_tf import train
 from sare_tf.checkpoints import read_state
 
 pytestmark = pytest.mark.own_process
-# Of 12 queries: two epochs of two rounds, of one and two batches. SGD, as Adam
-# would make much of the rounding of a gradient that is nearly 0.
-TUPLES = {
-    **toy_training.OPTIONS,
-    "tuples_per_batch": 4,
-    "refresh_every_queries": 8,
-    "optimizer": "sgd",
-    "learning_rate": 0.01,
-    "augment": True,
-}
+TUPLES = toy_workers.OPTIONS
 
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
     return str(toy_training.records(tmp_path_factory.mktemp("data")))
-
-
-def history(checkpoints):
-    return read_state(checkpoints)[1]["history"]
-
-
-def weights(checkpoints):
-    last = read_state(checkpoints)[1]["last"]
-    network = keras.models.load_model(f"{checkpoints}/{last}/model.keras")
-    return [keras.ops.convert_to_numpy(v) for v in network.weights]
-
-
-def assert_same_training(one, other):
-    for a, b in zip(history(one), history(other), strict=True):
-        assert a["recall_at"] == b["recall_at"]
-        np.testing.assert_allclose(
-            a.get("loss", 0), b.get("loss", 0), rtol=1e-5
-        )
-    for a, b in zip(weights(one), weights(other), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5, rtol=0)
-    last = read_state(one)[1]["last"]
-    np.testing.assert_array_equal(
-        *[np.load(f"{run}/{last}/remembered.npy") for run in (one, other)]
-    )
 
 
 def test_two_workers_end_as_one_though_one_was_killed(records, tmp_path):
@@ -72,7 +37,7 @@ def test_two_workers_end_as_one_though_one_was_killed(records, tmp_path):
     assert "Start all of them again" in output
     assert read_state(run["checkpoints"])[1]["last"] == "epoch-0001"
     toy_workers.finish(*toy_workers.start(2, **run))
-    assert_same_training(by_one, run["checkpoints"])
+    toy_workers.assert_same_training(by_one, run["checkpoints"])
 
 
 def test_two_workers_of_two_replicas_train_on_places_as_one(records, tmp_path):
@@ -89,7 +54,7 @@ def test_two_workers_of_two_replicas_train_on_places_as_one(records, tmp_path):
     by_one = train.run(checkpoints=tmp_path / "one", **run)
     run |= {"checkpoints": str(tmp_path / "four"), "strategy": "multi_worker"}
     toy_workers.finish(*toy_workers.start(2, **run, chunk_images=1, cpus=2))
-    assert_same_training(by_one, run["checkpoints"])
+    toy_workers.assert_same_training(by_one, run["checkpoints"])
 
 
 def test_a_worker_whose_others_do_not_come_ends(tmp_path):

@@ -18,7 +18,25 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import keras
+import numpy as np
+import tensorflow as tf
+import toy_training
+
+from sare_tf import pipeline, train, worker_loop
+from sare_tf.checkpoints import read_state
+
 ROOT = Path(__file__).parents[1]
+# Of 12 queries: two epochs of two rounds, of one and two batches. SGD, as Adam
+# would make much of the rounding of a gradient that is nearly 0.
+OPTIONS = {
+    **toy_training.OPTIONS,
+    "tuples_per_batch": 4,
+    "refresh_every_queries": 8,
+    "optimizer": "sgd",
+    "learning_rate": 0.01,
+    "augment": True,
+}
 
 
 def start(
@@ -51,6 +69,11 @@ def free_port() -> Iterator[int]:
         yield held.getsockname()[1]
 
 
+def start_alone(**arguments) -> subprocess.Popen:
+    """Starts a process that is no worker."""
+    return _process(arguments, {})
+
+
 def finish(*processes: subprocess.Popen, within_s: int = 240) -> None:
     """Waits; shows what a process wrote if it failed."""
     outputs = []
@@ -62,6 +85,30 @@ def finish(*processes: subprocess.Popen, within_s: int = 240) -> None:
             process.kill()
     for process, output in zip(processes, outputs, strict=True):
         assert process.returncode == 0, output[-3000:]
+
+
+def assert_same_training(one: str | Path, other: str | Path) -> None:
+    """Compares what two runs came to, to 1e-5."""
+    last = read_state(one)[1]["last"]
+    for a, b in zip(
+        *[read_state(run)[1]["history"] for run in (one, other)], strict=True
+    ):
+        assert a["recall_at"] == b["recall_at"]
+        if a["epoch"]:
+            # Not so small that any loss would do.
+            assert a["loss"] > 0.01
+            np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-5)
+    for a, b in zip(
+        *[
+            keras.models.load_model(f"{run}/{last}/model.keras").get_weights()
+            for run in (one, other)
+        ],
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-5, rtol=0)
+    np.testing.assert_array_equal(
+        *[np.load(f"{run}/{last}/remembered.npy") for run in (one, other)]
+    )
 
 
 def _process(arguments: dict, environment: dict) -> subprocess.Popen:
@@ -89,10 +136,6 @@ def _killing(make, number: int | None):
 
 def main() -> None:
     """Trains."""
-    import tensorflow as tf
-
-    from sare_tf import pipeline, train, worker_loop
-
     arguments = json.loads(sys.argv[1])
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(
