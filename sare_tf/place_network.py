@@ -223,7 +223,10 @@ class PlaceNetwork(keras.Model):
                 "Expected chunk_images to divide the images of a replica. "
                 f"Received: chunk_images={self.chunk_images}, {size} images."
             )
-        return tf.reshape(tensor, (-1, self.chunk_images, *rest))
+        # Height and width may be known at run time alone.
+        shape = tf.concat([[-1, self.chunk_images], tf.shape(tensor)[1:]], 0)
+        chunks = tf.reshape(tensor, shape)
+        return tf.ensure_shape(chunks, (None, self.chunk_images, *rest))
 
     def _embed_in_chunks(self, images):
         """Descriptors [b, D] of images [b, H, W, 3], without gradient."""

@@ -92,6 +92,19 @@ def test_chunks_have_the_direct_gradient(jit_compile):
             np.testing.assert_allclose(a, b, atol=1e-6, rtol=0)
 
 
+def test_chunks_of_images_of_any_size():
+    """Keras compiles for unknown sizes once it has seen two."""
+    for chunk_images in (0, 2):
+        made = network(chunk_images=chunk_images)
+        for size in (16, 24, 32):
+            images = np.full((4, size, size, 3), 100, np.uint8)
+            images[:2, : size // 2] = 0
+            found = made.train_on_batch(images, np.array([0, 0, 1, 1]))
+        if chunk_images == 0:
+            expected = found
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def memory_loss(batch, memory, *, separation_m, hardest):
     """SARE, joint and Gaussian, of the definition: plain loops, float64.
 
