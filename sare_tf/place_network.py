@@ -298,7 +298,9 @@ def _gather(batch):
     replica = tf.distribute.get_replica_context()
     if replica.num_replicas_in_sync == 1:
         return batch
-    gathered = replica.all_gather(batch, axis=0)
+    # Inputs of a step have no device, without which workers cannot gather.
+    own = {name: tf.identity(rows) for name, rows in batch.items()}
+    gathered = replica.all_gather(own, axis=0)
     return {
         name: tf.ensure_shape(rows, (None, *batch[name].shape[1:]))
         for name, rows in gathered.items()

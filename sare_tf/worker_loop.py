@@ -21,10 +21,8 @@ Keras 3 cannot do this: `fit` and `predict` fail under
 """
 
 import contextlib
+import faulthandler
 import hashlib
-import os
-import socket
-import threading
 import weakref
 from collections.abc import Iterator, Sequence
 
@@ -57,8 +55,8 @@ def part(strategy: tf.distribute.Strategy) -> tuple[int, int]:
 def start(workers: Sequence[str]) -> tf.distribute.Strategy:
     """Meets the other workers.
 
-    Within `START_S`: TensorFlow would wait without end, deaf to Python, so that
-    a worker whose others do not come ends its process.
+    TensorFlow would wait without end, and let no other Python run, nor heed
+    SIGTERM. So the process ends if it takes longer than `START_S`.
 
     Args:
         workers: addresses of all, as in TF_CONFIG.
@@ -66,34 +64,18 @@ def start(workers: Sequence[str]) -> tf.distribute.Strategy:
     Returns:
         The strategy.
     """
-    met = threading.Event()
-
-    def watch() -> None:
-        if met.wait(START_S):
-            return
-        silent = [address for address in workers if not _answers(address)]
-        logging.error(
-            "Expected all workers of TF_CONFIG within %d s. Received: no "
-            "answer from %s. Start all of them, with the same command.",
-            START_S,
-            silent or "an unknown one",
-        )
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    logging.info(
+        "Waiting for all of the workers %s. If they have not come within %d s, "
+        "this process ends: start all of them, with the same command.",
+        list(workers),
+        START_S,
+    )
+    # It needs no Python to end the process.
+    faulthandler.dump_traceback_later(START_S, exit=True)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     finally:
-        met.set()
-
-
-def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), 5).close()
-    except OSError:
-        return False
-    return True
+        faulthandler.cancel_dump_traceback_later()
 
 
 @contextlib.contextmanager

@@ -74,17 +74,19 @@ def start_alone(**arguments) -> subprocess.Popen:
     return _process(arguments, {})
 
 
-def finish(*processes: subprocess.Popen, within_s: int = 240) -> None:
-    """Waits; shows what a process wrote if it failed."""
-    outputs = []
+def output(process: subprocess.Popen, *, within_s: int = 300) -> str:
+    """Waits for the end of a process, and leaves none behind."""
     try:
-        for process in processes:
-            outputs.append(process.communicate(timeout=within_s)[0])
+        return process.communicate(timeout=within_s)[0]
     finally:
-        for process in processes:
-            process.kill()
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output[-3000:]
+        process.kill()
+
+
+def finish(*processes: subprocess.Popen) -> None:
+    """Waits; shows what a process wrote if it failed."""
+    outputs = [output(process) for process in processes]
+    for process, text in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, text[-3000:]
 
 
 def assert_same_training(one: str | Path, other: str | Path) -> None:
