@@ -44,6 +44,7 @@ setup(
     ],
     extras_require={
         "and-cuda": ["tensorflow[and-cuda]~=2.20.0"],
+        "bench": ["faiss-cpu~=1.15.1"],
         "dev": [
             "pytest",
             "pytest-timeout",

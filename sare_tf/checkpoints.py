@@ -3,13 +3,15 @@
     config.json      the options of the run, and the records it trains on
     state.json       names the last and the best epoch; measured values of all
     epoch-NNNN/      model.keras with the optimizer's state, remembered.npy
-    tensorboard/     curves
+    tensorboard/     curves and pictures, see `training_log`
+    bad_images.json  images left out because they cannot be read, if any
 
 An epoch's folder is written under another name and renamed, and `state.json`
 after it: a kill leaves the run after its last whole epoch. Kept are the first
 epoch, which is the network before training, the last and the best.
 """
 
+import io
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -20,6 +22,8 @@ import numpy as np
 
 from sare_tf import files
 
+# The first, the last and the best.
+KEPT_EPOCHS = 3
 COMMAND = "python -m sare_tf.train --flagfile=..."
 
 
@@ -54,7 +58,8 @@ class Run:
                 workers, one does.
 
         Raises:
-            ValueError: a run with other options, or a folder of other files.
+            ValueError: a run with other options, a folder of other files, or
+                one that cannot be written to.
         """
         self.folder = Path(folder)
         state = {"last": None, "best": None, "history": []}
@@ -63,17 +68,31 @@ class Run:
             _check_same(self.folder, found, config, may_change)
         elif writes:
             _start(self.folder, config)
+        if writes:
+            _check_writable(self.folder)
         self._writes = writes
         self.last, self.best = state["last"], state["best"]
         self.history = state["history"]
 
     def load(self) -> tuple[keras.Model, np.ndarray]:
-        """The network and the remembered negatives of the last epoch."""
+        """The network and the remembered negatives of the last epoch.
+
+        Raises:
+            ValueError: they are damaged, or not there.
+        """
         folder = self.folder / self.last
-        return (
-            keras.models.load_model(folder / "model.keras"),
-            np.load(folder / "remembered.npy"),
-        )
+        try:
+            return (
+                keras.models.load_model(folder / "model.keras"),
+                np.load(folder / "remembered.npy"),
+            )
+        except (EOFError, KeyError, OSError, TypeError, ValueError) as error:
+            raise ValueError(
+                "Expected a checkpoint that can be read. Received: "
+                f"{str(folder)!r} ({error}). Delete the folder of the run and "
+                "train again, or take the best epoch, "
+                f"{self.best}, as it is."
+            ) from error
 
     def finish_epoch(
         self,
@@ -82,28 +101,88 @@ class Run:
         network: keras.Model,
         remembered: np.ndarray,
     ) -> None:
-        """Saves the epoch, then the state that names it, then tidies up."""
+        """Saves the epoch, then the state that names it, then tidies up.
+
+        Raises:
+            OSError: it cannot be written; the run is as it was before.
+        """
         name = f"epoch-{measured['epoch']:04d}"
-        if self._writes:
+        history = [*self.history, measured]
+        best = name if self.would_be_best(measured) else self.best
+        if not self._writes:
+            self.last, self.best, self.history = name, best, history
+            return
+        try:
             with files.folder_in_one_piece(self.folder / name) as folder:
                 network.save(folder / "model.keras")
-                np.save(folder / "remembered.npy", remembered)
-        self.history.append(measured)
-        self.last = name
-        if measured is max(self.history, key=_score):  # the first of equals
-            self.best = name
-        if self._writes:
-            self._write_state()
-
-    def _write_state(self) -> None:
-        files.write_json(
-            self.folder / "state.json",
-            {"last": self.last, "best": self.best, "history": self.history},
-        )
+                # np.save to a file does not notice that a disk is full.
+                whole = io.BytesIO()
+                np.save(whole, remembered)
+                (folder / "remembered.npy").write_bytes(whole.getvalue())
+            files.write_json(
+                self.folder / "state.json",
+                {"last": name, "best": best, "history": history},
+            )
+        except OSError as error:
+            raise OSError(
+                f"Expected to save {name}. Received: {error}, in "
+                f"checkpoints={str(self.folder)!r}. "
+                + (f"{self.last} is untouched. " if self.last else "")
+                + "Make room, and run the same command again: it goes on there."
+            ) from error
+        self.last, self.best, self.history = name, best, history
         kept = {"epoch-0000", self.last, self.best}
         for folder in self.folder.glob("epoch-*"):
             if folder.name not in kept:
                 shutil.rmtree(folder)
+
+    def would_be_best(self, measured: dict[str, Any]) -> bool:
+        """Whether an epoch with these values becomes the best."""
+        # max gives the first of equals.
+        return measured is max([*self.history, measured], key=_score)
+
+    def check_space(self, checkpoint_bytes: int) -> None:
+        """Refuses to begin what the disk cannot hold.
+
+        Args:
+            checkpoint_bytes: about the size of one epoch's folder.
+
+        Raises:
+            ValueError: no room for the epochs that are kept and a new one.
+        """
+        present = len(list(self.folder.glob("epoch-*")))
+        needed = max(1, KEPT_EPOCHS + 1 - present) * checkpoint_bytes
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise ValueError(
+                f"Expected {needed / 2**20:.0f} MiB of free space for "
+                f"checkpoints. Received: checkpoints={str(self.folder)!r}, "
+                f"with {free / 2**20:.0f} MiB free. Make room, or choose "
+                "another --checkpoints."
+            )
+
+    def summary(self) -> str:
+        """What came of the run and where it is, in lines."""
+        minutes = sum(entry.get("epoch_s", 0.0) for entry in self.history) / 60
+        lines = [
+            f"{len(self.history) - 1} epochs, {minutes:.1f} minutes of training"
+        ]
+        for title, name in (
+            ("before training", "epoch-0000"),
+            ("best", self.best),
+        ):
+            entry = self.history[int(name.removeprefix("epoch-"))]
+            values = [
+                f"val recall@{k} {value:.3f}"
+                for k, value in (entry["recall_at"] or {}).items()
+            ]
+            lines.append(f"  {title:<16} {name}  {', '.join(values)}")
+        lines.append(f"  {'checkpoints':<16} {self.folder}")
+        lines.append(
+            f"  {'curves':<16} tensorboard --logdir "
+            f"{self.folder / 'tensorboard'}"
+        )
+        return "\n".join(lines)
 
     def epochs_since_best(self) -> int:
         """Epochs after the best one."""
@@ -130,7 +209,10 @@ def read_state(folder: str | Path) -> tuple[dict, dict]:
 
 def _start(folder: Path, config: Mapping[str, Any]) -> None:
     """Makes the folder of a run; one without an epoch starts over."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(folder, error) from error
     if not (folder / "config.json").is_file() and any(
         # A kill may have left a hidden file.
         not path.name.startswith(".")
@@ -141,7 +223,24 @@ def _start(folder: Path, config: Mapping[str, Any]) -> None:
             f"checkpoints={str(folder)!r}, which holds other files. "
             "Choose another --checkpoints."
         )
+    _check_writable(folder)
     files.write_json(folder / "config.json", dict(config))
+
+
+def _check_writable(folder: Path) -> None:
+    probe = folder / ".probe"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+
+
+def _not_writable(folder: Path, error: OSError) -> ValueError:
+    return ValueError(
+        "Expected a folder that can be written to. Received: "
+        f"checkpoints={str(folder)!r} ({error}). Choose another --checkpoints."
+    )
 
 
 def _check_same(

@@ -373,7 +373,7 @@ def _load_embedder(checkpoints: Path, epoch: str) -> keras.Model:
             f"Expected one of the epochs {kept}. Received: epoch={epoch!r}."
         )
     network = keras.models.load_model(path, compile=False)
-    return network.get_layer("embedder")
+    return model.in_float32(network.get_layer("embedder"))
 
 
 def _number(epoch: str) -> int:

@@ -1,6 +1,7 @@
 """Writing whole files and folders or nothing: temporary name, then rename."""
 
 import contextlib
+import fnmatch
 import hashlib
 import json
 import os
@@ -19,20 +20,92 @@ def folder_in_one_piece(path: str | Path) -> Iterator[Path]:
     by the next one.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.unfinished")
-    replaced = path.with_name(f".{path.name}.replaced")
-    if replaced.exists() and not path.exists():
-        replaced.rename(path)
-    for leftover in (temporary, replaced):
-        if leftover.exists():
-            shutil.rmtree(leftover)
+    temporary = _prepare(path)
+    if temporary.exists():
+        shutil.rmtree(temporary)
     temporary.mkdir()
     try:
         yield temporary
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    _put_in_place(temporary, path)
+
+
+class Unfinished:
+    """A folder being filled, and how far it is.
+
+    Attributes:
+        folder: the temporary folder.
+        done: what was recorded last, by this run or one before; 0 at first.
+    """
+
+    def __init__(self, folder: Path, made_from: dict[str, Any]):
+        self.folder = folder
+        self._progress = folder.with_name(f"{folder.name}.json")
+        self._made_from = made_from
+        self.done = 0
+        if folder.is_dir() and self._progress.is_file():
+            found = json.loads(self._progress.read_text(encoding="utf-8"))
+            if found["made_from"] == made_from:
+                self.done = found["done"]
+                return
+        self.forget()
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir()
+        self.record(0)
+
+    def record(self, done: int) -> None:
+        """Records how far it is; what is done must be on the disk."""
+        write_json(self._progress, {"made_from": self._made_from, "done": done})
+        self.done = done
+
+    def forget(self) -> None:
+        """Removes the record."""
+        self._progress.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def folder_to_resume(
+    path: str | Path, made_from: dict[str, Any]
+) -> Iterator[Unfinished]:
+    """As `folder_in_one_piece`, for work that goes on after a kill.
+
+    The temporary folder stays after an error or a kill. The next run goes on
+    with it if `made_from` is the same, and starts with an empty one if not.
+
+    Args:
+        path: the folder to make.
+        made_from: what decides the result, as JSON holds it.
+    """
+    path = Path(path)
+    unfinished = Unfinished(_prepare(path), made_from)
+    yield unfinished
+    _put_in_place(unfinished.folder, path)
+    unfinished.forget()
+
+
+def put_back(path: str | Path) -> None:
+    """Puts a folder back whose replacement a kill stopped half way."""
+    path = Path(path)
+    replaced = path.with_name(f".{path.name}.replaced")
+    if replaced.exists() and not path.exists():
+        replaced.rename(path)
+
+
+def _prepare(path: Path) -> Path:
+    """Clears what a kill left of a replacement; names a temporary folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    put_back(path)
+    replaced = path.with_name(f".{path.name}.replaced")
+    if replaced.exists():
+        shutil.rmtree(replaced)
+    return path.with_name(f".{path.name}.unfinished")
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    replaced = path.with_name(f".{path.name}.replaced")
     if path.exists():
         path.rename(replaced)
     temporary.rename(path)
@@ -43,6 +116,10 @@ def folder_in_one_piece(path: str | Path) -> Iterator[Path]:
 def check_replaceable(out: str | Path, *, names: set[str]) -> None:
     """Refuses to replace a folder that holds anything else than `names`.
 
+    Args:
+        out: the folder.
+        names: of files and folders in it; `*` stands for anything.
+
     Raises:
         ValueError: names what else is there.
     """
@@ -52,7 +129,11 @@ def check_replaceable(out: str | Path, *, names: set[str]) -> None:
             f"Expected a folder to write to. Received: out={str(out)!r}, "
             "which is a file. Choose another folder."
         )
-    others = out.is_dir() and {child.name for child in out.iterdir()} - names
+    others = [
+        child.name
+        for child in (out.iterdir() if out.is_dir() else [])
+        if not any(fnmatch.fnmatch(child.name, name) for name in names)
+    ]
     if others:
         raise ValueError(
             f"Expected a new or empty folder, or an earlier result: only "

@@ -310,7 +310,12 @@ flags.DEFINE_enum(
     "Train on one device; on all GPUs of this machine; or on all machines of "
     "TF_CONFIG. Batches are those of all replicas together.",
 )
-flags.DEFINE_enum("optimizer", "sgd", ["sgd", "adam"], "Update rule.")
+flags.DEFINE_enum(
+    "optimizer",
+    "sgd",
+    ["sgd", "adam"],
+    "Update rule: SGD with momentum as the original code has it, or AdamW.",
+)
 flags.DEFINE_float(
     "learning_rate",
     0.001,
@@ -328,9 +333,58 @@ flags.DEFINE_enum(
     "sare_joint as the mean over tuples, or divided by --num_negatives, as the "
     "original code does; see --learning_rate.",
 )
+flags.DEFINE_enum(
+    "schedule",
+    "halving",
+    ["halving", "cosine"],
+    "The rate over the run: halved every --halve_every epochs, or along a "
+    "cosine down to 0 at the end of --epochs.",
+)
 flags.DEFINE_integer("halve_every", 5, "Epochs until the rate is halved.", 0)
+flags.DEFINE_integer(
+    "warmup_epochs", 0, "Epochs in which the rate first rises from 0.", 0
+)
 flags.DEFINE_float("weight_decay", 0.001, "Decay of all trained weights.", 0)
+flags.DEFINE_float(
+    "averaging_momentum",
+    0.0,
+    "Momentum of an average of the weights over the steps, such as 0.999; the "
+    "average is then what is validated and exported. 0: none.",
+    0,
+    1,
+)
 flags.DEFINE_bool("augment", False, "Vary colour, crop and zoom in training.")
+flags.DEFINE_enum(
+    "precision",
+    "float32",
+    ["float32", "mixed_bfloat16"],
+    "Numbers of the convolutions in training; descriptors, losses, weights and "
+    "exported models are float32 in any case.",
+)
+flags.DEFINE_bool(
+    "jit_compile",
+    None,
+    "Compile the step with XLA, on one device; by default Keras decides.",
+)
+flags.DEFINE_integer(
+    "max_bad_images",
+    10,
+    "Images that a run leaves out, with a warning, if their records become "
+    "unreadable; with more it stops.",
+    0,
+)
+flags.DEFINE_bool(
+    "dry_run",
+    False,
+    "Show what train would do, its steps, parameters and memory; write "
+    "nothing.",
+)
+flags.DEFINE_bool(
+    "profile",
+    False,
+    "Write a profile of some steps of the first epoch that is trained. To see "
+    "it, TensorBoard needs the package tensorboard-plugin-profile.",
+)
 flags.DEFINE_integer("seed", 0, "Of everything random.")
 
 # Export.
@@ -419,7 +473,48 @@ flags.DEFINE_float(
 )
 
 # Embedding, index, evaluation.
-flags.DEFINE_string("index", None, "Folder of the index.")
+flags.DEFINE_string(
+    "index",
+    None,
+    "Folder of the index. To search, also a folder of such folders, or several "
+    "separated by commas.",
+)
+flags.DEFINE_string(
+    "index_shard",
+    "0/1",
+    "Part of the database to index, such as 0/8, 1/8 and so on to 7/8, each "
+    "into its own --index, on its own machine; --index is then the folder of "
+    "all to search.",
+)
+flags.DEFINE_enum(
+    "index_dtype",
+    "float32",
+    ["float32", "float16"],
+    "Type of the descriptors on disk.",
+)
+flags.DEFINE_float(
+    "target_recall",
+    0.0,
+    "If above 0, ScaNN is tuned to find this share of the 10 nearest images, "
+    "as fast as it can; 0: by rules.",
+    0,
+    1,
+)
+flags.DEFINE_string(
+    "add_records",
+    None,
+    "Records whose database images of --split are added to --index.",
+)
+flags.DEFINE_string(
+    "remove_ids",
+    None,
+    "Text file of image ids, one a line, that are removed from --index.",
+)
+flags.DEFINE_bool(
+    "compact",
+    False,
+    "Rebuild --index from its descriptors, without what was removed.",
+)
 flags.DEFINE_string("evaluation", None, "Folder of metrics and report.")
 flags.DEFINE_string("split", "test", "Split to index and evaluate.")
 flags.DEFINE_string(

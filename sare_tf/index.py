@@ -1,46 +1,51 @@
 """export/ + records/ -> index/: the database of a split, ready to search.
 
     python -m sare_tf.index --flagfile=configs/demo.flags
+    python -m sare_tf.index --flagfile=... --add_records=runs/more/records
+    python -m sare_tf.index --flagfile=... --remove_ids=ids.txt
+    python -m sare_tf.index --flagfile=... --compact
 
-    descriptors.npy   float32 [N, D], rows of unit length
+    descriptors.npy   float32 or float16 [N, D], rows of unit length
     manifest.parquet  row i describes row i of the descriptors
     scann/            ScaNN's searcher, movable; absent where ScaNN is
     index.json        dimension, count, and what all this was made from
 
-Below 20,000 images ScaNN searches by brute force. Above, it searches a tree
-with asymmetric hashing and exact reordering, so results are approximate:
-`evaluate` measures by how much. Distances are squared Euclidean.
+Descriptors are written as a stream: memory holds a batch of images, and a run
+that was killed goes on where it was. ScaNN needs more, see `approximate`. Up to
+20,000 images it compares with all; above, results are approximate: by rules, or
+tuned to --target_recall. `evaluate` measures what is missed. Distances are
+squared Euclidean.
+
+Added images become a segment of their own, removed ones are passed over; both
+take as long as the change, not the database. --compact makes one segment again,
+which is worth it from some ten additions, or when a tenth is removed. One such
+command at a time; the index may be searched meanwhile.
 """
 
-import importlib
 import importlib.metadata
 import itertools
-import math
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 from absl import flags, logging
 from tqdm import tqdm
 
 import sare_tf
-from sare_tf import files, manifest, retrieval, serving
+from sare_tf import approximate, files, searching, segments, serving
 from sare_tf import flags as stage_flags
 from sare_tf.records import Records
+from sare_tf.searching import COMMAND, Index, check_unit
 
 FLAGS = flags.FLAGS
-_COMMAND = "python -m sare_tf.index --flagfile=..."
-_FILES = {"descriptors.npy", "manifest.parquet", "scann", "index.json"}
-# Smaller databases are searched by brute force: ScaNN's docs/algorithms.md.
-_TREE_FROM = 20_000
-# Share of leaves searched: recall@10 of 0.93 to 0.998 on clustered data of 256
-# and 16 dimensions, 20,500 rows.
-_LEAVES_SEARCHED = 0.2
-# Points that train the tree and the codebook. Fewer than all cost recall.
-_TRAINING_SAMPLE = 250_000
-_UNIT_TOLERANCE = 1e-4
+# Images after which what was embedded is safe on disk.
+_RECORD_EVERY = 2048
+# Rows copied at a time in numbers: 256 MiB of float32.
+_COPIED_NUMBERS = 1 << 26
 
 
 def run(
@@ -50,10 +55,15 @@ def run(
     out: str | Path,
     split: str = "test",
     batch_size: int = 32,
+    shard: str = "0/1",
+    dtype: str = "float32",
+    target_recall: float = 0.0,
 ) -> Path:
     """Embeds the database images of a split and builds the index.
 
-    An index of the same export, records and split is kept as it is.
+    An index of the same export, records, split and dtype is kept as it is, with
+    what was added and removed since; only ScaNN is built again where
+    `target_recall` is another.
 
     Args:
         records: folder of `build_records`.
@@ -62,61 +72,63 @@ def run(
         out: folder of the index; replaced if it holds one.
         split: whose database images are indexed.
         batch_size: images embedded at a time.
+        shard: part of those images, such as 0/8: the first of 8 equal parts.
+        dtype: of the descriptors on disk, float32 or float16.
+        target_recall: if above 0, ScaNN is tuned to this recall@10 against
+            exact search, from 0 to 1; 0: by rules.
 
     Returns:
         `out`.
 
     Raises:
         FileNotFoundError: records or export are absent or unfinished.
-        ValueError: no such images, a descriptor that is not a finite unit
-            vector, or an `out` that holds something else.
+        ValueError: no such images or shard, a descriptor that is not a finite
+            unit vector, or an `out` that holds something else, or an index with
+            changes that another export or records would lose.
     """
     out = Path(out)
-    files.check_replaceable(out, names=_FILES)
+    files.put_back(out)
+    files.check_replaceable(out, names=searching.NAMES)
     opened = Records(records)
-    rows = opened.rows(split, "database")
+    rows = _of_shard(opened.rows(split, "database"), shard)
     servable = serving.load(export)
-    scann = _import_scann()
     made_from = {
         "export_fingerprint": servable.fingerprint,
         "records_fingerprint": opened.fingerprint,
         "split": split,
-        "scann": scann
-        and scann_parameters(count=len(rows), dimension=servable.dimension),
+        "shard": shard,
+        "dtype": dtype,
     }
-    if _is_up_to_date(out, made_from):
-        logging.info("%s is up to date: nothing to do.", out)
-        return out
-    logging.info("Embedding %d database images of %s.", len(rows), split)
-    with files.folder_in_one_piece(out) as folder:
-        descriptors = np.lib.format.open_memmap(
-            folder / "descriptors.npy",
-            mode="w+",
-            dtype=np.float32,
-            shape=(len(rows), servable.dimension),
-        )
-        embed(
+    found = _find(out, made_from)
+    if found:
+        if _is_searcher_as_asked(found, target_recall):
+            logging.info("%s is up to date: nothing to do.", out)
+            return out
+        return compact(index=out, target_recall=target_recall)
+    with files.folder_to_resume(
+        out, {**made_from, "batch_size": batch_size, "count": len(rows)}
+    ) as unfinished:
+        segment = _make_segment(
+            unfinished,
+            opened,
+            rows,
             servable,
-            opened.read_images(rows),
-            rows["image_id"].tolist(),
             batch_size=batch_size,
-            into=descriptors,
+            dtype=dtype,
+            target_recall=target_recall,
         )
-        descriptors.flush()
-        manifest.write(rows.reset_index(drop=True), folder / "manifest.parquet")
-        if scann:
-            logging.info("Building the ScaNN searcher.")
-            searcher = _build(scann, descriptors, made_from["scann"])
-            (folder / "scann").mkdir()
-            searcher.serialize(str(folder / "scann"), relative_path=True)
-        files.write_json(
-            folder / "index.json",
+        _write_metadata(
+            unfinished.folder,
             {
                 "count": len(rows),
                 "dimension": servable.dimension,
                 "distance": "squared Euclidean between unit vectors",
                 **made_from,
-                "versions": versions(),
+                "added_records_fingerprints": [],
+                "target_recall": target_recall,
+                "segments": [{"folder": ".", **segment}],
+                "removed": None,
+                "changes": 0,
             },
         )
     logging.info(
@@ -128,124 +140,188 @@ def run(
     return out
 
 
-class Index:
-    """A finished index.
+def add(
+    *,
+    index: str | Path,
+    records: str | Path,
+    export: str | Path | serving.Server,
+    split: str = "test",
+    batch_size: int = 32,
+) -> Path:
+    """Adds the database images of a split of other records to an index.
 
-    Attributes:
-        path: its folder.
-        metadata: index.json.
-        manifest: DataFrame; row i describes row i of the descriptors.
-        descriptors: float32 [N, D], a read-only memory map.
-        searches_with: "scann" or "exact".
+    Args:
+        index: folder of the index.
+        records: folder of `build_records`, with the images to add.
+        export: folder of the export that built the index, or a server of it.
+        split: whose database images are added.
+        batch_size: images embedded at a time.
+
+    Returns:
+        `index`.
+
+    Raises:
+        FileNotFoundError: index, records or export are absent or unfinished.
+        ValueError: another export, images that the index has already, or what
+            `run` raises.
     """
-
-    def __init__(self, path: Path, *, exact: bool):
-        self.path = path
-        self.metadata = files.read_json(path / "index.json", made_by=_COMMAND)
-        try:
-            self.descriptors = np.load(path / "descriptors.npy", mmap_mode="r")
-            self.manifest = manifest.read(path / "manifest.parquet")
-            shape = (self.metadata["count"], self.metadata["dimension"])
-            if self.descriptors.shape != shape:
-                raise ValueError(f"descriptors of shape {shape} are missing")
-            if len(self.manifest) != len(self.descriptors):
-                raise ValueError("the manifest has another number of rows")
-            self._searcher = None if exact else self._load_scann()
-        except (KeyError, OSError, ValueError, RuntimeError) as error:
-            raise ValueError(
-                f"Expected a whole index. Received: index={str(path)!r} "
-                f"({error}). Delete it and run {_COMMAND} again."
-            ) from error
-        self.searches_with = "scann" if self._searcher else "exact"
-
-    @classmethod
-    def open(cls, path: str | Path, *, exact: bool = False) -> "Index":
-        """Opens the folder of an index.
-
-        Args:
-            path: the folder.
-            exact: search exactly, without ScaNN. Search is exact, too, where
-                ScaNN cannot be imported; a warning says so.
-
-        Raises:
-            FileNotFoundError: no finished index is there.
-            ValueError: it is damaged.
-        """
-        return cls(Path(path), exact=exact)
-
-    def search(
-        self, descriptors: np.ndarray, k: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Finds the nearest database images.
-
-        Args:
-            descriptors: [Q, D], rows of unit length.
-            k: neighbours per query.
-
-        Returns:
-            int64 [Q, k] rows of `manifest`, nearest first, and float32 [Q, k]
-            squared distances. Where approximate search came upon fewer than k
-            images, the rest are -1 and infinity.
-
-        Raises:
-            ValueError: another descriptor length, rows that are not unit
-                vectors, or k larger than the database.
-        """
-        count, dimension = self.descriptors.shape
-        if np.ndim(descriptors) != 2 or np.shape(descriptors)[1] != dimension:
-            raise ValueError(
-                f"Expected descriptors [Q, {dimension}]. Received: "
-                f"descriptors.shape={np.shape(descriptors)}. Embed with the "
-                "export that the index was built with."
-            )
-        if not 1 <= k <= count:
-            raise ValueError(
-                f"Expected k from 1 to the {count} images of the index. "
-                f"Received: k={k}. Ask for fewer neighbours."
-            )
-        descriptors = np.ascontiguousarray(descriptors, np.float32)
-        check_unit(
-            descriptors, [f"query {row}" for row in range(len(descriptors))]
+    folder = _one_folder(index)
+    found = Index.open(folder, exact=True)
+    opened = Records(records)
+    rows = opened.rows(split, "database")
+    servable = serving.load(export)
+    found.check_export(servable)
+    _check_new(found, rows["image_id"])
+    whole = folder / "added"
+    with files.folder_to_resume(
+        whole,
+        {
+            "export_fingerprint": servable.fingerprint,
+            "records_fingerprint": opened.fingerprint,
+            "split": split,
+            "batch_size": batch_size,
+        },
+    ) as unfinished:
+        segment = _make_segment(
+            unfinished,
+            opened,
+            rows,
+            servable,
+            batch_size=batch_size,
+            dtype=found.metadata["dtype"],
+            target_recall=found.metadata["target_recall"],
         )
-        if self._searcher is None or not len(descriptors):
-            return retrieval.nearest(descriptors, self.descriptors, k)
-        reordered = self.metadata["scann"].get("reordering_num_neighbors", k)
-        rows, products = self._searcher.search_batched_parallel(
-            descriptors,
-            final_num_neighbors=k,
-            pre_reorder_num_neighbors=max(reordered, 2 * k),
+    # Other changes may have come meanwhile.
+    found = Index.open(folder, exact=True)
+    found.check_export(servable)
+    _check_new(found, rows["image_id"])
+    metadata = dict(found.metadata)
+    name = f"added-{metadata['changes'] + 1:05d}"
+    shutil.rmtree(folder / name, ignore_errors=True)
+    whole.rename(folder / name)
+    metadata["segments"] = [
+        *metadata["segments"],
+        {"folder": name, **segment},
+    ]
+    metadata["added_records_fingerprints"] = [
+        *metadata["added_records_fingerprints"],
+        opened.fingerprint,
+    ]
+    metadata["count"] += len(rows)
+    _write_change(folder, metadata)
+    logging.info(
+        "Added %d images: %d in %s, in %d segments.",
+        len(rows),
+        metadata["count"],
+        folder,
+        len(metadata["segments"]),
+    )
+    return folder
+
+
+def remove(*, index: str | Path, ids: str | Path) -> Path:
+    """Removes images from an index.
+
+    Args:
+        index: folder of the index.
+        ids: text file, one image id a line.
+
+    Returns:
+        `index`.
+
+    Raises:
+        FileNotFoundError: the index or the file is not there.
+        ValueError: no id, one that the index does not hold, or all that it
+            holds.
+    """
+    folder = _one_folder(index)
+    found = Index.open(folder, exact=True)
+    if not Path(ids).is_file():
+        raise FileNotFoundError(
+            "Expected a text file of image ids, one a line. Received: "
+            f"remove_ids={str(ids)!r}, which is no file."
         )
-        # ScaNN pads with row 0 and NaN.
-        padded = np.isnan(products)
-        rows = np.where(padded, -1, rows.astype(np.int64))
-        distances = np.maximum(np.float32(2) - 2 * products, 0)
-        return rows, np.where(padded, np.float32(np.inf), distances)
-
-    def check_export(
-        self, servable: serving.Servable | serving.RemoteServable
-    ) -> None:
-        """Refuses a model other than the one that built the index.
-
-        Raises:
-            ValueError: the fingerprints differ.
-        """
-        expected = self.metadata["export_fingerprint"]
-        if servable.fingerprint != expected:
-            raise ValueError(
-                f"Expected the export that built the index {str(self.path)!r}, "
-                f"with fingerprint {expected[:12]}. Received: export="
-                f"{str(servable.path)!r} with {servable.fingerprint[:12]}. "
-                f"Run {_COMMAND} with this export, or name the other one."
-            )
-
-    def _load_scann(self):
-        if not self.metadata["scann"]:
-            logging.warning("The index was built without ScaNN: exact search.")
-            return None
-        scann = _import_scann()
-        return scann and scann.scann_ops_pybind.load_searcher(
-            str(self.path / "scann")
+    lines = Path(ids).read_text(encoding="utf-8").splitlines()
+    named = pd.Index([line for line in lines if line.strip()]).unique()
+    rows = pd.Index(found.manifest["image_id"]).get_indexer(named)
+    if not len(named) or (rows < 0).any():
+        unknown = named[rows < 0]
+        raise ValueError(
+            "Expected ids of images of the index, one a line. Received: "
+            f"remove_ids={str(ids)!r} with {len(named)} ids, of which the "
+            f"index {str(folder)!r} lacks {len(unknown)}: "
+            f"{', '.join(unknown[:5])}. Nothing was removed; correct the file."
         )
+    if len(rows) == len(found.manifest):
+        raise ValueError(
+            f"Expected to keep some images. Received: remove_ids={str(ids)!r} "
+            f"with all {len(rows)} of the index. Delete its folder instead."
+        )
+    metadata = dict(found.metadata)
+    live, start = [], 0
+    for part in found.segments:
+        live.append(start + part.live)
+        start += len(part.descriptors)
+    kept = np.delete(np.concatenate(live), rows)
+    removed = np.setdiff1d(np.arange(start), kept)
+    name = f"removed-{metadata['changes'] + 1:05d}.npy"
+    np.save(folder / name, removed)
+    metadata["removed"] = name
+    metadata["count"] = len(kept)
+    _write_change(folder, metadata)
+    logging.info(
+        "Removed %d images: %d in %s. --compact frees what %d take.",
+        len(rows),
+        len(kept),
+        folder,
+        len(removed),
+    )
+    return folder
+
+
+def compact(*, index: str | Path, target_recall: float = 0.0) -> Path:
+    """Makes one segment of an index, without what was removed.
+
+    Nothing is embedded again. Until it is done the index is as it was.
+
+    Args:
+        index: folder of the index.
+        target_recall: as of `run`.
+
+    Returns:
+        `index`.
+
+    Raises:
+        FileNotFoundError: no finished index is there.
+        ValueError: it is damaged, or holds something else.
+    """
+    folder = _one_folder(index)
+    files.check_replaceable(folder, names=searching.NAMES)
+    found = Index.open(folder, exact=True)
+    metadata = dict(found.metadata)
+    step = max(1, _COPIED_NUMBERS // metadata["dimension"])
+    with files.folder_to_resume(
+        folder, {"compacted": metadata, "target_recall": target_recall}
+    ) as unfinished:
+        segments.write_descriptors(
+            (
+                found.descriptors[start : start + step]
+                for start in range(unfinished.done, metadata["count"], step)
+            ),
+            unfinished,
+            shape=(metadata["count"], metadata["dimension"]),
+            dtype=metadata["dtype"],
+        )
+        segment = segments.finish(
+            unfinished.folder, found.manifest, target_recall=target_recall
+        )
+        _check_unchanged(folder, found)
+        metadata["segments"] = [{"folder": ".", **segment}]
+        metadata["removed"] = None
+        metadata["target_recall"] = target_recall
+        _write_metadata(unfinished.folder, metadata)
+    logging.info("Index of %d images in %s.", metadata["count"], folder)
+    return folder
 
 
 def embed(
@@ -254,28 +330,42 @@ def embed(
     image_ids: Sequence[str],
     *,
     batch_size: int = 32,
-    into: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Embeds encoded images as a stream.
+    """Embeds encoded images.
 
     Args:
         servable: the exported model.
         encoded_images: bytes of N images, read one batch at a time.
         image_ids: their N names, for messages.
         batch_size: images of a batch.
-        into: float32 [N, D] to fill, such as a memory map.
 
     Returns:
-        float32 [N, D], rows of unit length: `into` if given.
+        float32 [N, D], rows of unit length.
 
     Raises:
         ValueError: an image that cannot be decoded, or whose descriptor is
             not a finite unit vector; the message names it. Or fewer images
             than names.
     """
+    descriptors = np.empty((len(image_ids), servable.dimension), np.float32)
+    start = 0
+    for batch in embed_batches(
+        servable, encoded_images, image_ids, batch_size=batch_size
+    ):
+        descriptors[start : start + len(batch)] = batch
+        start += len(batch)
+    return descriptors
+
+
+def embed_batches(
+    servable: serving.Servable | serving.RemoteServable,
+    encoded_images: Iterable[bytes],
+    image_ids: Sequence[str],
+    *,
+    batch_size: int = 32,
+) -> Iterator[np.ndarray]:
+    """As `embed`, as a stream of batches, float32 [B, D] each."""
     count = len(image_ids)
-    if into is None:
-        into = np.empty((count, servable.dimension), np.float32)
     stream = iter(encoded_images)
     with tqdm(total=count, unit="image", desc="embed", leave=False) as progress:
         for start in range(0, count, batch_size):
@@ -290,53 +380,8 @@ def embed(
             descriptors, valid = servable(batch)
             _check_valid(valid, names)
             check_unit(descriptors, names)
-            into[start : start + len(names)] = descriptors
+            yield descriptors
             progress.update(len(names))
-    return into
-
-
-def check_unit(descriptors: np.ndarray, names: Sequence[str]) -> None:
-    """Refuses descriptors [B, D] that are not finite unit vectors.
-
-    Raises:
-        ValueError: names the first one.
-    """
-    norms = np.linalg.norm(descriptors, axis=1)
-    # Written so that NaN is refused, too.
-    bad = np.flatnonzero(~(np.abs(norms - 1) <= _UNIT_TOLERANCE))
-    if len(bad):
-        raise ValueError(
-            "Expected descriptors that are finite and of length 1. Received: "
-            f"length {norms[bad[0]]:.6g} for {names[bad[0]]}. The model "
-            "diverged or does not normalise: train or export again."
-        )
-
-
-def scann_parameters(*, count: int, dimension: int) -> dict[str, Any]:
-    """Chooses ScaNN's parameters for a database.
-
-    The tree has about sqrt(count) leaves. Its k-means is seeded by kmeans++,
-    not at random, so that the same descriptors give the same index; with SOAR
-    a row near the border of two leaves is kept in both.
-
-    Args:
-        count: images.
-        dimension: descriptor length.
-    """
-    if count < _TREE_FROM:
-        return {"searcher": "brute_force"}
-    num_leaves = round(math.sqrt(count))
-    return {
-        "searcher": "tree",
-        "num_leaves": num_leaves,
-        "num_leaves_to_search": math.ceil(_LEAVES_SEARCHED * num_leaves),
-        "training_sample_size": min(count, _TRAINING_SAMPLE),
-        "soar_lambda": 1.5,
-        "dimensions_per_block": 2,
-        "anisotropic_quantization_threshold": 0.2,
-        # AlloyDB's tuning pages: more from 500 dimensions on.
-        "reordering_num_neighbors": 200 if dimension < 500 else 400,
-    }
 
 
 def versions() -> dict[str, str | None]:
@@ -353,59 +398,154 @@ def versions() -> dict[str, str | None]:
     }
 
 
-def _build(scann, descriptors: np.ndarray, parameters: dict[str, Any]):
-    # Unit vectors: the largest product is the smallest distance, and SOAR and
-    # residual quantisation exist for products only.
-    builder = scann.scann_ops_pybind.builder(descriptors, 10, "dot_product")
-    if parameters["searcher"] == "brute_force":
-        return builder.score_brute_force().build()
-    return (
-        builder.tree(
-            num_leaves=parameters["num_leaves"],
-            num_leaves_to_search=parameters["num_leaves_to_search"],
-            training_sample_size=parameters["training_sample_size"],
-            spherical=True,
-            quantize_centroids=True,
-            random_init=False,
-            soar_lambda=parameters["soar_lambda"],
+def _make_segment(
+    unfinished: files.Unfinished,
+    opened: Records,
+    rows: pd.DataFrame,
+    servable: serving.Servable | serving.RemoteServable,
+    *,
+    batch_size: int,
+    dtype: str,
+    target_recall: float,
+) -> dict[str, Any]:
+    """Embeds rows of records into a folder; see `segments.finish`."""
+    done = unfinished.done
+    if done:
+        logging.info("Going on after %d images.", done)
+    logging.info("Embedding %d database images.", len(rows) - done)
+    left = rows.iloc[done:]
+    segments.write_descriptors(
+        embed_batches(
+            servable,
+            opened.read_images(left),
+            left["image_id"].tolist(),
+            batch_size=batch_size,
+        ),
+        unfinished,
+        shape=(len(rows), servable.dimension),
+        dtype=dtype,
+        # Whole batches, so that a run that goes on makes the same ones.
+        record_every=batch_size * max(1, _RECORD_EVERY // batch_size),
+    )
+    return segments.finish(unfinished.folder, rows, target_recall=target_recall)
+
+
+def _of_shard(rows: pd.DataFrame, shard: str) -> pd.DataFrame:
+    number, _, of = shard.partition("/")
+    if not (number.isdigit() and of.isdigit() and int(number) < int(of)):
+        raise ValueError(
+            "Expected a shard: a number from 0, and how many there are, such "
+            f"as 0/8 to 7/8. Received: shard={shard!r}."
         )
-        .score_ah(
-            parameters["dimensions_per_block"],
-            anisotropic_quantization_threshold=parameters[
-                "anisotropic_quantization_threshold"
-            ],
-            training_sample_size=parameters["training_sample_size"],
+    if int(of) > len(rows):
+        raise ValueError(
+            f"Expected at most {len(rows)} shards, one for each image. "
+            f"Received: shard={shard!r}."
         )
-        .reorder(parameters["reordering_num_neighbors"])
-        .build()
+    start, stop = (
+        len(rows) * edge // int(of) for edge in (int(number), int(number) + 1)
+    )
+    return rows.iloc[start:stop]
+
+
+def _find(out: Path, made_from: dict[str, Any]) -> Index | None:
+    """The index of `out` if it was made from this; None to build anew."""
+    if not (out / "index.json").is_file():
+        return None
+    changed = files.read_json(out / "index.json", made_by=COMMAND).get(
+        "changes"
+    )
+    try:
+        found = Index.open(out, exact=True)
+    except ValueError as error:
+        if changed:
+            raise
+        logging.warning("Building again: %s", error)
+        return None
+    differing = [
+        name
+        for name in made_from
+        if found.metadata.get(name) != made_from[name]
+    ]
+    if not differing:
+        return found
+    if changed:
+        raise ValueError(
+            "Expected what the index was built from, since images were added "
+            f"or removed {changed} times, which building anew would undo. "
+            f"Received: index={str(out)!r} of another {', '.join(differing)}. "
+            "Build in another folder, or delete this one."
+        )
+    logging.info("Replacing an index of another %s.", ", ".join(differing))
+    return None
+
+
+def _is_searcher_as_asked(found: Index, target_recall: float) -> bool:
+    if approximate.scann_module() is None:
+        return True
+    if found.metadata["target_recall"] != target_recall:
+        return False
+    described = found.metadata["segments"]
+    try:
+        for part in described:
+            segments.check_sizes(Path(found.path) / part["folder"], part)
+    except (OSError, ValueError) as error:
+        logging.warning("Building ScaNN again: %s", error)
+        return False
+    return all(part["scann"] for part in described)
+
+
+def _check_new(found: Index, image_ids: pd.Series) -> None:
+    known = image_ids[image_ids.isin(found.manifest["image_id"])]
+    if len(known):
+        raise ValueError(
+            "Expected images that the index does not hold. Received: "
+            f"{len(known)} that it holds, such as {known.iloc[0]!r}. Nothing "
+            "was added. Remove those first (--remove_ids) to replace them."
+        )
+
+
+def _check_unchanged(folder: Path, found: Index) -> None:
+    now = files.read_json(folder / "index.json", made_by=COMMAND)
+    if now != found.metadata:
+        raise ValueError(
+            "Expected no change of the index while it was compacted. Received: "
+            f"index={str(folder)!r} with {now['changes']} changes, not "
+            f"{found.metadata['changes']}. The index is as it was; run the "
+            "command again."
+        )
+
+
+def _one_folder(index: str | Path) -> Path:
+    folder = Path(index)
+    files.put_back(folder)
+    if not (folder / "index.json").is_file():
+        raise FileNotFoundError(
+            "Expected the folder of one index, which holds index.json. "
+            f"Received: index={str(index)!r}. Change shards one by one; build "
+            f"an index with {COMMAND}."
+        )
+    return folder
+
+
+def _write_metadata(folder: Path, metadata: dict[str, Any]) -> None:
+    files.write_json(
+        folder / "index.json", {**metadata, "versions": versions()}
     )
 
 
-def _import_scann():
-    """The scann module, or None where it cannot be imported."""
-    try:
-        return importlib.import_module("scann")
-    except (ImportError, tf.errors.NotFoundError) as error:
-        # NotFoundError: its library was built for another TensorFlow.
-        reason = str(error).splitlines()[0]
-        logging.warning("ScaNN is not usable (%s): exact search.", reason)
-        return None
-
-
-def _is_up_to_date(out: Path, made_from: dict[str, Any]) -> bool:
-    if not (out / "index.json").is_file():
-        return False
-    try:
-        found = Index.open(out).metadata
-    except ValueError as error:
-        logging.warning("Building again: %s", error)
-        return False
-    differing = [
-        name for name in made_from if found.get(name) != made_from[name]
-    ]
-    if differing:
-        logging.info("Replacing an index of another %s.", ", ".join(differing))
-    return not differing
+def _write_change(folder: Path, metadata: dict[str, Any]) -> None:
+    """Makes a change count, then removes what no longer does."""
+    metadata["changes"] += 1
+    _write_metadata(folder, metadata)
+    named = {part["folder"] for part in metadata["segments"]}
+    named.add(metadata["removed"])
+    for path in [*folder.glob("added*"), *folder.glob("removed-*")]:
+        if path.name not in named:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def _check_valid(valid: np.ndarray, names: Sequence[str]) -> None:
@@ -422,14 +562,45 @@ def _check_valid(valid: np.ndarray, names: Sequence[str]) -> None:
 
 def main(argv) -> None:
     del argv
-    stage_flags.required("records", "index")
-    run(
-        records=FLAGS.records,
-        export=serving.named_by_flags(),
-        out=FLAGS.index,
-        split=FLAGS.split,
-        batch_size=FLAGS.batch_size,
-    )
+    changes = {
+        "add_records": FLAGS.add_records,
+        "remove_ids": FLAGS.remove_ids,
+        "compact": FLAGS.compact,
+    }
+    asked = [name for name, value in changes.items() if value]
+    if len(asked) > 1:
+        raise ValueError(
+            "Expected one change at a time. Received: --"
+            + ", --".join(asked)
+            + ". Run one command after the other."
+        )
+    if FLAGS.add_records:
+        stage_flags.required("index")
+        add(
+            index=FLAGS.index,
+            records=FLAGS.add_records,
+            export=serving.named_by_flags(),
+            split=FLAGS.split,
+            batch_size=FLAGS.batch_size,
+        )
+    elif FLAGS.remove_ids:
+        stage_flags.required("index")
+        remove(index=FLAGS.index, ids=FLAGS.remove_ids)
+    elif FLAGS.compact:
+        stage_flags.required("index")
+        compact(index=FLAGS.index, target_recall=FLAGS.target_recall)
+    else:
+        stage_flags.required("records", "index")
+        run(
+            records=FLAGS.records,
+            export=serving.named_by_flags(),
+            out=FLAGS.index,
+            split=FLAGS.split,
+            batch_size=FLAGS.batch_size,
+            shard=FLAGS.index_shard,
+            dtype=FLAGS.index_dtype,
+            target_recall=FLAGS.target_recall,
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,12 @@
-"""The update rule that NetVLAD and SARE were trained with."""
+"""Update rules, the rate over a run, and the average of the weights.
+
+The average follows Keras: after each step a <- m * a + (1 - m) * w, from the
+weights after the first step. It lies in the optimizer's state while training
+moves the weights themselves.
+"""
+
+import contextlib
+from collections.abc import Iterator
 
 import keras
 from keras import ops
@@ -53,3 +61,120 @@ class CoupledSGD(keras.optimizers.Optimizer):
             momentum=self.momentum, weight_decay=self.coupled_weight_decay
         )
         return config
+
+
+def build(
+    name: str,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    averaging_momentum: float = 0.0,
+) -> keras.optimizers.Optimizer:
+    """Makes the optimizer of a name.
+
+    Args:
+        name: "sgd", `CoupledSGD`, or "adam", Keras's AdamW.
+        learning_rate: the rate at first.
+        weight_decay: of all trained weights.
+        averaging_momentum: of the average of the weights; 0: none.
+
+    Returns:
+        An optimizer that was not built yet.
+    """
+    rule = {"adam": keras.optimizers.AdamW, "sgd": CoupledSGD}[name]
+    averaging = {}
+    if averaging_momentum:
+        averaging = {"use_ema": True, "ema_momentum": averaging_momentum}
+    return rule(learning_rate, weight_decay=weight_decay, **averaging)
+
+
+def rate_at(
+    epochs_done: float,
+    *,
+    schedule: str,
+    learning_rate: float,
+    epochs: int,
+    warmup_epochs: int,
+    halve_every: int,
+) -> float:
+    """The learning rate at a moment of a run.
+
+    Args:
+        epochs_done: since the start of the run, with the share of the epoch
+            that is under way.
+        schedule: "halving", half as much after every `halve_every` epochs, or
+            "cosine", from the whole rate down to 0 at the end of the run.
+        learning_rate: the whole rate.
+        epochs: of the run.
+        warmup_epochs: in which the rate first rises from 0, linearly.
+        halve_every: for "halving"; 0: never.
+
+    Returns:
+        The rate.
+    """
+    if schedule == "cosine":
+        decay = keras.optimizers.schedules.CosineDecay(
+            0.0 if warmup_epochs else learning_rate,
+            decay_steps=epochs - warmup_epochs,
+            warmup_target=learning_rate if warmup_epochs else None,
+            warmup_steps=warmup_epochs,
+        )
+        return float(decay(epochs_done))
+    if epochs_done < warmup_epochs:
+        return learning_rate * epochs_done / warmup_epochs
+    halvings = int(epochs_done) // halve_every if halve_every else 0
+    return learning_rate * 0.5**halvings
+
+
+class KeepWeights(keras.callbacks.Callback):
+    """Keeps `fit` from putting the average in place of the weights.
+
+    `fit` does so when it ends, and forgets the weights. Training that calls
+    it several times would go on from the average each time.
+    """
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.model.optimizer.use_ema:
+            self._weights = [
+                ops.convert_to_numpy(variable)
+                for variable in self.model.trainable_variables
+            ]
+
+    def on_train_end(self, logs=None):
+        if self.model.optimizer.use_ema:
+            for variable, weight in zip(
+                self.model.trainable_variables, self._weights, strict=True
+            ):
+                variable.assign(weight)
+
+
+def exchange_average(network: keras.Model) -> None:
+    """Exchanges the weights and their average, exactly.
+
+    Twice is as if never. Without an average, or before the first step, nothing
+    happens. Keras's `SwapEMAWeights` adds and subtracts, which rounds.
+
+    Args:
+        network: compiled, with an optimizer that was built.
+    """
+    optimizer = network.optimizer
+    if not optimizer.use_ema or not int(optimizer.iterations):
+        return
+    for variable, average in zip(
+        network.trainable_variables,
+        optimizer._model_variables_moving_average,
+        strict=True,
+    ):
+        weight = ops.convert_to_numpy(variable)
+        variable.assign(ops.convert_to_numpy(average))
+        average.assign(weight)
+
+
+@contextlib.contextmanager
+def averaged(network: keras.Model) -> Iterator[None]:
+    """Within it the network has the average of its weights, if there is one."""
+    exchange_average(network)
+    try:
+        yield
+    finally:
+        exchange_average(network)

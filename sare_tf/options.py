@@ -42,13 +42,44 @@ class Options:
     val_queries: int = 1000
     optimizer: str = "sgd"
     learning_rate: float = 0.001
+    schedule: str = "halving"
     halve_every: int = 5
+    warmup_epochs: int = 0
     weight_decay: float = 0.001
+    averaging_momentum: float = 0.0
     augment: bool = False
+    precision: str = "float32"
+    jit_compile: bool | None = None
+    max_bad_images: int = 10
     batch_size: int = 32
     strategy: str = "none"
     seed: int = 0
 
+    def __post_init__(self):
+        if self.schedule not in ("halving", "cosine"):
+            raise ValueError(
+                "Expected schedule to be 'halving' or 'cosine'. Received: "
+                f"schedule={self.schedule!r}."
+            )
+        if self.precision not in ("float32", "mixed_bfloat16"):
+            raise ValueError(
+                "Expected precision to be 'float32' or 'mixed_bfloat16'. "
+                f"Received: precision={self.precision!r}."
+            )
+        if self.warmup_epochs and self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                "Expected fewer epochs of warm-up than of training. Received: "
+                f"warmup_epochs={self.warmup_epochs}, epochs={self.epochs}. "
+                "Lower --warmup_epochs."
+            )
+        if not 0 <= self.averaging_momentum < 1:
+            raise ValueError(
+                "Expected a momentum of at least 0 and below 1. Received: "
+                f"averaging_momentum={self.averaging_momentum}."
+            )
+
     def halvings(self, epoch: int) -> int:
         """How often the learning rate was halved before this epoch, from 1."""
-        return (epoch - 1) // self.halve_every if self.halve_every else 0
+        if self.schedule != "halving" or not self.halve_every:
+            return 0
+        return (epoch - 1) // self.halve_every

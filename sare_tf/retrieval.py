@@ -74,6 +74,31 @@ def nearest(
     return best.rows, best.distances
 
 
+def merge(
+    parts: Sequence[tuple[np.ndarray, np.ndarray]], k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Merges the neighbours that several parts of a database gave.
+
+    Equally far rows are ordered by row, so that parts searched by `nearest`
+    give what it gives for the whole.
+
+    Args:
+        parts: of each part, int64 [Q, n] rows of the whole database and
+            float32 [Q, n] squared distances; n may differ.
+        k: neighbours to keep, at most the sum of n.
+
+    Returns:
+        int64 [Q, k] rows, nearest first, and float32 [Q, k] distances.
+    """
+    rows = np.concatenate([rows for rows, _ in parts], axis=1)
+    distances = np.concatenate([far for _, far in parts], axis=1)
+    order = np.lexsort((rows, distances))[:, :k]
+    return (
+        np.take_along_axis(rows, order, axis=1),
+        np.take_along_axis(distances, order, axis=1),
+    )
+
+
 def ranks_of(
     queries: np.ndarray,
     database: np.ndarray,

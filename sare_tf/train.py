@@ -9,12 +9,16 @@ over places there is no mining: an epoch goes over the places once. After the
 epoch the validation recall is measured, by exact search over the val split.
 Epoch 0 is the network before training. A run that was stopped continues after
 its last whole epoch; what its folder holds, `checkpoints` says.
+
+With --averaging_momentum the average of the weights is validated and saved;
+training and mining go on from the weights themselves.
 """
 
 import dataclasses
 import math
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import keras
@@ -24,13 +28,17 @@ import tensorflow as tf
 from absl import flags, logging
 
 from sare_tf import (
+    bad_images,
     distribution,
     losses,
     model,
     optimizers,
     pipeline,
     places,
+    progress,
     train_data,
+    training_log,
+    training_plan,
     worker_loop,
 )
 from sare_tf import flags as stage_flags
@@ -38,19 +46,36 @@ from sare_tf.checkpoints import Run
 from sare_tf.options import Options
 from sare_tf.place_network import PlaceNetwork
 from sare_tf.records import Records
+from sare_tf.training_log import TrainingLog
 
 FLAGS = flags.FLAGS
 # A run may go on with other values of these; the rest must stay as it was.
-_MAY_CHANGE = ("epochs", "patience", "batch_size", "strategy", "chunk_images")
+_MAY_CHANGE = (
+    "epochs",
+    "patience",
+    "batch_size",
+    "max_bad_images",
+    "strategy",
+    "chunk_images",
+)
 
 
-def run(*, records: str | Path, checkpoints: str | Path, **options) -> Path:
+def run(
+    *,
+    records: str | Path,
+    checkpoints: str | Path,
+    dry_run: bool = False,
+    profile: bool = False,
+    **options,
+) -> Path:
     """Trains, or goes on with a run that was stopped.
 
     Args:
         records: folder of `build_records`, with a train split and, to choose
             the best epoch, a val split.
         checkpoints: folder of this run.
+        dry_run: say what would be done, and write nothing.
+        profile: write a profile of some steps, for TensorBoard.
         **options: fields of `Options`.
 
     Returns:
@@ -59,133 +84,206 @@ def run(*, records: str | Path, checkpoints: str | Path, **options) -> Path:
     Raises:
         ValueError: data that cannot be trained on, values that are not finite,
             or a folder that holds a run with other options.
-        ConnectionError: one of several workers was lost.
+        OSError: an epoch could not be saved, or one of several workers was
+            lost.
     """
     options = Options(**options)
     strategy = distribution.make(options.strategy)
     _check_batch(strategy, options)
     _loss(options)  # refuses settings that do not fit before a run begins
     opened = Records(records)
-    with worker_loop.lost_workers_named(strategy):
-        return _run(opened, Path(checkpoints), options, strategy)
+    if dry_run:
+        _tell_plan(_Data.of(opened, options, bad=()), options)
+        return Path(checkpoints)
+    while True:
+        try:
+            with worker_loop.lost_workers_named(strategy):
+                return _run(
+                    opened,
+                    Path(checkpoints),
+                    options,
+                    strategy,
+                    profile=profile,
+                )
+        except bad_images.ERRORS as error:
+            bad_images.find(
+                checkpoints, opened, error, limit=options.max_bad_images
+            )
+            if worker_loop.is_used(strategy):
+                raise ConnectionError(
+                    "Expected images that can be read. Received: one that "
+                    "cannot, which is left out from now on. Start all workers "
+                    "again with the same command."
+                ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _Data:
+    """What is trained and validated on.
+
+    Attributes:
+        records: opened.
+        bad: image_id of images that cannot be read.
+        train: the train split.
+        miner: of tuples; None with a loss over places.
+        val: the val split; None if there is none.
+    """
+
+    records: Records
+    bad: Collection[str]
+    train: train_data.Split
+    miner: train_data.Miner | None
+    val: train_data.Validation | None
+
+    @classmethod
+    def of(
+        cls, records: Records, options: Options, *, bad: Collection[str]
+    ) -> "_Data":
+        """Refuses what cannot be trained on."""
+        train = train_data.Split(records, "train", options, bad=bad)
+        miner = val = None
+        if options.loss in losses.PLACE_LOSSES:
+            _place_batches(records, options, epoch=1, bad=bad)
+        else:
+            miner = train_data.Miner(train, options)
+        if (records.manifest["split"] == "val").any():
+            val = train_data.Validation(records, options, bad=bad)
+        else:
+            logging.warning(
+                "The records have no val split: the last epoch counts as the "
+                "best."
+            )
+        return cls(records, bad, train, miner, val)
 
 
 def _run(
-    opened: Records,
+    records: Records,
     checkpoints: Path,
     options: Options,
     strategy: tf.distribute.Strategy,
+    *,
+    profile: bool,
 ) -> Path:
     chief = distribution.is_chief(strategy)
-    train = train_data.Split(opened, "train", options)
-    over_places = options.loss in losses.PLACE_LOSSES
-    if over_places:
-        _place_batches(opened, options, epoch=1)  # refuses what fills none
-    else:
-        miner = train_data.Miner(train, options)
-    val = None
-    if (opened.manifest["split"] == "val").any():
-        val = train_data.Validation(opened, options)
-    else:
-        logging.warning(
-            "The records have no val split: the last epoch counts as the best."
-        )
+    data = _Data.of(records, options, bad=bad_images.read(checkpoints))
     past = Run(
         checkpoints,
         {
             **dataclasses.asdict(options),
-            "records_fingerprint": opened.fingerprint,
+            "records_fingerprint": records.fingerprint,
         },
-        may_change=_MAY_CHANGE,
+        # The cosine has its end at the last epoch.
+        may_change=set(_MAY_CHANGE)
+        - ({"epochs"} if options.schedule == "cosine" else set()),
         writes=chief,
     )
     worker_loop.check_same(
-        strategy, f"{options} {opened.fingerprint} {past.last}"
+        strategy, f"{options} {records.fingerprint} {past.last}"
     )
     keras.utils.set_random_seed(options.seed)
     with strategy.scope():
         if past.last is None:
-            network = _new_network(train, options)
-            size = 0 if over_places else options.num_negatives
-            remembered = np.full((len(train.queries), size), -1, np.int64)
+            network = _new_network(data.train, options)
+            size = options.num_negatives if data.miner else 0
+            remembered = np.full((len(data.train.queries), size), -1, np.int64)
         else:
             network, remembered = past.load()
-            if over_places:
+            if not data.miner:
                 network.chunk_images = options.chunk_images
+            # Saved with the average in the place of the weights.
+            optimizers.exchange_average(network)
             logging.info("Going on after %s.", past.last)
     distribution.check_network(network)
     worker_loop.take_weights_of_chief(network)
-    embedder = network.get_layer("embedder")
-    if chief:
-        writer = tf.summary.create_file_writer(str(checkpoints / "tensorboard"))
-    else:
-        writer = tf.summary.create_noop_writer()
+    past.check_space(training_plan.checkpoint_bytes(network))
+    log = TrainingLog(
+        checkpoints / "tensorboard" if chief else Path(tempfile.mkdtemp()),
+        epochs=len(past.history),
+    )
+    profiler = training_log.Profile(log.folder) if profile else None
 
     for epoch in range(len(past.history), options.epochs + 1):
         measured = {"epoch": epoch}
+        if epoch and 0 < options.patience <= past.epochs_since_best():
+            logging.info("No better epoch in %d: done.", options.patience)
+            break
+        log.begin(epoch)
         if epoch:
-            if 0 < options.patience <= past.epochs_since_best():
-                logging.info("No better epoch in %d: done.", options.patience)
-                break
             begin = time.monotonic()
-            rate = options.learning_rate * 0.5 ** options.halvings(epoch)
-            network.optimizer.learning_rate.assign(rate)
-            measured["learning_rate"] = rate
-            if over_places:
-                measured |= _train_on_places(network, opened, options, epoch)
-            else:
+            callbacks = [profiler] if profiler else []
+            if data.miner:
                 measured |= _train_on_tuples(
-                    network, miner, options, epoch, remembered
+                    network,
+                    data,
+                    options,
+                    epoch,
+                    remembered,
+                    log=log,
+                    callbacks=callbacks,
+                )
+            else:
+                measured |= _train_on_places(
+                    network, data, options, epoch, log=log, callbacks=callbacks
                 )
             measured["epoch_s"] = round(time.monotonic() - begin, 3)
-        measured["recall_at"] = val and _of_chief(
-            strategy, val.recall(embedder)
-        )
-        past.finish_epoch(measured, network=network, remembered=remembered)
-        _tell(writer, measured, options)
+        with optimizers.averaged(network):
+            measured["recall_at"] = _validate(
+                network, data, options, measured, past=past, log=log
+            )
+            log.end()
+            past.finish_epoch(measured, network=network, remembered=remembered)
+        _tell(measured, options)
     logging.info(
-        "Best: %s. Checkpoints in %s. Next: python -m sare_tf.export "
-        "--flagfile=...; curves: tensorboard --logdir %s",
-        past.best,
-        checkpoints,
-        checkpoints,
+        "%s\nNext: python -m sare_tf.export --flagfile=...", past.summary()
     )
     return checkpoints
 
 
 def _train_on_tuples(
     network: keras.Model,
-    miner: train_data.Miner,
+    data: _Data,
     options: Options,
     epoch: int,
     remembered: np.ndarray,
+    *,
+    log: TrainingLog,
+    callbacks: Sequence[keras.callbacks.Callback],
 ) -> dict[str, float]:
     """Mines and fits, round by round; returns what was measured."""
-    rounds = miner.rounds(epoch)
-    names = miner.records.manifest["image_id"].to_numpy(object)
+    rounds = data.miner.rounds(epoch)
+    names = data.records.manifest["image_id"].to_numpy(object)
+    images_of_a_step = options.tuples_per_batch * (2 + options.num_negatives)
+    steps_of_epoch = data.miner.steps(epoch)
     found, steps = [], 0
     for number, queries in enumerate(rounds):
-        mining_begin = time.monotonic()
-        tuples, violating = miner.mine(
-            network.get_layer("embedder"),
-            queries,
-            remembered=remembered,
-            seed=_seed(options.seed, epoch),
-        )
+        where = f"epoch {epoch}, round {number + 1} of {len(rounds)}"
+        with progress.over_images(
+            f"Mining for {where}", total=data.miner.images_to_embed(queries)
+        ) as mining:
+            tuples, mined = data.miner.mine(
+                network.get_layer("embedder"),
+                queries,
+                remembered=remembered,
+                seed=_seed(options.seed, epoch),
+                shown=mining,
+            )
         strategy = network.distribute_strategy
         tuples = worker_loop.from_chief(strategy, tuples)
         remembered[:] = worker_loop.from_chief(strategy, remembered)
-        mining_s = time.monotonic() - mining_begin
-        logging.info(
-            "Epoch %d, round %d of %d: %d tuples mined in %.1f s.",
-            epoch,
-            number + 1,
-            len(rounds),
-            len(tuples),
-            mining_s,
-        )
+        step = int(network.optimizer.iterations)
+        log.mined(step, mined)
+        log.values(step, {"mining/images_per_s": mining.images_per_s})
+        if number + 1 == len(rounds):
+            log.hardest(
+                step,
+                data.records,
+                tuples,
+                mined,
+                height=options.image_height,
+                width=options.image_width,
+            )
         dataset = pipeline.tuple_dataset(
-            miner.records,
+            data.records,
             tuples,
             height=options.image_height,
             width=options.image_width,
@@ -194,33 +292,48 @@ def _train_on_tuples(
             seed=_seed(options.seed, epoch, number),
             part=worker_loop.part(strategy),
         )
-        loss = _fit(
+        loss, seconds = _fit(
             network,
             dataset,
             names[tuples[:, 0]],
             named="queries",
             per_batch=options.tuples_per_batch,
+            images_of_a_step=images_of_a_step,
             epoch=epoch,
+            described=f"Training in {where}",
+            rate=_rate(options, epoch, steps, steps_of_epoch),
             steps_before=steps,
+            log=log,
+            callbacks=callbacks,
         )
-        found.append((loss, violating, mining_s))
+        found.append((loss, mined.violating, mining.seconds, seconds))
         steps += len(tuples) // options.tuples_per_batch
-    losses_of_rounds, violating, seconds = zip(*found, strict=True)
+    losses_of_rounds, violating, mining_s, fit_s = zip(*found, strict=True)
     sizes = [len(queries) for queries in rounds]
     return {
         "loss": float(np.average(losses_of_rounds, weights=sizes)),
+        "learning_rate": _rate(options, epoch, 0, steps)(steps - 1),
         "violating": float(np.average(violating, weights=sizes)),
-        "mining_s": round(sum(seconds), 3),
+        "mining_s": round(sum(mining_s), 3),
+        "images_per_s": round(steps * images_of_a_step / sum(fit_s), 1),
     }
 
 
 def _train_on_places(
-    network: keras.Model, records: Records, options: Options, epoch: int
+    network: keras.Model,
+    data: _Data,
+    options: Options,
+    epoch: int,
+    *,
+    log: TrainingLog,
+    callbacks: Sequence[keras.callbacks.Callback],
 ) -> dict[str, float]:
     """Fits on batches of places; returns what was measured."""
-    rows, plan = _place_batches(records, options, epoch=epoch)
+    rows, plan = _place_batches(
+        data.records, options, epoch=epoch, bad=data.bad
+    )
     dataset = pipeline.planned_place_dataset(
-        records,
+        data.records,
         rows,
         plan,
         height=options.image_height,
@@ -230,22 +343,74 @@ def _train_on_places(
         with_positions=bool(options.memory_images),
         part=worker_loop.part(network.distribute_strategy),
     )
-    loss = _fit(
+    steps, images_of_a_step = plan.images.shape
+    rate = _rate(options, epoch, 0, steps)
+    loss, seconds = _fit(
         network,
         dataset,
         rows["image_id"].to_numpy(object)[plan.images.reshape(-1)],
         named="images",
-        per_batch=plan.images.shape[1],
+        per_batch=images_of_a_step,
+        images_of_a_step=images_of_a_step,
         epoch=epoch,
+        described=f"Training in epoch {epoch}",
+        rate=rate,
+        log=log,
+        callbacks=callbacks,
     )
-    return {"loss": loss}
+    return {
+        "loss": loss,
+        "learning_rate": rate(steps - 1),
+        "images_per_s": round(plan.images.size / seconds, 1),
+    }
+
+
+def _validate(
+    network: keras.Model,
+    data: _Data,
+    options: Options,
+    measured: dict,
+    *,
+    past: Run,
+    log: TrainingLog,
+) -> dict[int, float] | None:
+    """Measures recall; the projector shows the best epoch's descriptors."""
+    step = int(network.optimizer.iterations)
+    log.values(step, {"epoch": measured["epoch"]})
+    val = data.val
+    if val is None:
+        return None
+    with progress.over_images(
+        f"Validation of epoch {measured['epoch']}",
+        total=len(val.queries) + len(val.database),
+    ) as shown:
+        queries, database = val.embed(
+            network.get_layer("embedder"), shown=shown
+        )
+    recall = _of_chief(
+        network.distribute_strategy, val.recall(queries, database)
+    )
+    log.values(step, {f"val/recall_at_{k}": v for k, v in recall.items()})
+    chosen, answers = val.sample(training_log.PROJECTOR_IMAGES)
+    if past.would_be_best({**measured, "recall_at": recall}) and len(chosen):
+        log.projector(
+            data.records,
+            pd.concat([val.queries.iloc[chosen], val.database.iloc[answers]]),
+            np.concatenate([queries[chosen], database[answers]]),
+            height=options.image_height,
+            width=options.image_width,
+        )
+    return recall
 
 
 def _place_batches(
-    records: Records, options: Options, *, epoch: int
+    records: Records, options: Options, *, epoch: int, bad: Collection[str]
 ) -> tuple[pd.DataFrame, places.PlaceBatches]:
     """Rows to train on, and the batches of an epoch."""
-    rows = records.manifest[records.manifest["split"] == "train"]
+    rows = records.manifest[
+        (records.manifest["split"] == "train")
+        & ~records.manifest["image_id"].isin(bad)
+    ]
     plan = places.plan_batches(
         rows,
         places_per_batch=options.places_per_batch,
@@ -257,6 +422,24 @@ def _place_batches(
     return rows, plan
 
 
+def _rate(
+    options: Options, epoch: int, steps_before: int, steps_of_epoch: int
+) -> Callable[[int], float]:
+    """The learning rate by step, from 0 at `steps_before` of an epoch."""
+
+    def rate(step: int) -> float:
+        return optimizers.rate_at(
+            epoch - 1 + (steps_before + step) / steps_of_epoch,
+            schedule=options.schedule,
+            learning_rate=options.learning_rate,
+            epochs=options.epochs,
+            warmup_epochs=options.warmup_epochs,
+            halve_every=options.halve_every,
+        )
+
+    return rate
+
+
 def _fit(
     network: keras.Model,
     dataset: tf.data.Dataset,
@@ -264,36 +447,65 @@ def _fit(
     *,
     named: str,
     per_batch: int,
+    images_of_a_step: int,
     epoch: int,
+    described: str,
+    rate: Callable[[int], float],
+    log: TrainingLog,
+    callbacks: Sequence[keras.callbacks.Callback],
     steps_before: int = 0,
-) -> float:
-    """Fits on a dataset once; returns the mean loss.
+) -> tuple[float, float]:
+    """Fits on a dataset once; returns the mean loss and the seconds.
 
     The names, `per_batch` of each batch in their order, and what they name are
     for messages.
     """
 
+    def set_rate(batch: int, logs: dict[str, float]) -> None:
+        network.optimizer.learning_rate.assign(rate(batch))
+
     def check_loss(batch: int, logs: dict[str, float]) -> None:
+        shown.advance(images_of_a_step, loss=logs["loss"])
         if not math.isfinite(logs["loss"]):
             raise ValueError(
                 f"Expected a finite loss. Received: loss={logs['loss']} at "
                 f"step {steps_before + batch + 1} of epoch {epoch}, {named} "
                 f"{list(names[batch * per_batch :][:per_batch])}. The last "
-                "checkpoint is untouched; lower --learning_rate."
+                f"checkpoint, epoch-{epoch - 1:04d}, is untouched; lower "
+                "--learning_rate."
             )
 
-    history = distribution.fit(
-        network,
-        dataset,
-        shuffle=False,
-        initial_epoch=epoch - 1,
-        epochs=epoch,
-        callbacks=[
-            keras.callbacks.LambdaCallback(on_train_batch_end=check_loss)
-        ],
-    )
+    steps = int(dataset.cardinality())
+    with progress.over_images(
+        described, total=steps * images_of_a_step
+    ) as shown:
+        history = distribution.fit(
+            network,
+            dataset,
+            shuffle=False,
+            initial_epoch=epoch - 1,
+            epochs=epoch,
+            verbose=0,
+            callbacks=[
+                keras.callbacks.LambdaCallback(
+                    on_train_batch_begin=set_rate,
+                    on_train_batch_end=check_loss,
+                ),
+                optimizers.KeepWeights(),
+                *callbacks,
+            ],
+        )
     _check_weights(network)
-    return float(history.history["loss"][-1])
+    loss = float(history.history["loss"][-1])
+    log.values(
+        int(network.optimizer.iterations),
+        {
+            "train/loss": loss,
+            "train/learning_rate": rate(steps - 1),
+            "train/images_per_s": shown.images_per_s,
+        },
+    )
+    return loss, shown.seconds
 
 
 def _seed(*parts: int) -> int:
@@ -366,22 +578,15 @@ def _new_network(train: train_data.Split, options: Options) -> keras.Model:
                 "--netvlad_centres out."
             )
         centres = model.read_centres(options.netvlad_centres)
-    embedder = model.build_embedder(
-        backbone=options.backbone,
-        aggregation=options.aggregation,
-        num_clusters=options.num_clusters,
-        weights=options.weights,
-        cut_layer=options.cut_layer,
-        train_from=options.train_from,
-        image_size=(options.image_height, options.image_width),
-    )
+    embedder = _new_embedder(options)
     if options.aggregation == "netvlad":
         rng = np.random.default_rng(options.seed)
-        count = min(500, len(train.database))
-        sample = np.sort(rng.choice(len(train.database), count, replace=False))
+        database = train.database[train.readable(train.database)]
+        count = min(500, len(database))
+        sample = np.sort(rng.choice(len(database), count, replace=False))
         images = pipeline.image_dataset(
             train.records,
-            train.database.iloc[sample],
+            database.iloc[sample],
             height=options.image_height,
             width=options.image_width,
             batch_size=options.batch_size,
@@ -399,10 +604,38 @@ def _new_network(train: train_data.Split, options: Options) -> keras.Model:
         )
     else:
         network = model.over_tuples(embedder)
-    network.compile(optimizer=_optimizer(options), loss=_loss(options))
+    network.compile(
+        optimizer=optimizers.build(
+            options.optimizer,
+            learning_rate=options.learning_rate,
+            weight_decay=options.weight_decay,
+            averaging_momentum=options.averaging_momentum,
+        ),
+        loss=_loss(options),
+        jit_compile="auto"
+        if options.jit_compile is None
+        else options.jit_compile,
+    )
     # Now, so that epoch 0 is saved with it and can be gone on from.
     network.optimizer.build(network.trainable_variables)
     return network
+
+
+def _new_embedder(options: Options) -> keras.Model:
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(options.precision)
+    try:
+        return model.build_embedder(
+            backbone=options.backbone,
+            aggregation=options.aggregation,
+            num_clusters=options.num_clusters,
+            weights=options.weights,
+            cut_layer=options.cut_layer,
+            train_from=options.train_from,
+            image_size=(options.image_height, options.image_width),
+        )
+    finally:
+        keras.config.set_dtype_policy(policy)
 
 
 def _loss(options: Options) -> keras.losses.Loss:
@@ -416,36 +649,60 @@ def _loss(options: Options) -> keras.losses.Loss:
     )
 
 
-def _optimizer(options: Options) -> keras.optimizers.Optimizer:
-    if options.optimizer == "adam":
-        return keras.optimizers.AdamW(
-            options.learning_rate, weight_decay=options.weight_decay
-        )
-    return optimizers.CoupledSGD(
-        options.learning_rate, weight_decay=options.weight_decay
-    )
-
-
-def _tell(writer, measured: dict, options: Options) -> None:
+def _tell(measured: dict, options: Options) -> None:
     recall = measured["recall_at"] or {}
-    scalars = {
-        name: measured[name]
-        for name in ("loss", "learning_rate", "violating")
-        if name in measured
-    }
-    with writer.as_default(step=measured["epoch"]):
-        for name, value in scalars.items():
-            tf.summary.scalar(name, value)
-        for k, value in recall.items():
-            tf.summary.scalar(f"val/recall_at_{k}", value)
-    writer.flush()
+    names = ("loss", "learning_rate", "violating", "images_per_s")
     logging.info(
         "Epoch %d of %d: %s",
         measured["epoch"],
         options.epochs,
         ", ".join(
-            [f"{name} {value:.4g}" for name, value in scalars.items()]
+            [
+                f"{name} {measured[name]:.4g}"
+                for name in names
+                if name in measured
+            ]
             + [f"val recall@{k} {value:.3f}" for k, value in recall.items()]
+        ),
+    )
+
+
+def _tell_plan(data: _Data, options: Options) -> None:
+    """What a run would do and need."""
+    if data.miner:
+        rounds = data.miner.rounds(1)
+        steps, longest = data.miner.steps(1), max(map(len, rounds))
+        images = options.tuples_per_batch * (2 + options.num_negatives)
+        database = len(data.train.database)
+        epoch = (
+            f"{sum(map(len, rounds))} queries, {database} database images; "
+            f"{steps} steps of {options.tuples_per_batch} tuples, {images} "
+            f"images, mined in {len(rounds)} rounds"
+        )
+    else:
+        _, plan = _place_batches(data.records, options, epoch=1, bad=data.bad)
+        (steps, images), longest, database = plan.images.shape, 0, 0
+        epoch = (
+            f"{steps} steps of {options.places_per_batch} places, {images} "
+            "images"
+        )
+    validation = "none"
+    if data.val:
+        validation = (
+            f"{len(data.val.queries)} queries, {len(data.val.database)} "
+            "database images"
+        )
+    logging.info(
+        "What would be trained:\n%s",
+        training_plan.describe(
+            _new_embedder(options),
+            options,
+            epoch=epoch,
+            steps=steps,
+            validation=validation,
+            images_per_step=images,
+            queries=longest,
+            database=database,
         ),
     )
 
@@ -457,6 +714,8 @@ def main(argv) -> None:
     run(
         records=FLAGS.records,
         checkpoints=FLAGS.checkpoints,
+        dry_run=FLAGS.dry_run,
+        profile=FLAGS.profile,
         **{name: FLAGS[name].value for name in names},
     )
 

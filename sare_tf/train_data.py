@@ -2,10 +2,13 @@
 
 Descriptors are made by the network as it is at the moment, [rows, D], unit
 length, of the type `cache_dtype`. Queries are numbered from 0 within their
-split.
+split. Images that cannot be read any more (`bad_images`) keep their numbers,
+but are in no tuple; in validation they are left out.
 """
 
+import dataclasses
 import math
+from collections.abc import Collection
 
 import keras
 import numpy as np
@@ -13,7 +16,14 @@ import pandas as pd
 import tensorflow as tf
 from absl import logging
 
-from sare_tf import distribution, manifest, mining, pipeline, retrieval
+from sare_tf import (
+    distribution,
+    manifest,
+    mining,
+    pipeline,
+    progress,
+    retrieval,
+)
 from sare_tf.options import Options
 from sare_tf.records import Records
 
@@ -23,13 +33,32 @@ _EMBED_BLOCK = 512
 
 
 class Split:
-    """Queries and database of one split, and their descriptors."""
+    """Queries and database of one split, and their descriptors.
 
-    def __init__(self, records: Records, name: str, options: Options):
+    Args:
+        records: opened records.
+        name: of the split.
+        options: of the training.
+        bad: image_id of images that cannot be read.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        name: str,
+        options: Options,
+        *,
+        bad: Collection[str] = (),
+    ):
         self.records = records
         self.options = options
         self.queries = records.rows(name, "query")
         self.database = records.rows(name, "database")
+        self._bad = list(bad)
+
+    def readable(self, rows: pd.DataFrame) -> np.ndarray:
+        """Which rows can be read, bool [len(rows)]."""
+        return ~rows["image_id"].isin(self._bad).to_numpy()
 
     def positives(self, radius_m: float, **rule) -> list[np.ndarray]:
         return manifest.positives(
@@ -41,17 +70,42 @@ class Split:
             **rule,
         )
 
-    def embed(self, embedder: keras.Model, rows: pd.DataFrame) -> np.ndarray:
-        """Descriptors [len(rows), D], in one piece of memory."""
+    def embed(
+        self,
+        embedder: keras.Model,
+        rows: pd.DataFrame,
+        *,
+        shown: progress.Pass | None = None,
+    ) -> np.ndarray:
+        """Descriptors [len(rows), D], in one piece of memory.
+
+        Those of images that cannot be read are zeros. The pass over images, if
+        there is one, is advanced.
+        """
         size = self.options.batch_size
         block = size * max(1, _EMBED_BLOCK // size)
         shape = (len(rows), embedder.output_shape[-1])
         descriptors = np.empty(shape, self.options.cache_dtype)
-        for start in range(0, len(rows), block):
-            some = rows.iloc[start : start + block]
+        readable = np.flatnonzero(self.readable(rows))
+        if len(readable) < len(rows):
+            descriptors[:] = 0
+        # Batches of several replicas are not those that the pass counts.
+        alone = embedder.distribute_strategy.num_replicas_in_sync == 1
+        callbacks = []
+        for start in range(0, len(readable), block):
+            chosen = readable[start : start + block]
+            some = rows.iloc[chosen]
+            if shown is not None and alone:
+                callbacks = [_Advance(shown, images=len(some), size=size)]
             found = distribution.predict(
-                embedder, some, self._images, batch_size=size
+                embedder,
+                some,
+                self._images,
+                batch_size=size,
+                callbacks=callbacks,
             )
+            if shown is not None and not alone:
+                shown.advance(len(some))
             bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
             if len(bad):
                 raise ValueError(
@@ -60,7 +114,7 @@ class Split:
                     f"{len(bad) - 1} other images. The last checkpoint is "
                     "untouched; lower --learning_rate."
                 )
-            descriptors[start : start + block] = found
+            descriptors[chosen] = found
         return descriptors
 
     def _images(self, rows: pd.DataFrame, batch_size: int) -> tf.data.Dataset:
@@ -71,6 +125,21 @@ class Split:
             width=self.options.image_width,
             batch_size=batch_size,
         )
+
+
+class _Advance(keras.callbacks.Callback):
+    """Advances a pass over images batch by batch."""
+
+    def __init__(self, shown: progress.Pass, *, images: int, size: int):
+        super().__init__()
+        self._shown = shown
+        self._left = images
+        self._size = size
+
+    def on_predict_batch_end(self, batch, logs=None):
+        count = min(self._size, self._left)
+        self._left -= count
+        self._shown.advance(count)
 
 
 class Miner:
@@ -85,6 +154,7 @@ class Miner:
             **manifest.TRAIN_RULES[options.train_positives],
         )
         self._same_place = split.positives(options.positive_radius_m)
+        self._leave_out_bad()
         self._usable = mining.check_places(
             self._potential_positives,
             self._same_place,
@@ -99,6 +169,33 @@ class Miner:
             len(split.database),
             len(split.queries) - len(self._usable),
         )
+        per_epoch = len(self.rounds(1)[0])
+        if per_epoch < options.tuples_per_batch:
+            raise ValueError(
+                "Expected queries for at least one full batch of tuples. "
+                f"Received: {per_epoch} in an epoch, tuples_per_batch="
+                f"{options.tuples_per_batch}. Add queries with positives, or "
+                "lower --tuples_per_batch."
+            )
+
+    def _leave_out_bad(self) -> None:
+        """Bad queries get no positive; the database's are never chosen."""
+        bad = np.flatnonzero(~self._split.readable(self._split.database))
+        good = self._split.readable(self._split.queries)
+        if not len(bad) and good.all():
+            return
+        self._potential_positives = [
+            np.setdiff1d(rows, bad) if usable else rows[:0]
+            for rows, usable in zip(
+                self._potential_positives, good, strict=True
+            )
+        ]
+        self._same_place = [np.union1d(rows, bad) for rows in self._same_place]
+
+    def steps(self, epoch: int) -> int:
+        """Steps of an epoch."""
+        batch = self._options.tuples_per_batch
+        return sum(len(queries) // batch for queries in self.rounds(epoch))
 
     def rounds(self, epoch: int) -> list[np.ndarray]:
         """Query numbers of each round, in whole batches, in random order.
@@ -128,17 +225,19 @@ class Miner:
         *,
         remembered: np.ndarray,
         seed: int,
-    ) -> tuple[np.ndarray, float]:
+        shown: progress.Pass | None = None,
+    ) -> tuple[np.ndarray, mining.Mined]:
         """Tuples of queries, [M, T] positions in the records' manifest.
 
-        Also the share of negatives nearer than the positive.
+        Also what was mined, in the same order. The pass over images, if there
+        is one, is advanced.
         """
         # Embedded in the order of the records, where they lie together.
         numbers, where = np.unique(queries, return_inverse=True)
         rows = self._split.queries.iloc[numbers]
         mined = mining.mine(
-            self._split.embed(embedder, rows),
-            self._split.embed(embedder, self._split.database),
+            self._split.embed(embedder, rows, shown=shown),
+            self._split.embed(embedder, self._split.database, shown=shown),
             queries=numbers,
             potential_positives=self._potential_positives,
             same_place=self._same_place,
@@ -155,7 +254,16 @@ class Miner:
                 database[mined.negatives],
             ]
         )
-        return tuples[where], mined.violating
+        in_order = {
+            field.name: getattr(mined, field.name)[where]
+            for field in dataclasses.fields(mined)
+        }
+        return tuples[where], mining.Mined(**in_order)
+
+    def images_to_embed(self, queries: np.ndarray) -> int:
+        """Images that mining for these queries embeds."""
+        readable = self._split.readable(self._split.database)
+        return len(queries) + int(readable.sum())
 
 
 class Validation:
@@ -164,27 +272,44 @@ class Validation:
     Attributes:
         queries: all of the split, or as many as `val_queries`, the same ones
             in every epoch.
+        database: all of the split.
     """
 
-    def __init__(self, records: Records, options: Options):
-        self._split = split = Split(records, "val", options)
+    def __init__(
+        self, records: Records, options: Options, *, bad: Collection[str] = ()
+    ):
+        self._split = split = Split(records, "val", options, bad=bad)
+        split.queries = split.queries[split.readable(split.queries)]
+        split.database = split.database[split.readable(split.database)]
         if 0 < options.val_queries < len(split.queries):
             chosen = np.random.default_rng(options.seed).choice(
                 len(split.queries), options.val_queries, replace=False
             )
             split.queries = split.queries.iloc[np.sort(chosen)]
         self.queries = split.queries
+        self.database = split.database
         self._positives = split.positives(options.positive_radius_m)
         rule = manifest.TRAIN_RULES[options.train_positives]
         times = self.queries["timestamp"].to_numpy(object)
         self._times = times if rule["other_timestamp"] and times.any() else None
 
-    def recall(self, embedder: keras.Model) -> dict[int, float]:
-        database = self._split.embed(embedder, self._split.database)
+    def embed(
+        self, embedder: keras.Model, *, shown: progress.Pass | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Descriptors of the queries and of the database."""
+        return (
+            self._split.embed(embedder, self.queries, shown=shown),
+            self._split.embed(embedder, self.database, shown=shown),
+        )
+
+    def recall(
+        self, queries: np.ndarray, database: np.ndarray
+    ) -> dict[int, float]:
+        """Recall@N of descriptors as `embed` gives them."""
         ks = [k for k in RECALL_AT if k <= len(database)]
         depth = max(ks) if self._times is None else 10 * max(ks)
         neighbours, _ = retrieval.nearest(
-            self._split.embed(embedder, self.queries),
+            queries,
             database,
             min(depth, len(database)),
             block=_EMBED_BLOCK,
@@ -197,3 +322,20 @@ class Validation:
             neighbours = np.where(same, -1, neighbours)
             neighbours = np.take_along_axis(neighbours, order, axis=1)
         return retrieval.recall_at(neighbours, self._positives, ks)
+
+    def sample(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Queries with all their positives, at most `count` images together.
+
+        Returns:
+            Ascending positions in `queries` and in `database`.
+        """
+        order = np.random.default_rng(self._split.options.seed).permutation(
+            len(self.queries)
+        )
+        chosen, rows = [], np.empty(0, np.int64)
+        for query in order:
+            more = np.union1d(rows, self._positives[query])
+            if len(chosen) + 1 + len(more) <= count:
+                chosen.append(query)
+                rows = more
+        return np.sort(np.asarray(chosen, np.int64)), rows

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 
 from sare_tf import optimizers
 
@@ -103,3 +104,134 @@ def test_reloads_from_its_config():
     )
     again = optimizers.CoupledSGD.from_config(optimizer.get_config())
     assert again.get_config() == optimizer.get_config()
+
+
+@pytest.mark.parametrize(
+    ("epochs_done", "settings", "expected"),
+    [
+        # Halved after 2 and 4 epochs, in the middle of none.
+        (0.0, {}, 0.8),
+        (1.99, {}, 0.8),
+        (2.0, {}, 0.4),
+        (5.5, {}, 0.2),
+        (5.5, {"halve_every": 0}, 0.8),
+        # Warm-up over the first epoch: a quarter of it, a quarter of the rate.
+        (0.0, {"warmup_epochs": 1}, 0.0),
+        (0.25, {"warmup_epochs": 1}, 0.2),
+        (1.0, {"warmup_epochs": 1}, 0.8),
+        (2.0, {"warmup_epochs": 1}, 0.4),
+        # cos(0) = 1, cos(pi / 3) = 1/2, cos(pi / 2) = 0, cos(pi) = -1.
+        (0.0, {"schedule": "cosine"}, 0.8),
+        (2.0, {"schedule": "cosine"}, 0.8 * 0.75),
+        (3.0, {"schedule": "cosine"}, 0.4),
+        (6.0, {"schedule": "cosine"}, 0.0),
+        # Two epochs of warm-up leave four for the cosine.
+        (0.5, {"schedule": "cosine", "warmup_epochs": 2}, 0.2),
+        (2.0, {"schedule": "cosine", "warmup_epochs": 2}, 0.8),
+        (4.0, {"schedule": "cosine", "warmup_epochs": 2}, 0.4),
+    ],
+)
+def test_the_rate_by_hand(epochs_done, settings, expected):
+    """Six epochs at 0.8."""
+    settings = {
+        "schedule": "halving",
+        "learning_rate": 0.8,
+        "epochs": 6,
+        "warmup_epochs": 0,
+        "halve_every": 2,
+    } | settings
+    rate = optimizers.rate_at(epochs_done, **settings)
+    assert rate == pytest.approx(expected, abs=1e-7)
+
+
+def test_adam_decays_weights_apart_from_the_gradient():
+    """AdamW (Loshchilov and Hutter 2019, algorithm 2) in numpy, 5 steps."""
+    gradients = np.random.default_rng(0).normal(size=(5, 3))
+    weight = np.asarray([2.0, -1.0, 0.5])
+    variable = keras.Variable(weight.astype(np.float32))
+    optimizer = optimizers.build("adam", learning_rate=0.1, weight_decay=0.2)
+    optimizer.build([variable])
+    first, second = np.zeros(3), np.zeros(3)
+    for step, gradient in enumerate(gradients, start=1):
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        weight = weight - 0.1 * 0.2 * weight
+        weight = weight - 0.1 * (first / (1 - 0.9**step)) / (
+            np.sqrt(second / (1 - 0.999**step)) + 1e-7
+        )
+        tensor = keras.ops.convert_to_tensor(gradient.astype(np.float32))
+        optimizer.apply([tensor], [variable])
+    found = keras.ops.convert_to_numpy(variable.value)
+    # Keras scales its epsilon by the correction of the second moment.
+    np.testing.assert_allclose(found, weight, atol=1e-5)
+
+
+def _line(momentum):
+    """y = w x, squared error, rate 1/4, x = 1, y = 0: w <- w - w / 2.
+
+    The gradient is 2 w, the step w / 2: 8, 4, 2, 1, and so on.
+    """
+    network = keras.Sequential(
+        [keras.Input((1,)), keras.layers.Dense(1, use_bias=False)]
+    )
+    network.set_weights([np.full((1, 1), 8.0, np.float32)])
+    optimizer = optimizers.build(
+        "sgd",
+        learning_rate=0.25,
+        weight_decay=0.0,
+        averaging_momentum=momentum,
+    )
+    optimizer.momentum = 0.0
+    network.compile(optimizer=optimizer, loss="mse")
+    optimizer.build(network.trainable_variables)
+    return network
+
+
+def _fit(network, steps):
+    network.fit(
+        np.ones((steps, 1), np.float32),
+        np.zeros((steps, 1), np.float32),
+        batch_size=1,
+        verbose=0,
+        callbacks=[optimizers.KeepWeights()],
+    )
+
+
+def test_the_average_over_two_fits_by_hand(tmp_path):
+    """Momentum 3/4, weights 4 and 2, then 1 and 1/2 in the next fit.
+
+    step 1: a = 4                      (from the weights after the first step)
+    step 2: a = 3/4 * 4 + 1/4 * 2     = 3.5
+    step 3: a = 3/4 * 3.5 + 1/4 * 1   = 2.875
+    step 4: a = 3/4 * 2.875 + 1/4 / 2 = 2.28125
+    """
+    network = _line(0.75)
+
+    def weight():
+        return float(network.get_weights()[0][0, 0])
+
+    with optimizers.averaged(network):
+        assert weight() == 8.0  # nothing to average yet
+    for left, average in ((2.0, 3.5), (0.5, 2.28125)):
+        _fit(network, 2)
+        assert weight() == left
+        with optimizers.averaged(network):
+            assert weight() == average
+            network.save(tmp_path / "model.keras")
+        assert weight() == left
+    # Who loads the file alone has the average; who goes on exchanges first.
+    network = keras.models.load_model(tmp_path / "model.keras")
+    assert weight() == 2.28125
+    optimizers.exchange_average(network)
+    assert weight() == 0.5
+    _fit(network, 1)  # a = 3/4 * 2.28125 + 1/4 / 4
+    assert weight() == 0.25
+    with optimizers.averaged(network):
+        assert weight() == 1.7734375
+
+
+def test_without_an_average_nothing_is_exchanged():
+    network = _line(0.0)
+    _fit(network, 2)
+    with optimizers.averaged(network):
+        assert network.get_weights()[0][0, 0] == 2.0

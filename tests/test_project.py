@@ -23,6 +23,7 @@ FLAGFILES = sorted((ROOT / "configs").rglob("*.flags"))
 BASIS = {"flags", "files", "sare_tf"}
 DATA = {"manifest", "records", "readers", "images"}
 SERVED = {"serving", "retrieval", "report", "index", "manifest", "records"}
+SEARCH = {"approximate", "retrieval", "tuning", "segments", "searching"}
 JUDGED = {"protocols", "truth", "scores", "outcomes"}
 MAY_IMPORT = {
     "manifest": set(),
@@ -56,18 +57,29 @@ MAY_IMPORT = {
     "export_dataset": DATA,
     "options": set(),
     "checkpoints": set(),
+    "progress": set(),
     "place_network": set(),
     "worker_loop": set(),
     "distribution": {"worker_loop"},
-    "train_data": {"manifest", "records", "pipeline", "options"}
+    "train_data": {"manifest", "records", "pipeline", "options", "progress"}
     | {"retrieval", "mining", "distribution"},
+    "training_pictures": {"records", "pipeline", "mining"},
+    "training_log": {"records", "pipeline", "mining", "training_pictures"},
+    "training_plan": {"mining", "options"},
+    "bad_images": {"records", "pipeline"},
     "train": {"records", "pipeline", "places", "losses", "model"}
-    | {"optimizers", "place_network", "distribution", "worker_loop"}
-    | {"options", "checkpoints", "train_data"},
+    | {"optimizers", "progress", "bad_images"}
+    | {"place_network", "distribution", "worker_loop"}
+    | {"options", "checkpoints", "train_data"}
+    | {"training_log", "training_plan"},
     "export": DATA
-    | {"checkpoints", "model", "losses", "optimizers", "place_network"}
-    | {"warmup"},
-    "index": SERVED - {"index"},
+    | {"checkpoints", "model", "losses", "optimizers", "warmup"}
+    | {"place_network"},
+    "approximate": set(),
+    "tuning": {"approximate", "retrieval"},
+    "segments": {"approximate", "manifest", "retrieval", "tuning"},
+    "searching": {"retrieval", "segments", "serving"},
+    "index": SERVED - {"index"} | SEARCH,
     "evaluate": SERVED | JUDGED,
     "compare": {"report", "scores"},
     "locate": SERVED,

@@ -1,5 +1,6 @@
 """Training runs on tiny images: what is kept, resumed and refused."""
 
+import logging
 import shutil
 
 import keras
@@ -7,9 +8,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import toy_training
+from finished_runs import assert_same_run, comparable, events, weights
 from toy_search import jpeg
 
-from sare_tf import build_records, files, pipeline, train, train_data
+from sare_tf import (
+    build_records,
+    files,
+    model,
+    optimizers,
+    pipeline,
+    train,
+    train_data,
+)
 from sare_tf.checkpoints import read_state
 from sare_tf.options import Options
 from sare_tf.records import Records
@@ -28,28 +38,6 @@ def finished(records, tmp_path_factory):
         checkpoints=tmp_path_factory.mktemp("run") / "checkpoints",
         **toy_training.OPTIONS,
     )
-
-
-def weights(checkpoints, name="last"):
-    _, state = read_state(checkpoints)
-    model = keras.models.load_model(checkpoints / state[name] / "model.keras")
-    variables = [*model.weights, *model.optimizer.variables]
-    return [keras.ops.convert_to_numpy(variable) for variable in variables]
-
-
-def comparable(checkpoints):
-    """The history without what takes time."""
-    history = read_state(checkpoints)[1]["history"]
-    return [
-        {key: value for key, value in entry.items() if not key.endswith("_s")}
-        for entry in history
-    ]
-
-
-def assert_same_run(one, other):
-    assert comparable(one) == comparable(other)
-    for a, b in zip(weights(one), weights(other), strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 def test_what_a_run_leaves(finished):
@@ -213,9 +201,11 @@ def test_one_wrong_image_names_its_step_and_tuple(
     order = np.random.default_rng((0, 2)).permutation(12)[9:]
     queries = Records(records).rows("train", "query")
     names = queries["image_id"].iloc[order].tolist()
-    assert f"loss=nan at step 4 of epoch 2, queries {names}" in str(
-        raised.value
-    )
+    for part in (
+        f"loss=nan at step 4 of epoch 2, queries {names}",
+        "The last checkpoint, epoch-0001, is untouched",
+    ):
+        assert part in str(raised.value)
     assert read_state(tmp_path / "checkpoints")[1]["last"] == "epoch-0001"
     train.run(**options)
     assert_same_run(tmp_path / "checkpoints", finished)
@@ -403,7 +393,7 @@ def test_validation_drops_results_of_the_same_time(tmp_path):
                 keras.layers.UnitNormalization(),
             ]
         )
-        assert val.recall(embedder)[1] == expected
+        assert val.recall(*val.embed(embedder))[1] == expected
 
 
 @pytest.mark.parametrize(
@@ -500,3 +490,205 @@ def test_places_with_too_few_images_are_an_error(records, tmp_path):
     with pytest.raises(ValueError, match="3 places with 5 images each"):
         train.run(records=records, checkpoints=tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_writes_nothing(records, tmp_path, caplog):
+    """12 queries in two rounds; 4 steps of 3 tuples of 4 images."""
+    before = sorted(tmp_path.rglob("*"))
+    with caplog.at_level(logging.INFO):
+        train.run(
+            records=records,
+            checkpoints=tmp_path / "run",
+            dry_run=True,
+            **toy_training.OPTIONS,
+        )
+    assert sorted(tmp_path.rglob("*")) == before
+    for line in (
+        "12 queries, 12 database images; 4 steps of 3 tuples, 12 images, "
+        "mined in 2 rounds",
+        "2, about 8 steps",
+        "12 queries, 12 database images\n",
+        " trained, 0 frozen; descriptors of 384 numbers",
+        " MiB  mining: descriptors",
+        " MiB  together",
+    ):
+        assert line in caplog.text
+    with caplog.at_level(logging.INFO):
+        train.run(
+            records=records,
+            checkpoints=tmp_path / "run",
+            dry_run=True,
+            **{**toy_training.OPTIONS, **PLACES, "loss": "place_sare_joint"},
+        )
+    assert "2 steps of 3 places, 12 images" in caplog.text
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_fewer_queries_than_a_batch_are_refused_at_once(records, tmp_path):
+    for changes in ({"tuples_per_batch": 13}, {"queries_per_epoch": 2}):
+        options = {**toy_training.OPTIONS, **changes}
+        with pytest.raises(ValueError, match="at least one full batch"):
+            train.run(records=records, checkpoints=tmp_path / "c", **options)
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schedule": "steps"}, "'halving' or 'cosine'"),
+        ({"precision": "float16"}, "'float32' or 'mixed_bfloat16'"),
+        ({"warmup_epochs": 2}, "fewer epochs of warm-up"),
+        ({"averaging_momentum": 1.0}, "at least 0 and below 1"),
+    ],
+)
+def test_options_that_make_no_sense(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Options(**toy_training.OPTIONS | changes)
+
+
+COSINE = {
+    **toy_training.OPTIONS,
+    "schedule": "cosine",
+    "warmup_epochs": 1,
+    "averaging_momentum": 0.75,
+}
+
+
+@pytest.fixture(scope="module")
+def averaged(records, tmp_path_factory):
+    """With a cosine, warm-up and an average; profiled."""
+    return train.run(
+        records=records,
+        checkpoints=tmp_path_factory.mktemp("run") / "checkpoints",
+        profile=True,
+        **COSINE,
+    )
+
+
+def test_a_stopped_run_keeps_its_average_and_its_schedule(
+    records, averaged, tmp_path, monkeypatch
+):
+    """It is stopped after epoch 1, by an error in epoch 2."""
+    options = {"records": records, "checkpoints": tmp_path / "checkpoints"}
+    mine = train_data.Miner.mine
+
+    def stop(self, *args, **kwargs):
+        if kwargs["seed"] == train._seed(0, 2):
+            raise Killed
+        return mine(self, *args, **kwargs)
+
+    monkeypatch.setattr(train_data.Miner, "mine", stop)
+    with pytest.raises(Killed):
+        train.run(**options, **COSINE)
+    monkeypatch.undo()
+    assert read_state(options["checkpoints"])[1]["last"] == "epoch-0001"
+    train.run(**options, **COSINE)
+    assert_same_run(averaged, options["checkpoints"])
+    with pytest.raises(ValueError, match="epochs: 2 there, 3 now"):
+        train.run(**options, **COSINE | {"epochs": 3})
+
+
+def test_rates_of_a_cosine_with_warm_up(averaged):
+    """4 steps an epoch; 1 of 2 epochs of warm-up, the last step of each.
+
+    Epoch 1: 3/4 of 0.001. Epoch 2: (1 + cos(3/4 pi)) / 2 of it.
+    """
+    history = read_state(averaged)[1]["history"]
+    np.testing.assert_allclose(
+        [entry["learning_rate"] for entry in history[1:]],
+        [0.00075, 0.0005 * (1 - 0.5**0.5)],
+        rtol=1e-5,
+    )
+    found = [
+        (step, float(value))
+        for step, tag, value in events(averaged)
+        if tag == "train/learning_rate"
+    ]
+    # Two rounds of two steps: after steps 2, 4, 6 and 8.
+    assert [step for step, _ in found] == [2, 4, 6, 8]
+    np.testing.assert_allclose(
+        [rate for _, rate in found],
+        [0.00025, 0.00075]
+        + [0.0005 * (1 + np.cos(np.pi * t)) for t in (0.25, 0.75)],
+        rtol=1e-5,
+    )
+
+
+def test_the_average_is_what_is_validated_and_saved(records, averaged):
+    _, state = read_state(averaged)
+    path = averaged / state["last"] / "model.keras"
+    network = keras.models.load_model(path)
+    options = Options(**COSINE)
+    val = train_data.Validation(Records(records), options)
+
+    def recall():
+        found = val.recall(*val.embed(network.get_layer("embedder")))
+        return {str(k): value for k, value in found.items()}
+
+    assert recall() == state["history"][-1]["recall_at"]
+    saved = network.get_layer("embedder").get_weights()
+    optimizers.exchange_average(network)
+    for average, weight in zip(
+        saved, network.get_layer("embedder").get_weights(), strict=True
+    ):
+        assert 0 < abs(average - weight).max() < 0.1
+
+
+def test_a_profile_is_written(averaged):
+    profiles = averaged.glob("tensorboard/plugins/profile/*/*.xplane.pb")
+    assert len(list(profiles)) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "mixed_bfloat16"},
+        {"jit_compile": True},
+    ],
+    ids=["bfloat16", "compiled"],
+)
+def test_other_arithmetic_trains_as_well(records, tmp_path, changes):
+    """bfloat16 has 8 bits, 0.4 percent; XLA adds in another order alone."""
+    options = {**toy_training.OPTIONS, "epochs": 1, "inverse_bandwidth": 0.1}
+    options |= changes
+    plain = options | {"precision": "float32", "jit_compile": False}
+    found = [
+        train.run(records=records, checkpoints=tmp_path / name, **settings)
+        for name, settings in (("plain", plain), ("changed", options))
+    ]
+    losses = [read_state(run)[1]["history"][1]["loss"] for run in found]
+    tolerance = 0.02 if "precision" in changes else 1e-4
+    assert losses[0] > 0.1
+    np.testing.assert_allclose(losses[1], losses[0], rtol=tolerance)
+    network = keras.models.load_model(found[1] / "epoch-0001" / "model.keras")
+    assert network.jit_compile == changes.get("jit_compile", False)
+    for weight in network.weights:
+        assert weight.dtype == "float32"
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_what_bfloat16_trained_computes_in_float32_when_asked(records):
+    options = Options(**toy_training.OPTIONS, precision="mixed_bfloat16")
+    embedder = train._new_embedder(options)
+    conv = embedder.get_layer("backbone").get_layer("stage2_conv")
+    assert conv.compute_dtype == "bfloat16"
+    plain = train._new_embedder(Options(**toy_training.OPTIONS))
+    plain.set_weights(embedder.get_weights())
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3))
+    images = images.astype(np.float32)
+    expected = keras.ops.convert_to_numpy(plain(images))
+    rough = keras.ops.convert_to_numpy(embedder(images))
+    assert rough.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(rough, axis=1), 1, atol=1e-5)
+    assert abs(rough - expected).max() > 1e-5
+    exact = keras.ops.convert_to_numpy(model.in_float32(embedder)(images))
+    np.testing.assert_allclose(exact, expected, atol=1e-6)
+
+
+def test_several_gpus_compile_nothing(monkeypatch):
+    monkeypatch.setattr(
+        tf.config, "list_physical_devices", lambda kind: ["one", "other"]
+    )
+    options = Options(**toy_training.OPTIONS, jit_compile=True)
+    with pytest.raises(ValueError, match="one device with jit_compile.* 2 GPU"):
+        train._strategy(options)

@@ -24,7 +24,9 @@ def jpeg(place: int, view: int) -> bytes:
     return encoded.getvalue()
 
 
-def photographs(folder: Path, *, views=(3, 2), places=6, far_queries=0) -> Path:
+def photographs(
+    folder: Path, *, views=(3, 2), places=6, first_place=0, far_queries=0
+) -> Path:
     """Writes places 100 m apart and views, (database, query), 2 m apart.
 
     Queries stand 1 m beside the database images. They show their place, except
@@ -34,14 +36,14 @@ def photographs(folder: Path, *, views=(3, 2), places=6, far_queries=0) -> Path:
     for role, count in zip(("database", "queries"), views, strict=True):
         images = folder / "images" / "test" / role
         images.mkdir(parents=True)
-        for place in range(places):
+        for place in range(first_place, first_place + places):
             for view in range(count):
                 east = 500_000 + 100 * place + 2 * view
                 if role == "database":
                     picture = jpeg(place, view)
                 else:
                     east += 1
-                    last = 0 < place == places - 1
+                    last = 0 < place == first_place + places - 1
                     picture = jpeg(0 if last else place, 50 + view + place)
                 _write(images, east, picture)
     for view in range(far_queries):

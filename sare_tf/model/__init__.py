@@ -7,6 +7,7 @@ from sare_tf.model.clusters import (
 )
 from sare_tf.model.embedder import (
     build_embedder,
+    in_float32,
     initialise_netvlad,
     over_tuples,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "Whitening",
     "assignment_sharpness",
     "build_embedder",
+    "in_float32",
     "initialise_netvlad",
     "netvlad_initial_weights",
     "over_tuples",

@@ -167,6 +167,22 @@ def initialise_netvlad(
     )
 
 
+def in_float32(network: keras.Model) -> keras.Model:
+    """Makes a network compute in float32, whatever it was trained in.
+
+    Args:
+        network: whose weights are float32, as mixed policies keep them.
+
+    Returns:
+        The same network.
+    """
+    for layer in network.layers:
+        if isinstance(layer, keras.Model):
+            in_float32(layer)
+        layer.dtype_policy = "float32"
+    return network
+
+
 def _check_name(embedder: keras.Model) -> None:
     if embedder.name != "embedder":
         raise ValueError(

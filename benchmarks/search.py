@@ -1,0 +1,387 @@
+"""Approximate search beside exact search: recall@10 against speed.
+
+    pip install "sare_tf[bench]"
+    python -m benchmarks.search
+
+ScaNN as sare_tf builds it, and FAISS: Flat, IVF with fast-scan PQ and exact
+reordering, HNSW. Every one searches the same queries in one batch, in one
+process, with --threads threads. Every setting of every method is timed once; of
+those that reach a recall the fastest one is timed again, by turns with the
+others', and the median counts. Recall is by distance, against exact search.
+
+Speed is queries per second of processor time, summed over threads: what one
+core does when it does nothing else. So other work on the machine matters
+little; but threads that wait by spinning count, hence one thread by default.
+Milliseconds, too, of queries one by one, at the settings for recall 0.99.
+
+Descriptors are clustered: a city has a district for every 1,000 images, a
+district has places of 20 images, an image differs from its place. The three
+are Gaussian, the last with --spread times the deviation of the others, and
+weaker in later dimensions as descriptors are after PCA. All are of unit length.
+Queries are further images of these places.
+"""
+
+import concurrent.futures
+import dataclasses
+import itertools
+import math
+import multiprocessing
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+from sare_tf import approximate, retrieval
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("sizes", ["250000x512", "50000x4096"], "Rows x dimension.")
+flags.DEFINE_integer("queries", 1000, "Queries of a batch.", 1)
+flags.DEFINE_integer("repeats", 5, "Timed passes of what is compared.", 1)
+flags.DEFINE_integer("threads", 1, "Threads of every method.", 1)
+flags.DEFINE_float("spread", 1.5, "Of a place's images, relative.", 0)
+flags.DEFINE_list("leaves", ["1", "2"], "Leaves, lists: times sqrt(rows).")
+flags.DEFINE_list("soar_lambdas", ["1.5"], "SOAR; 0: none.")
+flags.DEFINE_list("codes", ["2"], "Dimensions of a code of FAISS's PQ.")
+
+_K = 10
+_RECALLS = (0.9, 0.95, 0.99, 0.999)
+_ONE_BY_ONE = 200
+# Rows that train ScaNN's trees, as about those that train FAISS's lists.
+_TRAINED = 100_000
+_REORDERED = (20, 40, 80, 160, 320, 640)
+
+
+@dataclasses.dataclass
+class Method:
+    """A way to search.
+
+    Attributes:
+        name: for the table.
+        build_s: seconds of building it.
+        search: (queries, setting) -> rows [Q, 10], -1 where there is none.
+        settings: from fast to slow, in groups; a group ends once recall is
+            full. None: search is exact.
+    """
+
+    name: str
+    build_s: float
+    search: Callable[[np.ndarray, Any], np.ndarray]
+    settings: list[list[Any]] | None = None
+
+
+@dataclasses.dataclass
+class Timed:
+    """A setting that was searched with."""
+
+    setting: Any
+    recall: float
+    queries_per_second: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is measured; the flags of these names."""
+
+    queries: int
+    repeats: int
+    threads: int
+    spread: float
+    leaves: tuple[float, ...]
+    soar_lambdas: tuple[float, ...]
+    codes: tuple[int, ...]
+
+
+def descriptors(count: int, dimension: int, spread: float) -> np.ndarray:
+    """Clustered unit vectors, float32 [count, dimension]."""
+    rng = np.random.default_rng(0)
+    scale = (1 + np.arange(dimension, dtype=np.float32)) ** -0.25
+    districts = rng.standard_normal(
+        (max(1, count // 1000), dimension), np.float32
+    )
+    places = rng.standard_normal((max(1, count // 20), dimension), np.float32)
+    places += districts[rng.integers(0, len(districts), len(places))]
+    rows = np.empty((count, dimension), np.float32)
+    for start in range(0, count, 4096):
+        some = rows[start : start + 4096]
+        some[:] = rng.standard_normal(some.shape, np.float32)
+        some *= spread
+        some += places[rng.integers(0, len(places), len(some))]
+        some *= scale
+        some /= np.linalg.norm(some, axis=1, keepdims=True)
+    return rows
+
+
+def methods(database: np.ndarray, options: Options) -> Iterator[Method]:
+    """Builds every method over database [N, D]."""
+    yield Method(
+        "exact, sare_tf (numpy)",
+        0.0,
+        lambda queries, _: retrieval.nearest(queries, database, _K)[0],
+    )
+    yield from _faiss_methods(database, options)
+    yield from _scann_methods(database, options)
+
+
+def _faiss_methods(database: np.ndarray, options: Options) -> Iterator[Method]:
+    import faiss
+
+    faiss.omp_set_num_threads(options.threads)
+    count, dimension = database.shape
+    flat = faiss.IndexFlatIP(dimension)
+    flat.add(database)
+    yield Method(
+        "exact, FAISS Flat", 0.0, lambda queries, _: flat.search(queries, _K)[1]
+    )
+    root = math.sqrt(count)
+    for times, codes in itertools.product(options.leaves, options.codes):
+        lists = round(times * root)
+        began = time.process_time()
+        inverted = faiss.index_factory(
+            dimension,
+            f"IVF{lists},PQ{dimension // codes}x4fsr,RFlat",
+            faiss.METRIC_INNER_PRODUCT,
+        )
+        inverted.train(database)
+        inverted.add(database)
+
+        def search_lists(queries, setting, inverted=inverted):
+            probed, reordered = setting
+            parameters = faiss.IndexRefineSearchParameters(
+                k_factor=reordered / _K,
+                base_index_params=faiss.IVFSearchParameters(nprobe=probed),
+            )
+            return inverted.search(queries, _K, params=parameters)[1]
+
+        yield Method(
+            f"FAISS IVF{lists},PQ{dimension // codes}x4fsr,RFlat",
+            time.process_time() - began,
+            search_lists,
+            [
+                [(probed, reordered) for probed in _geometric(lists)]
+                for reordered in _REORDERED
+            ],
+        )
+    began = time.process_time()
+    graph = faiss.IndexHNSWFlat(dimension, 32, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction = 100
+    graph.add(database)
+
+    def search_graph(queries, ef_search):
+        parameters = faiss.SearchParametersHNSW(efSearch=ef_search)
+        return graph.search(queries, _K, params=parameters)[1]
+
+    yield Method(
+        "FAISS HNSW32, efConstruction 100",
+        time.process_time() - began,
+        search_graph,
+        [[10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320, 448, 640, 1280]],
+    )
+
+
+def _scann_methods(database: np.ndarray, options: Options) -> Iterator[Method]:
+    scann = approximate.scann_module()
+    rules = approximate.rules(count=_TRAINED, dimension=database.shape[1])
+    brute_force = approximate.Searcher.build(
+        scann, database, {"searcher": "brute_force"}
+    )
+    brute_force.set_num_threads(options.threads)
+    yield Method(
+        "exact, ScaNN brute force",
+        0.0,
+        lambda queries, _: brute_force.search(queries, _K)[0],
+    )
+    root = math.sqrt(len(database))
+    for times, soar_lambda in itertools.product(
+        options.leaves, options.soar_lambdas
+    ):
+        leaves = round(times * root)
+        began = time.process_time()
+        searcher = approximate.Searcher.build(
+            scann,
+            database,
+            {
+                **rules,
+                "num_leaves": leaves,
+                "soar_lambda": soar_lambda or None,
+                "training_sample_size": min(
+                    len(database), rules["training_sample_size"]
+                ),
+            },
+        )
+
+        searcher.set_num_threads(options.threads)
+
+        def search(queries, setting, searcher=searcher):
+            searcher.parameters["num_leaves_to_search"] = setting[0]
+            searcher.parameters["reordering_num_neighbors"] = setting[1]
+            return searcher.search(queries, _K)[0]
+
+        yield Method(
+            f"ScaNN, {leaves} leaves, "
+            + (f"SOAR {soar_lambda}" if soar_lambda else "no SOAR"),
+            time.process_time() - began,
+            search,
+            [
+                [(searched, reordered) for searched in _geometric(leaves)]
+                for reordered in _REORDERED
+            ],
+        )
+
+
+def _geometric(most: int) -> list[int]:
+    steps = {round(1.3**power) for power in range(40)}
+    return sorted(step for step in steps if step <= most)
+
+
+def _time(search, queries, setting) -> tuple[np.ndarray, float]:
+    began = time.process_time()
+    rows = search(queries, setting)
+    return rows, time.process_time() - began
+
+
+def sweep(
+    method: Method, queries: np.ndarray, recall_of: Callable
+) -> list[Timed]:
+    """Times every setting once, in each group until recall is full."""
+    tried: list[Timed] = []
+    for group in method.settings or [[None]]:
+        fastest = max(
+            (t.queries_per_second for t in tried if t.recall >= _RECALLS[-1]),
+            default=0,
+        )
+        for setting in group:
+            rows, seconds = _time(method.search, queries, setting)
+            tried.append(
+                Timed(setting, recall_of(rows), len(queries) / seconds)
+            )
+            last = tried[-1]
+            if (
+                last.recall >= _RECALLS[-1]
+                or 2 * last.queries_per_second < fastest
+            ):
+                break
+    return tried
+
+
+def measure(count: int, dimension: int, options: Options) -> str:
+    """The table of one size."""
+    num_queries = options.queries
+    database = descriptors(count + num_queries, dimension, options.spread)
+    # The last rows are further images of the same places.
+    database, queries = database[:count], database[count:].copy()
+    _, truth = retrieval.nearest(queries, database, _K)
+
+    def recall_of(rows):
+        distances = np.stack(
+            retrieval.distances_to(queries, database, list(abs(rows)))
+        )
+        return retrieval.recall_of_search(
+            np.where(rows < 0, np.inf, distances), truth
+        )
+
+    chosen, every = {}, []
+    for method in methods(database, options):
+        every.append(method)
+        tried = sweep(method, queries, recall_of)
+        for recall in _RECALLS:
+            good = [timed for timed in tried if timed.recall >= recall]
+            if good:
+                chosen[method.name, recall] = max(
+                    good, key=lambda timed: timed.queries_per_second
+                )
+    seconds = {key: [] for key in chosen}
+    for _ in range(options.repeats):
+        for method in every:
+            for recall in _RECALLS[: None if method.settings else 1]:
+                key = method.name, recall
+                if key in chosen:
+                    seconds[key].append(
+                        _time(method.search, queries, chosen[key].setting)[1]
+                    )
+    for (name, recall), took in seconds.items():
+        if not took:  # exact: one time for all recalls
+            took = seconds[name, _RECALLS[0]]
+        chosen[name, recall].queries_per_second = num_queries / (
+            statistics.median(took)
+        )
+    exact_speed = max(
+        chosen[method.name, 0.99].queries_per_second
+        for method in every
+        if not method.settings
+    )
+    lines = [
+        f"{count:,} x {dimension:,}, {num_queries:,} queries, recall@{_K}. "
+        "Queries per core second (and the setting) at a recall of at least:",
+        "",
+        "| | build s | "
+        + " | ".join(f"{recall:g}" for recall in _RECALLS)
+        + " | at 0.99, times the fastest exact | ms one by one |",
+        "|---|---:|" + "---:|" * (len(_RECALLS) + 2),
+    ]
+    for method in every:
+        cells = [method.name, f"{method.build_s:.0f}"]
+        for recall in _RECALLS:
+            timed = chosen.get((method.name, recall))
+            cells.append(
+                f"{timed.queries_per_second:,.0f}{_words(timed.setting)}"
+                if timed
+                else "-"
+            )
+        timed = chosen.get((method.name, 0.99))
+        if timed:
+            cells.append(f"{timed.queries_per_second / exact_speed:.1f}")
+            cells.append(f"{_one_by_one(method, queries, timed.setting):.2f}")
+        else:
+            cells += ["-", "-"]
+        lines.append("| " + " | ".join(cells) + " |")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    lines += ["", f"Peak memory of all together: {peak:.1f} GiB."]
+    return "\n".join(lines)
+
+
+def _words(setting: Any) -> str:
+    if setting is None:
+        return ""
+    if isinstance(setting, tuple):
+        return f" ({setting[0]}, {setting[1]})"
+    return f" ({setting})"
+
+
+def _one_by_one(method: Method, queries: np.ndarray, setting: Any) -> float:
+    """Median milliseconds of a single query."""
+    took = [
+        _time(method.search, queries[row : row + 1], setting)[1]
+        for row in range(min(_ONE_BY_ONE, len(queries)))
+    ]
+    return 1000 * statistics.median(took)
+
+
+def main(argv):
+    del argv
+    options = Options(
+        queries=FLAGS.queries,
+        repeats=FLAGS.repeats,
+        threads=FLAGS.threads,
+        spread=FLAGS.spread,
+        leaves=tuple(map(float, FLAGS.leaves)),
+        soar_lambdas=tuple(map(float, FLAGS.soar_lambdas)),
+        codes=tuple(map(int, FLAGS.codes)),
+    )
+    # Read by the libraries when the new process loads them.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(options.threads)
+    spawn = multiprocessing.get_context("spawn")
+    for size in FLAGS.sizes:
+        count, dimension = map(int, size.split("x"))
+        with concurrent.futures.ProcessPoolExecutor(1, spawn) as pool:
+            table = pool.submit(measure, count, dimension, options).result()
+        print(table + "\n", flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,81 @@
+"""Progress over images: a bar on a terminal, one line at the end everywhere.
+
+A bar in a log file is a flood of control characters, so there is none where
+the error stream is not a terminal.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from absl import logging
+from tqdm import tqdm
+
+
+class Pass:
+    """A pass over images, such as an epoch or the embedding of a split.
+
+    Attributes:
+        seconds: how long it has taken, or took.
+        images: seen so far.
+    """
+
+    def __init__(self, bar: tqdm):
+        self.images = 0
+        self._bar = bar
+        self._begin = time.monotonic()
+        self._notes = {}
+        self._end = None
+
+    @property
+    def seconds(self) -> float:
+        return (self._end or time.monotonic()) - self._begin
+
+    @property
+    def images_per_s(self) -> float:
+        return self.images / max(self.seconds, 1e-9)
+
+    def advance(self, images: int, **notes: float) -> None:
+        """Counts images; notes, such as the loss, are shown beside them."""
+        self.images += images
+        self._notes |= notes
+        if notes:
+            self._bar.set_postfix(notes, refresh=False)
+        self._bar.update(images)
+
+    def finish(self, description: str) -> None:
+        """Ends the pass with its line."""
+        self._end = time.monotonic()
+        notes = "".join(f", {k} {v:.4g}" for k, v in self._notes.items())
+        logging.info(
+            "%s: %d images in %.1f s, %.1f images/s%s.",
+            description,
+            self.images,
+            self.seconds,
+            self.images_per_s,
+            notes,
+        )
+
+
+@contextlib.contextmanager
+def over_images(description: str, *, total: int) -> Iterator[Pass]:
+    """Shows a pass over images while it lasts.
+
+    Args:
+        description: what is done, for the bar and the line.
+        total: images of the pass.
+
+    Yields:
+        The pass, to be advanced. The line is left out after an error.
+    """
+    with tqdm(
+        total=total,
+        desc=description,
+        unit="image",
+        disable=None,
+        leave=False,
+        dynamic_ncols=True,
+    ) as bar:
+        shown = Pass(bar)
+        yield shown
+    shown.finish(description)

@@ -1,0 +1,57 @@
+"""An index made from given descriptors, without photographs or a model."""
+
+from pathlib import Path
+
+import numpy as np
+
+from sare_tf import files, manifest, segments
+
+
+def write(
+    folder: Path,
+    descriptors: np.ndarray,
+    image_ids,
+    *,
+    export: str = "of the export",
+    dtype: str = "float32",
+    target_recall: float = 0.0,
+) -> Path:
+    """Writes an index of one segment."""
+    rows = manifest.make(
+        {"image_id": name, "split": "test", "role": "database"}
+        for name in image_ids
+    )
+    with files.folder_to_resume(folder, {}) as unfinished:
+        segments.write_descriptors(
+            [descriptors], unfinished, shape=descriptors.shape, dtype=dtype
+        )
+        segment = segments.finish(
+            unfinished.folder, rows, target_recall=target_recall
+        )
+        metadata = {
+            "count": len(rows),
+            "dimension": descriptors.shape[1],
+            "export_fingerprint": export,
+            "records_fingerprint": f"of {folder.name}",
+            "added_records_fingerprints": [],
+            "split": "test",
+            "dtype": dtype,
+            "target_recall": target_recall,
+            "segments": [{"folder": ".", **segment}],
+            "removed": None,
+            "changes": 0,
+        }
+        files.write_json(unfinished.folder / "index.json", metadata)
+    return folder
+
+
+def clustered(seed: int, clusters: int, each: int, dimension: int):
+    """Unit vectors around centres, float32 [clusters * each, dimension]."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(clusters, 1, dimension))
+    centres /= np.linalg.norm(centres, axis=2, keepdims=True)
+    noise = rng.normal(size=(clusters, each, dimension))
+    noise /= np.linalg.norm(noise, axis=2, keepdims=True)
+    rows = (centres + 0.5 * noise).reshape(-1, dimension)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows.astype(np.float32)
