@@ -270,7 +270,7 @@ def _train_on_tuples(
         strategy = network.distribute_strategy
         tuples = worker_loop.from_chief(strategy, tuples)
         remembered[:] = worker_loop.from_chief(strategy, remembered)
-        step = int(network.optimizer.iterations)
+        step = _step(network)
         log.mined(step, mined)
         log.values(step, {"mining/images_per_s": mining.images_per_s})
         if number + 1 == len(rounds):
@@ -375,7 +375,7 @@ def _validate(
     log: TrainingLog,
 ) -> dict[int, float] | None:
     """Measures recall; the projector shows the best epoch's descriptors."""
-    step = int(network.optimizer.iterations)
+    step = _step(network)
     log.values(step, {"epoch": measured["epoch"]})
     val = data.val
     if val is None:
@@ -498,7 +498,7 @@ def _fit(
     _check_weights(network)
     loss = float(history.history["loss"][-1])
     log.values(
-        int(network.optimizer.iterations),
+        _step(network),
         {
             "train/loss": loss,
             "train/learning_rate": rate(steps - 1),
@@ -506,6 +506,12 @@ def _fit(
         },
     )
     return loss, shown.seconds
+
+
+def _step(network: keras.Model) -> int:
+    """Steps that were taken."""
+    # What several workers share is no number to Python.
+    return int(keras.ops.convert_to_numpy(network.optimizer.iterations))
 
 
 def _seed(*parts: int) -> int:
