@@ -12,6 +12,7 @@ _HOME = {
     "over_tuples": "sare_tf.model.embedder",
     "SARELoss": "sare_tf.losses",
     "PlaceSARELoss": "sare_tf.losses",
+    "PlaceNetwork": "sare_tf.place_network",
     "tuple_dataset": "sare_tf.pipeline",
     "tuple_record_dataset": "sare_tf.pipeline",
     "place_dataset": "sare_tf.pipeline",

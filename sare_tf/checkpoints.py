@@ -48,6 +48,7 @@ class Run:
         config: Mapping[str, Any],
         *,
         may_change: Collection[str],
+        writes: bool = True,
     ):
         """Opens the folder, or makes it.
 
@@ -55,6 +56,8 @@ class Run:
             folder: of the run.
             config: the options of the run, as JSON holds them.
             may_change: names of options with which a run may go on.
+            writes: whether this process makes and writes the folder; of several
+                workers, one does.
 
         Raises:
             ValueError: a run with other options, a folder of other files, or
@@ -65,9 +68,11 @@ class Run:
         if (self.folder / "state.json").is_file():
             found, state = read_state(self.folder)
             _check_same(self.folder, found, config, may_change)
-        else:
+        elif writes:
             _start(self.folder, config)
-        _check_writable(self.folder)
+        if writes:
+            _check_writable(self.folder)
+        self._writes = writes
         self.last, self.best = state["last"], state["best"]
         self.history = state["history"]
 
@@ -107,6 +112,9 @@ class Run:
         name = f"epoch-{measured['epoch']:04d}"
         history = [*self.history, measured]
         best = name if self.would_be_best(measured) else self.best
+        if not self._writes:
+            self.last, self.best, self.history = name, best, history
+            return
         try:
             with files.folder_in_one_piece(self.folder / name) as folder:
                 network.save(folder / "model.keras")

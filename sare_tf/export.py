@@ -37,7 +37,15 @@ from absl import flags, logging
 from tqdm import tqdm
 
 import sare_tf
-from sare_tf import files, images, losses, model, optimizers, warmup
+from sare_tf import (
+    files,
+    images,
+    losses,
+    model,
+    optimizers,
+    place_network,
+    warmup,
+)
 from sare_tf import flags as stage_flags
 from sare_tf.checkpoints import read_state
 from sare_tf.model import whitening
@@ -45,7 +53,7 @@ from sare_tf.records import Records
 
 FLAGS = flags.FLAGS
 # Registers the classes that a checkpoint names.
-_REGISTERED = (losses, model, optimizers)
+_REGISTERED = (losses, model, optimizers, place_network)
 _EPSILON = 1e-12
 
 

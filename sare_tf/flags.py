@@ -322,6 +322,41 @@ flags.DEFINE_integer(
     "places_per_batch", 16, "Places of one step, with a loss over places.", 2
 )
 flags.DEFINE_integer("images_per_place", 4, "Images of a place in a step.", 2)
+flags.DEFINE_integer(
+    "hardest_negatives",
+    0,
+    "Images of other places that repel an image, the most similar of the "
+    "batch; 0: all. For place_sare_joint and place_sare_independent.",
+    0,
+)
+flags.DEFINE_integer(
+    "memory_images",
+    0,
+    "Images of earlier batches whose descriptors take part in a step, as they "
+    "were; 0: none. For place_sare_joint and place_sare_independent.",
+    0,
+)
+flags.DEFINE_integer(
+    "memory_after_steps",
+    1000,
+    "Steps after which --memory_images take part: at first descriptors change "
+    "too fast.",
+    0,
+)
+flags.DEFINE_integer(
+    "chunk_images",
+    0,
+    "Images of a replica that are propagated at a time, with a loss over "
+    "places: for batches larger than memory, in more time. 0: all at once.",
+    0,
+)
+flags.DEFINE_enum(
+    "strategy",
+    "none",
+    ["none", "mirrored", "multi_worker"],
+    "Train on one device; on all GPUs of this machine; or on all machines of "
+    "TF_CONFIG. Batches are those of all replicas together.",
+)
 flags.DEFINE_enum(
     "optimizer",
     "sgd",

@@ -158,7 +158,8 @@ def exchange_average(network: keras.Model) -> None:
         network: compiled, with an optimizer that was built.
     """
     optimizer = network.optimizer
-    if not optimizer.use_ema or not int(optimizer.iterations):
+    steps = int(ops.convert_to_numpy(optimizer.iterations))
+    if not optimizer.use_ema or not steps:
         return
     for variable, average in zip(
         network.trainable_variables,

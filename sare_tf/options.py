@@ -34,6 +34,10 @@ class Options:
     queries_per_epoch: int = 0
     places_per_batch: int = 16
     images_per_place: int = 4
+    hardest_negatives: int = 0
+    memory_images: int = 0
+    memory_after_steps: int = 1000
+    chunk_images: int = 0
     refresh_every_queries: int = 1000
     cache_dtype: str = "float32"
     val_queries: int = 1000
@@ -49,6 +53,7 @@ class Options:
     jit_compile: bool | None = None
     max_bad_images: int = 10
     batch_size: int = 32
+    strategy: str = "none"
     seed: int = 0
 
     def __post_init__(self):

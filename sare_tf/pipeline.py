@@ -12,7 +12,7 @@ import pandas as pd
 import tensorflow as tf
 from absl import logging
 
-from sare_tf import images, places
+from sare_tf import images, manifest, places
 from sare_tf.records import Records
 from sare_tf.tuple_records import TupleRecords
 
@@ -57,6 +57,7 @@ def tuple_dataset(
     tuples_per_batch: int = 4,
     augment: bool = False,
     seed: int = 0,
+    part: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Batches of tuples to train on, ready for `model.fit`.
 
@@ -70,10 +71,12 @@ def tuple_dataset(
             all replicas always get the same number.
         augment: vary colour, crop and zoom of every image by itself.
         seed: of the augmentation.
+        part: which of how many equal parts of each batch is read, for one of
+            several workers.
 
     Returns:
         Dataset of (uint8 [B, T, height, width, 3], float32 zeros [B]); the
-        zeros are there because Keras wants a target.
+        zeros are there because Keras wants a target. B is that of the part.
 
     Raises:
         ValueError: wrong shape, or fewer tuples than one batch.
@@ -85,11 +88,17 @@ def tuple_dataset(
             f"least one negative. Received: tuples.shape={tuples.shape}."
         )
     _check_batch(len(tuples), tuples_per_batch)
-    rows = source.manifest.iloc[tuples.reshape(-1)]
-    images_of_tuples = _training_images(
-        source.encoded_dataset(rows), height, width, augment, seed
+    whole = len(tuples) // tuples_per_batch * tuples_per_batch
+    return _tuple_batches(
+        source.encoded_dataset(source.manifest.iloc[tuples[:whole].ravel()]),
+        tuples.shape[1],
+        tuples_per_batch,
+        height=height,
+        width=width,
+        augment=augment,
+        seed=seed,
+        part=part,
     )
-    return _tuple_batches(images_of_tuples, tuples.shape[1], tuples_per_batch)
 
 
 def tuple_record_dataset(
@@ -101,6 +110,7 @@ def tuple_record_dataset(
     limit: int = 0,
     augment: bool = False,
     seed: int = 0,
+    part: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Batches of tuples as `tuple_dataset` gives them, read in sequence.
 
@@ -116,6 +126,7 @@ def tuple_record_dataset(
         limit: leave out all tuples after this many; 0: none.
         augment: vary colour, crop and zoom of every image by itself.
         seed: of the order and of the augmentation.
+        part: as in `tuple_dataset`.
 
     Returns:
         As `tuple_dataset`.
@@ -125,6 +136,7 @@ def tuple_record_dataset(
     """
     count = min(limit or source.count, source.count)
     _check_batch(count, tuples_per_batch)
+    count = count // tuples_per_batch * tuples_per_batch
     size = source.images_per_tuple
     encoded = (
         source.encoded_dataset(seed=seed)
@@ -132,8 +144,16 @@ def tuple_record_dataset(
         .unbatch()
         .apply(tf.data.experimental.assert_cardinality(count * size))
     )
-    images_of_tuples = _training_images(encoded, height, width, augment, seed)
-    return _tuple_batches(images_of_tuples, size, tuples_per_batch)
+    return _tuple_batches(
+        encoded,
+        size,
+        tuples_per_batch,
+        height=height,
+        width=width,
+        augment=augment,
+        seed=seed,
+        part=part,
+    )
 
 
 def place_dataset(
@@ -159,8 +179,7 @@ def place_dataset(
         rows: rows of `source.manifest`, queries and database images alike.
         height: rows of an image.
         width: columns of an image.
-        places_per_batch: P. For several replicas a multiple of their number:
-            then each gets whole places.
+        places_per_batch: P.
         images_per_place: K. Places with fewer images are left out.
         radius_m: no two images of a place are farther apart, where places are
             told by coordinates.
@@ -204,6 +223,8 @@ def planned_place_dataset(
     width: int,
     augment: bool = False,
     seed: int = 0,
+    with_positions: bool = False,
+    part: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """`place_dataset` of batches that `places.plan_batches` made of the rows.
 
@@ -215,9 +236,15 @@ def planned_place_dataset(
         width: columns of an image.
         augment: vary colour, crop and zoom of every image by itself.
         seed: of the augmentation.
+        with_positions: give targets {"labels", "positions"}, as a
+            `PlaceNetwork` with a memory takes them: positions float32
+            [P * K, 2] in metres from the middle of the rows, NaN where they
+            are not known.
+        part: which of how many equal parts of each batch is read, for one of
+            several workers.
 
     Returns:
-        As `place_dataset`.
+        As `place_dataset`, of the part.
     """
     logging.info(
         "%d batches of %d images; left out: %d places with too few images, %d "
@@ -226,12 +253,24 @@ def planned_place_dataset(
         plan.small_places,
         plan.left_over,
     )
-    chosen = rows.iloc[plan.images.reshape(-1)]
-    labels = tf.data.Dataset.from_tensor_slices(plan.labels.astype(np.int32))
+    part_size = plan.images.shape[1] // part[1]
+    own = slice(part[0] * part_size, (part[0] + 1) * part_size)
+    targets = plan.labels[:, own].astype(np.int32)
+    if with_positions:
+        positions = _positions(rows)[plan.images[:, own]]
+        targets = {"labels": targets, "positions": positions}
     batches = _training_images(
-        source.encoded_dataset(chosen), height, width, augment, seed
-    ).batch(plan.images.shape[1], drop_remainder=True)
-    return tf.data.Dataset.zip(batches, labels).prefetch(tf.data.AUTOTUNE)
+        source.encoded_dataset(rows.iloc[plan.images.reshape(-1)]),
+        height=height,
+        width=width,
+        augment=augment,
+        seed=seed,
+        part=part,
+        part_images=part_size,
+    ).batch(part_size, drop_remainder=True)
+    return tf.data.Dataset.zip(
+        batches, tf.data.Dataset.from_tensor_slices(targets)
+    ).prefetch(tf.data.AUTOTUNE)
 
 
 def similarity_example(
@@ -320,24 +359,48 @@ def _check_batch(count: int, tuples_per_batch: int) -> None:
 
 
 def _tuple_batches(
-    images_of_tuples: tf.data.Dataset, size: int, tuples_per_batch: int
+    encoded_images: tf.data.Dataset,
+    size: int,
+    tuples_per_batch: int,
+    *,
+    part: tuple[int, int],
+    **options,
 ) -> tf.data.Dataset:
+    """Batches of tuples of `size` images; options of `_training_images`."""
+    part_size = tuples_per_batch // part[1]
     return (
-        images_of_tuples.batch(size, drop_remainder=True)
-        .batch(tuples_per_batch, drop_remainder=True)
-        .map(lambda batch: (batch, tf.zeros(tuples_per_batch)))
+        _training_images(
+            encoded_images, part=part, part_images=part_size * size, **options
+        )
+        .batch(size, drop_remainder=True)
+        .batch(part_size, drop_remainder=True)
+        .map(lambda batch: (batch, tf.zeros(part_size)))
         .prefetch(tf.data.AUTOTUNE)
     )
 
 
+def _positions(rows: pd.DataFrame) -> np.ndarray:
+    """float32 [len(rows), 2] in metres from their middle; NaN: not known."""
+    if not manifest.has_coordinates(rows):
+        return np.full((len(rows), 2), np.nan, np.float32)
+    metres = rows[["utm_east_m", "utm_north_m"]].to_numpy(np.float64)
+    return (metres - metres.mean(axis=0)).astype(np.float32)
+
+
 def _training_images(
     encoded_images: tf.data.Dataset,
+    *,
     height: int,
     width: int,
     augment: bool,
     seed: int,
+    part: tuple[int, int],
+    part_images: int,
 ) -> tf.data.Dataset:
-    """Images in the order given, each varied by seed and position."""
+    """Images in the order given, each varied by seed and position.
+
+    Of every `part_images` times the number of parts, those of the part.
+    """
 
     def load(index: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
         image = images.load(encoded, height=height, width=width)
@@ -347,6 +410,11 @@ def _training_images(
             )
         return image
 
-    return encoded_images.enumerate().map(
-        load, num_parallel_calls=tf.data.AUTOTUNE
-    )
+    encoded_images = encoded_images.enumerate()
+    which, parts = part
+    if parts > 1:
+        count = encoded_images.cardinality() // parts
+        encoded_images = encoded_images.filter(
+            lambda index, _: index // part_images % parts == which
+        ).apply(tf.data.experimental.assert_cardinality(count))
+    return encoded_images.map(load, num_parallel_calls=tf.data.AUTOTUNE)

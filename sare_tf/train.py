@@ -17,6 +17,7 @@ training and mining go on from the weights themselves.
 
 import dataclasses
 import math
+import tempfile
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from absl import flags, logging
 
 from sare_tf import (
     bad_images,
+    distribution,
     losses,
     model,
     optimizers,
@@ -38,17 +40,27 @@ from sare_tf import (
     train_data,
     training_log,
     training_plan,
+    worker_loop,
 )
 from sare_tf import flags as stage_flags
 from sare_tf import tuples as tuple_lists
 from sare_tf.checkpoints import Run
 from sare_tf.options import Options
+from sare_tf.place_network import PlaceNetwork
 from sare_tf.records import Records
 from sare_tf.training_log import TrainingLog
 
 FLAGS = flags.FLAGS
 # A run may go on with other values of these; the rest must stay as it was.
-_MAY_CHANGE = ("epochs", "patience", "batch_size", "max_bad_images", "tuples")
+_MAY_CHANGE = (
+    "epochs",
+    "patience",
+    "batch_size",
+    "max_bad_images",
+    "tuples",
+    "strategy",
+    "chunk_images",
+)
 
 
 def run(
@@ -75,9 +87,12 @@ def run(
     Raises:
         ValueError: data that cannot be trained on, values that are not finite,
             or a folder that holds a run with other options.
-        OSError: an epoch could not be saved.
+        OSError: an epoch could not be saved, or one of several workers was
+            lost.
     """
     options = Options(**options)
+    strategy = distribution.make(options.strategy)
+    _check_batch(strategy, options)
     _loss(options)  # refuses settings that do not fit before a run begins
     if options.tuples is not None and options.loss in losses.PLACE_LOSSES:
         raise ValueError(
@@ -91,11 +106,24 @@ def run(
         return Path(checkpoints)
     while True:
         try:
-            return _run(opened, Path(checkpoints), options, profile=profile)
+            with worker_loop.lost_workers_named(strategy):
+                return _run(
+                    opened,
+                    Path(checkpoints),
+                    options,
+                    strategy,
+                    profile=profile,
+                )
         except bad_images.ERRORS as error:
             bad_images.find(
                 checkpoints, opened, error, limit=options.max_bad_images
             )
+            if worker_loop.is_used(strategy):
+                raise ConnectionError(
+                    "Expected images that can be read. Received: one that "
+                    "cannot, which is left out from now on. Start all workers "
+                    "again with the same command."
+                ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,8 +171,14 @@ class _Data:
 
 
 def _run(
-    records: Records, checkpoints: Path, options: Options, *, profile: bool
+    records: Records,
+    checkpoints: Path,
+    options: Options,
+    strategy: tf.distribute.Strategy,
+    *,
+    profile: bool,
 ) -> Path:
+    chief = distribution.is_chief(strategy)
     data = _Data.of(records, options, bad=bad_images.read(checkpoints))
     past = Run(
         checkpoints,
@@ -159,9 +193,13 @@ def _run(
         # The cosine has its end at the last epoch.
         may_change=set(_MAY_CHANGE)
         - ({"epochs"} if options.schedule == "cosine" else set()),
+        writes=chief,
+    )
+    worker_loop.check_same(
+        strategy, f"{options} {records.fingerprint} {past.last}"
     )
     keras.utils.set_random_seed(options.seed)
-    with _strategy(options).scope():
+    with strategy.scope():
         if past.last is None:
             network = _new_network(data.train, options)
             size = (0, 0)
@@ -170,11 +208,18 @@ def _run(
             remembered = np.full(size, -1, np.int64)
         else:
             network, remembered = past.load()
+            if options.loss in losses.PLACE_LOSSES:
+                network.chunk_images = options.chunk_images
             # Saved with the average in the place of the weights.
             optimizers.exchange_average(network)
             logging.info("Going on after %s.", past.last)
+    distribution.check_network(network)
+    worker_loop.take_weights_of_chief(network)
     past.check_space(training_plan.checkpoint_bytes(network))
-    log = TrainingLog(checkpoints / "tensorboard", epochs=len(past.history))
+    log = TrainingLog(
+        checkpoints / "tensorboard" if chief else Path(tempfile.mkdtemp()),
+        epochs=len(past.history),
+    )
     profiler = training_log.Profile(log.folder) if profile else None
 
     for epoch in range(len(past.history), options.epochs + 1):
@@ -249,8 +294,11 @@ def _train_on_tuples(
                 seed=_seed(options.seed, epoch),
                 shown=mining,
             )
+        strategy = network.distribute_strategy
+        tuples = worker_loop.from_chief(strategy, tuples)
+        remembered[:] = worker_loop.from_chief(strategy, remembered)
         listed.append(tuples)
-        step = int(network.optimizer.iterations)
+        step = _step(network)
         log.mined(step, mined)
         log.values(step, {"mining/images_per_s": mining.images_per_s})
         if number + 1 == len(rounds):
@@ -270,6 +318,7 @@ def _train_on_tuples(
             tuples_per_batch=options.tuples_per_batch,
             augment=options.augment,
             seed=_seed(options.seed, epoch, number),
+            part=worker_loop.part(strategy),
         )
         loss, seconds = _fit(
             network,
@@ -312,7 +361,9 @@ def _train_on_stored(
 ) -> dict[str, float]:
     """Fits on tuple records; returns what was measured."""
     seed = _seed(options.seed, epoch)
-    dataset = data.stored.dataset(seed=seed)
+    dataset = data.stored.dataset(
+        seed=seed, part=worker_loop.part(network.distribute_strategy)
+    )
     steps = int(dataset.cardinality())
     images_of_a_step = options.tuples_per_batch * (2 + options.num_negatives)
     rate = _rate(options, epoch, 0, steps)
@@ -360,6 +411,8 @@ def _train_on_places(
         width=options.image_width,
         augment=options.augment,
         seed=_seed(options.seed, epoch),
+        with_positions=bool(options.memory_images),
+        part=worker_loop.part(network.distribute_strategy),
     )
     steps, images_of_a_step = plan.images.shape
     rate = _rate(options, epoch, 0, steps)
@@ -393,7 +446,7 @@ def _validate(
     log: TrainingLog,
 ) -> dict[int, float] | None:
     """Measures recall; the projector shows the best epoch's descriptors."""
-    step = int(network.optimizer.iterations)
+    step = _step(network)
     log.values(step, {"epoch": measured["epoch"]})
     val = data.val
     if val is None:
@@ -405,7 +458,9 @@ def _validate(
         queries, database = val.embed(
             network.get_layer("embedder"), shown=shown
         )
-    recall = val.recall(queries, database)
+    recall = _of_chief(
+        network.distribute_strategy, val.recall(queries, database)
+    )
     log.values(step, {f"val/recall_at_{k}": v for k, v in recall.items()})
     chosen, answers = val.sample(training_log.PROJECTOR_IMAGES)
     if past.would_be_best({**measured, "recall_at": recall}) and len(chosen):
@@ -495,7 +550,8 @@ def _fit(
     with progress.over_images(
         described, total=steps * images_of_a_step
     ) as shown:
-        history = network.fit(
+        history = distribution.fit(
+            network,
             dataset,
             shuffle=False,
             initial_epoch=epoch - 1,
@@ -513,7 +569,7 @@ def _fit(
     _check_weights(network)
     loss = float(history.history["loss"][-1])
     log.values(
-        int(network.optimizer.iterations),
+        _step(network),
         {
             "train/loss": loss,
             "train/learning_rate": rate(steps - 1),
@@ -521,6 +577,12 @@ def _fit(
         },
     )
     return loss, shown.seconds
+
+
+def _step(network: keras.Model) -> int:
+    """Steps that were taken."""
+    # What several workers share is no number to Python.
+    return int(keras.ops.convert_to_numpy(network.optimizer.iterations))
 
 
 def _seed(*parts: int) -> int:
@@ -539,31 +601,48 @@ def _check_weights(network: keras.Model) -> None:
             )
 
 
-def _strategy(options: Options) -> tf.distribute.Strategy:
-    if len(tf.config.list_physical_devices("GPU")) < 2:
-        return tf.distribute.get_strategy()
-    if options.jit_compile:
+def _of_chief(
+    strategy: tf.distribute.Strategy, recall: dict[int, float]
+) -> dict[int, float]:
+    """One recall for all workers, by which they choose the best epoch."""
+    values = worker_loop.from_chief(strategy, np.array(list(recall.values())))
+    return dict(zip(recall, values.tolist(), strict=True))
+
+
+def _check_batch(strategy: tf.distribute.Strategy, options: Options) -> None:
+    if options.loss not in losses.PLACE_LOSSES:
+        for name in ("chunk_images", "memory_images"):
+            if getattr(options, name):
+                raise ValueError(
+                    f"Expected {name}=0 with a loss over tuples. Received: "
+                    f"{name}={getattr(options, name)}, loss={options.loss!r}. "
+                    "Choose one of --loss=place_*."
+                )
+        distribution.check_batch(
+            strategy,
+            size=options.tuples_per_batch,
+            what="tuples, by --tuples_per_batch",
+        )
+        return
+    size = options.places_per_batch * options.images_per_place
+    distribution.check_batch(
+        strategy,
+        size=size,
+        what="images, by --places_per_batch times --images_per_place",
+    )
+    of_a_replica = size // strategy.num_replicas_in_sync
+    if options.chunk_images and of_a_replica % options.chunk_images:
         raise ValueError(
-            "Expected one device with jit_compile=True: Keras compiles no step "
-            "of several replicas. Received: "
-            f"{len(tf.config.list_physical_devices('GPU'))} GPUs. Leave "
-            "--jit_compile out, or show one GPU by CUDA_VISIBLE_DEVICES."
+            "Expected chunk_images to divide the images of a replica. "
+            f"Received: chunk_images={options.chunk_images}, {of_a_replica} "
+            "images. Change --chunk_images or --places_per_batch."
         )
-    if options.loss in losses.PLACE_LOSSES:
-        logging.warning(
-            "%s trains on one GPU: the places of several do not repel each "
-            "other yet.",
-            options.loss,
-        )
-        return tf.distribute.get_strategy()
-    strategy = tf.distribute.MirroredStrategy()
-    if options.tuples_per_batch % strategy.num_replicas_in_sync:
+    if options.memory_images and not options.loss.startswith("place_sare"):
         raise ValueError(
-            "Expected --tuples_per_batch to be a multiple of the number of "
-            f"GPUs. Received: tuples_per_batch={options.tuples_per_batch}, "
-            f"{strategy.num_replicas_in_sync} GPUs."
+            "Expected memory_images=0 with a loss other than "
+            "place_sare_joint and place_sare_independent. Received: "
+            f"memory_images={options.memory_images}, loss={options.loss!r}."
         )
-    return strategy
 
 
 def _new_network(
@@ -592,7 +671,13 @@ def _new_network(
                 raise  # `bad_images` finds out
             raise train.source.damaged(error) from error
     if options.loss in losses.PLACE_LOSSES:
-        network = model.over_images(embedder)
+        network = PlaceNetwork(
+            embedder,
+            chunk_images=options.chunk_images,
+            memory_images=options.memory_images,
+            memory_after_steps=options.memory_after_steps,
+            separation_m=options.positive_radius_m,
+        )
     else:
         network = model.over_tuples(embedder)
     network.compile(
@@ -636,6 +721,7 @@ def _loss(options: Options) -> keras.losses.Loss:
         inverse_bandwidth=options.inverse_bandwidth,
         margin=options.margin,
         scaling=options.joint_scaling,
+        hardest_negatives=options.hardest_negatives,
     )
 
 

@@ -16,7 +16,14 @@ import pandas as pd
 import tensorflow as tf
 from absl import logging
 
-from sare_tf import manifest, mining, pipeline, progress, retrieval
+from sare_tf import (
+    distribution,
+    manifest,
+    mining,
+    pipeline,
+    progress,
+    retrieval,
+)
 from sare_tf.options import Options
 from sare_tf.records import Records
 from sare_tf.tuple_records import TupleRecords
@@ -99,20 +106,23 @@ class Split:
         readable = np.flatnonzero(self.readable(rows))
         if len(readable) < len(rows):
             descriptors[:] = 0
+        # Batches of several replicas are not those that the pass counts.
+        alone = embedder.distribute_strategy.num_replicas_in_sync == 1
         callbacks = []
         for start in range(0, len(readable), block):
             chosen = readable[start : start + block]
             some = rows.iloc[chosen]
-            if shown is not None:
+            if shown is not None and alone:
                 callbacks = [_Advance(shown, images=len(some), size=size)]
-            dataset = pipeline.image_dataset(
-                self.records,
+            found = distribution.predict(
+                embedder,
                 some,
-                height=self.options.image_height,
-                width=self.options.image_width,
+                self._images,
                 batch_size=size,
+                callbacks=callbacks,
             )
-            found = embedder.predict(dataset, verbose=0, callbacks=callbacks)
+            if shown is not None and not alone:
+                shown.advance(len(some))
             bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
             if len(bad):
                 raise ValueError(
@@ -123,6 +133,15 @@ class Split:
                 )
             descriptors[chosen] = found
         return descriptors
+
+    def _images(self, rows: pd.DataFrame, batch_size: int) -> tf.data.Dataset:
+        return pipeline.image_dataset(
+            self.records,
+            rows,
+            height=self.options.image_height,
+            width=self.options.image_width,
+            batch_size=batch_size,
+        )
 
 
 class _Advance(keras.callbacks.Callback):
@@ -310,7 +329,9 @@ class StoredTuples:
         self.dataset(seed=0)  # refuses what does not fill a batch
         logging.info("Training on %d tuples of %s.", source.count, source.path)
 
-    def dataset(self, *, seed: int) -> tf.data.Dataset:
+    def dataset(
+        self, *, seed: int, part: tuple[int, int] = (0, 1)
+    ) -> tf.data.Dataset:
         """The batches of one epoch, in the order of the seed."""
         options = self._options
         return pipeline.tuple_record_dataset(
@@ -321,6 +342,7 @@ class StoredTuples:
             limit=options.queries_per_epoch,
             augment=options.augment,
             seed=seed,
+            part=part,
         )
 
     def queries(self, *, seed: int) -> np.ndarray:

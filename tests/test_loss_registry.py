@@ -57,8 +57,10 @@ def test_place_losses_take_labels_and_descriptors(name):
         ("n_pair", {"inverse_bandwidth": 10.0}, losses.NPairLoss()),
         (
             "place_sare_independent",
-            {"inverse_bandwidth": 10.0},
-            losses.PlaceSARELoss(form="independent", inverse_bandwidth=10.0),
+            {"inverse_bandwidth": 10.0, "hardest_negatives": 3},
+            losses.PlaceSARELoss(
+                form="independent", inverse_bandwidth=10.0, hardest_negatives=3
+            ),
         ),
         (
             "place_triplet_hard",
@@ -87,6 +89,11 @@ def test_settings_arrive(name, settings, expected):
         ),
         ("sare_independent", {"scaling": "negatives"}, "only sare_joint"),
         ("sare_joint", {"scaling": "mean"}, "Received: scaling='mean'"),
+        (
+            "place_n_pairs",
+            {"hardest_negatives": 2},
+            "alone choose.*hardest_negatives=2",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(name, settings, message):

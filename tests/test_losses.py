@@ -399,6 +399,7 @@ def test_eager_and_graph_agree(form, kernel, eager):
             form="independent",
             kernel="exponential",
             inverse_bandwidth=0.5,
+            hardest_negatives=3,
             reduction=None,
             name="other",
         ),
@@ -411,6 +412,7 @@ def test_configuration_comes_back(loss):
     assert type(again) is type(loss)
     assert again.get_config() == loss.get_config()
     settings = {"form", "kernel", "inverse_bandwidth", "reduction", "name"}
+    settings |= {"hardest_negatives"}
     for name in settings & set(loss.get_config()):
         assert getattr(again, name) == getattr(loss, name)
 
@@ -429,6 +431,42 @@ def test_configuration_comes_back(loss):
 def test_unknown_settings_are_refused(loss, settings, message):
     with pytest.raises(ValueError, match=message):
         loss(**settings)
+
+
+def test_a_number_of_hardest_negatives_below_0_is_refused():
+    with pytest.raises(ValueError, match="hardest_negatives=-1"):
+        losses.PlaceSARELoss(hardest_negatives=-1)
+
+
+@pytest.mark.parametrize(("form", "kernel"), SETTINGS)
+def test_hardest_negatives_alone_repel(form, kernel):
+    """2 of 4 or 5, in tuples of the definition; 9 are all there are."""
+    x = unit_vectors(7, 8).astype(np.float32)
+    labels = np.array([0, 1, 0, 2, 2, 1, 0])
+    for count in (2, 9):
+        loss = losses.PlaceSARELoss(
+            form=form, kernel=kernel, hardest_negatives=count
+        )
+        expected = []
+        for a, place in enumerate(labels):
+            distances = [squared(x[a], other) for other in x]
+            repelling = np.sort(
+                [
+                    d
+                    for d, other in zip(distances, labels, strict=True)
+                    if other != place
+                ]
+            )[:count]
+            expected.append(
+                np.mean(
+                    [
+                        sare(distances[p], repelling, form, kernel)
+                        for p in np.flatnonzero(labels == place)
+                        if p != a
+                    ]
+                )
+            )
+        np.testing.assert_allclose(value(loss, labels, x), expected, rtol=2e-5)
 
 
 def test_scalings_are_checked():

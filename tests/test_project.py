@@ -67,17 +67,23 @@ MAY_IMPORT = {
     "options": set(),
     "checkpoints": {"tuples"},
     "progress": set(),
+    "place_network": set(),
+    "worker_loop": set(),
+    "distribution": {"worker_loop"},
     "train_data": {"manifest", "records", "pipeline", "options", "progress"}
-    | {"retrieval", "mining", "tuple_records"},
+    | {"retrieval", "mining", "tuple_records", "distribution"},
     "training_pictures": {"records", "pipeline", "mining"},
     "training_log": {"records", "pipeline", "mining", "training_pictures"},
     "training_plan": {"mining", "options"},
     "bad_images": {"records", "pipeline"},
     "train": {"records", "pipeline", "places", "losses", "model"}
     | {"optimizers", "progress", "bad_images"}
+    | {"place_network", "distribution", "worker_loop"}
     | {"options", "checkpoints", "train_data"}
     | {"training_log", "training_plan", "tuples"},
-    "export": DATA | {"checkpoints", "model", "losses", "optimizers", "warmup"},
+    "export": DATA
+    | {"checkpoints", "model", "losses", "optimizers", "warmup"}
+    | {"place_network"},
     "approximate": set(),
     "tuning": {"approximate", "retrieval"},
     "segments": {"approximate", "manifest", "retrieval", "tuning"},

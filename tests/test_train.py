@@ -684,12 +684,3 @@ def test_what_bfloat16_trained_computes_in_float32_when_asked(records):
     assert abs(rough - expected).max() > 1e-5
     exact = keras.ops.convert_to_numpy(model.in_float32(embedder)(images))
     np.testing.assert_allclose(exact, expected, atol=1e-6)
-
-
-def test_several_gpus_compile_nothing(monkeypatch):
-    monkeypatch.setattr(
-        tf.config, "list_physical_devices", lambda kind: ["one", "other"]
-    )
-    options = Options(**toy_training.OPTIONS, jit_compile=True)
-    with pytest.raises(ValueError, match="one device with jit_compile.* 2 GPU"):
-        train._strategy(options)

@@ -133,6 +133,29 @@ def pairwise_distances(descriptors):
     return ops.maximum(distances, 0.0)
 
 
+def cross_distances(descriptors, others):
+    """Squared distances of images to others, from one matrix product.
+
+    As `pairwise_distances`, whose rounding it shares.
+
+    Args:
+        descriptors: [B, D].
+        others: [M, D].
+
+    Returns:
+        float32 [B, M].
+    """
+    descriptors = ops.cast(descriptors, "float32")
+    others = ops.cast(others, "float32")
+    mean = ops.stop_gradient(ops.mean(descriptors, axis=0, keepdims=True))
+    descriptors, others = descriptors - mean, others - mean
+    products = ops.matmul(descriptors, ops.transpose(others))  # [B, M]
+    squares = ops.sum(ops.square(descriptors), axis=1)
+    others = ops.sum(ops.square(others), axis=1)
+    distances = squares[:, None] + others[None, :] - 2.0 * products
+    return ops.maximum(distances, 0.0)
+
+
 def root(squared_distances):
     """Square root, with gradient 0 at 0, where there is none.
 

@@ -8,7 +8,8 @@ Axis letters: B images of a batch, also the anchors; D descriptor length. Labels
 say which images show the same place. Distances are Euclidean, not squared,
 unless asked. Everything is float32.
 
-With several replicas each sees its own part of the batch, and only that.
+With several replicas each sees its own part of the batch, and only that; in a
+`PlaceNetwork`, all of it.
 
 Each loss is one value per anchor, whose mean over the batch is the scalar that
 TensorFlow Addons computes. Where that scalar is a mean over positive pairs, an

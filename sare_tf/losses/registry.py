@@ -33,8 +33,16 @@ _OVER_TUPLES = {
     "quadruplet": (QuadrupletLoss, {}, ("margin",)),
 }
 _OVER_PLACES = {
-    "place_sare_joint": (PlaceSARELoss, {"form": "joint"}, _KERNEL),
-    "place_sare_independent": (PlaceSARELoss, {"form": "independent"}, _KERNEL),
+    "place_sare_joint": (
+        PlaceSARELoss,
+        {"form": "joint"},
+        (*_KERNEL, "hardest_negatives"),
+    ),
+    "place_sare_independent": (
+        PlaceSARELoss,
+        {"form": "independent"},
+        (*_KERNEL, "hardest_negatives"),
+    ),
     "place_contrastive": (PlaceContrastiveLoss, {}, ("margin",)),
     "place_triplet_semihard": (PlaceTripletSemiHardLoss, {}, ("margin",)),
     "place_triplet_hard": (PlaceTripletHardLoss, {}, ("margin",)),
@@ -65,6 +73,7 @@ def build(
     inverse_bandwidth=1.0,
     margin=None,
     scaling="tuples",
+    hardest_negatives=0,
 ):
     """Makes the loss of a name.
 
@@ -75,12 +84,14 @@ def build(
         inverse_bandwidth: of the SARE losses; the others ignore it.
         margin: of a loss that has one; None for its default.
         scaling: of sare_joint, see `SARELoss`.
+        hardest_negatives: of the SARE losses over places, see `PlaceSARELoss`.
 
     Returns:
         keras.losses.Loss.
 
     Raises:
-        ValueError: unknown name, or a margin or scaling for a loss without.
+        ValueError: unknown name, or a margin, scaling or hardest_negatives for
+            a loss without.
         ImportError: a loss of TensorFlow Similarity, which is not installed.
     """
     known = {**_OVER_TUPLES, **_OVER_PLACES}
@@ -99,10 +110,17 @@ def build(
             f"Expected scaling='tuples' for the loss {name}: only sare_joint "
             f"has another. Received: scaling={scaling!r}."
         )
+    if hardest_negatives and "hardest_negatives" not in takes:
+        raise ValueError(
+            "Expected hardest_negatives=0, all, for the loss "
+            f"{name}: place_sare_joint and place_sare_independent alone choose "
+            f"among them. Received: hardest_negatives={hardest_negatives}."
+        )
     settings = {
         "kernel": kernel,
         "inverse_bandwidth": inverse_bandwidth,
         "scaling": scaling,
+        "hardest_negatives": hardest_negatives,
     }
     if margin is not None:
         settings["margin"] = margin

@@ -9,7 +9,6 @@ from sare_tf.model.embedder import (
     build_embedder,
     in_float32,
     initialise_netvlad,
-    over_images,
     over_tuples,
 )
 from sare_tf.model.netvlad import NetVLAD
@@ -28,7 +27,6 @@ __all__ = [
     "in_float32",
     "initialise_netvlad",
     "netvlad_initial_weights",
-    "over_images",
     "over_tuples",
     "read_centres",
 ]

@@ -97,23 +97,6 @@ def over_tuples(embedder: keras.Model) -> keras.Model:
     return keras.Model(tuples, split(descriptors, tuples), name="over_tuples")
 
 
-def over_images(embedder: keras.Model) -> keras.Model:
-    """Applies an embedder to images, for losses over batches of places.
-
-    Args:
-        embedder: a model named "embedder", as `over_tuples` takes it.
-
-    Returns:
-        [B, H, W, 3] -> float32 [B, D]; the embedder is its layer "embedder".
-
-    Raises:
-        ValueError: another name.
-    """
-    _check_name(embedder)
-    images = keras.Input(embedder.input_shape[1:], dtype="float32")
-    return keras.Model(images, embedder(images), name="over_images")
-
-
 def initialise_netvlad(
     embedder: keras.Model,
     images: Iterable,
@@ -158,7 +141,8 @@ def initialise_netvlad(
     rng = np.random.default_rng(seed)
     descriptors = []
     for batch in images:
-        maps = below.predict_on_batch(batch)
+        # Not by `predict`, which would repeat a batch on every replica.
+        maps = ops.convert_to_numpy(below(batch, training=False))
         locations = maps.reshape(len(maps), -1, maps.shape[-1])
         count = min(locations_per_image, locations.shape[1])
         for image in locations:

@@ -1,0 +1,164 @@
+"""Twenty steps on several replicas beside the same on one device.
+
+    python -m benchmarks.replicas --replicas=2
+
+On the first GPUs of the machine, or else on logical CPU devices. A row is a
+case; its columns are the largest difference of the losses of all steps and of
+the weights in the end, and how far the losses were apart among themselves. It
+fails where a difference is more than 1e-5.
+
+TensorFlow lets a process have one number of replicas.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+
+from sare_tf import distribution, losses, model
+from sare_tf.place_network import PlaceNetwork
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("replicas", 2, "How many: 1, 2, 4 or 8.", 1, 8)
+
+STEPS, BATCH, SIZE = 20, 8, 16
+
+
+def images(rng, *shape):
+    pixels = rng.integers(0, 256, (STEPS * BATCH, *shape, SIZE, SIZE, 3))
+    return pixels.astype(np.uint8)
+
+
+def embedder():
+    return model.build_embedder(
+        backbone="small", aggregation="netvlad", num_clusters=3
+    )
+
+
+def over_tuples(rng):
+    del rng
+    return model.over_tuples(embedder()), losses.SARELoss(inverse_bandwidth=5.0)
+
+
+def over_places(name, **settings):
+    def make(rng):
+        del rng
+        loss = losses.build(name, inverse_bandwidth=5.0)
+        return PlaceNetwork(embedder(), **settings), loss
+
+    return make
+
+
+def tuple_data(rng):
+    return images(rng, 3), np.zeros(STEPS * BATCH, np.float32)
+
+
+def place_data(rng):
+    places = [rng.permutation(12)[: BATCH // 2] for _ in range(STEPS)]
+    labels = np.repeat(np.concatenate(places), 2).astype(np.int32)
+    return images(rng), labels
+
+
+def data_with_positions(rng):
+    pictures, labels = place_data(rng)
+    positions = np.stack([20.0 * labels, 0.0 * labels], axis=1)
+    return pictures, {
+        "labels": labels,
+        "positions": positions.astype(np.float32),
+    }
+
+
+CASES = {
+    "tuples": (over_tuples, tuple_data),
+    "places": (over_places("place_sare_joint"), place_data),
+    "places, N-pairs": (over_places("place_n_pairs"), place_data),
+    "places, pairs counted over the batch": (
+        over_places("place_triplet_semihard"),
+        place_data,
+    ),
+    "places, in chunks, with a memory": (
+        over_places(
+            "place_sare_independent",
+            chunk_images=1,
+            memory_images=20,
+            memory_after_steps=2,
+        ),
+        data_with_positions,
+    ),
+}
+
+
+def train(strategy, case):
+    """Trains; returns the mean loss up to each step, and the weights."""
+    make, data = CASES[case]
+    rng = np.random.default_rng(0)
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        network, loss = make(rng)
+        network.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss)
+        network.optimizer.build(network.trainable_variables)
+    distribution.check_network(network)
+    dataset = tf.data.Dataset.from_tensor_slices(data(rng))
+    dataset = dataset.batch(BATCH, drop_remainder=True)
+    shown = []
+
+    def keep(batch, logs):
+        shown.append(logs["loss"])
+
+    network.fit(
+        dataset,
+        shuffle=False,
+        verbose=0,
+        callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=keep)],
+    )
+    return np.array(shown), [np.array(v) for v in network.get_weights()]
+
+
+def differences(case, strategies):
+    """Largest difference of losses and of weights, and how far both moved."""
+    (losses_1, weights_1), (losses_n, weights_n) = (
+        train(strategy, case) for strategy in strategies
+    )
+    return (
+        np.abs(losses_1 - losses_n).max(),
+        max(
+            np.abs(a - b).max()
+            for a, b in zip(weights_1, weights_n, strict=True)
+        ),
+        np.ptp(losses_1),
+    )
+
+
+def main(argv):
+    """Prints a row per case; fails where replicas do not train as one."""
+    del argv
+    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    if kind == "CPU":
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        one = tf.config.LogicalDeviceConfiguration()
+        tf.config.set_logical_device_configuration(cpu, [one] * FLAGS.replicas)
+    devices = tf.config.list_logical_devices(kind)[: FLAGS.replicas]
+    if len(devices) < FLAGS.replicas:
+        raise app.UsageError(
+            f"Expected at most as many replicas as GPUs, {len(devices)}. "
+            f"Received: replicas={FLAGS.replicas}."
+        )
+    strategies = (
+        tf.distribute.OneDeviceStrategy(devices[0].name),
+        tf.distribute.MirroredStrategy([device.name for device in devices]),
+    )
+    print(f"{FLAGS.replicas} replicas on {kind} devices beside one.\n")
+    print("| case | losses differ by | weights differ by | losses span |")
+    print("|---|---:|---:|---:|")
+    failed = []
+    for case in CASES:
+        loss, weights, moved = differences(case, strategies)
+        print(f"| {case} | {loss:.0e} | {weights:.0e} | {moved:.0e} |")
+        if max(loss, weights) > 1e-5 or moved < 1e-3:
+            failed.append(case)
+    if failed:
+        raise SystemExit(f"Not the same training: {failed}.")
+
+
+if __name__ == "__main__":
+    app.run(main)
