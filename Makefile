@@ -16,7 +16,13 @@ VENV_BACKENDS := .venv-backends
 VENV_EXTRAS := .venv-extras
 EXCHANGE := $(CURDIR)/runs/backends
 
-.PHONY: demo test test-backends test-extras install lint format oracles clean
+# What PyTorch computes and saves, for the tests of imported weights; torch as
+# in tests/backends/constraints.txt.
+VENV_WEIGHTS := .venv-weights
+WEIGHTS := $(CURDIR)/runs/weights
+
+.PHONY: demo test test-backends test-extras test-weights install lint format \
+	oracles clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m sare_tf.demo --flagfile=configs/demo.flags
@@ -54,6 +60,19 @@ test-extras:
 	$(VENV_EXTRAS)/bin/python -m pytest tests/test_beam.py \
 		tests/test_similarity_losses.py tests/test_similarity_sampler.py
 
+# Weights of PyTorch's projects: networks in plain PyTorch are saved as those
+# save them, imported here and compared, then exported and loaded again.
+test-weights: $(INSTALLED)
+	test -x $(VENV_WEIGHTS)/bin/python || $(PYTHON) -m venv $(VENV_WEIGHTS)
+	$(VENV_WEIGHTS)/bin/python -m pip install --quiet -c constraints.txt \
+		-c tests/backends/constraints.txt h5py numpy pillow torch
+	rm -rf $(WEIGHTS)
+	PYTHONPATH=$(CURDIR) $(BIN)/python tests/weights/pictures.py $(WEIGHTS)
+	$(VENV_WEIGHTS)/bin/python tests/weights/networks.py $(WEIGHTS)
+	SARE_TF_WEIGHTS=$(WEIGHTS) $(BIN)/python -m pytest tests/weights
+	$(VENV_WEIGHTS)/bin/python tests/weights/loads.py $(WEIGHTS)
+	cat $(WEIGHTS)/differences.txt
+
 install: $(INSTALLED)
 
 lint: $(INSTALLED)
@@ -79,5 +98,5 @@ $(ORACLES)/.installed: tests/oracles/requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV_BACKENDS) $(VENV_EXTRAS) $(ORACLES)
+	rm -rf $(VENV) $(VENV_BACKENDS) $(VENV_EXTRAS) $(VENV_WEIGHTS) $(ORACLES)
 	rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache

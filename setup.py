@@ -25,6 +25,7 @@ setup(
     python_requires=">=3.11,<3.14",
     install_requires=[
         "absl-py",
+        "h5py",
         "Jinja2",
         "keras>=3.15.1,<4",
         "matplotlib",
@@ -48,13 +49,17 @@ setup(
         "beam": ["apache-beam>=2.77,<3"],
         "bench": ["faiss-cpu~=1.15.1"],
         "dev": [
+            "onnxruntime~=1.32",
             "pytest",
             "pytest-timeout",
             "PyYAML",
             "ruff",
             "tensorflow-serving-api~=2.20.0",
+            "tf2onnx~=1.17",
             "trustme",
         ],
+        # They fit TensorFlow 2.20, NumPy 2 and protobuf 7.
+        "onnx": ["onnxruntime~=1.32", "tf2onnx~=1.17"],
         # The messages of gRPC; REST needs nothing.
         "serving": ["tensorflow-serving-api~=2.20.0"],
         # Its nmslib has wheels for Linux on x86, and is compiled elsewhere.

@@ -195,6 +195,28 @@ class Run:
         return len(self.history) - 1 - best
 
 
+def write_untrained(
+    folder: str | Path, config: Mapping[str, Any], *, network: keras.Model
+) -> None:
+    """Writes the folder of a run that has epoch 0 alone, in one piece.
+
+    Args:
+        folder: of the run; replaced.
+        config: its options, as JSON holds them.
+        network: over tuples.
+    """
+    state = {
+        "last": "epoch-0000",
+        "best": "epoch-0000",
+        "history": [{"epoch": 0, "recall_at": None}],
+    }
+    with files.folder_in_one_piece(folder) as unfinished:
+        (unfinished / "epoch-0000").mkdir()
+        network.save(unfinished / "epoch-0000" / "model.keras")
+        files.write_json(unfinished / "config.json", dict(config))
+        files.write_json(unfinished / "state.json", state)
+
+
 def read_state(folder: str | Path) -> tuple[dict, dict]:
     """Reads the options and the state of a run.
 

@@ -19,7 +19,8 @@ custom op. Beside it `sare_tf.json` says what it is, and `assets.extra/` has
 requests for TF Serving to warm up with.
 
 Whitening is fitted here, to database images of the train split as the original
-code's addPCA.m does it; OpenIBL samples queries, too.
+code's addPCA.m does it; OpenIBL samples queries, too. An imported network may
+bring its own.
 """
 
 import datetime
@@ -99,26 +100,31 @@ def run(
 
     Raises:
         FileNotFoundError: no such checkpoint or records.
-        ValueError: records that are missing or that were not trained on, or
-            too few images for the whitening, more numbers to keep than a
-            descriptor has, or scales that are not positive.
+        ValueError: records that are missing or that were not trained on, too
+            few images for the whitening or a network that is whitened already,
+            more numbers to keep than a descriptor has, or scales that are not
+            positive.
     """
     checkpoints, export = Path(checkpoints), Path(export)
     config, state = read_state(checkpoints)
     epoch = epoch or state["best"]
     _check_scales(scales)
+    embedder, given = _apart(
+        load_embedder(checkpoints, epoch), whitening_dimension
+    )
     opened = records and Records(records)
     trained_on = opened and opened.fingerprint == config["records_fingerprint"]
     if whitening_dimension:
         _check_records(opened, config, allow_other_records)
     graph = _Graph(
-        _load_embedder(checkpoints, epoch),
+        embedder,
         height=config["image_height"],
         width=config["image_width"],
         scales=scales,
     )
+    graph.whitening = given
     _check_truncation(truncate_dimension, whitening_dimension or graph.length)
-    whitened = None
+    whitened = config["whitening"] if given else None
     if whitening_dimension:
         whitened = _whiten(
             graph,
@@ -365,7 +371,12 @@ def _whiten(
     }
 
 
-def _load_embedder(checkpoints: Path, epoch: str) -> keras.Model:
+def load_embedder(checkpoints: Path, epoch: str) -> keras.Model:
+    """Loads the network of an epoch, without what it is trained with.
+
+    Raises:
+        FileNotFoundError: no such epoch; names those there are.
+    """
     path = checkpoints / epoch / "model.keras"
     if not path.is_file():
         kept = sorted(folder.name for folder in checkpoints.glob("epoch-*"))
@@ -374,6 +385,26 @@ def _load_embedder(checkpoints: Path, epoch: str) -> keras.Model:
         )
     network = keras.models.load_model(path, compile=False)
     return model.in_float32(network.get_layer("embedder"))
+
+
+def _apart(
+    embedder: keras.Model, dimension: int
+) -> tuple[keras.Model, model.Whitening | None]:
+    """An embedder without the whitening that it was imported with, and that.
+
+    Apart, so that several scales are averaged before it, as always.
+    """
+    last = embedder.layers[-1]
+    if not isinstance(last, model.Whitening):
+        return embedder, None
+    if dimension:
+        raise ValueError(
+            "Expected whitening_dimension=0 for an imported network that is "
+            f"whitened already. Received: whitening_dimension={dimension}. "
+            "Leave --whitening_dimension out, or import with "
+            f"--whitening_dimension={dimension} or 0."
+        )
+    return keras.Model(embedder.input, last.input), last
 
 
 def _number(epoch: str) -> int:
@@ -409,9 +440,10 @@ def _check_records(
             "--whitening_dimension=0."
         )
     if records.fingerprint != expected and not allow_other:
+        known = expected[:12] if expected else "unknown"
         raise ValueError(
             "Expected the records that were trained on, with fingerprint "
-            f"{expected[:12]}. Received: records={str(records.path)!r} with "
+            f"{known}. Received: records={str(records.path)!r} with "
             f"{records.fingerprint[:12]}. Name the other ones, or give "
             "--allow_other_records to fit whitening to these."
         )

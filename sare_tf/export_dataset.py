@@ -113,7 +113,7 @@ def _openibl(folder: Path, table: pd.DataFrame) -> list[str]:
             f"Received: {sorted(set(grids))}. Use --layout=at_names, or build "
             "records of one city."
         )
-    names = _safe_names(table)
+    names = safe_names(table)
     identities, positions = [], []
     splits = {
         f"{short}_{split}": []
@@ -143,7 +143,7 @@ def _openibl(folder: Path, table: pd.DataFrame) -> list[str]:
 
 
 def _hloc(folder: Path, table: pd.DataFrame) -> list[str]:
-    names = _safe_names(table)
+    names = safe_names(table)
     for (split, role), rows in table.groupby(["split", "role"]).indices.items():
         lines = [f"{names[row]}\n" for row in rows]
         files.write_text(
@@ -178,8 +178,12 @@ def _coordinates(table: pd.DataFrame) -> np.ndarray:
     return np.stack([np.zeros(len(table)), _APART_M * number], axis=1)
 
 
-def _safe_names(table: pd.DataFrame) -> list[str]:
-    """Image ids as names of files: a part of an image has a name of its own."""
+def safe_names(table: pd.DataFrame) -> list[str]:
+    """Image ids as names of files: a part of an image has a name of its own.
+
+    Args:
+        table: rows of a manifest.
+    """
     return [
         image_id
         if PurePosixPath(image_id).suffix.lower() in (".jpg", ".jpeg", ".png")

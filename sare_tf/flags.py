@@ -88,7 +88,10 @@ def required(*names: str) -> None:
 
 # The rendered city.
 flags.DEFINE_string(
-    "out", None, "Folder of the city that is rendered, or of exported images."
+    "out",
+    None,
+    "Folder of the city that is rendered, of exported images or vectors, or of "
+    "an imported network.",
 )
 flags.DEFINE_integer("places", 300, "Places of the city.", 1)
 
@@ -137,8 +140,10 @@ flags.DEFINE_string(
 flags.DEFINE_enum(
     "layout",
     "at_names",
-    ["at_names", "openibl", "hloc"],
-    "Layout that export_dataset writes to --out.",
+    ["at_names", "openibl", "hloc", "kapture", "msls", "numpy"]
+    + ["parquet", "vertex"],
+    "Layout that export_dataset (the first three) or export_vectors (the last "
+    "six) writes to --out.",
 )
 flags.DEFINE_integer(
     "shard_mebibytes", 128, "Target size of one shard.", lower_bound=1
@@ -225,8 +230,18 @@ flags.DEFINE_enum(
 flags.DEFINE_enum(
     "backbone",
     "vgg16",
-    ["small", "vgg16", "resnet50", "mobilenetv3", "efficientnetv2b0"],
-    "Convolutional network below the aggregation; small trains from scratch.",
+    [
+        "small",
+        "vgg16",
+        "resnet50",
+        "mobilenetv3",
+        "efficientnetv2b0",
+        "torchvision_resnet18",
+        "torchvision_resnet50",
+        "torchvision_resnet101",
+    ],
+    "Convolutional network below the aggregation; small trains from scratch. "
+    "torchvision_* have the weights of an imported checkpoint.",
 )
 flags.DEFINE_enum(
     "aggregation",
@@ -256,6 +271,29 @@ flags.DEFINE_string(
     None,
     "Centres for NetVLAD to start from, instead of k-means: a .mat file of the "
     "authors of NetVLAD, or .npy, [clusters, channels].",
+)
+
+# Weights of others.
+flags.DEFINE_string(
+    "source", None, "File of trained weights that import_weights reads."
+)
+flags.DEFINE_enum(
+    "format",
+    "auto",
+    [
+        "auto",
+        "openibl",
+        "pytorch_netvlad",
+        "patch_netvlad",
+        "benchmark",
+        "netvlad_mat",
+        "netvlad_tf",
+        "keras",
+    ],
+    "Whose --source it is; auto: told by its content.",
+)
+flags.DEFINE_string(
+    "pca", None, "PCA beside a training of OpenIBL, pca_params_*.h5."
 )
 
 # Training.
@@ -440,7 +478,8 @@ flags.DEFINE_integer(
     "whitening_dimension",
     0,
     "Length of whitened descriptors, 4096 in the paper; 0: no whitening. A "
-    "smaller one gives the first numbers of a larger one, normalised again.",
+    "smaller one gives the first numbers of a larger one, normalised again. "
+    "import_weights without it keeps the whitening of its source.",
     0,
 )
 flags.DEFINE_integer(
@@ -590,7 +629,7 @@ flags.DEFINE_enum(
 flags.DEFINE_list("recall_at", ["1", "5", "10", "20"], "N of recall@N.")
 flags.DEFINE_integer("batch_size", 32, "Images embedded at a time.", 1)
 flags.DEFINE_bool("exact_search", False, "Search exactly, without ScaNN.")
-flags.DEFINE_integer("k", 5, "Neighbours to show.", 1)
+flags.DEFINE_integer("k", 5, "Neighbours to show, or to export.", 1)
 flags.DEFINE_string(
     "comparison", "comparison", "Folder of a comparison of evaluations."
 )

@@ -17,6 +17,9 @@ FEATURES = {
     "resnet50": (16, 1024),
     "mobilenetv3": (16, 112),
     "efficientnetv2b0": (16, 112),
+    "torchvision_resnet18": (16, 256),
+    "torchvision_resnet50": (16, 1024),
+    "torchvision_resnet101": (16, 1024),
 }
 # First trained layer with weights, in the order of the network.
 TRAINED_FROM = {
@@ -25,6 +28,9 @@ TRAINED_FROM = {
     "resnet50": "conv4_block1_1_conv",
     "mobilenetv3": "conv",
     "efficientnetv2b0": "stem_conv",
+    "torchvision_resnet18": "layer3_0_conv1",
+    "torchvision_resnet50": "layer3_0_conv1",
+    "torchvision_resnet101": "layer3_0_conv1",
 }
 
 
@@ -74,6 +80,9 @@ def test_preprocessing(networks, name):
         ),
     }
     expected["resnet50"] = expected["vgg16"]
+    for depth in (18, 50, 101):
+        name_of_depth = f"torchvision_resnet{depth}"
+        expected[name_of_depth] = expected["efficientnetv2b0"]
     np.testing.assert_allclose(
         numpy(preprocessing(images)), expected[name], atol=2e-5
     )
@@ -271,6 +280,25 @@ def test_weights_from_a_local_file(kind, tmp_path):
     np.testing.assert_array_equal(numpy(found(images)), numpy(network(images)))
 
 
+def test_imported_weights_bring_their_preprocessing(tmp_path):
+    """One that small does not have: as an imported network may."""
+    _, network = backbones.build("small")
+    settings = {
+        "mean": (1.0, 2.0, 3.0),
+        "deviation": (4.0, 5.0, 6.0),
+        "blue_first": True,
+    }
+    layer = backbones.Preprocessing(**settings, name="preprocessing")
+    images = keras.Input((None, None, 3))
+    embedder = keras.Model(images, network(layer(images)), name="embedder")
+    embedder.save(tmp_path / "model.keras")
+    preprocessing, _ = backbones.build(
+        "small", weights=tmp_path / "model.keras"
+    )
+    config = preprocessing.get_config()
+    assert {name: config[name] for name in settings} == settings
+
+
 @pytest.mark.parametrize("kind", ["network.weights.h5", "network.keras"])
 def test_weights_of_another_architecture_are_refused(kind, tmp_path):
     path, *_ = weights_of_small(tmp_path, kind)
@@ -304,9 +332,10 @@ def test_unknown_kinds_of_weights_are_refused(tmp_path):
         backbones.build("small", weights=tmp_path / "weights.pth")
 
 
-def test_small_has_no_imagenet_weights():
-    with pytest.raises(ValueError, match="trained from scratch"):
-        backbones.build("small", weights="imagenet")
+@pytest.mark.parametrize("name", ["small", "torchvision_resnet18"])
+def test_some_have_no_imagenet_weights(name):
+    with pytest.raises(ValueError, match=f"'{name}'.*small trains from scr"):
+        backbones.build(name, weights="imagenet")
 
 
 def test_failed_download_says_what_to_do(tmp_path, monkeypatch):

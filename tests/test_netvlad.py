@@ -17,7 +17,11 @@ def unit(x):
     return x / np.sqrt(np.sum(x * x) + 1e-12)
 
 
-def netvlad_of_one_image(features, assignment, centres):
+def clamped_unit(x):
+    return x / max(np.sqrt(np.sum(x * x)), 1e-12)
+
+
+def netvlad_of_one_image(features, assignment, centres, bias=0.0, unit=unit):
     """Equations 1 to 4 of the paper, location by location, in float64."""
     features = np.float64(features)
     clusters, channels = centres.shape
@@ -26,7 +30,8 @@ def netvlad_of_one_image(features, assignment, centres):
         for x in row:
             x = unit(x)
             scores = [x @ assignment[:, k] for k in range(clusters)]
-            exponentials = np.exp(np.array(scores) - max(scores))
+            scores = np.array(scores) + bias
+            exponentials = np.exp(scores - max(scores))
             shares = exponentials / exponentials.sum()
             for k in range(clusters):
                 for c in range(channels):
@@ -134,6 +139,42 @@ def test_gradient_equals_finite_differences():
 class _Dot(keras.losses.Loss):
     def call(self, y_true, y_pred):
         return ops.sum(y_true * y_pred, axis=-1)
+
+
+def with_options(assignment, centres, bias, **options):
+    layer = layer_with(
+        assignment, centres, use_bias=True, clamped=True, **options
+    )
+    layer.assignment_bias.assign(bias)
+    return layer
+
+
+def test_short_parts_count_as_in_pytorch():
+    """By its bias, the last cluster gets about 1e-9 of each location."""
+    features, *weights = example()
+    bias = np.float32([0.5, -0.5, -21])
+    found = numpy(with_options(*weights, bias)(features))
+    for image, row in zip(features, found, strict=True):
+        options = {"bias": bias, "unit": clamped_unit}
+        expected = netvlad_of_one_image(image, *weights, **options)
+        np.testing.assert_allclose(row, expected, atol=2e-6)
+        # A third of the whole, where MatConvNet gives it next to nothing.
+        assert np.linalg.norm(row[-5:]) == pytest.approx(3**-0.5, abs=1e-5)
+        short = netvlad_of_one_image(image, *weights, bias=bias)
+        assert np.linalg.norm(short[-5:]) < 0.1
+
+
+@pytest.mark.parametrize("check", layer_contract.CHECKS)
+def test_contract_with_all_options(check, tmp_path):
+    _, *weights = example()
+    bias = np.float32([0.5, -1.0, 0.25])
+
+    def oracle(image):
+        return netvlad_of_one_image(
+            image, *weights, bias=bias, unit=clamped_unit
+        )
+
+    check(functools.partial(with_options, *weights, bias), oracle, tmp_path)
 
 
 @pytest.mark.parametrize("check", layer_contract.CHECKS)

@@ -22,8 +22,11 @@ def locations(image):
     return [np.float64(x) for row in image for x in row]
 
 
-def gem(image, *, p=3.0, epsilon=1e-6):
-    powers = [np.maximum(x, epsilon) ** p for x in locations(image)]
+def gem(image, *, p=3.0, epsilon=1e-6, unit_locations=False):
+    all_of_them = locations(image)
+    if unit_locations:
+        all_of_them = [x / max(np.linalg.norm(x), 1e-12) for x in all_of_them]
+    powers = [np.maximum(x, epsilon) ** p for x in all_of_them]
     return unit((sum(powers) / len(powers)) ** (1 / p))
 
 
@@ -94,6 +97,13 @@ def test_contract(name, check, tmp_path):
     }.get(name, {})
     oracle = functools.partial(ORACLES[name], **options)
     check(functools.partial(LAYERS[name], **options), oracle, tmp_path)
+
+
+@pytest.mark.parametrize("check", layer_contract.CHECKS)
+def test_contract_of_gem_over_unit_locations(check, tmp_path):
+    options = {"p": 2.5, "unit_locations": True}
+    oracle = functools.partial(gem, **options)
+    check(functools.partial(GeM, **options), oracle, tmp_path)
 
 
 @pytest.mark.parametrize("p", [1.0, 3.0, 30.0])

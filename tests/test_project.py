@@ -27,7 +27,7 @@ SEARCH = {"approximate", "retrieval", "tuning", "segments", "searching"}
 JUDGED = {"protocols", "truth", "scores", "outcomes"}
 MAY_IMPORT = {
     "manifest": set(),
-    "readers": {"manifest"},
+    "readers": {"manifest", "unpickling"},
     "records": {"manifest"},
     "images": {"orientation"},
     "orientation": set(),
@@ -50,6 +50,12 @@ MAY_IMPORT = {
     "outcomes": {"manifest", "records", "report", "retrieval", "scores"}
     | {"truth"},
     "warmup": set(),
+    "unpickling": set(),
+    "weights": {"model", "unpickling"},
+    "export_onnx": {"serving"},
+    "export_weights": {"checkpoints", "export", "weights"},
+    "import_weights": DATA
+    | {"build_records", "checkpoints", "model", "retrieval", "weights"},
     "synthetic_city": {"city_rendering"},
     "city_rendering": set(),
     "record_plan": {"readers"},
@@ -89,6 +95,7 @@ MAY_IMPORT = {
     "segments": {"approximate", "manifest", "retrieval", "tuning"},
     "searching": {"retrieval", "segments", "serving"},
     "index": SERVED - {"index"} | SEARCH,
+    "export_vectors": SERVED | {"export_dataset", "searching"},
     "evaluate": SERVED | JUDGED,
     "compare": {"report", "scores"},
     "locate": SERVED,

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from sare_tf.readers import unpickling
+from sare_tf import unpickling
 
 VALUES = {
     "imlist": ["a", "b"],

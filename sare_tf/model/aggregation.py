@@ -4,21 +4,30 @@ import keras
 from keras import ops
 
 # In every normalisation: x / sqrt(sum x^2 + 1e-12), as MatConvNet's normalize
-# layer has it.
+# layer has it; or, clamped, x / max(sqrt(sum x^2), 1e-12), as PyTorch's.
 EPSILON = 1e-12
 
 
-def unit_length(x):
+def unit_length(x, *, clamped=False):
     """Rows of unit length; rows of 0 stay 0.
 
     Args:
         x: float32, any rank; rows lie along its last axis.
+        clamped: lengthen short rows, too, as PyTorch's `normalize` does. Else
+            a row much shorter than 1e-6 stays short, as in MatConvNet.
 
     Returns:
         float32, the shape of `x`.
     """
     squares = ops.sum(ops.square(x), axis=-1, keepdims=True)
-    return x * ops.rsqrt(squares + EPSILON)
+    return x * ops.rsqrt(bounded(squares, clamped=clamped))
+
+
+def bounded(squares, *, clamped=False):
+    """Squared lengths that can be divided by; see `unit_length`."""
+    if clamped:
+        return ops.maximum(squares, EPSILON**2)
+    return squares + EPSILON
 
 
 class Aggregation(keras.layers.Layer):

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from absl import logging
 from keras import layers, ops
+
+from sare_tf.model import resnets
 
 # Channel means of ImageNet, blue, green, red: keras.applications, mode caffe.
 _CAFFE = {
@@ -77,6 +78,10 @@ class Preprocessing(layers.Layer):
         }
 
 
+# Arguments of `Preprocessing`.
+_PREPROCESSING = ("mean", "deviation", "blue_first")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Backbone:
     """How a backbone is made.
@@ -86,12 +91,14 @@ class Backbone:
         preprocessing: arguments of `Preprocessing`.
         cut_layer: name of the layer whose output is the feature map.
         train_from: name of the first layer that is trained.
+        downloads: Keras has ImageNet weights of it.
     """
 
     network: Callable[..., keras.Model]
     preprocessing: dict
     cut_layer: str
     train_from: str
+    downloads: bool = True
 
 
 def _small(weights: None) -> keras.Model:
@@ -135,12 +142,23 @@ def _application(make: Callable, **options) -> Callable[..., keras.Model]:
     return network
 
 
+def _torchvision(
+    *blocks: int, bottleneck: bool = True
+) -> Callable[..., keras.Model]:
+    def network(weights: None) -> keras.Model:
+        del weights
+        return resnets.build(blocks, bottleneck=bottleneck)
+
+    return network
+
+
 BACKBONES = {
     "small": Backbone(
         network=_small,
         preprocessing={"mean": (127.5,) * 3, "deviation": (64.0,) * 3},
         cut_layer="stage4_conv",
         train_from="stage1_conv",
+        downloads=False,
     ),
     # The paper's: conv5_3 without its ReLU, trained from conv5_1 on.
     "vgg16": Backbone(
@@ -171,6 +189,28 @@ BACKBONES = {
         cut_layer="block5e_add",
         train_from="stem_conv",
     ),
+    # Up to conv4_x, trained in it: the deep-visual-geo-localization-benchmark.
+    "torchvision_resnet18": Backbone(
+        network=_torchvision(2, 2, 2, 2, bottleneck=False),
+        preprocessing=_TORCH,
+        cut_layer="layer3_1_out",
+        train_from="layer3_0_conv1",
+        downloads=False,
+    ),
+    "torchvision_resnet50": Backbone(
+        network=_torchvision(3, 4, 6, 3),
+        preprocessing=_TORCH,
+        cut_layer="layer3_5_out",
+        train_from="layer3_0_conv1",
+        downloads=False,
+    ),
+    "torchvision_resnet101": Backbone(
+        network=_torchvision(3, 4, 23, 3),
+        preprocessing=_TORCH,
+        cut_layer="layer3_22_out",
+        train_from="layer3_0_conv1",
+        downloads=False,
+    ),
 }
 
 
@@ -188,7 +228,8 @@ def build(
         weights: None, random; "imagenet", downloaded by Keras; or a local
             file. A .h5 or .weights.h5 file holds the whole network without
             its top, as keras.applications has it. A .keras file holds that, or
-            a model of this package, of which the backbone is taken.
+            a model of this package, of which the backbone and its
+            preprocessing are taken.
         cut_layer: name of the layer whose output is the feature map, without
             the activation that a convolution may hold; None: the backbone's.
         train_from: name of the first layer that is trained, with all after it
@@ -230,10 +271,11 @@ def build(
         layer.trainable = trained and not normalises
         if isinstance(layer, layers.Dropout):
             layer.rate = 0.0
+    settings = recipe.preprocessing
     if weights is not None and Path(weights).suffix == ".keras":
-        _copy_weights(backbone, Path(weights))
+        settings = _copy_weights(backbone, Path(weights)) or settings
     preprocessing = Preprocessing(
-        **recipe.preprocessing, dtype="float32", name="preprocessing"
+        **settings, dtype="float32", name="preprocessing"
     )
     return preprocessing, backbone
 
@@ -256,12 +298,6 @@ def _layer(name, candidates, expected) -> layers.Layer:
 def _network(name, recipe, weights) -> keras.Model:
     """The whole network, with weights that are not from a .keras file."""
     if weights is None:
-        if name != "small":
-            logging.warning(
-                "%s has random weights; it is meant to start from "
-                "--weights=imagenet or a local file.",
-                name,
-            )
         return recipe.network(weights=None)
     if weights == "imagenet":
         return _with_downloaded_weights(name, recipe)
@@ -300,10 +336,12 @@ def _load_all(network, path, name) -> None:
 
 
 def _with_downloaded_weights(name, recipe) -> keras.Model:
-    if name == "small":
+    if not recipe.downloads:
         raise ValueError(
-            "Expected weights=None or a local file for backbone='small', which "
-            "is trained from scratch. Received: weights='imagenet'."
+            f"Expected weights=None or a local file for backbone={name!r}, of "
+            "which Keras has no ImageNet weights. Received: "
+            "weights='imagenet'. small trains from scratch; for the others "
+            "import a checkpoint, see sare_tf.import_weights."
         )
     try:
         with warnings.catch_warnings():
@@ -319,15 +357,23 @@ def _with_downloaded_weights(name, recipe) -> keras.Model:
         ) from error
 
 
-def _copy_weights(backbone, path) -> None:
-    """Copies weights from a saved model, by the names of layers."""
+def _copy_weights(backbone, path) -> dict | None:
+    """Copies weights from a saved model, by the names of layers.
+
+    Returns:
+        The arguments of `Preprocessing` that they need, if the model says it.
+    """
     try:
         source = keras.saving.load_model(path, compile=False)
     except (ValueError, TypeError, OSError) as error:
         raise _does_not_fit(path, backbone.name) from error
+    settings = None
     for nested in ("embedder", "backbone"):
-        if nested in [layer.name for layer in source.layers]:
-            source = source.get_layer(nested)
+        inside = {layer.name: layer for layer in source.layers}
+        if isinstance(inside.get("preprocessing"), Preprocessing):
+            config = inside["preprocessing"].get_config()
+            settings = {name: config[name] for name in _PREPROCESSING}
+        source = inside.get(nested, source)
     found = {layer.name: layer for layer in source.layers}
     for layer in backbone.layers:
         if not layer.weights:
@@ -338,6 +384,7 @@ def _copy_weights(backbone, path) -> None:
             layer.set_weights(found[layer.name].get_weights())
         except ValueError as error:
             raise _does_not_fit(path, f"layer {layer.name}") from error
+    return settings
 
 
 def _does_not_fit(path, what) -> ValueError:

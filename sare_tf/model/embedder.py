@@ -61,6 +61,12 @@ def build_embedder(
     preprocessing, network = backbones.build(
         backbone, weights=weights, cut_layer=cut_layer, train_from=train_from
     )
+    if weights is None and backbone != "small":
+        logging.warning(
+            "%s has random weights; it is meant to start from "
+            "--weights=imagenet or a local file.",
+            backbone,
+        )
     height, width = image_size or (None, None)
     # Keras casts what comes in, uint8 too, to the dtype of the input.
     images = keras.Input((height, width, 3), dtype="float32", name="images")

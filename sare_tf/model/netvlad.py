@@ -7,16 +7,19 @@ float32 whatever the dtype of the features.
 Source: Arandjelovic et al., "NetVLAD: CNN architecture for weakly supervised
 place recognition", CVPR 2016, section 3.1 and appendix A; in the variant
 `vlad_preL2_intra` of its code, which SARE trains: assignment without a bias,
-centres that are trained by themselves.
+centres that are trained by themselves. Imported weights may need the two
+options that this variant does not have.
 """
 
 import keras
 from keras import ops
 
-from sare_tf.model.aggregation import EPSILON, Aggregation, unit_length
+from sare_tf.model.aggregation import Aggregation, bounded, unit_length
 
 
-def netvlad(features, assignment, centres):
+def netvlad(
+    features, assignment, centres, *, assignment_bias=None, clamped=False
+):
     """NetVLAD descriptors of feature maps.
 
     The sum of residuals is A^T X - (sum A) centres: no tensor of locations
@@ -30,6 +33,8 @@ def netvlad(features, assignment, centres):
         features: [B, H, W, C], not normalised.
         assignment: weights of the soft assignment, [C, K].
         centres: [K, C].
+        assignment_bias: added to the scores of the assignment, [K]; None: 0.
+        clamped: normalise as PyTorch does, see `aggregation.unit_length`.
 
     Returns:
         Rows of unit length, float32 [B, K * C].
@@ -43,16 +48,21 @@ def netvlad(features, assignment, centres):
     # Features of unit length are features * scale; scale goes where it is
     # cheap, onto the K channels of the assignment.
     squares = ops.einsum("blc,blc->bl", features, features)
-    scale = ops.rsqrt(squares + EPSILON)[..., None]  # [B, L, 1]
+    scale = ops.rsqrt(bounded(squares, clamped=clamped))[..., None]  # [B, L, 1]
     # Not matmul: TensorFlow would cast features of another dtype twice for it.
     scores = ops.einsum("blc,ck->blk", features, assignment) * scale
+    if assignment_bias is not None:
+        scores = scores + ops.cast(assignment_bias, "float32")
     weights = ops.softmax(scores, axis=-1)
     sums = ops.matmul(
         ops.transpose(weights * scale, (0, 2, 1)), features
     )  # [B, K, C]
     masses = ops.sum(weights, axis=1)[..., None]  # [B, K, 1]
-    residuals = unit_length(sums - masses * centres)  # intra-normalisation
-    return unit_length(ops.reshape(residuals, (batch, clusters * channels)))
+    residuals = unit_length(
+        sums - masses * centres, clamped=clamped
+    )  # intra-normalisation
+    flat = ops.reshape(residuals, (batch, clusters * channels))
+    return unit_length(flat, clamped=clamped)
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")
@@ -66,6 +76,9 @@ class NetVLAD(Aggregation):
 
     Args:
         num_clusters: K, at least 2.
+        use_bias: the assignment has a bias, as in `vladv2`.
+        clamped: normalise as PyTorch does. It matters to clusters that hardly
+            any location is assigned to, which otherwise count for little.
 
     Call arguments:
         features: feature maps.
@@ -83,7 +96,9 @@ class NetVLAD(Aggregation):
     ```
     """
 
-    def __init__(self, num_clusters=64, **kwargs):
+    def __init__(
+        self, num_clusters=64, use_bias=False, clamped=False, **kwargs
+    ):
         super().__init__(**kwargs)
         if num_clusters < 2:
             raise ValueError(
@@ -91,6 +106,8 @@ class NetVLAD(Aggregation):
                 f"num_clusters={num_clusters}."
             )
         self.num_clusters = num_clusters
+        self.use_bias = use_bias
+        self.clamped = clamped
 
     def build(self, input_shape):
         channels = input_shape[-1]
@@ -114,12 +131,31 @@ class NetVLAD(Aggregation):
             autocast=False,
             name="centres",
         )
+        self.assignment_bias = None
+        if self.use_bias:
+            self.assignment_bias = self.add_weight(
+                shape=(self.num_clusters,),
+                initializer="zeros",
+                autocast=False,
+                name="assignment_bias",
+            )
 
     def call(self, features):
-        return netvlad(features, self.assignment, self.centres)
+        return netvlad(
+            features,
+            self.assignment,
+            self.centres,
+            assignment_bias=self.assignment_bias,
+            clamped=self.clamped,
+        )
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.num_clusters * input_shape[-1])
 
     def get_config(self):
-        return {**super().get_config(), "num_clusters": self.num_clusters}
+        return {
+            **super().get_config(),
+            "num_clusters": self.num_clusters,
+            "use_bias": self.use_bias,
+            "clamped": self.clamped,
+        }

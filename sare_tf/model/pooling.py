@@ -30,6 +30,8 @@ class GeM(Aggregation):
     Args:
         p: exponent to start from; 3 is the paper's.
         epsilon: lower bound of the features.
+        unit_locations: bring the features of each location to unit length
+            first, as the deep-visual-geo-localization-benchmark does.
 
     Call arguments:
         features: feature maps.
@@ -41,7 +43,7 @@ class GeM(Aggregation):
         [B, C].
     """
 
-    def __init__(self, p=3.0, epsilon=1e-6, **kwargs):
+    def __init__(self, p=3.0, epsilon=1e-6, unit_locations=False, **kwargs):
         super().__init__(**kwargs)
         if p <= 0:
             raise ValueError(f"Expected a positive p. Received: p={p}.")
@@ -51,6 +53,7 @@ class GeM(Aggregation):
             )
         self.p = p
         self.epsilon = epsilon
+        self.unit_locations = unit_locations
 
     def build(self, input_shape):
         self.exponent = self.add_weight(
@@ -62,6 +65,8 @@ class GeM(Aggregation):
 
     def call(self, features):
         features = ops.cast(features, "float32")
+        if self.unit_locations:
+            features = unit_length(features, clamped=True)
         # By logarithms and relative to the largest: high powers of small or
         # large features neither vanish nor overflow.
         logs = ops.log(ops.maximum(features, self.epsilon))
@@ -72,7 +77,12 @@ class GeM(Aggregation):
         return unit_length(pooled)
 
     def get_config(self):
-        return {**super().get_config(), "p": self.p, "epsilon": self.epsilon}
+        return {
+            **super().get_config(),
+            "p": self.p,
+            "epsilon": self.epsilon,
+            "unit_locations": self.unit_locations,
+        }
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")

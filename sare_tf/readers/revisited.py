@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import scipy.io
 
-from sare_tf.readers import reading, unpickling
+from sare_tf import unpickling
+from sare_tf.readers import reading
 
 _LAYOUT = "jpg/<name>.jpg, named by gnd_<dataset>.pkl or .mat"
 # Field of a query -> relation.

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sare_tf.readers import reading, unpickling
+from sare_tf import unpickling
+from sare_tf.readers import reading
 
 _LAYOUT = "{query,ref}/0000000.jpg"
 _TRUTH = "ground_truth_new.npy"

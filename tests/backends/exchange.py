@@ -57,9 +57,14 @@ def layers():
     )
     return {
         "GeM": (model.GeM(), [maps]),
+        "GeM-imported": (model.GeM(unit_locations=True), [maps]),
         "MAC": (model.MAC(), [maps]),
         "MergeTuples": (embedder.MergeTuples(), [tuples]),
         "NetVLAD": (model.NetVLAD(num_clusters=3), [maps]),
+        "NetVLAD-imported": (
+            model.NetVLAD(num_clusters=3, use_bias=True, clamped=True),
+            [maps],
+        ),
         "Preprocessing": (preprocessing, [tuples[0]]),
         "RMAC": (model.RMAC(), [maps]),
         "SPoC": (model.SPoC(), [maps]),

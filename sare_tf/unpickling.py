@@ -1,13 +1,14 @@
-"""Pickles of datasets, without running what is in them.
+"""Pickles of datasets and weights, without running what is in them.
 
 A pickle is a program: the usual loader imports and calls whatever it names.
-Here it may build plain values and NumPy arrays only; anything else it names is
-an error. NumPy's own loader of object arrays (`allow_pickle`) has no such
-limit.
+Here it may build plain values, NumPy arrays and what a caller allows by name;
+anything else it names is an error. NumPy's own loader of object arrays
+(`allow_pickle`) has no such limit.
 """
 
 import codecs
 import pickle
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,6 +30,26 @@ def load(path: Path) -> Any:
             return _load(file)
     except (OSError, ValueError) as error:
         raise _refused(path, error) from error
+
+
+def load_stream(
+    file: BinaryIO,
+    *,
+    allowed: Mapping[tuple[str, str], Any],
+    persistent: Callable[[Any], Any] | None = None,
+) -> Any:
+    """Loads the pickle that starts where a stream is, and stops behind it.
+
+    Args:
+        file: the stream.
+        allowed: (module, name) -> what stands for it, beside plain values and
+            NumPy arrays.
+        persistent: gives the object of a persistent id.
+
+    Raises:
+        ValueError: it is no pickle, or names something else.
+    """
+    return _load(file, allowed=allowed, persistent=persistent)
 
 
 def load_npy(path: Path) -> np.ndarray:
@@ -64,9 +85,9 @@ def _refused(path: Path, error: Exception) -> ValueError:
     )
 
 
-def _load(file: BinaryIO) -> Any:
+def _load(file: BinaryIO, **options: Any) -> Any:
     try:
-        return _Unpickler(file, encoding="latin1").load()
+        return _Unpickler(file, **options).load()
     except (ValueError, OSError):
         raise
     except Exception as error:  # A damaged pickle raises whatever it likes.
@@ -74,11 +95,21 @@ def _load(file: BinaryIO) -> Any:
 
 
 class _Unpickler(pickle.Unpickler):
+    def __init__(self, file, *, allowed=None, persistent=None):
+        super().__init__(file, encoding="latin1")
+        self._allowed = _ALLOWED | dict(allowed or {})
+        self._persistent = persistent
+
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return _ALLOWED[module, name]
+            return self._allowed[module, name]
         except KeyError:
             raise ValueError(f"it names {module}.{name}") from None
+
+    def persistent_load(self, identity: Any) -> Any:
+        if self._persistent is None:
+            raise ValueError("it refers to objects outside of it")
+        return self._persistent(identity)
 
 
 def _empty(_: object, shape: tuple, __: object) -> np.ndarray:

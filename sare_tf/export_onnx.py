@@ -1,0 +1,149 @@
+"""export/<version>/ -> the same network as ONNX, checked with ONNX Runtime.
+
+    python -m sare_tf.export_onnx --export=runs/demo/export \
+        --out=runs/demo/onnx
+
+    model.onnx     images, RGB 0..255, float32 [B, H, W, 3] of any one size
+                   -> descriptor, float32 [B, D] of unit length
+    sare_tf.json   that of the export
+
+It is the signature `embed_tensor`: decoding and resizing stay outside, for
+tf2onnx has no operators for them, and so none for several --scales either.
+Resize as sare_tf.json says. Needs the extra: pip install "sare_tf[onnx]".
+"""
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from absl import flags, logging
+
+from sare_tf import files, serving
+from sare_tf import flags as stage_flags
+
+FLAGS = flags.FLAGS
+# The newest that tf2onnx 1.17 was made for.
+_OPSET = 18
+_TOLERANCE = 1e-4
+_NEEDED = ("tf2onnx", "onnxruntime")
+
+
+def run(*, export: str | Path, out: str | Path) -> Path:
+    """Converts an export, and compares what both give.
+
+    Args:
+        export: folder of `export`, or of one of its versions.
+        out: new folder.
+
+    Returns:
+        The path of the model.
+
+    Raises:
+        ImportError: the extra `onnx` is not installed.
+        FileNotFoundError: no such export.
+        ValueError: an `out` that exists, several scales, a graph that cannot
+            be converted, or that then gives other descriptors.
+    """
+    out = Path(out)
+    missing = [name for name in _NEEDED if not importlib.util.find_spec(name)]
+    if missing:
+        raise ImportError(
+            f"Expected {' and '.join(_NEEDED)}. Received: no "
+            f'{", ".join(missing)}. Run pip install "sare_tf[onnx]".'
+        )
+    if out.exists():
+        raise ValueError(
+            f"Expected a new folder. Received: out={str(out)!r}, which exists. "
+            "Choose another --out, or remove it."
+        )
+    servable = serving.load(export)
+    scales = servable.metadata["scales"]
+    if scales != [1]:
+        raise ValueError(
+            "Expected an export of one scale: tf2onnx cannot convert the "
+            f"resizing for others. Received: export={str(servable.path)!r} "
+            f"with scales={scales}. Export again with --scales=1."
+        )
+    with files.folder_in_one_piece(out) as folder:
+        _convert(servable.path, folder / "model.onnx")
+        difference = compare(servable, folder / "model.onnx")
+        if not difference <= _TOLERANCE:
+            raise ValueError(
+                f"Expected descriptors that differ by {_TOLERANCE} at most. "
+                f"Received: {difference:.3g} between export="
+                f"{str(servable.path)!r} and its ONNX. Serve the export "
+                "itself."
+            )
+        shutil.copy(servable.path / "sare_tf.json", folder)
+    logging.info(
+        "ONNX of %s in %s; descriptors differ by %.2g at most.",
+        servable.path,
+        out,
+        difference,
+    )
+    return out / "model.onnx"
+
+
+def compare(servable: serving.Servable, path: Path) -> float:
+    """The largest difference between descriptors of an export and its ONNX.
+
+    Two batches of patterns are described: of the size that the export was made
+    for, and of another.
+
+    Args:
+        servable: the export.
+        path: the ONNX model.
+    """
+    # Comes with the extra alone.
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        str(path), providers=["CPUExecutionProvider"]
+    )
+    model = tf.saved_model.load(str(servable.path))
+    signature = model.signatures["embed_tensor"]
+    height = servable.metadata["image_height"]
+    width = servable.metadata["image_width"]
+    rng = np.random.default_rng(0)
+    differences = []
+    for shape in ((2, height, width, 3), (1, height + 9, width + 7, 3)):
+        pixels = rng.integers(0, 256, shape).astype(np.float32)
+        expected = signature(images=tf.constant(pixels))["descriptor"].numpy()
+        (found,) = session.run(["descriptor"], {"images": pixels})
+        differences.append(np.abs(found - expected).max())
+    return float(max(differences))
+
+
+def _convert(export: Path, path: Path) -> None:
+    # Its command line is what tf2onnx documents for a SavedModel.
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "tf2onnx.convert"),
+            *("--saved-model", str(export)),
+            *("--signature_def", "embed_tensor", "--tag", "serve"),
+            *("--opset", str(_OPSET), "--output", str(path)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode or not path.is_file():
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise ValueError(
+            "Expected a graph that tf2onnx converts. Received: "
+            f"export={str(export)!r} ({lines[-1]}). Serve the export itself."
+        )
+
+
+def main(argv) -> None:
+    del argv
+    stage_flags.required("export", "out")
+    run(export=FLAGS.export, out=FLAGS.out)
+
+
+if __name__ == "__main__":
+    stage_flags.start(main)

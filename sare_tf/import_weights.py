@@ -1,0 +1,335 @@
+"""A file of trained weights -> checkpoints/: what others have trained.
+
+    python -m sare_tf.import_weights --source=vgg16_netvlad.pth --out=runs/sfrs
+
+The result is like the folder of a training before its first epoch; `export`
+takes it. The network is that of the source to the last constant: its mean of
+images, its channel order, how it divides short vectors, and its whitening,
+which is the last layer. Sources, see `sare_tf.weights`:
+
+    openibl           hub model with PCA; checkpoints, with --pca beside them
+    pytorch_netvlad   checkpoints of one GPU or several, also vladv2
+    patch_netvlad     with its PCA; 16 or 64 clusters
+    benchmark         deep-visual-geo-localization-benchmark: VGG16 and ResNet,
+                      with NetVLAD or GeM
+    netvlad_mat       NetVLAD's and deepIBL's networks as MATLAB structs
+    netvlad_tf        the checkpoint of netvlad_tf_open, TensorFlow 1
+    keras             VGG16 of keras.applications, .h5 or .keras; give
+                      --aggregation
+
+At its end the network describes images, and says how long the descriptors are;
+with a labelled folder, --dataset and --reader, also what recall it reaches.
+"""
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import flags, logging
+from tqdm import tqdm
+
+from sare_tf import (
+    build_records,
+    checkpoints,
+    files,
+    images,
+    manifest,
+    model,
+    retrieval,
+    weights,
+)
+from sare_tf import flags as stage_flags
+from sare_tf.records import Records
+from sare_tf.weights import building
+
+FLAGS = flags.FLAGS
+_FILES = {"config.json", "state.json", "epoch-0000"}
+_RECALL_AT = (1, 5, 10)
+_UNIT_TOLERANCE = 1e-3
+
+
+def run(
+    *,
+    source: str | Path,
+    out: str | Path,
+    format_name: str = "auto",
+    pca: str | Path | None = None,
+    aggregation: str | None = None,
+    whitening_dimension: int | None = None,
+    image_height: int = 480,
+    image_width: int = 640,
+    dataset: str | Path | None = None,
+    reader: str = "at_names",
+    positives: str = "auto",
+    positive_radius_m: float = 25.0,
+    batch_size: int = 32,
+) -> Path:
+    """Writes a checkpoint of trained weights.
+
+    Args:
+        source: the file; a folder or a prefix for netvlad_tf.
+        out: folder of the checkpoint; replaced if it holds an import.
+        format_name: a name in `weights.FORMATS`, or auto.
+        pca: the PCA beside a training of OpenIBL.
+        aggregation: for a file that holds a backbone alone.
+        whitening_dimension: None: as in the source; 0: not whitened; else the
+            first dimensions of its whitening.
+        image_height: rows of the network's input.
+        image_width: columns of it.
+        dataset: small labelled folder to check the network with, or None.
+        reader: its layout.
+        positives: rule of `manifest.positives` for that folder.
+        positive_radius_m: of that rule.
+        batch_size: images embedded at a time.
+
+    Returns:
+        `out`.
+
+    Raises:
+        FileNotFoundError: no such source or dataset.
+        ValueError: a source that is not understood whole, a network whose
+            descriptors are not of unit length, or an `out` that holds
+            something else.
+    """
+    out = Path(out)
+    files.check_replaceable(out, names=_FILES)
+    _check_imported(out)
+    found = weights.read(source, format_name=format_name, pca=pca)
+    embedder = building.build(
+        found,
+        aggregation=aggregation,
+        whitening_dimension=whitening_dimension,
+    )
+    for line in describe(found, embedder):
+        logging.info("%s", line)
+    check_norms(embedder, height=image_height, width=image_width)
+    whitening = embedder.layers[-1]
+    whitened = isinstance(whitening, model.Whitening)
+    aggregating = embedder.layers[-2 if whitened else -1]
+    config = {
+        "image_height": image_height,
+        "image_width": image_width,
+        "backbone": found.backbone,
+        "aggregation": aggregating.name,
+        "num_clusters": getattr(aggregating, "num_clusters", None),
+        "records_fingerprint": None,
+        "imported": {
+            "source": Path(source).name,
+            "sha256": _digest(Path(source)),
+            "format": found.source,
+            "notes": list(found.notes),
+        },
+        "whitening": {
+            "dimension": whitening.dimension,
+            "fitted_to": "given by the source",
+        }
+        if whitened
+        else None,
+    }
+    checkpoints.write_untrained(
+        out, config, network=model.over_tuples(embedder)
+    )
+    if dataset is not None:
+        _check_recall(
+            embedder,
+            dataset,
+            height=image_height,
+            width=image_width,
+            reader=reader,
+            positives=positives,
+            positive_radius_m=positive_radius_m,
+            batch_size=batch_size,
+        )
+    logging.info(
+        "Imported into %s. Next: python -m sare_tf.export --checkpoints=%s "
+        "--export=...",
+        out,
+        out,
+    )
+    return out
+
+
+def describe(found: weights.Found, embedder: keras.Model) -> list[str]:
+    """What was found, in words.
+
+    Args:
+        found: what `weights.read` returned.
+        embedder: what was built of it.
+    """
+    settings = found.preprocessing
+    order = "BGR" if settings.get("blue_first") else "RGB"
+    lines = [
+        f"Found: {found.source}, {found.backbone} to "
+        f"{embedder.get_layer('backbone').layers[-1].name}; "
+        f"{embedder.count_params():,} weights.",
+        f"Images: {order}, 0..255, minus "
+        f"{_numbers(settings['mean'])}, divided by "
+        f"{_numbers(settings['deviation'])}.",
+    ]
+    for layer in embedder.layers:
+        if isinstance(layer, model.NetVLAD):
+            lines.append(
+                f"NetVLAD: {layer.num_clusters} clusters, "
+                f"{layer.output.shape[1]} dimensions, the assignment "
+                f"{'with' if layer.use_bias else 'without'} a bias."
+            )
+        elif isinstance(layer, model.Whitening):
+            lines.append(f"Whitening: to {layer.dimension} dimensions.")
+        elif layer is embedder.layers[-1]:
+            lines.append(
+                f"Aggregation: {layer.name}, {layer.output.shape[1]} "
+                "dimensions."
+            )
+    if not isinstance(embedder.layers[-1], model.Whitening):
+        lines.append("Whitening: none; export can fit it to records.")
+    return [*lines, *found.notes]
+
+
+def check_norms(embedder: keras.Model, *, height: int, width: int) -> None:
+    """Describes pictures, and refuses descriptors not of unit length.
+
+    Args:
+        embedder: the network.
+        height: rows of a picture.
+        width: columns of a picture.
+
+    Raises:
+        ValueError: says what length.
+    """
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (2, height // 16 + 1, width // 16 + 1, 3))
+    pictures = coarse.repeat(16, axis=1).repeat(16, axis=2)
+    descriptors = embedder.predict_on_batch(
+        pictures[:, :height, :width].astype(np.uint8)
+    )
+    norms = np.linalg.norm(descriptors, axis=1)
+    if not (np.abs(norms - 1) <= _UNIT_TOLERANCE).all():
+        raise ValueError(
+            "Expected descriptors of length 1 from the imported network. "
+            f"Received: {norms.tolist()}. The file is damaged."
+        )
+    logging.info(
+        "Descriptors of two patterns have lengths %s and are %.3f apart.",
+        _numbers(norms),
+        np.linalg.norm(descriptors[0] - descriptors[1]),
+    )
+
+
+def _check_recall(
+    embedder: keras.Model,
+    dataset: str | Path,
+    *,
+    height: int,
+    width: int,
+    reader: str,
+    positives: str,
+    positive_radius_m: float,
+    batch_size: int,
+) -> None:
+    """Tells the recall on a folder, all splits together."""
+    with tempfile.TemporaryDirectory() as folder:
+        built = build_records.run(
+            dataset=dataset,
+            out=Path(folder) / "records",
+            reader=reader,
+            positives=positives,
+            positive_radius_m=positive_radius_m,
+        )
+        records = Records(built)
+        rows, descriptors = {}, {}
+        for role in ("query", "database"):
+            rows[role] = records.manifest[records.manifest["role"] == role]
+            batches = (
+                records.encoded_dataset(rows[role])
+                .map(
+                    lambda encoded: images.load(
+                        encoded, height=height, width=width
+                    ),
+                    num_parallel_calls=tf.data.AUTOTUNE,
+                )
+                .batch(batch_size)
+                .prefetch(1)
+            )
+            descriptors[role] = np.concatenate(
+                [
+                    embedder.predict_on_batch(batch)
+                    for batch in tqdm(batches, desc=role, leave=False)
+                ]
+            )
+        right = manifest.positives(
+            rows["query"],
+            rows["database"],
+            rule=positives,
+            radius_m=positive_radius_m,
+            relations=records.relations,
+        )
+    ks = [k for k in _RECALL_AT if k <= len(rows["database"])]
+    neighbours, _ = retrieval.nearest(
+        descriptors["query"], descriptors["database"], max(ks)
+    )
+    recall = retrieval.recall_at(neighbours, right, ks)
+    logging.info(
+        "%s on %d queries and %d database images of %s. On Pitts30k-val "
+        "expect recall@1 of about 0.8 or more; 0.01 means wrong preprocessing "
+        "or weights.",
+        ", ".join(f"recall@{k} {value:.3f}" for k, value in recall.items()),
+        len(rows["query"]),
+        len(rows["database"]),
+        dataset,
+    )
+
+
+def _numbers(values) -> str:
+    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
+
+
+def _digest(source: Path) -> str | None:
+    """sha256 of a file; a checkpoint of TensorFlow 1 is several."""
+    if not source.is_file():
+        return None
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_imported(out: Path) -> None:
+    """Refuses to replace a training that has not gone beyond epoch 0."""
+    if (out / "config.json").is_file():
+        config = files.read_json(out / "config.json", made_by="import_weights")
+        if "imported" not in config:
+            raise ValueError(
+                "Expected a new folder, or an earlier import. Received: "
+                f"out={str(out)!r}, which holds a training. Choose another "
+                "--out."
+            )
+
+
+def main(argv) -> None:
+    del argv
+    stage_flags.required("source", "out")
+
+    def given(name):
+        """A flag's value; None where its default would mean something else."""
+        return FLAGS[name].value if FLAGS[name].present else None
+
+    run(
+        source=FLAGS.source,
+        out=FLAGS.out,
+        format_name=FLAGS.format,
+        pca=FLAGS.pca,
+        aggregation=given("aggregation"),
+        whitening_dimension=given("whitening_dimension"),
+        image_height=FLAGS.image_height,
+        image_width=FLAGS.image_width,
+        dataset=FLAGS.dataset,
+        reader=FLAGS.reader,
+        positives=FLAGS.positives,
+        positive_radius_m=FLAGS.positive_radius_m,
+        batch_size=FLAGS.batch_size,
+    )
+
+
+if __name__ == "__main__":
+    stage_flags.start(main)

@@ -1,0 +1,53 @@
+"""VGG16 of keras.applications without its top: a backbone alone.
+
+Its ImageNet weights are Caffe's, and so for BGR minus the mean of each channel.
+"""
+
+import zipfile
+from pathlib import Path
+
+import keras
+
+from sare_tf.model import backbones
+from sare_tf.weights.found import VGG16_LAYERS, Found
+
+
+def read(source: Path) -> Found:
+    """Reads .h5 or .weights.h5 with the weights, or .keras with the model.
+
+    Args:
+        source: the file.
+
+    Raises:
+        ValueError: it is damaged, or of another network.
+    """
+    if zipfile.is_zipfile(source):
+        try:
+            network = keras.saving.load_model(source, compile=False)
+        except (ValueError, TypeError, OSError) as error:
+            raise ValueError(
+                "Expected a model that Keras saved. Received: source="
+                f"{str(source)!r} ({error}). Save its weights alone, or get "
+                "the file again."
+            ) from error
+    else:
+        _, network = backbones.build("vgg16", weights=source)
+    layers = {
+        layer.name: layer.get_weights()
+        for layer in network.layers
+        if layer.weights
+    }
+    if tuple(layers) != VGG16_LAYERS:
+        others = [name for name in layers if name not in VGG16_LAYERS]
+        raise ValueError(
+            "Expected VGG16 of keras.applications without its top. Received: "
+            f"source={str(source)!r} with {len(layers)} layers that have "
+            f"weights, among them {others[:5]}. A model of this package needs "
+            "no import: export takes its checkpoint."
+        )
+    return Found(
+        source="keras",
+        backbone="vgg16",
+        layers=layers,
+        preprocessing=backbones.BACKBONES["vgg16"].preprocessing,
+    )

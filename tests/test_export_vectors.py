@@ -1,0 +1,236 @@
+"""Descriptors and matches, read back as the other projects read them."""
+
+import json
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import toy_search
+from absl import flags
+from absl.testing import flagsaver
+
+from sare_tf import export_vectors, index, serving
+from sare_tf.records import Records
+
+DIMENSION = toy_search.DIMENSION
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """Records of 18 database images and 12 queries, export and index."""
+    root = tmp_path_factory.mktemp("toy")
+    records = toy_search.records(root)
+    export = toy_search.export(root / "export")
+    index.run(records=records, export=export, out=root / "index")
+    return {"records": records, "export": export, "index": root / "index"}
+
+
+@pytest.fixture(scope="module")
+def expected(toy):
+    """Descriptors by image id, and the two nearest of each query, by hand."""
+    opened = Records(toy["records"])
+    servable = serving.load(toy["export"])
+    by_role = {}
+    for role in ("query", "database"):
+        rows = opened.rows("test", role)
+        descriptors, _ = servable(list(opened.read_images(rows)))
+        by_role[role] = dict(zip(rows["image_id"], descriptors, strict=True))
+    nearest = {}
+    for query, descriptor in by_role["query"].items():
+        distances = {
+            name: np.sum((np.float64(descriptor) - other) ** 2)
+            for name, other in by_role["database"].items()
+        }
+        nearest[query] = sorted(distances.items(), key=lambda item: item[1])[:2]
+    return {**by_role, "nearest": nearest}
+
+
+def run(toy, out, layout, **options):
+    return export_vectors.run(
+        **toy, out=out, layout=layout, **{"k": 2, **options}
+    )
+
+
+def test_hloc(toy, tmp_path, expected):
+    out = run(toy, tmp_path / "out", "hloc")
+    with h5py.File(out / "global-feats.h5") as file:
+        for name, descriptor in (
+            expected["query"] | expected["database"]
+        ).items():
+            found = file[name]["global_descriptor"][()]
+            np.testing.assert_array_equal(found, descriptor)
+    pairs = [
+        tuple(line.split(" "))
+        for line in (out / "pairs.txt").read_text().splitlines()
+    ]
+    assert pairs == [
+        (query, name)
+        for query, matches in expected["nearest"].items()
+        for name, _ in matches
+    ]
+
+
+def test_numpy_and_the_flags(toy, tmp_path, expected):
+    flags.FLAGS.mark_as_parsed()
+    with flagsaver.as_parsed(
+        **{name: str(path) for name, path in toy.items()},
+        out=str(tmp_path / "out"),
+        layout="numpy",
+        k="2",
+    ):
+        export_vectors.main(["export_vectors"])
+    for name, role in (("queries", "query"), ("database", "database")):
+        array = np.load(tmp_path / "out" / f"{name}.npy")
+        rows = pd.read_csv(tmp_path / "out" / f"{name}.csv")
+        assert rows["image_id"].tolist() == list(expected[role])
+        np.testing.assert_array_equal(array, list(expected[role].values()))
+        assert array.dtype == np.float32
+    matches = pd.read_csv(tmp_path / "out" / "matches.csv")
+    wanted = [
+        (query, rank, name, distance)
+        for query, found in expected["nearest"].items()
+        for rank, (name, distance) in enumerate(found, start=1)
+    ]
+    assert matches.columns.tolist() == [
+        *("query", "rank", "database", "squared_distance")
+    ]
+    for row, want in zip(matches.itertuples(index=False), wanted, strict=True):
+        assert tuple(row)[:3] == want[:3]
+        assert row.squared_distance == pytest.approx(want[3], abs=1e-6)
+
+
+def test_kapture(toy, tmp_path, expected):
+    out = run(toy, tmp_path / "out", "kapture")
+    features = out / "reconstruction" / "global_features" / "sare_tf"
+    everything = expected["query"] | expected["database"]
+    for name, descriptor in everything.items():
+        found = np.fromfile(features / f"{name}.gfeat", "<f4")
+        np.testing.assert_array_equal(found, descriptor)
+
+    def table(path, header):
+        first, second, *lines = path.read_text().splitlines()
+        assert first == "# kapture format: 1.1"
+        assert second == f"# {header}"
+        return [line.split(", ") for line in lines]
+
+    assert table(
+        features / "global_features.txt", "name, dtype, dsize, metric_type"
+    ) == [["sare_tf", "float32", str(DIMENSION), "L2"]]
+    sensors = table(
+        out / "sensors" / "sensors.txt",
+        "sensor_device_id, name, sensor_type, [sensor_params]+",
+    )
+    camera = ["32x32", "", "camera", "UNKNOWN_CAMERA", "32", "32"]
+    assert sensors == [camera]
+    records = table(
+        out / "sensors" / "records_camera.txt",
+        "timestamp, device_id, image_path",
+    )
+    assert [record[1:] for record in records] == [
+        ["32x32", name] for name in everything
+    ]
+    assert len({record[0] for record in records}) == len(everything)
+    pairs = table(out / "pairs.txt", "query_image, map_image, score")
+    wanted = [
+        (query, name, 1 - distance / 2)
+        for query, matches in expected["nearest"].items()
+        for name, distance in matches
+    ]
+    for pair, (query, name, score) in zip(pairs, wanted, strict=True):
+        assert pair[:2] == [query, name]
+        assert float(pair[2]) == pytest.approx(score, abs=1e-5)
+
+
+def test_msls(toy, tmp_path, expected):
+    out = run(toy, tmp_path / "out", "msls")
+    lines = (out / "submission.csv").read_text().splitlines()
+
+    def key(name):
+        return name.rpartition("/")[2].removesuffix(".jpg")
+
+    assert [line.split(" ") for line in lines] == [
+        [key(query), *(key(name) for name, _ in matches)]
+        for query, matches in expected["nearest"].items()
+    ]
+
+
+def test_parquet(toy, tmp_path, expected, monkeypatch):
+    monkeypatch.setattr(export_vectors, "_BLOCK", 5)
+    out = run(toy, tmp_path / "out", "parquet")
+    for name, role in (("queries", "query"), ("database", "database")):
+        table = pd.read_parquet(out / f"{name}.parquet")
+        assert table["image_id"].tolist() == list(expected[role])
+        np.testing.assert_array_equal(
+            np.stack(table["vector"]), list(expected[role].values())
+        )
+        assert np.isfinite(table["utm_east_m"]).all()
+
+
+def test_vertex(toy, tmp_path, expected, monkeypatch):
+    monkeypatch.setattr(export_vectors, "_VERTEX_ROWS", 7)
+    out = run(toy, tmp_path / "out", "vertex")
+    parts = sorted((out / "database").iterdir())
+    assert [part.name for part in parts] == [
+        f"database-0000{number}.json" for number in range(3)
+    ]
+    lines = [line for part in parts for line in part.read_text().splitlines()]
+    for text, role in (
+        (lines, "database"),
+        ((out / "queries.json").read_text().splitlines(), "query"),
+    ):
+        found = [json.loads(line) for line in text]
+        assert [one["id"] for one in found] == list(expected[role])
+        np.testing.assert_array_equal(
+            np.float32([one["embedding"] for one in found]),
+            list(expected[role].values()),
+        )
+    rows = Records(toy["records"]).rows("test", "database")
+    first = json.loads(lines[0])
+    assert first["restricts"] == [{"namespace": "utm_zone", "allow": ["17T"]}]
+    assert {
+        restrict["namespace"]: restrict["value_double"]
+        for restrict in first["numeric_restricts"]
+    } == {
+        "utm_east_m": rows["utm_east_m"].iloc[0],
+        "utm_north_m": rows["utm_north_m"].iloc[0],
+    }
+
+
+def test_names_that_a_layout_cannot_hold(toy, tmp_path, monkeypatch):
+    def refuse(layout, name, match):
+        monkeypatch.setattr(
+            export_vectors.export_dataset,
+            "safe_names",
+            lambda rows: len(rows) * [name],
+        )
+        with pytest.raises(ValueError, match=match):
+            run(toy, tmp_path / "out", layout)
+        assert not (tmp_path / "out").exists()
+
+    refuse("hloc", "a b.jpg", "without white space.*'a b.jpg'. Rename")
+    refuse("kapture", "a,b.jpg", "without a comma for the layout kapture")
+    monkeypatch.setattr(
+        export_vectors,
+        "PurePosixPath",
+        lambda name: type("", (), {"stem": "a"}),
+    )
+    with pytest.raises(ValueError, match="Received: a 12 times in the queries"):
+        run(toy, tmp_path / "out", "msls")
+
+
+def test_the_flag_names_every_layout():
+    assert set(flags.FLAGS["layout"].parser.enum_values) == {
+        *export_vectors._LAYOUTS,
+        *export_vectors.export_dataset._LAYOUTS,
+    }
+
+
+def test_what_is_refused(toy, tmp_path):
+    with pytest.raises(ValueError, match="a layout: hloc, .*'at_names'"):
+        run(toy, tmp_path / "out", "at_names")
+    with pytest.raises(ValueError, match="new folder. Received: out="):
+        run(toy, tmp_path, "hloc")
+    other = toy_search.export(tmp_path / "export", length=1.00001)
+    with pytest.raises(ValueError, match="export that built the index"):
+        run({**toy, "export": other}, tmp_path / "out", "hloc")
