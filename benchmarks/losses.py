@@ -11,8 +11,8 @@ gives mean and standard deviation over seeds of recall@1, 5 and 10 on the test
 district, by exact search. The test district is looked at after all choices.
 
 SARE stands with the paper's inverse bandwidth, 1, and with the demo's; with the
-Gaussian kernel also with one between. Margins are those of the papers. A run that stops at a value that is not finite counts
-as recall 0 of that rate.
+Gaussian kernel also with one between. Margins are those of the papers. A run
+that stops at a value that is not finite counts as recall 0 of that rate.
 
 Losses over places train on batches of as many images as a batch of tuples has,
 nothing is mined, and an epoch has every place once; they are given more epochs,
