@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+import toy_engine
 import toy_search
 from absl import flags
 from absl.testing import flagsaver
@@ -609,6 +610,20 @@ def test_stages_give_the_same_by_a_server(
     modified = (tmp_path / "index" / "index.json").stat().st_mtime_ns
     index.run(records=stages["records"], export=export, out=tmp_path / "index")
     assert (tmp_path / "index" / "index.json").stat().st_mtime_ns == modified
+
+
+@BOTH
+def test_workers_embed_parts_by_a_server(toy, stages, protocol, tmp_path):
+    index.run(
+        records=stages["records"],
+        export=serving.Server(address=getattr(toy, protocol), **QUICK),
+        out=tmp_path / "index",
+        for_each=toy_engine.for_each,
+    )
+    remote = index.Index.open(tmp_path / "index")
+    local = index.Index.open(stages["index"])
+    np.testing.assert_allclose(remote.descriptors, local.descriptors, atol=1e-6)
+    assert remote.metadata == local.metadata
 
 
 @BOTH
