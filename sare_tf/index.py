@@ -451,7 +451,11 @@ def _embed_parts(
     """
     folder.mkdir(exist_ok=True)
     missing = [part for part in parts if not part.is_whole(folder)]
-    logging.info("Of %d parts, %d are missing.", len(parts), len(missing))
+    logging.info(
+        "Of %d parts, %d are there already.",
+        len(parts),
+        len(parts) - len(missing),
+    )
     embed = functools.partial(
         embedding.embed_part,
         folder=folder,

@@ -71,6 +71,39 @@ def test_hloc(toy, tmp_path, expected):
     ]
 
 
+def test_hloc_finds_the_same_pairs(toy, tmp_path):
+    """As its pairs_from_retrieval.py ranks, with NumPy for torch."""
+    out = run(toy, tmp_path / "out", "hloc")
+    names = set()
+
+    def gather(_, found):
+        if isinstance(found, h5py.Dataset):
+            names.add(found.parent.name.strip("/"))
+
+    with h5py.File(out / "global-feats.h5") as file:
+        file.visititems(gather)
+        queries, database = (
+            sorted(name for name in names if f"/{role}/" in name)
+            for role in ("queries", "database")
+        )
+        similarity = np.einsum(
+            "id,jd->ij",
+            *(
+                np.stack([file[name]["global_descriptor"] for name in side])
+                for side in (queries, database)
+            ),
+        )
+    assert (len(queries), len(database)) == (12, 18)
+    best = np.argsort(-similarity, axis=1)[:, :2]
+    expected = {
+        (query, database[row])
+        for query, rows in zip(queries, best, strict=True)
+        for row in rows
+    }
+    lines = (out / "pairs.txt").read_text().splitlines()
+    assert {tuple(line.split()) for line in lines} == expected
+
+
 def test_numpy_and_the_flags(toy, tmp_path, expected):
     flags.FLAGS.mark_as_parsed()
     with flagsaver.as_parsed(
