@@ -27,6 +27,20 @@ def toy(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def shards(toy, tmp_path_factory):
+    """The same index in two shards."""
+    folder = tmp_path_factory.mktemp("shards")
+    for number in range(2):
+        index.run(
+            records=toy["records"],
+            export=toy["export"],
+            out=folder / str(number),
+            shard=f"{number}/2",
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
 def expected(toy):
     """Descriptors by image id, and the two nearest of each query, by hand."""
     opened = Records(toy["records"])
@@ -232,19 +246,11 @@ def test_vertex(toy, tmp_path, expected, monkeypatch):
 
 @pytest.mark.parametrize("layout", ["numpy", "parquet"])
 def test_shards_are_handed_over_as_one_index(
-    toy, tmp_path, monkeypatch, layout
+    toy, shards, tmp_path, monkeypatch, layout
 ):
     monkeypatch.setattr(export_vectors, "_BLOCK", 7)
     whole = run(toy, tmp_path / "whole", layout)
-    for number in range(4):
-        index.run(
-            records=toy["records"],
-            export=toy["export"],
-            out=tmp_path / "shards" / str(number),
-            shard=f"{number}/4",
-        )
-    parts = {**toy, "index": tmp_path / "shards"}
-    found = run(parts, tmp_path / "parts", layout)
+    found = run({**toy, "index": shards}, tmp_path / "parts", layout)
     if layout == "numpy":
         np.testing.assert_allclose(
             np.load(found / "database.npy"),

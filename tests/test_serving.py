@@ -18,7 +18,16 @@ import toy_search
 from absl import flags
 from absl.testing import flagsaver
 
-from sare_tf import evaluate, index, locate, serving, transports, warmup
+from sare_tf import (
+    evaluate,
+    export_vectors,
+    index,
+    locate,
+    serving,
+    transports,
+    warmup,
+)
+from sare_tf.records import Records
 
 pytest.importorskip(
     "tensorflow_serving", reason="needs pip install 'sare_tf[serving]'"
@@ -595,15 +604,25 @@ def test_stages_give_the_same_by_a_server(
         index=str(tmp_path / "index"),
         evaluation=str(tmp_path / "evaluation"),
         server_images_per_request="3",
+        out=str(tmp_path / "vectors"),
+        layout="numpy",
         k="3",
     ):
         index.main(["index"])
         evaluate.main(["evaluate"])
         locate.main(["locate", str(photo)])
+        export_vectors.main(["export_vectors"])
     remote = index.Index.open(tmp_path / "index")
     np.testing.assert_allclose(remote.descriptors, local.descriptors, atol=1e-6)
     assert remote.metadata == local.metadata
     assert (tmp_path / "evaluation" / "report.html").is_file()
+    opened = Records(stages["records"])
+    images = opened.read_images(opened.rows("test", "query"))
+    np.testing.assert_allclose(
+        np.load(tmp_path / "vectors" / "queries.npy"),
+        serving.load(export)(list(images))[0],
+        atol=1e-6,
+    )
     assert capsys.readouterr().out.count("@5002") == 3
     assert max(toy.requests) == 3
     # Either index is up to date for the other: one model.
