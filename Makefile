@@ -58,7 +58,8 @@ test-extras:
 	$(VENV_EXTRAS)/bin/python -m pip install --quiet \
 		-c tests/extras/constraints.txt -e ".[dev,beam,similarity]"
 	$(VENV_EXTRAS)/bin/python -m pytest tests/test_beam.py \
-		tests/test_similarity_losses.py tests/test_similarity_sampler.py
+		tests/test_beam_index.py tests/test_similarity_losses.py \
+		tests/test_similarity_sampler.py
 
 # Weights of PyTorch's projects: networks in plain PyTorch are saved as those
 # save them, imported here and compared, then exported and loaded again.

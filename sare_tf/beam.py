@@ -1,17 +1,19 @@
-"""Shards built by Apache Beam, on as many machines as its runner has.
+"""Work done by Apache Beam, on as many machines as its runner has.
 
     python -m sare_tf.build_records --flagfile=... --runner=DirectRunner \\
         -- --direct_num_workers=8 --direct_running_mode=multi_processing
+    python -m sare_tf.index --flagfile=... --runner=DirectRunner -- ...
 
 What follows `--` are flags of Beam's own. The extra `beam` installs it; the
-workers need sare_tf as well, and the folders of the dataset and of the records
+workers need sare_tf as well, and the folders that a stage reads and writes
 under the same paths: a shared or mounted file system. `docs/beam.md` has the
 commands for Flink, Spark and Dataflow.
 
-A worker builds a shard as a whole, by the function that builds it without
-Beam, so the bytes are the same; Beam's own `WriteToTFRecord` would put images
-in another order each time. The elements of the pipeline are names of files in
-which tasks lie, as runners limit the size of a pipeline.
+A worker builds a shard of records, or embeds a part of the index, as a whole,
+by the function that does so without Beam, so the bytes are the same; Beam's own
+`WriteToTFRecord` would put images in another order each time. The elements of
+the pipeline are names of files in which tasks lie, as runners limit the size of
+a pipeline.
 """
 
 import functools
@@ -21,19 +23,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import logging
+from absl import flags, logging
 
-from sare_tf import files, record_shards
-from sare_tf.record_plan import Preparation, Shard
+from sare_tf import files
+
+FLAGS = flags.FLAGS
 
 
 def for_each(
-    function: Callable[[Any], Any],
+    function: Callable[..., Any],
     tasks: Sequence[Any],
     *,
     folder: Path,
     runner: str,
     beam_flags: Sequence[str] = (),
+    load: Callable[[], Any] | None = None,
 ) -> None:
     """Calls a function with each task, on the workers of a runner.
 
@@ -46,6 +50,8 @@ def for_each(
         folder: of files that are passed to workers and back; it exists.
         runner: name of a runner of Beam, such as "FlinkRunner".
         beam_flags: flags of Beam.
+        load: makes a model, once in each process of a worker; it can be
+            pickled. The function is then called with a task and the model.
 
     Raises:
         ImportError: Beam is not installed.
@@ -59,6 +65,8 @@ def for_each(
             "Expected Apache Beam to be installed. Received: "
             f'{error}. Run pip install "sare_tf[beam]", or leave --runner out.'
         ) from error
+    if not tasks:
+        return
     exchange = folder.resolve() / "beam"
     shutil.rmtree(exchange, ignore_errors=True)
     exchange.mkdir()
@@ -68,14 +76,24 @@ def for_each(
         path.write_bytes(pickle.dumps(task))
         names.append(str(path))
     options = PipelineOptions([*beam_flags, f"--runner={runner}"])
-    logging.info("%d shards are built by Beam's %s.", len(tasks), runner)
+    logging.info("%d tasks are done by Beam's %s.", len(tasks), runner)
+    run = functools.partial(_run, function=function)
+    if load is None:
+        step = apache_beam.Map(run)
+    else:
+        # Of the extra, too.
+        from apache_beam.ml.inference.base import RunInference
+
+        from sare_tf.beam_model import TaskHandler
+
+        step = RunInference(TaskHandler(load, run))
     try:
         with apache_beam.Pipeline(options=options) as pipeline:
             _ = (
                 pipeline
                 | apache_beam.Create(names)
                 | apache_beam.Reshuffle()
-                | apache_beam.Map(_run, function)
+                | step
             )
     except Exception as error:
         # Of any kind: each runner has its own, with a traceback before.
@@ -83,53 +101,44 @@ def for_each(
         raise OSError(
             f"Expected Beam to finish. Received: runner={runner!r} "
             f"({type(error).__name__}: {reason}). Check --runner and the flags "
-            "after --, and run the command again: finished shards are kept."
+            "after --, and run the command again: what is finished is kept."
         ) from error
     failed = sorted(exchange.glob("*.failed"))
     if failed:
         raise OSError(
             f"{failed[0].read_text(encoding='utf-8')} (and {len(failed) - 1} "
-            f"other shards of {len(tasks)})"
+            f"other tasks of {len(tasks)})"
         )
     shutil.rmtree(exchange)
 
 
-def engine(
-    shards: Sequence[Shard],
-    *,
-    root: Path,
-    folder: Path,
-    preparation: Preparation,
-    runner: str,
-    beam_flags: Sequence[str] = (),
-) -> None:
-    """Builds shards of records: an `engine` of `build_records.run`.
+def named_by_flags(
+    beam_flags: Sequence[str],
+) -> Callable[..., None] | None:
+    """`for_each` with what --runner names, for the `main` of a stage.
 
     Args:
-        shards: the plan.
-        root: folder that its sources are relative to.
-        folder: where its files go; it exists.
-        preparation: as the shards were planned with.
-        runner: as of `for_each`.
-        beam_flags: as of `for_each`.
+        beam_flags: what followed `--` on the command line.
+
+    Returns:
+        None without --runner.
 
     Raises:
-        ImportError: see `for_each`.
-        OSError: see `for_each`.
+        ValueError: there are flags of Beam without a runner.
     """
-    build = functools.partial(
-        record_shards.build,
-        root=root.resolve(),
-        folder=folder.resolve(),
-        preparation=preparation,
+    if beam_flags and not FLAGS.runner:
+        raise ValueError(
+            f"Expected flags alone without --runner. Received: {beam_flags}."
+        )
+    return FLAGS.runner and functools.partial(
+        for_each, runner=FLAGS.runner, beam_flags=beam_flags
     )
-    for_each(build, shards, folder=folder, runner=runner, beam_flags=beam_flags)
 
 
-def _run(name: str, function: Callable[[Any], Any]) -> None:
-    """Runs a task on a worker."""
+def _run(name: str, *model: Any, function: Callable[..., Any]) -> None:
+    """Does a task on a worker."""
     path = Path(name)
     try:
-        function(pickle.loads(path.read_bytes()))
+        function(pickle.loads(path.read_bytes()), *model)
     except (OSError, ValueError) as error:
         files.write_text(path.with_suffix(".failed"), str(error))

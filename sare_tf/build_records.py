@@ -258,6 +258,24 @@ def build_here(
             )
 
 
+def build_by(
+    shards: Sequence[Shard],
+    *,
+    root: Path,
+    folder: Path,
+    preparation: Preparation,
+    for_each: Callable[..., None],
+) -> None:
+    """Builds shards by what calls a function with each, as `beam.for_each`."""
+    build = functools.partial(
+        record_shards.build,
+        root=root.resolve(),
+        folder=folder.resolve(),
+        preparation=preparation,
+    )
+    for_each(build, shards, folder=folder)
+
+
 def _gather(
     shards: Sequence[Shard],
     partial: Path,
@@ -444,11 +462,7 @@ def _tell(out, counts, rejected, warnings) -> None:
 
 
 def main(argv) -> None:
-    on_beam = {"runner": FLAGS.runner, "beam_flags": argv[1:]}
-    if argv[1:] and not FLAGS.runner:
-        raise ValueError(
-            f"Expected flags alone without --runner. Received: {argv[1:]}."
-        )
+    for_each = beam.named_by_flags(argv[1:])
     if FLAGS.verify:
         stage_flags.required("records")
         verify(FLAGS.records, num_workers=FLAGS.num_workers)
@@ -461,8 +475,7 @@ def main(argv) -> None:
             out=FLAGS.tuples,
             shard_mebibytes=FLAGS.shard_mebibytes,
             seed=FLAGS.seed,
-            for_each=FLAGS.runner
-            and functools.partial(beam.for_each, **on_beam),
+            for_each=for_each,
         )
         return
     stage_flags.required("dataset", "records")
@@ -488,7 +501,7 @@ def main(argv) -> None:
         positives=FLAGS.positives,
         positive_radius_m=FLAGS.positive_radius_m,
         seed=FLAGS.seed,
-        engine=FLAGS.runner and functools.partial(beam.engine, **on_beam),
+        engine=for_each and functools.partial(build_by, for_each=for_each),
     )
 
 

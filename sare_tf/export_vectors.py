@@ -18,14 +18,10 @@ Layouts:
     vertex    database/*.json, a directory that Vertex AI Vector Search builds
               an index from (DOT_PRODUCT_DISTANCE); queries.json beside it
 
-FAISS takes the arrays of numpy as they are:
-
-    index = faiss.IndexFlatIP(dimension)
-    index.add(np.load("database.npy"))
-
-Descriptors have length 1, so that products, cosines and distances rank alike.
-Matches are the --k nearest by exact search. Memory does not grow with the
-database, but for hloc's list of names.
+docs/vectors.md shows how each is read. Descriptors have length 1, so that
+products, cosines and distances rank alike. Matches are the --k nearest by exact
+search; where a split has no queries, the database alone is written. Memory does
+not grow with the database, but for hloc's list of names.
 
 Sources: github.com/cvg/Hierarchical-Localization, pairs_from_retrieval.py;
 github.com/naver/kapture, kapture_format.adoc 1.1; github.com/mapillary/
@@ -59,7 +55,7 @@ def run(
     *,
     index: str | Path,
     records: str | Path,
-    export: str | Path,
+    export: str | Path | serving.Server,
     out: str | Path,
     layout: str,
     split: str = "test",
@@ -70,9 +66,10 @@ def run(
 
     Args:
         index: folder of the index of that split, or folders, see
-            `Index.open`.
+            `Index.open`, which are shards of it.
         records: folder of the records that it was built from.
-        export: folder of the export that it was built with.
+        export: folder of the export that it was built with, or a server of it
+            (`serving.load`).
         out: new folder.
         layout: hloc, kapture, msls, numpy, parquet or vertex.
         split: whose queries are embedded.
@@ -102,7 +99,7 @@ def run(
     servable = serving.load(export)
     search.check_export(servable)
     opened = Records(records)
-    rows = opened.rows(split, "query")
+    rows = _queries(opened, split)
     descriptors = index_stage.embed(
         servable,
         opened.read_images(rows),
@@ -127,6 +124,20 @@ def run(
     return out
 
 
+def _queries(opened: Records, split: str) -> pd.DataFrame:
+    """Rows of the queries of a split, which may have none.
+
+    Raises:
+        ValueError: there is no such split.
+    """
+    database = opened.rows(split, "database")
+    of_split = opened.manifest["split"] == split
+    if not (of_split & (opened.manifest["role"] == "query")).any():
+        logging.warning("No queries: the database alone is written.")
+        return database[:0]
+    return opened.rows(split, "query")
+
+
 class _Side:
     """Queries or database: rows of a manifest, and their descriptors.
 
@@ -145,7 +156,8 @@ class _Side:
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """First rows, and float32 [n, D]."""
-        for start in range(0, len(self.rows), _BLOCK):
+        # At least one block, so that files of no rows have their columns.
+        for start in range(0, len(self.rows) or 1, _BLOCK):
             block = self.descriptors[start : start + _BLOCK]
             yield start, np.asarray(block, np.float32)
 
@@ -366,11 +378,11 @@ _LAYOUTS: dict[str, Callable[..., None]] = {
 
 def main(argv) -> None:
     del argv
-    stage_flags.required("index", "records", "export", "out")
+    stage_flags.required("index", "records", "out")
     run(
         index=FLAGS.index,
         records=FLAGS.records,
-        export=FLAGS.export,
+        export=serving.named_by_flags(),
         out=FLAGS.out,
         layout=FLAGS.layout,
         split=FLAGS.split,

@@ -168,9 +168,9 @@ flags.DEFINE_string("findings", "findings", "Folder of what check finds.")
 flags.DEFINE_string(
     "runner",
     None,
-    "Runner of Apache Beam that builds records, such as DirectRunner or "
-    "FlinkRunner; Beam's own flags follow after --, see docs/beam.md. Default: "
-    "without Beam, on this machine.",
+    "Runner of Apache Beam that builds records, or embeds images for the "
+    "index, such as DirectRunner or FlinkRunner; Beam's own flags follow after "
+    "--, see docs/beam.md. Default: without Beam, on this machine.",
 )
 flags.DEFINE_bool(
     "verify",

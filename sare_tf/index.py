@@ -4,6 +4,7 @@
     python -m sare_tf.index --flagfile=... --add_records=runs/more/records
     python -m sare_tf.index --flagfile=... --remove_ids=ids.txt
     python -m sare_tf.index --flagfile=... --compact
+    python -m sare_tf.index --flagfile=... --runner=FlinkRunner -- ...
 
     descriptors.npy   float32 or float16 [N, D], rows of unit length
     manifest.parquet  row i describes row i of the descriptors
@@ -16,16 +17,20 @@ that was killed goes on where it was. ScaNN needs more, see `approximate`. Up to
 tuned to --target_recall. `evaluate` measures what is missed. Distances are
 squared Euclidean.
 
+With --runner, workers of Apache Beam embed parts of the images, which are then
+put together: the files are the same (docs/beam.md).
+
 Added images become a segment of their own, removed ones are passed over; both
 take as long as the change, not the database. --compact makes one segment again,
 which is worth it from some ten additions, or when a tenth is removed. One such
 command at a time; the index may be searched meanwhile.
 """
 
+import functools
 import importlib.metadata
 import itertools
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +38,24 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 from absl import flags, logging
-from tqdm import tqdm
 
 import sare_tf
-from sare_tf import approximate, files, searching, segments, serving
+from sare_tf import (
+    approximate,
+    beam,
+    embedding,
+    files,
+    searching,
+    segments,
+    serving,
+)
 from sare_tf import flags as stage_flags
 from sare_tf.records import Records
-from sare_tf.searching import COMMAND, Index, check_unit
+from sare_tf.searching import COMMAND, Index
 
 FLAGS = flags.FLAGS
-# Images after which what was embedded is safe on disk.
-_RECORD_EVERY = 2048
+# Images after which what was embedded is safe on disk; those of a part.
+_RECORD_EVERY = 512
 # Rows copied at a time in numbers: 256 MiB of float32.
 _COPIED_NUMBERS = 1 << 26
 
@@ -58,6 +70,7 @@ def run(
     shard: str = "0/1",
     dtype: str = "float32",
     target_recall: float = 0.0,
+    for_each: Callable[..., None] | None = None,
 ) -> Path:
     """Embeds the database images of a split and builds the index.
 
@@ -76,12 +89,15 @@ def run(
         dtype: of the descriptors on disk, float32 or float16.
         target_recall: if above 0, ScaNN is tuned to this recall@10 against
             exact search, from 0 to 1; 0: by rules.
+        for_each: embeds parts elsewhere, called as `beam.for_each` is; None:
+            in this process.
 
     Returns:
         `out`.
 
     Raises:
         FileNotFoundError: records or export are absent or unfinished.
+        ImportError, OSError: as of `for_each`.
         ValueError: no such images or shard, a descriptor that is not a finite
             unit vector, or an `out` that holds something else, or an index with
             changes that another export or records would lose.
@@ -116,6 +132,7 @@ def run(
             batch_size=batch_size,
             dtype=dtype,
             target_recall=target_recall,
+            for_each=for_each,
         )
         _write_metadata(
             unfinished.folder,
@@ -147,6 +164,7 @@ def add(
     export: str | Path | serving.Server,
     split: str = "test",
     batch_size: int = 32,
+    for_each: Callable[..., None] | None = None,
 ) -> Path:
     """Adds the database images of a split of other records to an index.
 
@@ -156,6 +174,7 @@ def add(
         export: folder of the export that built the index, or a server of it.
         split: whose database images are added.
         batch_size: images embedded at a time.
+        for_each: as of `run`.
 
     Returns:
         `index`.
@@ -190,6 +209,7 @@ def add(
             batch_size=batch_size,
             dtype=found.metadata["dtype"],
             target_recall=found.metadata["target_recall"],
+            for_each=for_each,
         )
     # Other changes may have come meanwhile.
     found = Index.open(folder, exact=True)
@@ -349,39 +369,12 @@ def embed(
     """
     descriptors = np.empty((len(image_ids), servable.dimension), np.float32)
     start = 0
-    for batch in embed_batches(
+    for batch in embedding.embed_batches(
         servable, encoded_images, image_ids, batch_size=batch_size
     ):
         descriptors[start : start + len(batch)] = batch
         start += len(batch)
     return descriptors
-
-
-def embed_batches(
-    servable: serving.Servable | serving.RemoteServable,
-    encoded_images: Iterable[bytes],
-    image_ids: Sequence[str],
-    *,
-    batch_size: int = 32,
-) -> Iterator[np.ndarray]:
-    """As `embed`, as a stream of batches, float32 [B, D] each."""
-    count = len(image_ids)
-    stream = iter(encoded_images)
-    with tqdm(total=count, unit="image", desc="embed", leave=False) as progress:
-        for start in range(0, count, batch_size):
-            names = image_ids[start : start + batch_size]
-            batch = list(itertools.islice(stream, len(names)))
-            if len(batch) != len(names):
-                raise ValueError(
-                    f"Expected {count} images. Received: "
-                    f"{start + len(batch)}. The records are damaged: build "
-                    "them again."
-                )
-            descriptors, valid = servable(batch)
-            _check_valid(valid, names)
-            check_unit(descriptors, names)
-            yield descriptors
-            progress.update(len(names))
 
 
 def versions() -> dict[str, str | None]:
@@ -407,27 +400,115 @@ def _make_segment(
     batch_size: int,
     dtype: str,
     target_recall: float,
+    for_each: Callable[..., None] | None,
 ) -> dict[str, Any]:
     """Embeds rows of records into a folder; see `segments.finish`."""
     done = unfinished.done
     if done:
         logging.info("Going on after %d images.", done)
     logging.info("Embedding %d database images.", len(rows) - done)
-    left = rows.iloc[done:]
-    segments.write_descriptors(
-        embed_batches(
+    # Whole batches, so that a run that goes on makes the same ones.
+    record_every = batch_size * max(1, _RECORD_EVERY // batch_size)
+    parts = embedding.plan(rows, first=done, part_rows=record_every)
+    folder = unfinished.folder.resolve() / "parts"
+    if for_each:
+        _embed_parts(
+            parts,
+            folder,
+            opened,
             servable,
-            opened.read_images(left),
-            left["image_id"].tolist(),
             batch_size=batch_size,
+            dtype=dtype,
+            for_each=for_each,
+        )
+    segments.write_descriptors(
+        _descriptors(
+            parts, folder, opened, servable, unfinished, batch_size=batch_size
         ),
         unfinished,
         shape=(len(rows), servable.dimension),
         dtype=dtype,
-        # Whole batches, so that a run that goes on makes the same ones.
-        record_every=batch_size * max(1, _RECORD_EVERY // batch_size),
+        record_every=record_every,
     )
+    shutil.rmtree(folder, ignore_errors=True)
     return segments.finish(unfinished.folder, rows, target_recall=target_recall)
+
+
+def _embed_parts(
+    parts: Sequence[embedding.Part],
+    folder: Path,
+    opened: Records,
+    servable: serving.Servable | serving.RemoteServable,
+    *,
+    batch_size: int,
+    dtype: str,
+    for_each: Callable[..., None],
+) -> None:
+    """Has the parts embedded that are not in the folder yet.
+
+    Raises:
+        OSError: one is not there after all.
+    """
+    folder.mkdir(exist_ok=True)
+    missing = [part for part in parts if not part.is_whole(folder)]
+    logging.info(
+        "Of %d parts, %d are there already.",
+        len(parts),
+        len(parts) - len(missing),
+    )
+    embed = functools.partial(
+        embedding.embed_part,
+        folder=folder,
+        records=opened.path.resolve(),
+        records_fingerprint=opened.fingerprint,
+        export_fingerprint=servable.fingerprint,
+        batch_size=batch_size,
+        dtype=dtype,
+    )
+    for_each(
+        embed,
+        missing,
+        folder=folder,
+        load=functools.partial(serving.load, servable.source),
+    )
+    absent = [part for part in missing if not part.is_whole(folder)]
+    if absent:
+        raise OSError(
+            "Expected every part to be embedded. Received: folder="
+            f"{str(folder)!r} without {len(absent)} of {len(parts)}, such as "
+            f"{absent[0].path(folder).name}. The workers need this folder "
+            "under the same path, on a file system that they share."
+        )
+
+
+def _descriptors(
+    parts: Sequence[embedding.Part],
+    folder: Path,
+    opened: Records,
+    servable: serving.Servable | serving.RemoteServable,
+    unfinished: files.Unfinished,
+    *,
+    batch_size: int,
+) -> Iterator[np.ndarray]:
+    """Descriptors of parts in order, [b, D] each: read, or embedded here."""
+    for whole, group in itertools.groupby(
+        parts, key=lambda part: part.is_whole(folder)
+    ):
+        if not whole:
+            positions = np.concatenate([part.positions for part in group])
+            rows = opened.manifest.iloc[positions]
+            yield from embedding.embed_batches(
+                servable,
+                opened.read_images(rows),
+                rows["image_id"].tolist(),
+                batch_size=batch_size,
+            )
+            continue
+        for part in group:
+            yield part.read(folder)
+            # Not twice on disk, once it is safe there.
+            if part.stop <= unfinished.done:
+                part.path(folder).unlink()
 
 
 def _of_shard(rows: pd.DataFrame, shard: str) -> pd.DataFrame:
@@ -548,20 +629,8 @@ def _write_change(folder: Path, metadata: dict[str, Any]) -> None:
                 path.unlink()
 
 
-def _check_valid(valid: np.ndarray, names: Sequence[str]) -> None:
-    """Refuses images that cannot be decoded, naming them."""
-    if not valid.all():
-        bad = [names[row] for row in np.flatnonzero(~valid)]
-        raise ValueError(
-            "Expected JPEG or PNG images that can be decoded. Received: "
-            + ", ".join(bad[:5])
-            + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
-            + ", which cannot. Repair or remove them."
-        )
-
-
 def main(argv) -> None:
-    del argv
+    for_each = beam.named_by_flags(argv[1:])
     changes = {
         "add_records": FLAGS.add_records,
         "remove_ids": FLAGS.remove_ids,
@@ -582,6 +651,7 @@ def main(argv) -> None:
             export=serving.named_by_flags(),
             split=FLAGS.split,
             batch_size=FLAGS.batch_size,
+            for_each=for_each,
         )
     elif FLAGS.remove_ids:
         stage_flags.required("index")
@@ -600,8 +670,9 @@ def main(argv) -> None:
             shard=FLAGS.index_shard,
             dtype=FLAGS.index_dtype,
             target_recall=FLAGS.target_recall,
+            for_each=for_each,
         )
 
 
 if __name__ == "__main__":
-    stage_flags.start(main)
+    stage_flags.start(main, takes_files=True)

@@ -100,6 +100,9 @@ class RemoteServable:
         and bool [B], whether an image could be decoded. Where it could not its
         row is all zeros.
 
+    Attributes:
+        source: `server`.
+
     Args:
         server: which, and how.
 
@@ -114,7 +117,7 @@ class RemoteServable:
 
     def __init__(self, server: Server):
         self.path = server.address
-        self._server = server
+        self.source = server
         self._transport = _transport(server)
         self.dimension = None
         self.fingerprint = None
@@ -133,12 +136,12 @@ class RemoteServable:
     def __call__(
         self, image_bytes: Sequence[bytes]
     ) -> tuple[np.ndarray, np.ndarray]:
-        deadline = time.monotonic() + self._server.timeout_s
+        deadline = time.monotonic() + self.source.timeout_s
         requests = list(self._requests(image_bytes))
         descriptors = np.zeros((len(image_bytes), self.dimension), np.float32)
         valid = np.zeros(len(image_bytes), bool)
         with concurrent.futures.ThreadPoolExecutor(
-            self._server.requests_in_flight
+            self.source.requests_in_flight
         ) as pool:
             answers = pool.map(
                 lambda rows: self._ask(image_bytes[rows], deadline), requests
@@ -151,10 +154,10 @@ class RemoteServable:
 
     def _requests(self, image_bytes: Sequence[bytes]) -> Iterator[slice]:
         """Cuts a call into requests."""
-        most = self._server.mebibytes_per_request * (1 << 20)
+        most = self.source.mebibytes_per_request * (1 << 20)
         start = size = 0
         for row, image in enumerate(image_bytes):
-            full = row - start == self._server.images_per_request
+            full = row - start == self.source.images_per_request
             if row > start and (full or size + len(image) > most):
                 yield slice(start, row)
                 start, size = row, 0
@@ -166,7 +169,7 @@ class RemoteServable:
         self, image_bytes: Sequence[bytes], deadline: float
     ) -> dict[str, np.ndarray]:
         """One request, tried again where that may help."""
-        server = self._server
+        server = self.source
         for attempt in range(server.attempts):
             left = deadline - time.monotonic()
             if left <= 0:

@@ -36,6 +36,9 @@ class Servable:
         float32 [B, dimension], rows of unit length, and bool [B], whether an
         image could be decoded. Where it could not its row is all zeros.
 
+    Attributes:
+        source: what `load` makes another one of, on other machines, too.
+
     Args:
         path: folder of one version, holding `saved_model.pb`.
 
@@ -45,6 +48,7 @@ class Servable:
 
     def __init__(self, path: Path):
         self.path = path
+        self.source = path.resolve()
         # Keeps the object alive: signatures hold only weak references to it.
         self._model = tf.saved_model.load(str(path))
         self._serve = self._model.signatures["serving_default"]

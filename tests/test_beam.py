@@ -50,8 +50,16 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def engine(*beam_flags, runner="DirectRunner"):
-    return functools.partial(beam.engine, runner=runner, beam_flags=beam_flags)
+def on_beam(*beam_flags, runner="DirectRunner"):
+    return functools.partial(
+        beam.for_each, runner=runner, beam_flags=beam_flags
+    )
+
+
+def engine(*beam_flags, **options):
+    return functools.partial(
+        build_records.build_by, for_each=on_beam(*beam_flags, **options)
+    )
 
 
 @installed
@@ -101,10 +109,9 @@ def test_tuples(root, tmp_path):
     options = {"records": root / "records", "shard_mebibytes": 1}
     options |= {"tuple_list": tmp_path / "l.parquet"}
     tuple_records.build(out=tmp_path / "here", **options)
-    for_each = functools.partial(
-        beam.for_each, runner="DirectRunner", beam_flags=THREADS
+    tuple_records.build(
+        out=tmp_path / "beam", for_each=on_beam(*THREADS), **options
     )
-    tuple_records.build(out=tmp_path / "beam", for_each=for_each, **options)
     found = contents(tmp_path / "beam")
     assert found == contents(tmp_path / "here")
     assert len(found) == 2 + 2
@@ -125,7 +132,7 @@ def test_a_shard_that_fails_leaves_the_others(root, tmp_path, monkeypatch):
         return real(shard, **options)
 
     monkeypatch.setattr(record_shards, "build", build_but_one)
-    with pytest.raises(OSError, match=r"that stay. \(and 0 other shards of 6"):
+    with pytest.raises(OSError, match=r"that stay. \(and 0 other tasks of 6"):
         build(root, tmp_path / "records", engine=engine())
     assert not (tmp_path / "records").exists()
     monkeypatch.setattr(record_shards, "build", listening)

@@ -27,6 +27,20 @@ def toy(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def shards(toy, tmp_path_factory):
+    """The same index in two shards."""
+    folder = tmp_path_factory.mktemp("shards")
+    for number in range(2):
+        index.run(
+            records=toy["records"],
+            export=toy["export"],
+            out=folder / str(number),
+            shard=f"{number}/2",
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
 def expected(toy):
     """Descriptors by image id, and the two nearest of each query, by hand."""
     opened = Records(toy["records"])
@@ -69,6 +83,39 @@ def test_hloc(toy, tmp_path, expected):
         for query, matches in expected["nearest"].items()
         for name, _ in matches
     ]
+
+
+def test_hloc_finds_the_same_pairs(toy, tmp_path):
+    """As its pairs_from_retrieval.py ranks, with NumPy for torch."""
+    out = run(toy, tmp_path / "out", "hloc")
+    names = set()
+
+    def gather(_, found):
+        if isinstance(found, h5py.Dataset):
+            names.add(found.parent.name.strip("/"))
+
+    with h5py.File(out / "global-feats.h5") as file:
+        file.visititems(gather)
+        queries, database = (
+            sorted(name for name in names if f"/{role}/" in name)
+            for role in ("queries", "database")
+        )
+        similarity = np.einsum(
+            "id,jd->ij",
+            *(
+                np.stack([file[name]["global_descriptor"] for name in side])
+                for side in (queries, database)
+            ),
+        )
+    assert (len(queries), len(database)) == (12, 18)
+    best = np.argsort(-similarity, axis=1)[:, :2]
+    expected = {
+        (query, database[row])
+        for query, rows in zip(queries, best, strict=True)
+        for row in rows
+    }
+    lines = (out / "pairs.txt").read_text().splitlines()
+    assert {tuple(line.split()) for line in lines} == expected
 
 
 def test_numpy_and_the_flags(toy, tmp_path, expected):
@@ -197,6 +244,66 @@ def test_vertex(toy, tmp_path, expected, monkeypatch):
     }
 
 
+@pytest.mark.parametrize("layout", ["numpy", "parquet"])
+def test_shards_are_handed_over_as_one_index(
+    toy, shards, tmp_path, monkeypatch, layout
+):
+    monkeypatch.setattr(export_vectors, "_BLOCK", 7)
+    whole = run(toy, tmp_path / "whole", layout)
+    found = run({**toy, "index": shards}, tmp_path / "parts", layout)
+    if layout == "numpy":
+        np.testing.assert_allclose(
+            np.load(found / "database.npy"),
+            np.load(whole / "database.npy"),
+            rtol=0,
+            atol=1e-6,
+        )
+        found, whole = (pd.read_csv(p / "matches.csv") for p in (found, whole))
+        pd.testing.assert_frame_equal(found, whole, rtol=0, atol=1e-6)
+        return
+    found, whole = (
+        pd.read_parquet(folder / "database.parquet")
+        for folder in (found, whole)
+    )
+    assert found["image_id"].tolist() == whole["image_id"].tolist()
+    np.testing.assert_allclose(
+        np.stack(found["vector"]), np.stack(whole["vector"]), rtol=0, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("layout", export_vectors._LAYOUTS)
+def test_a_database_without_queries(toy, tmp_path, layout):
+    records = toy_search.records(tmp_path / "alone", views=(3, 0))
+    out = run({**toy, "records": records}, tmp_path / "out", layout)
+    empty = {
+        "hloc": "pairs.txt",
+        "msls": "submission.csv",
+        "vertex": "queries.json",
+    }
+    if layout in empty:
+        assert (out / empty[layout]).read_text() == ""
+    if layout == "numpy":
+        assert np.load(out / "queries.npy").shape == (0, DIMENSION)
+        assert np.load(out / "database.npy").shape == (18, DIMENSION)
+    if layout == "parquet":
+        table = pd.read_parquet(out / "queries.parquet")
+        assert table.shape[0] == 0
+        assert "vector" in table
+
+
+def test_faiss_finds_the_matches_in_the_arrays(toy, tmp_path):
+    faiss = pytest.importorskip(
+        "faiss", reason="needs pip install 'sare_tf[bench]'"
+    )
+    out = run(toy, tmp_path / "out", "numpy")
+    searched = faiss.IndexFlatIP(DIMENSION)
+    searched.add(np.load(out / "database.npy"))
+    _, rows = searched.search(np.load(out / "queries.npy"), 2)
+    names = pd.read_csv(out / "database.csv")["image_id"].to_numpy()
+    matches = pd.read_csv(out / "matches.csv")
+    assert names[rows.ravel()].tolist() == matches["database"].tolist()
+
+
 def test_names_that_a_layout_cannot_hold(toy, tmp_path, monkeypatch):
     def refuse(layout, name, match):
         monkeypatch.setattr(
@@ -234,3 +341,5 @@ def test_what_is_refused(toy, tmp_path):
     other = toy_search.export(tmp_path / "export", length=1.00001)
     with pytest.raises(ValueError, match="export that built the index"):
         run({**toy, "export": other}, tmp_path / "out", "hloc")
+    with pytest.raises(ValueError, match="images in the split 'val'"):
+        run(toy, tmp_path / "out", "hloc", split="val")

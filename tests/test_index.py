@@ -15,6 +15,7 @@ from absl.testing import flagsaver
 
 from sare_tf import (
     approximate,
+    embedding,
     evaluate,
     files,
     index,
@@ -599,7 +600,7 @@ def test_another_target_builds_scann_alone(built, monkeypatch):
     def refuse(*_arguments, **_options):
         raise AssertionError("embedded again")
 
-    monkeypatch.setattr(index, "embed_batches", refuse)
+    monkeypatch.setattr(embedding, "embed_batches", refuse)
     index.run(**built, target_recall=0.9)
     metadata = index.Index.open(built["out"]).metadata
     assert metadata["target_recall"] == 0.9

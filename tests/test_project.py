@@ -62,7 +62,8 @@ MAY_IMPORT = {
     "record_images": {"images", "orientation", "record_plan"},
     "record_shards": DATA | {"record_plan", "record_images"},
     "record_verification": {"manifest", "records"},
-    "beam": {"record_plan", "record_shards"},
+    "beam": {"beam_model"},
+    "beam_model": set(),
     "build_records": DATA
     | {"record_plan", "record_shards", "record_verification"}
     | {"tuple_records", "beam"},
@@ -94,7 +95,8 @@ MAY_IMPORT = {
     "tuning": {"approximate", "retrieval"},
     "segments": {"approximate", "manifest", "retrieval", "tuning"},
     "searching": {"retrieval", "segments", "serving"},
-    "index": SERVED - {"index"} | SEARCH,
+    "embedding": {"records", "searching", "serving"},
+    "index": SERVED - {"index"} | SEARCH | {"beam", "embedding"},
     "export_vectors": SERVED | {"export_dataset", "searching"},
     "evaluate": SERVED | JUDGED,
     "compare": {"report", "scores"},

@@ -13,11 +13,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+import toy_engine
 import toy_search
 from absl import flags
 from absl.testing import flagsaver
 
-from sare_tf import evaluate, index, locate, serving, transports, warmup
+from sare_tf import (
+    evaluate,
+    export_vectors,
+    index,
+    locate,
+    serving,
+    transports,
+    warmup,
+)
+from sare_tf.records import Records
 
 pytest.importorskip(
     "tensorflow_serving", reason="needs pip install 'sare_tf[serving]'"
@@ -594,21 +604,45 @@ def test_stages_give_the_same_by_a_server(
         index=str(tmp_path / "index"),
         evaluation=str(tmp_path / "evaluation"),
         server_images_per_request="3",
+        out=str(tmp_path / "vectors"),
+        layout="numpy",
         k="3",
     ):
         index.main(["index"])
         evaluate.main(["evaluate"])
         locate.main(["locate", str(photo)])
+        export_vectors.main(["export_vectors"])
     remote = index.Index.open(tmp_path / "index")
     np.testing.assert_allclose(remote.descriptors, local.descriptors, atol=1e-6)
     assert remote.metadata == local.metadata
     assert (tmp_path / "evaluation" / "report.html").is_file()
+    opened = Records(stages["records"])
+    images = opened.read_images(opened.rows("test", "query"))
+    np.testing.assert_allclose(
+        np.load(tmp_path / "vectors" / "queries.npy"),
+        serving.load(export)(list(images))[0],
+        atol=1e-6,
+    )
     assert capsys.readouterr().out.count("@5002") == 3
     assert max(toy.requests) == 3
     # Either index is up to date for the other: one model.
     modified = (tmp_path / "index" / "index.json").stat().st_mtime_ns
     index.run(records=stages["records"], export=export, out=tmp_path / "index")
     assert (tmp_path / "index" / "index.json").stat().st_mtime_ns == modified
+
+
+@BOTH
+def test_workers_embed_parts_by_a_server(toy, stages, protocol, tmp_path):
+    index.run(
+        records=stages["records"],
+        export=serving.Server(address=getattr(toy, protocol), **QUICK),
+        out=tmp_path / "index",
+        for_each=toy_engine.for_each,
+    )
+    remote = index.Index.open(tmp_path / "index")
+    local = index.Index.open(stages["index"])
+    np.testing.assert_allclose(remote.descriptors, local.descriptors, atol=1e-6)
+    assert remote.metadata == local.metadata
 
 
 @BOTH
