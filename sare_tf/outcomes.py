@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sare_tf import manifest, report, retrieval, scores
+from sare_tf import confidence, manifest, report, retrieval, scores
 from sare_tf.records import Records
 from sare_tf.truth import Truth
 
@@ -38,6 +38,8 @@ class Outcomes:
             float32 [Q, k] squared distances.
         full_ranking: measure average precision of the whole database.
         average_precision_at: measure it of the first N, for these N.
+        place_radius_m: images at most so far apart show one place, for the
+            confidence in the first neighbour.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Outcomes:
         ranking: tuple[np.ndarray, np.ndarray],
         full_ranking: bool = False,
         average_precision_at: Sequence[int] = (),
+        place_radius_m: float = 25.0,
     ):
         self._queries = queries
         self._database = database
@@ -60,6 +63,13 @@ class Outcomes:
         self._counts = np.array([len(rows) for rows in judged.positives])
         self._counted = judged.counted
         self._metres = self._metres_to(self._found)
+        near = self._found[:, : confidence.DEPTH]
+        places = confidence.Places(database, radius_m=place_radius_m)
+        self._confidence = confidence.of_neighbours(
+            self._distances[:, : confidence.DEPTH],
+            places.same_as_first(near),
+            count=len(database),
+        )
         self._find_nearest_positives(
             descriptors, database_descriptors, judged.positives
         )
@@ -119,6 +129,9 @@ class Outcomes:
                 self._metres[self._counted],
                 [k for k in _DISTANCE_AT if k <= self._found.shape[1]],
             ),
+            "confidence": scores.reliability(
+                self._confidence[self._counted], ranks == 1
+            ),
             "breakdown": scores.breakdown(groups, ranks, ks),
         }
 
@@ -141,6 +154,7 @@ class Outcomes:
                 nearest_image_id=np.where(nearest >= 0, image_ids[nearest], ""),
                 nearest_squared_distance=self._distances[:, 0],
                 nearest_metres=self._metres[:, 0],
+                confidence=self._confidence,
                 positive_image_id=np.where(
                     self._positive >= 0, image_ids[self._positive], ""
                 ),

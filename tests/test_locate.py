@@ -119,7 +119,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_answered(
 ):
     (tmp_path / "text.jpg").write_text("not an image")
     (tmp_path / "empty").mkdir()
-    (tmp_path / "cut.jpg").write_bytes(photos[0].read_bytes()[:500])
+    (tmp_path / "cut.jpg").write_bytes(photos[0].read_bytes()[:700])
     Image.new("RGB", (9000, 9000)).save(tmp_path / "huge.png")
     with (tmp_path / "long.jpg").open("wb") as file:
         file.truncate((1 << 28) + 1)
@@ -271,7 +271,7 @@ def test_gallery_knows_its_images_alone(inputs, records):
     name = opened.manifest["image_id"].iloc[7]
     encoded, nothing, again = gallery.read([name, "nothing", name])
     assert nothing is None
-    photos = records.parent / "photos"
+    photos = records.parent / "photos" / "images"
     assert encoded == again == (photos / name).read_bytes()
 
 
@@ -283,7 +283,8 @@ def test_picture_of_an_image_that_is_not_there(inputs, photos, tmp_path):
     ((_, answer),) = _run(inputs, photos[:1], k=2)
     rows = [("a.jpg", photos[0].read_bytes(), answer)]
     locate_picture.write(tmp_path / "a.png", rows, Empty())
-    assert Image.open(tmp_path / "a.png").size[0] == 3 * 264
+    with Image.open(tmp_path / "a.png") as drawn:
+        assert drawn.size[0] == 3 * 264
 
 
 def _command(inputs, *rest):

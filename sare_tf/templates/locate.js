@@ -27,8 +27,7 @@
   function metres(match) {
     if (match.utm_east_m === null) return "";
     return match.utm_east_m.toFixed(1) + " m east, " +
-      match.utm_north_m.toFixed(1) + " m north" +
-      (match.utm_zone ? ", zone " + match.utm_zone : "");
+      match.utm_north_m.toFixed(1) + " m north";
   }
 
   function link(match, text) {
@@ -53,11 +52,10 @@
     byId("headline").textContent =
       degrees(first) || metres(first) || first.place_id || first.image_id;
     table.replaceChildren();
-    row(table, "position", metres(first));
+    row(table, ("UTM " + first.utm_zone).trim(), metres(first));
     row(table, "place", first.place_id);
-    row(table, "matches of this place", String(
-      answer.matches.filter((match) => match.same_place).length
-    ) + " of " + answer.matches.length);
+    const same = answer.matches.filter((match) => match.same_place).length;
+    row(table, "shown by", same + " of " + answer.matches.length + " matches");
     if (first.map_url) row(table, "on a map", link(first, "OpenStreetMap"));
     const sure = byId("sure");
     if (answer.confidence === null) {
@@ -120,7 +118,7 @@
     const place = ([x, y]) => [x * unit, height - y * unit];
     for (const point of map.database) {
       const [cx, cy] = place(point);
-      draw("circle", { cx, cy, r: 3, class: "database" });
+      draw("circle", { cx, cy, r: 3.5, class: "database" });
     }
     // The first one is drawn last, above the others.
     for (let at = matches.length - 1; at >= 0; at--) {
