@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from sare_tf import confidence, images, serving
-from sare_tf import index as index_stage
 from sare_tf.readers import coordinates
 from sare_tf.records import Records
+from sare_tf.searching import Index, check_unit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class Locator:
         exact: bool = False,
         positive_radius_m: float = 25.0,
     ):
-        self.index = index_stage.Index.open(index, exact=exact)
+        self.index = Index.open(index, exact=exact)
         self._servable = serving.load(export)
         self.index.check_export(self._servable)
         rows = self.index.manifest
@@ -142,7 +142,7 @@ class Locator:
                 errors[at] = images.why_not(image)
                 continue
             try:
-                index_stage.check_unit(descriptors[at : at + 1], ["it"])
+                check_unit(descriptors[at : at + 1], ["it"])
             except ValueError as error:
                 errors[at] = str(error)
         good = [at for at, error in enumerate(errors) if not error]
@@ -190,6 +190,8 @@ class Locator:
 class Gallery:
     """The images that an index was built of, by image_id.
 
+    Of an index of several records those of one are known.
+
     Args:
         records: folder of `build_records`.
         index: the opened index.
@@ -199,13 +201,13 @@ class Gallery:
         ValueError: they are damaged, or others than those of the index.
     """
 
-    def __init__(self, records: str | Path, index: index_stage.Index):
+    def __init__(self, records: str | Path, index: Index):
         self._records = Records(records)
-        made = index.metadata["records_fingerprint"]
-        if made != self._records.fingerprint:
+        if self._records.fingerprint not in index.records_fingerprints:
+            made = sorted(name[:12] for name in index.records_fingerprints)
             raise ValueError(
-                "Expected the records that the index was built from, with "
-                f"fingerprint {made[:12]}. Received: records="
+                "Expected records that the index was built from, with "
+                f"fingerprint {' or '.join(made)}. Received: records="
                 f"{str(records)!r} with {self._records.fingerprint[:12]}. "
                 "Name the other ones with --records."
             )

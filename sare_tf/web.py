@@ -48,6 +48,9 @@ _MAP_FAR_M, _MAP_NEAR_M = 5000, 150
 # Database images on a map: one for each cell of so many to a side.
 _MAP_CELLS = 60
 _KEPT_THUMBNAILS = 1024
+# Where a scan of a JPEG begins; ten are usual. Each goes over the whole image,
+# so that a small file of thousands would keep the decoder busy for hours.
+_SCAN, _MOST_SCANS = b"\xff\xda", 64
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; "
     "style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
@@ -170,6 +173,8 @@ def application(
             )
         encoded = flask.request.get_data(cache=False)
         problem = images.header_problem(encoded)
+        if not problem and encoded.count(_SCAN) > _MOST_SCANS:
+            problem = f"a JPEG of more than {_MOST_SCANS} scans"
         if problem:
             flask.abort(
                 415, f"Expected a JPEG or PNG photograph. Received: {problem}."
@@ -206,33 +211,33 @@ def serve(app: flask.Flask, *, host: str, port: int) -> None:
             "Expected an address of this machine with a free port. Received: "
             f"--host={host} --port={port} ({error}). Choose another --port."
         ) from error
-    if not _is_loopback(listener.getsockname()[0]):
-        logging.warning(
-            "Whoever reaches %s sees the database's images, and can ask "
-            "without a password and without encryption. --host=127.0.0.1 "
-            "serves this machine alone.",
-            host,
+    with listener:
+        address, port, *_ = listener.getsockname()
+        if not ipaddress.ip_address(address).is_loopback:
+            logging.warning(
+                "Whoever reaches %s sees the database's images, and can ask "
+                "without a password and without encryption. --host=127.0.0.1 "
+                "serves this machine alone.",
+                host,
+            )
+        server = waitress.create_server(
+            app,
+            sockets=[listener],
+            threads=_THREADS,
+            connection_limit=_CONNECTIONS,
+            channel_timeout=_SILENCE_S,
+            # A little too much is answered by the page, more by waitress.
+            max_request_body_size=2 * app.config["MAX_CONTENT_LENGTH"],
+            ident=None,
         )
-    server = waitress.create_server(
-        app,
-        sockets=[listener],
-        threads=_THREADS,
-        connection_limit=_CONNECTIONS,
-        channel_timeout=_SILENCE_S,
-        # A little too much is answered by the page, more by waitress.
-        max_request_body_size=2 * app.config["MAX_CONTENT_LENGTH"],
-        ident=None,
-    )
-    shown = f"[{host}]" if ":" in host else host
-    logging.info(
-        "Open http://%s:%d in a browser. Ctrl-C ends it.",
-        shown,
-        listener.getsockname()[1],
-    )
-    try:
-        server.run()
-    finally:
-        server.close()
+        shown = f"[{host}]" if ":" in host else host
+        logging.info(
+            "Open http://%s:%d in a browser. Ctrl-C ends it.", shown, port
+        )
+        try:
+            server.run()
+        finally:
+            server.close()
 
 
 def map_of(answer: Answer, locate: Locator) -> dict[str, Any] | None:
@@ -322,7 +327,3 @@ def _name_of(host: str) -> str:
 
 def _host_of(origin: str) -> str:
     return origin.partition("://")[2]
-
-
-def _is_loopback(address: str) -> bool:
-    return ipaddress.ip_address(address).is_loopback

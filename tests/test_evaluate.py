@@ -78,7 +78,12 @@ def test_metrics_define_themselves(metrics, inputs):
         "index": "scann",
         "k": 10,
         "recall_of_exact": 1.0,
+        # Brute force at this size: what exact search finds.
+        "recall_curve": metrics["recall_curve"]["recall"],
     }
+    # 12 queries are too few for parts: one of all, 10 of them right.
+    (part,) = metrics["confidence"]
+    assert (part["queries"], part["right"]) == (12, 10 / 12)
     speed = metrics["speed"]
     seconds = speed["embed_seconds"] + speed["search_seconds"]
     assert speed["queries_per_second"] == pytest.approx(12 / seconds)
@@ -100,6 +105,7 @@ def test_table_of_queries(out, inputs):
     rows = Records(inputs["records"]).rows("test", "query")
     assert table["image_id"].tolist() == rows["image_id"].tolist()
     assert table["positives"].tolist() == [3] * 12
+    assert table["confidence"].between(0, 1).all()
     # Places are 100 m apart from 500,000 m on; the last one is wrong.
     place = ((table["utm_east_m"] - 500_000) // 100).astype(int)
     wrong = place == 5
@@ -145,6 +151,32 @@ def test_exact_leaves_scann_out(inputs, tmp_path):
     metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
     assert metrics["search"]["index"] == "exact"
     assert metrics["search"]["recall_of_exact"] is None
+    assert metrics["search"]["recall_curve"] is None
+
+
+def test_recall_through_the_index_is_its_own(inputs, tmp_path, monkeypatch):
+    """Of a search that never finds the first image, and then others."""
+    search = index.Index.search
+
+    def worse(self, descriptors, k):
+        rows, distances = search(self, descriptors, min(k + 1, 18))
+        rows, distances = rows[:, 1:], distances[:, 1:]
+        lost = k - rows.shape[1]
+        return (
+            np.pad(rows, ((0, 0), (0, lost)), constant_values=-1),
+            np.pad(distances, ((0, 0), (0, lost)), constant_values=np.inf),
+        )
+
+    monkeypatch.setattr(index.Index, "search", worse)
+    evaluate.run(**inputs, out=tmp_path / "a", recall_at=[1, 18])
+    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    assert metrics["recall_curve"]["recall"][0] == 10 / 12
+    found = metrics["search"]
+    # 9 of the 10 nearest are among these 10; of 3 images of a place 2 are left.
+    assert found["recall_of_exact"] == pytest.approx(0.9)
+    assert found["recall_curve"][0] == 10 / 12
+    assert found["recall_curve"][-1] == 1.0
+    assert len(found["recall_curve"]) == 18
 
 
 def test_what_auto_stands_for(inputs):

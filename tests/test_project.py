@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "scores": set(),
     "confidence": {"manifest"},
     "outcomes": {"manifest", "records", "report", "retrieval", "scores"}
-    | {"truth"},
+    | {"truth", "confidence"},
     "warmup": set(),
     "unpickling": set(),
     "weights": {"model", "unpickling"},
@@ -99,8 +99,8 @@ MAY_IMPORT = {
     "export_vectors": SERVED | {"export_dataset", "searching"},
     "evaluate": SERVED | JUDGED,
     "compare": {"report", "scores"},
-    "locator": SERVED - {"report", "retrieval", "manifest"}
-    | {"confidence", "images", "readers"},
+    "locator": {"confidence", "images", "readers", "records", "searching"}
+    | {"serving"},
     "locate_picture": {"images", "locator"},
     "web": {"images", "locator", "manifest", "report"},
     "locate": {"locator", "locate_picture", "readers", "serving", "web"},

@@ -26,8 +26,8 @@
 
   function metres(match) {
     if (match.utm_east_m === null) return "";
-    return match.utm_east_m.toFixed(1) + " m east, " +
-      match.utm_north_m.toFixed(1) + " m north";
+    return match.utm_east_m.toFixed(1) + " m E, " +
+      match.utm_north_m.toFixed(1) + " m N";
   }
 
   function link(match, text) {
@@ -86,7 +86,7 @@
       }
       caption.append(make(
         "span",
-        (at + 1) + " · squared distance " + match.squared_distance.toFixed(3),
+        (at + 1) + " · d² " + match.squared_distance.toFixed(3),
         "label"
       ));
       if (match.map_url) caption.append(link(match, degrees(match)));
