@@ -185,7 +185,7 @@ def run(
             folder / "report.html",
             metrics=metrics,
             places=results.places(),
-            cases=results.cases(opened, split),
+            cases=results.cases(opened),
         )
     logging.info(
         "%s. Metrics in %s; look at %s. To compare with another evaluation: "

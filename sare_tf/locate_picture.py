@@ -67,9 +67,12 @@ def write(
     """
     columns = 1 + max(len(answer.matches) for *_, answer in rows)
     figure = Figure(
-        figsize=(_INCHES * columns, 1.12 * _INCHES * len(rows)),
+        figsize=(_INCHES * columns, 1.05 * _INCHES * len(rows) + 0.2),
         layout="constrained",
         facecolor="white",
+    )
+    figure.supxlabel(
+        "green: the place of the first match, right or not", fontsize=8
     )
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for line, (name, encoded, answer) in zip(grid, rows, strict=True):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from sare_tf import confidence, images, serving
 from sare_tf.readers import coordinates
@@ -211,14 +210,10 @@ class Gallery:
                 f"{str(records)!r} with {self._records.fingerprint[:12]}. "
                 "Name the other ones with --records."
             )
-        self._rows = pd.Index(self._records.manifest["image_id"])
 
     def read(self, image_ids: Sequence[str]) -> list[bytes | None]:
         """Encoded images in the order of their names; None where unknown."""
-        at = self._rows.get_indexer(list(image_ids))
-        known = self._records.manifest.iloc[at[at >= 0]]
-        found = iter(list(self._records.read_images(known)))
-        return [next(found) if row >= 0 else None for row in at]
+        return self._records.read_named(image_ids)
 
 
 def _degrees(

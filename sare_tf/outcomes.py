@@ -177,15 +177,25 @@ class Outcomes:
             cities=_cities(self._queries)[self._counted],
         )
 
-    def cases(self, records: Records, split: str) -> list[report.Case]:
+    def cases(self, records: Records) -> list[report.Case]:
         """Wrong and right queries evenly over their margins, worst first."""
         chosen = self._choose_cases()
         shown = np.unique(
             np.append(self._found[chosen, :_SHOWN], self._positive[chosen])
         )
         shown = shown[shown >= 0]
-        query_images = _read(records, self._queries, chosen)
-        images = _read(records, records.rows(split, "database"), shown)
+        query_images = dict(
+            zip(
+                chosen.tolist(),
+                records.read_images(self._queries.iloc[chosen]),
+                strict=True,
+            )
+        )
+        # By name: an index may have lost images of the records, or got others.
+        names = self._database["image_id"].iloc[shown]
+        images = dict(
+            zip(shown.tolist(), records.read_named(names), strict=True)
+        )
         metres = self._metres_to(self._positive[:, None])
 
         def picture(row: int, correct: bool, distance: float, metres: float):
@@ -333,11 +343,3 @@ def _evenly(kind: np.ndarray, most: int) -> np.ndarray:
     """At most so many of them, the first and the last among them."""
     count = min(most, len(kind))
     return kind[np.linspace(0, len(kind) - 1, count).round().astype(int)]
-
-
-def _read(
-    records: Records, rows: pd.DataFrame, positions: np.ndarray
-) -> dict[int, bytes]:
-    """Position -> encoded image."""
-    images = records.read_images(rows.iloc[positions])
-    return dict(zip(positions.tolist(), images, strict=True))

@@ -46,14 +46,14 @@ class Picture:
     """An image of the page.
 
     Args:
-        encoded: its JPEG or PNG bytes.
+        encoded: its JPEG or PNG bytes, None where the records lack it.
         name: what to call it.
         correct: whether it is a positive; None for a query.
         squared_distance: to the query's descriptor.
         metres: to where the query was taken, None if unknown.
     """
 
-    encoded: bytes
+    encoded: bytes | None
     name: str
     correct: bool | None = None
     squared_distance: float | None = None

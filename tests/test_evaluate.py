@@ -1,6 +1,9 @@
 """Evaluation of the toy export against recall worked out by hand."""
 
 import json
+import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +12,7 @@ import toy_search
 from absl import flags
 from absl.testing import flagsaver
 
-from sare_tf import evaluate, index, manifest, serving
+from sare_tf import evaluate, index, manifest, report, serving
 from sare_tf.records import Records
 
 
@@ -177,6 +180,25 @@ def test_recall_through_the_index_is_its_own(inputs, tmp_path, monkeypatch):
     assert found["recall_curve"][0] == 10 / 12
     assert found["recall_curve"][-1] == 1.0
     assert len(found["recall_curve"]) == 18
+
+
+def test_pictures_of_an_index_that_lost_images(inputs, tmp_path):
+    """Rows of the index are no rows of the records then."""
+    smaller = tmp_path / "index"
+    shutil.copytree(inputs["index"], smaller)
+    database = Records(inputs["records"]).rows("test", "database")
+    (tmp_path / "ids.txt").write_text(database["image_id"].iloc[0] + "\n")
+    index.remove(index=smaller, ids=tmp_path / "ids.txt")
+    out = tmp_path / "out"
+    evaluate.run(**{**inputs, "index": smaller}, out=out, recall_at=[1])
+    page = (out / "report.html").read_text()
+    found = re.findall(r'<img src="([^"]*)" alt="[✓✗] \d: ([^"]*)"', page)
+    assert len(found) == 12 * 5
+    photos = Path(inputs["records"]).parent / "photos" / "images"
+    for source, name in found:
+        encoded = (photos / name).read_bytes()
+        picture = report.Picture(encoded=encoded, name=name)
+        assert source == report.thumbnail(picture)
 
 
 def test_what_auto_stands_for(inputs):

@@ -161,6 +161,15 @@ def test_a_missed_positive_is_shown(tmp_path):
     assert 'alt="should have come: there"' in page
 
 
+def test_an_image_that_the_records_lack(tmp_path):
+    lacking = report.Picture(encoded=None, name="gone", correct=True)
+    cases = [_case("bad", correct=[False], missed=lacking)]
+    page = _write(tmp_path / "report.html", cases=cases)
+    assert "not in these records" in page
+    assert 'title="gone">gone<' in page
+    assert 'alt="should have come' not in page
+
+
 def test_figures_of_the_metrics_are_there(tmp_path):
     page = _write(tmp_path / "report.html")
     text = re.sub(r"<[^>]*>", "|", page)
