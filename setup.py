@@ -49,6 +49,7 @@ setup(
         "beam": ["apache-beam>=2.77,<3"],
         "bench": ["faiss-cpu~=1.15.1"],
         "dev": [
+            "flask>=3.1",
             "onnxruntime~=1.32",
             "pytest",
             "pytest-timeout",
@@ -57,6 +58,7 @@ setup(
             "tensorflow-serving-api~=2.20.0",
             "tf2onnx~=1.17",
             "trustme",
+            "waitress>=3.0.1",
         ],
         # They fit TensorFlow 2.20, NumPy 2 and protobuf 7.
         "onnx": ["onnxruntime~=1.32", "tf2onnx~=1.17"],
@@ -64,6 +66,8 @@ setup(
         "serving": ["tensorflow-serving-api~=2.20.0"],
         # Its nmslib has wheels for Linux on x86, and is compiled elsewhere.
         "similarity": ["tensorflow-similarity~=0.17.1"],
+        # The page of `locate --serve`.
+        "web": ["flask>=3.1", "waitress>=3.0.1"],
     },
     classifiers=[
         "Programming Language :: Python :: 3.11",

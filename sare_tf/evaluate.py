@@ -26,6 +26,7 @@ from sare_tf import (
     protocols,
     report,
     retrieval,
+    scores,
     serving,
     truth,
 )
@@ -138,7 +139,7 @@ def run(
     )
     speed["exact_search_seconds"] = time.perf_counter() - began
     compared = _compare_search(
-        search, descriptors, distances, speed, judged.allowed
+        search, descriptors, distances, speed, judged, depth
     )
     results = outcomes.Outcomes(
         queries=queries,
@@ -149,6 +150,7 @@ def run(
         ranking=truth.rank(judged, found, distances, depth),
         full_ranking=chosen.full_ranking,
         average_precision_at=chosen.mean_average_precision_at,
+        place_radius_m=positive_radius_m,
     )
     figures = results.figures(ks)
     metrics = {
@@ -183,7 +185,7 @@ def run(
             folder / "report.html",
             metrics=metrics,
             places=results.places(),
-            cases=results.cases(opened, split),
+            cases=results.cases(opened),
         )
     logging.info(
         "%s. Metrics in %s; look at %s. To compare with another evaluation: "
@@ -274,11 +276,20 @@ def _compare_search(
     descriptors: np.ndarray,
     exact: np.ndarray,
     speed: dict[str, float],
-    allowed: np.ndarray | None,
+    judged: truth.Truth,
+    depth: int,
 ) -> dict[str, Any]:
     """How much of exact search the index's own search finds, and how fast.
 
     Adds the seconds of search and queries per second to `speed`.
+
+    Args:
+        index: the index.
+        descriptors: float32 [Q, D].
+        exact: float32 [Q, k], squared distances of exact search.
+        speed: seconds of embedding and of exact search.
+        judged: which rows are right.
+        depth: N up to which the protocol's recall is measured.
     """
     k = min(_COMPARED, exact.shape[1])
     compared = {
@@ -286,6 +297,7 @@ def _compare_search(
         "index": index.searches_with,
         "k": k,
         "recall_of_exact": None,
+        "recall_curve": None,
     }
     speed["search_seconds"] = speed["exact_search_seconds"]
     if index.searches_with == "scann":
@@ -293,10 +305,17 @@ def _compare_search(
         _, distances = index.search(descriptors, k)
         speed["search_seconds"] = time.perf_counter() - began
         # The index knows nothing of a database that is searched in part.
-        if allowed is None or allowed.all():
+        if judged.allowed is None or judged.allowed.all():
             compared["recall_of_exact"] = retrieval.recall_of_search(
                 distances, exact[:, :k]
             )
+            # The protocol's recall, of what this search finds.
+            found = index.search(descriptors, exact.shape[1])
+            rows, _ = truth.rank(judged, *found, depth)
+            ranks = scores.first_rank(retrieval.hits(rows, judged.positives))
+            every = range(1, rows.shape[1] + 1)
+            within = scores.within(ranks[judged.counted], every)
+            compared["recall_curve"] = within.mean(axis=0).tolist()
     seconds = speed["embed_seconds"] + speed["search_seconds"]
     speed["queries_per_second"] = len(descriptors) / seconds
     return compared

@@ -629,7 +629,34 @@ flags.DEFINE_enum(
 flags.DEFINE_list("recall_at", ["1", "5", "10", "20"], "N of recall@N.")
 flags.DEFINE_integer("batch_size", 32, "Images embedded at a time.", 1)
 flags.DEFINE_bool("exact_search", False, "Search exactly, without ScaNN.")
-flags.DEFINE_integer("k", 5, "Neighbours to show, or to export.", 1)
+flags.DEFINE_integer(
+    "k", 5, "Matches to find for a photograph, or neighbours to export.", 1
+)
+flags.DEFINE_bool(
+    "json", False, "Print what is located as JSON, one object per photograph."
+)
+flags.DEFINE_string(
+    "picture",
+    None,
+    "PNG file that locate draws photographs and their matches in; needs "
+    "--records.",
+)
+flags.DEFINE_bool(
+    "serve",
+    False,
+    "Open a web page that locates what is dropped on it; needs --records and "
+    "the extra web.",
+)
+flags.DEFINE_string(
+    "host",
+    "127.0.0.1",
+    "Address that --serve listens at; other than this machine's own ones, "
+    "whoever reaches it sees the database's images.",
+)
+flags.DEFINE_integer("port", 8008, "Port of --serve; 0: any.", 0, 65535)
+flags.DEFINE_integer(
+    "upload_mebibytes", 20, "Size of a photograph sent to --serve, at most.", 1
+)
 flags.DEFINE_string(
     "comparison", "comparison", "Folder of a comparison of evaluations."
 )

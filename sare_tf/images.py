@@ -65,6 +65,12 @@ def pixels(encoded: bytes) -> np.ndarray:
 
 def why_not(encoded: bytes) -> str:
     """Why `decode` refuses an image, in one line."""
+    kind = "JPEG" if encoded.startswith(_JPEG) else "PNG"
+    return header_problem(encoded) or f"a damaged or truncated {kind}"
+
+
+def header_problem(encoded: bytes) -> str:
+    """Why an image is refused before it is decoded; empty if it is not."""
     if not encoded:
         return "empty file"
     if not encoded.startswith((_JPEG, _PNG)):
@@ -86,7 +92,7 @@ def why_not(encoded: bytes) -> str:
             f"{width} x {height} are more than {MOST_PIXELS:,} pixels: make "
             "it smaller"
         )
-    return f"a damaged or truncated {kind}"
+    return ""
 
 
 def cut(

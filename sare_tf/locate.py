@@ -1,21 +1,31 @@
 """index/ + photographs -> the most similar places.
 
-python -m sare_tf.locate --flagfile=configs/demo.flags PHOTO.jpg ...
+    python -m sare_tf.locate --flagfile=configs/demo.flags PHOTO.jpg ...
+
+Photographs are files, folders, or patterns such as 'trip/*.jpg'. What cannot be
+read is named, the others are answered, and the exit code is 1. `--json` prints
+one object per photograph, `--picture` draws the matches, and `--serve` opens a
+page that answers what is dropped on it. `sare_tf.confidence` says what
+a confidence is.
 """
 
+import glob
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-from absl import flags
+from absl import flags, logging
+from tqdm import tqdm
 
 from sare_tf import flags as stage_flags
-from sare_tf import index as index_stage
-from sare_tf import serving
+from sare_tf import locate_picture, serving
+from sare_tf.locator import Answer, Gallery, Locator
+from sare_tf.readers import reading
 
 FLAGS = flags.FLAGS
+# A file with more is no photograph that can be decoded.
+_MOST_BYTES = 1 << 28
 
 
 def run(
@@ -26,89 +36,217 @@ def run(
     k: int = 5,
     batch_size: int = 32,
     exact: bool = False,
-) -> list[pd.DataFrame]:
+    positive_radius_m: float = 25.0,
+    records: str | Path | None = None,
+    picture: str | Path | None = None,
+) -> Iterator[tuple[str, Answer]]:
     """Looks up photographs in an index.
 
     Args:
         index: folder of the index.
         export: folder of the export that the index was built with, or a server
             of it (`serving.load`).
-        photos: JPEG or PNG files.
-        k: places to find for each.
+        photos: JPEG or PNG files, folders of them, or patterns.
+        k: matches to find for each.
         batch_size: photographs embedded at a time.
         exact: search exactly, without ScaNN.
+        positive_radius_m: images at most so far apart show one place.
+        records: what the index was built from, for `picture`.
+        picture: PNG file of the photographs and their matches, written at the
+            end.
 
     Returns:
-        For each photograph the rows of the index's manifest, nearest first,
-        with a column `squared_distance` in front.
+        Each photograph's name and answer, in their order, as soon as there is
+        one.
 
     Raises:
-        FileNotFoundError: index, export or a photograph is not there.
-        ValueError: no photograph given, one that cannot be decoded, another
-            export than the index's, or k larger than the database.
+        FileNotFoundError: index, export or records are not there.
+        ValueError: no photograph given, another export or other records than
+            the index's, k larger than the database, or more photographs than a
+            picture holds.
     """
-    photos = [Path(photo) for photo in photos]
     if not photos:
         raise ValueError(
             "Expected at least one photograph. Received: photos=[]. Name "
-            "files after the flags."
+            "files, folders or patterns after the flags."
         )
-    missing = [str(photo) for photo in photos if not photo.is_file()]
-    if missing:
-        raise FileNotFoundError(
-            "Expected photographs. Received: no file at "
-            f"{', '.join(missing[:5])}."
-        )
-    search = index_stage.Index.open(index, exact=exact)
-    servable = serving.load(export)
-    search.check_export(servable)
-    descriptors = index_stage.embed(
-        servable,
-        (photo.read_bytes() for photo in photos),
-        [str(photo) for photo in photos],
-        batch_size=batch_size,
+    paths = [path for photo in photos for path in _expand(str(photo))]
+    if picture is not None:
+        locate_picture.check(picture, len(paths))
+    locate = Locator(
+        index=index,
+        export=export,
+        exact=exact,
+        positive_radius_m=positive_radius_m,
     )
-    results = []
-    for rows, distances in zip(*search.search(descriptors, k), strict=True):
-        found = rows >= 0
-        result = search.manifest.iloc[rows[found]].reset_index(drop=True)
-        result.insert(0, "squared_distance", distances[found])
-        results.append(result)
-    return results
-
-
-def describe(result: pd.DataFrame) -> str:
-    """The places found for one photograph, one line each."""
-    lines = []
-    for row in result.itertuples():
-        words = [f"{row.Index + 1:>4}", f"{row.squared_distance:.4f}"]
-        words.append(row.image_id)
-        if row.place_id:
-            words.append(f"place {row.place_id}")
-        if np.isfinite(row.utm_east_m) and np.isfinite(row.utm_north_m):
-            zone = f" zone {row.utm_zone}" if row.utm_zone else ""
-            words.append(
-                f"{row.utm_east_m:.1f} m east, {row.utm_north_m:.1f} m north"
-                + zone
+    locate.check_k(k)
+    gallery = None
+    if picture is not None:
+        if records is None:
+            raise ValueError(
+                "Expected the records of the index for a picture of matches. "
+                "Received: records=None. Give --records."
             )
-        lines.append("  ".join(words) + "\n")
-    return "".join(lines)
+        gallery = Gallery(records, locate.index)
+    return _answers(
+        locate,
+        paths,
+        k=k,
+        batch_size=batch_size,
+        picture=picture,
+        gallery=gallery,
+    )
+
+
+def describe(answer: Answer) -> str:
+    """What was found for one photograph, one line for each match."""
+    if answer.error:
+        return f"not looked up: {answer.error}\n"
+    if answer.confidence is None:
+        lines = ["no other place to compare with"]
+    else:
+        lines = [f"confidence {answer.confidence:.3f}"]
+    for rank, match in enumerate(answer.matches, 1):
+        words = [f"{rank:>4}", f"{match.squared_distance:.4f}", match.image_id]
+        if match.place_id:
+            words.append(f"place {match.place_id}")
+        if match.utm_east_m is not None:
+            zone = f" zone {match.utm_zone}" if match.utm_zone else ""
+            words.append(
+                f"{match.utm_east_m:.1f} m east, {match.utm_north_m:.1f} m "
+                f"north{zone}"
+            )
+        if match.latitude is not None:
+            words.append(f"{match.latitude:.6f}, {match.longitude:.6f}")
+        lines.append("  ".join(words))
+    if answer.matches and answer.matches[0].map_url:
+        lines.append(f"      {answer.matches[0].map_url}")
+    return "\n".join(lines) + "\n"
+
+
+def _expand(photo: str) -> list[Path]:
+    """The files that a name stands for; itself where there are none."""
+    path = Path(photo)
+    if path.is_dir():
+        found = [
+            child
+            for child in path.rglob("*")
+            if reading.is_image(child) and child.is_file()
+        ]
+    elif path.exists():
+        found = [path]
+    else:
+        found = [Path(name) for name in glob.glob(photo, recursive=True)]
+    return sorted(found) or [path]
+
+
+def _read(path: Path) -> bytes | Answer:
+    """A photograph, or why there is none."""
+    try:
+        if path.is_dir():
+            return Answer(error="a folder without JPEG or PNG files")
+        if not path.is_file():
+            return Answer(error="no file of this name")
+        if path.stat().st_size > _MOST_BYTES:
+            return Answer(error=f"more than {_MOST_BYTES >> 20} MiB")
+        return path.read_bytes()
+    except OSError as error:
+        return Answer(error=error.strerror or str(error))
+
+
+def _answers(
+    locate: Locator,
+    paths: Sequence[Path],
+    *,
+    k: int,
+    batch_size: int,
+    picture: str | Path | None,
+    gallery: Gallery | None,
+) -> Iterator[tuple[str, Answer]]:
+    drawn = []
+    with tqdm(
+        total=len(paths), unit="photo", desc="locate", leave=False
+    ) as progress:
+        for start in range(0, len(paths), batch_size):
+            batch = paths[start : start + batch_size]
+            results = [_read(path) for path in batch]
+            encoded = [some for some in results if isinstance(some, bytes)]
+            answers = iter(locate(encoded, k=k))
+            for path, some in zip(batch, results, strict=True):
+                answer = next(answers) if isinstance(some, bytes) else some
+                if picture is not None and not answer.error:
+                    drawn.append((path.name, some, answer))
+                progress.update()
+                yield str(path), answer
+    if picture is not None and drawn:
+        locate_picture.write(picture, drawn, gallery)
+        logging.info("Photographs and their matches in %s.", picture)
 
 
 def main(argv) -> None:
     stage_flags.required("index")
-    photos = argv[1:]
-    results = run(
+    if FLAGS.serve:
+        _serve(argv[1:])
+        return
+    failed = []
+    for photo, answer in run(
         index=FLAGS.index,
         export=serving.named_by_flags(),
-        photos=photos,
+        photos=argv[1:],
         k=FLAGS.k,
         batch_size=FLAGS.batch_size,
         exact=FLAGS.exact_search,
+        positive_radius_m=FLAGS.positive_radius_m,
+        records=FLAGS.records,
+        picture=FLAGS.picture,
+    ):
+        if FLAGS.json:
+            line = json.dumps({"photo": photo, **answer.as_json()})
+        else:
+            line = f"{photo}: {describe(answer)}".rstrip("\n")
+        # One line at a time, as soon as it is known: also through a pipe.
+        with tqdm.external_write_mode(file=sys.stdout):
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+        if answer.error:
+            failed.append(f"{photo} ({answer.error})")
+    if failed:
+        raise ValueError(
+            "Expected JPEG or PNG photographs that can be read. Received: "
+            + ", ".join(failed[:5])
+            + (f" and {len(failed) - 5} more" if len(failed) > 5 else "")
+            + ". The others were looked up; repair or leave out these."
+        )
+    logging.info(
+        "A confidence is 1 - d / e, for the distances d of the first match and "
+        "e of the nearest image elsewhere: it is no probability."
     )
-    for photo, result in zip(photos, results, strict=True):
-        sys.stdout.write(f"{photo}: squared distance and image\n")
-        sys.stdout.write(describe(result))
+
+
+def _serve(rest: Sequence[str]) -> None:
+    # Flask and waitress are an extra.
+    from sare_tf import web
+
+    if rest:
+        raise ValueError(
+            "Expected no photographs with --serve: the page takes them. "
+            f"Received: {rest[0]!r}. Leave one of the two out."
+        )
+    stage_flags.required("index", "records")
+    locate = Locator(
+        index=FLAGS.index,
+        export=serving.named_by_flags(),
+        exact=FLAGS.exact_search,
+        positive_radius_m=FLAGS.positive_radius_m,
+    )
+    application = web.application(
+        locate,
+        Gallery(FLAGS.records, locate.index),
+        k=min(FLAGS.k, len(locate.index.manifest)),
+        upload_bytes=FLAGS.upload_mebibytes << 20,
+        host=FLAGS.host,
+    )
+    web.serve(application, host=FLAGS.host, port=FLAGS.port)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sare_tf import manifest, report, retrieval, scores
+from sare_tf import confidence, manifest, report, retrieval, scores
 from sare_tf.records import Records
 from sare_tf.truth import Truth
 
@@ -38,6 +38,8 @@ class Outcomes:
             float32 [Q, k] squared distances.
         full_ranking: measure average precision of the whole database.
         average_precision_at: measure it of the first N, for these N.
+        place_radius_m: images at most so far apart show one place, for the
+            confidence in the first neighbour.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Outcomes:
         ranking: tuple[np.ndarray, np.ndarray],
         full_ranking: bool = False,
         average_precision_at: Sequence[int] = (),
+        place_radius_m: float = 25.0,
     ):
         self._queries = queries
         self._database = database
@@ -60,6 +63,13 @@ class Outcomes:
         self._counts = np.array([len(rows) for rows in judged.positives])
         self._counted = judged.counted
         self._metres = self._metres_to(self._found)
+        near = self._found[:, : confidence.DEPTH]
+        places = confidence.Places(database, radius_m=place_radius_m)
+        self._confidence = confidence.of_neighbours(
+            self._distances[:, : confidence.DEPTH],
+            places.same_as_first(near),
+            count=len(database),
+        )
         self._find_nearest_positives(
             descriptors, database_descriptors, judged.positives
         )
@@ -119,6 +129,9 @@ class Outcomes:
                 self._metres[self._counted],
                 [k for k in _DISTANCE_AT if k <= self._found.shape[1]],
             ),
+            "confidence": scores.reliability(
+                self._confidence[self._counted], ranks == 1
+            ),
             "breakdown": scores.breakdown(groups, ranks, ks),
         }
 
@@ -141,6 +154,7 @@ class Outcomes:
                 nearest_image_id=np.where(nearest >= 0, image_ids[nearest], ""),
                 nearest_squared_distance=self._distances[:, 0],
                 nearest_metres=self._metres[:, 0],
+                confidence=self._confidence,
                 positive_image_id=np.where(
                     self._positive >= 0, image_ids[self._positive], ""
                 ),
@@ -163,15 +177,25 @@ class Outcomes:
             cities=_cities(self._queries)[self._counted],
         )
 
-    def cases(self, records: Records, split: str) -> list[report.Case]:
+    def cases(self, records: Records) -> list[report.Case]:
         """Wrong and right queries evenly over their margins, worst first."""
         chosen = self._choose_cases()
         shown = np.unique(
             np.append(self._found[chosen, :_SHOWN], self._positive[chosen])
         )
         shown = shown[shown >= 0]
-        query_images = _read(records, self._queries, chosen)
-        images = _read(records, records.rows(split, "database"), shown)
+        query_images = dict(
+            zip(
+                chosen.tolist(),
+                records.read_images(self._queries.iloc[chosen]),
+                strict=True,
+            )
+        )
+        # By name: an index may have lost images of the records, or got others.
+        names = self._database["image_id"].iloc[shown]
+        images = dict(
+            zip(shown.tolist(), records.read_named(names), strict=True)
+        )
         metres = self._metres_to(self._positive[:, None])
 
         def picture(row: int, correct: bool, distance: float, metres: float):
@@ -319,11 +343,3 @@ def _evenly(kind: np.ndarray, most: int) -> np.ndarray:
     """At most so many of them, the first and the last among them."""
     count = min(most, len(kind))
     return kind[np.linspace(0, len(kind) - 1, count).round().astype(int)]
-
-
-def _read(
-    records: Records, rows: pd.DataFrame, positions: np.ndarray
-) -> dict[int, bytes]:
-    """Position -> encoded image."""
-    images = records.read_images(rows.iloc[positions])
-    return dict(zip(positions.tolist(), images, strict=True))

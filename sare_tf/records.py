@@ -16,7 +16,7 @@ resized or cut; `image/id` and `image/place`.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +195,17 @@ class Records:
             tf.errors.InvalidArgumentError,
         ) as error:
             raise damaged(self.path, error) from error
+
+    def read_named(self, image_ids: Sequence[str]) -> list[bytes | None]:
+        """Encoded bytes of images by their names; None where unknown.
+
+        Raises:
+            ValueError: a record is damaged.
+        """
+        names = pd.Index(self.manifest["image_id"])
+        at = names.get_indexer(list(image_ids))
+        found = self.read_images(self.manifest.iloc[at[at >= 0]])
+        return [next(found) if row >= 0 else None for row in at]
 
 
 def damaged(path: Path, error: Exception) -> ValueError:

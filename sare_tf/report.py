@@ -46,14 +46,14 @@ class Picture:
     """An image of the page.
 
     Args:
-        encoded: its JPEG or PNG bytes.
+        encoded: its JPEG or PNG bytes, None where the records lack it.
         name: what to call it.
         correct: whether it is a positive; None for a query.
         squared_distance: to the query's descriptor.
         metres: to where the query was taken, None if unknown.
     """
 
-    encoded: bytes
+    encoded: bytes | None
     name: str
     correct: bool | None = None
     squared_distance: float | None = None
@@ -126,7 +126,9 @@ def write(
         page.render(
             metrics=metrics,
             curve=_recall_curve(
-                metrics["recall_curve"], [int(k) for k in metrics["recall_at"]]
+                metrics["recall_curve"],
+                [int(k) for k in metrics["recall_at"]],
+                searched=metrics["search"]["recall_curve"],
             ),
             distance=_distance_curve(metrics["localisation"]),
             maps=_maps(places),
@@ -177,8 +179,16 @@ def thumbnail(picture: Picture) -> str:
     return _data_url("image/jpeg", encoded.getvalue())
 
 
-def _recall_curve(curve: dict[str, list[float]], marked: Sequence[int]) -> str:
-    """Recall over N with its interval; the marked N carry values."""
+def _recall_curve(
+    curve: dict[str, list[float]],
+    marked: Sequence[int],
+    *,
+    searched: Sequence[float] | None,
+) -> str:
+    """Recall over N with its interval; the marked N carry values.
+
+    Dashed, if given: recall of what the index's own search finds.
+    """
     recall = curve["recall"]
 
     def draw(axes: Axes) -> None:
@@ -195,7 +205,18 @@ def _recall_curve(curve: dict[str, list[float]], marked: Sequence[int]) -> str:
             markevery=[k - 1 for k in marked],
             markersize=6,
             clip_on=False,
+            label="exact search",
         )
+        if searched is not None:
+            axes.plot(
+                numbers,
+                searched,
+                color=_COLOURS[2],
+                linestyle=(0, (4, 3)),
+                linewidth=1.6,
+                label="ScaNN",
+            )
+            axes.legend(frameon=False, loc="lower right")
         for k in marked:
             # Below and to the right, where a rising curve leaves room.
             last = k == len(recall) > 1

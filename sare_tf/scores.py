@@ -20,6 +20,8 @@ SEED = 0
 # Localisation: shares within these, and how far the curve goes.
 WITHIN_M = (5, 10, 25, 50)
 CURVE_M = 100
+# Parts of the queries, by confidence, and queries of one at least.
+_PARTS, _SMALLEST_PART = 5, 10
 _COMPASS = ("N", "NE", "E", "SE", "S", "SW", "W", "NW")
 # Numbers drawn at a time by the bootstrap.
 _DRAWN = 1 << 22
@@ -219,6 +221,38 @@ def localisation(
         },
         "recall_over_distance": {"metres": thresholds.tolist(), **curves},
     }
+
+
+def reliability(
+    confidence: np.ndarray, right: np.ndarray
+) -> list[dict[str, Any]]:
+    """How often the first image is right, by the confidence in it.
+
+    Queries are ordered by confidence and cut into up to five equal parts of ten
+    or more. Equal confidences may fall on both sides of a cut.
+
+    Args:
+        confidence: float [Q], NaN where there is none.
+        right: bool [Q].
+
+    Returns:
+        JSON: for each part, least confident first, from and to, the least and
+        the largest confidence in it; queries; right, their share.
+    """
+    known = np.isfinite(confidence)
+    confidence, right = confidence[known], right[known]
+    order = np.argsort(confidence, kind="stable")
+    parts = min(_PARTS, len(order) // _SMALLEST_PART)
+    return [
+        {
+            "from": float(confidence[part[0]]),
+            "to": float(confidence[part[-1]]),
+            "queries": len(part),
+            "right": float(right[part].mean()),
+        }
+        for part in np.array_split(order, max(parts, 1))
+        if len(part)
+    ]
 
 
 def breakdown(

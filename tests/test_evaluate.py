@@ -1,6 +1,9 @@
 """Evaluation of the toy export against recall worked out by hand."""
 
 import json
+import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +12,7 @@ import toy_search
 from absl import flags
 from absl.testing import flagsaver
 
-from sare_tf import evaluate, index, manifest, serving
+from sare_tf import evaluate, index, manifest, report, serving
 from sare_tf.records import Records
 
 
@@ -78,7 +81,12 @@ def test_metrics_define_themselves(metrics, inputs):
         "index": "scann",
         "k": 10,
         "recall_of_exact": 1.0,
+        # Brute force at this size: what exact search finds.
+        "recall_curve": metrics["recall_curve"]["recall"],
     }
+    # 12 queries are too few for parts: one of all, 10 of them right.
+    (part,) = metrics["confidence"]
+    assert (part["queries"], part["right"]) == (12, 10 / 12)
     speed = metrics["speed"]
     seconds = speed["embed_seconds"] + speed["search_seconds"]
     assert speed["queries_per_second"] == pytest.approx(12 / seconds)
@@ -100,6 +108,7 @@ def test_table_of_queries(out, inputs):
     rows = Records(inputs["records"]).rows("test", "query")
     assert table["image_id"].tolist() == rows["image_id"].tolist()
     assert table["positives"].tolist() == [3] * 12
+    assert table["confidence"].between(0, 1).all()
     # Places are 100 m apart from 500,000 m on; the last one is wrong.
     place = ((table["utm_east_m"] - 500_000) // 100).astype(int)
     wrong = place == 5
@@ -145,6 +154,51 @@ def test_exact_leaves_scann_out(inputs, tmp_path):
     metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
     assert metrics["search"]["index"] == "exact"
     assert metrics["search"]["recall_of_exact"] is None
+    assert metrics["search"]["recall_curve"] is None
+
+
+def test_recall_through_the_index_is_its_own(inputs, tmp_path, monkeypatch):
+    """Of a search that never finds the first image, and then others."""
+    search = index.Index.search
+
+    def worse(self, descriptors, k):
+        rows, distances = search(self, descriptors, min(k + 1, 18))
+        rows, distances = rows[:, 1:], distances[:, 1:]
+        lost = k - rows.shape[1]
+        return (
+            np.pad(rows, ((0, 0), (0, lost)), constant_values=-1),
+            np.pad(distances, ((0, 0), (0, lost)), constant_values=np.inf),
+        )
+
+    monkeypatch.setattr(index.Index, "search", worse)
+    evaluate.run(**inputs, out=tmp_path / "a", recall_at=[1, 18])
+    metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    assert metrics["recall_curve"]["recall"][0] == 10 / 12
+    found = metrics["search"]
+    # 9 of the 10 nearest are among these 10; of 3 images of a place 2 are left.
+    assert found["recall_of_exact"] == pytest.approx(0.9)
+    assert found["recall_curve"][0] == 10 / 12
+    assert found["recall_curve"][-1] == 1.0
+    assert len(found["recall_curve"]) == 18
+
+
+def test_pictures_of_an_index_that_lost_images(inputs, tmp_path):
+    """Rows of the index are no rows of the records then."""
+    smaller = tmp_path / "index"
+    shutil.copytree(inputs["index"], smaller)
+    database = Records(inputs["records"]).rows("test", "database")
+    (tmp_path / "ids.txt").write_text(database["image_id"].iloc[0] + "\n")
+    index.remove(index=smaller, ids=tmp_path / "ids.txt")
+    out = tmp_path / "out"
+    evaluate.run(**{**inputs, "index": smaller}, out=out, recall_at=[1])
+    page = (out / "report.html").read_text()
+    found = re.findall(r'<img src="([^"]*)" alt="[✓✗] \d: ([^"]*)"', page)
+    assert len(found) == 12 * 5
+    photos = Path(inputs["records"]).parent / "photos" / "images"
+    for source, name in found:
+        encoded = (photos / name).read_bytes()
+        picture = report.Picture(encoded=encoded, name=name)
+        assert source == report.thumbnail(picture)
 
 
 def test_what_auto_stands_for(inputs):

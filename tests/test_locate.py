@@ -1,5 +1,8 @@
 """Looking up photographs, in the program and on the command line."""
 
+import dataclasses
+import io
+import json
 import os
 import subprocess
 import sys
@@ -8,8 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy_search
+from absl import flags
+from absl.testing import flagsaver
+from PIL import Image
 
-from sare_tf import index, locate
+from sare_tf import index, locate, locate_picture, locator
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +27,11 @@ def inputs(tmp_path_factory):
     return {"index": root / "index", "export": export}
 
 
+@pytest.fixture(scope="module")
+def records(inputs):
+    return inputs["index"].parent / "records"
+
+
 @pytest.fixture
 def photos(tmp_path):
     paths = [tmp_path / "two.jpg", tmp_path / "four.jpg"]
@@ -29,76 +40,315 @@ def photos(tmp_path):
     return paths
 
 
+def _run(inputs, photos, **options):
+    return list(locate.run(**inputs, photos=photos, **options))
+
+
 @pytest.mark.parametrize("exact", [True, False])
 def test_finds_the_places_that_the_photographs_show(inputs, photos, exact):
-    results = locate.run(**inputs, photos=photos, k=3, exact=exact)
-    for result, place in zip(results, (2, 4), strict=True):
+    results = _run(inputs, photos, k=3, exact=exact, batch_size=1)
+    for (name, answer), photo, place in zip(
+        results, photos, (2, 4), strict=True
+    ):
+        assert name == str(photo)
+        assert answer.error == ""
         # All 3 images of the place, 100 m from the next, 2 m apart.
         east = 500_000 + 100 * place
-        assert sorted(result["utm_east_m"]) == [east, east + 2, east + 4]
-        assert (np.diff(result["squared_distance"]) >= 0).all()
-        assert result["squared_distance"].between(0, 0.5).all()
-        assert result.columns[0] == "squared_distance"
+        found = [match.utm_east_m for match in answer.matches]
+        assert sorted(found) == [east, east + 2, east + 4]
+        distances = [match.squared_distance for match in answer.matches]
+        assert distances == sorted(distances)
+        assert max(distances) < 0.5
+        assert all(match.same_place for match in answer.matches)
 
 
-def test_bad_input(inputs, photos, tmp_path):
+def test_confidence_and_positions_by_hand(inputs, photos):
+    opened = index.Index.open(inputs["index"])
+    search = locator.Locator(**inputs)
+    encoded = photos[0].read_bytes()
+    (answer,) = search([encoded], k=18)
+    assert len(answer.matches) == 18
+    # Squared distances in plain loops.
+    (descriptor,) = search._servable([encoded])[0]
+    squared = {
+        row["image_id"]: sum(
+            (float(a) - float(b)) ** 2
+            for a, b in zip(descriptor, opened.descriptors[number], strict=True)
+        )
+        for number, row in opened.manifest.iterrows()
+    }
+    for match in answer.matches:
+        expected = squared[match.image_id]
+        assert match.squared_distance == pytest.approx(expected, abs=1e-5)
+        # Place 2 is at 200 to 204 m, the next ones 100 m from it.
+        here = 500_200 <= match.utm_east_m <= 500_204
+        assert match.same_place == here
+    other = min(m.squared_distance for m in answer.matches if not m.same_place)
+    first = answer.matches[0]
+    assert answer.confidence == pytest.approx(
+        1 - (first.squared_distance / other) ** 0.5, abs=1e-6
+    )
+    # By the series in its first orders: 4,500,000 m north are 40.65 degrees,
+    # 1 m east there is 1 / (111,320 m * cos) degrees from the meridian -81.
+    assert first.latitude == pytest.approx(40.6506, abs=1e-3)
+    metres = first.utm_east_m - 500_000
+    expected = -81 + metres / (111_320 * np.cos(np.radians(40.65)))
+    assert first.longitude == pytest.approx(expected, abs=1e-5)
+    at = f"{first.latitude:.6f}/{first.longitude:.6f}"
+    assert first.map_url.endswith(f"#map=18/{at}")
+
+
+def test_wide_places_are_one(inputs, photos):
+    wide = {"k": 1, "positive_radius_m": 1e4}
+    ((_, answer),) = _run(inputs, photos[:1], **wide)
+    # All 18 images are one place.
+    assert answer.confidence is None
+    assert locate.describe(answer).startswith("no other place to compare with")
+
+
+@pytest.mark.parametrize(
+    ("zone", "east", "north"),
+    [("17", 5e5, 4.5e6), ("", 5e5, 4.5e6), ("17T", 5e5, 1e8)],
+)
+def test_positions_that_are_no_degrees(zone, east, north):
+    assert locator._degrees(east, north, zone) == (None, None)
+
+
+def test_what_cannot_be_read_is_told_and_the_rest_answered(
+    inputs, photos, tmp_path
+):
+    (tmp_path / "text.jpg").write_text("not an image")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cut.jpg").write_bytes(photos[0].read_bytes()[:700])
+    Image.new("RGB", (9000, 9000)).save(tmp_path / "huge.png")
+    with (tmp_path / "long.jpg").open("wb") as file:
+        file.truncate((1 << 28) + 1)
+    names = ["nothing.jpg", "text.jpg", "empty", "cut.jpg", "huge.png"]
+    names += ["long.jpg", "two.jpg"]
+    results = _run(inputs, [tmp_path / name for name in names], batch_size=3)
+    errors = [answer.error for _, answer in results]
+    for error, words in zip(
+        errors,
+        (
+            "no file of this name",
+            "not a JPEG or PNG image",
+            "a folder without JPEG or PNG files",
+            "a damaged or truncated JPEG",
+            "9000 x 9000 are more than 67,108,864 pixels",
+            "more than 256 MiB",
+        ),
+        strict=False,
+    ):
+        assert words in error
+    assert errors[-1] == ""
+    assert results[0][1].as_json() == {"error": "no file of this name"}
+    assert locate.describe(results[0][1]) == (
+        "not looked up: no file of this name\n"
+    )
+
+
+def test_a_photograph_without_direction_fails_alone(inputs, photos):
+    # The toy export has nothing left of one colour.
+    encoded = io.BytesIO()
+    Image.new("RGB", (16, 16), (90, 90, 90)).save(encoded, "PNG")
+    answers = locator.Locator(**inputs)(
+        [encoded.getvalue(), photos[0].read_bytes()], k=1
+    )
+    assert "length 0 for it" in answers[0].error
+    assert answers[1].error == ""
+
+
+def test_folders_and_patterns(inputs, photos, tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for name in ("a/z.JPG", "a/b/y.png", "a/notes.txt", "a/b/[x].jpeg"):
+        (tmp_path / name).write_bytes(photos[0].read_bytes())
+    found = _run(inputs, [tmp_path / "a", f"{tmp_path}/*.jpg"], k=1)
+    assert [
+        Path(name).relative_to(tmp_path).as_posix() for name, _ in found
+    ] == [
+        "a/b/[x].jpeg",
+        "a/b/y.png",
+        "a/z.JPG",
+        "four.jpg",
+        "two.jpg",
+    ]
+    # A name that looks like a pattern is a file first.
+    found = _run(inputs, [tmp_path / "a" / "b" / "[x].jpeg"], k=1)
+    assert [answer.error for _, answer in found] == [""]
+
+
+def test_bad_input(inputs, photos, records, tmp_path):
     with pytest.raises(ValueError, match="at least one photograph"):
         locate.run(**inputs, photos=[])
-    with pytest.raises(FileNotFoundError, match="no file at .*nothing.jpg"):
-        locate.run(**inputs, photos=[*photos, tmp_path / "nothing.jpg"])
-    (tmp_path / "text.jpg").write_text("not an image")
-    with pytest.raises(ValueError, match="decoded. Received: .*text.jpg"):
-        locate.run(**inputs, photos=[*photos, tmp_path / "text.jpg"])
     with pytest.raises(ValueError, match="18 images of the index.*k=19"):
         locate.run(**inputs, photos=photos, k=19)
     other = toy_search.export(tmp_path / "other", length=1.00001)
     with pytest.raises(ValueError, match="Expected the export that built"):
         locate.run(index=inputs["index"], export=other, photos=photos)
+    with pytest.raises(ValueError, match="Expected a PNG file.*a.svg"):
+        locate.run(**inputs, photos=photos, picture="a.svg")
+    with pytest.raises(ValueError, match="whose folder does not exist"):
+        locate.run(**inputs, photos=photos, picture=tmp_path / "no" / "a.png")
+    with pytest.raises(ValueError, match="at most 50 photographs.*: 52"):
+        locate.run(**inputs, photos=photos * 26, picture=tmp_path / "a.png")
+    with pytest.raises(ValueError, match="Give --records"):
+        locate.run(**inputs, photos=photos, picture=tmp_path / "a.png")
+    others = toy_search.records(tmp_path, places=5)
+    with pytest.raises(ValueError, match="records that the index was built"):
+        locate.run(
+            **inputs,
+            photos=photos,
+            picture=tmp_path / "a.png",
+            records=others,
+        )
 
 
 def test_description_leaves_out_what_is_unknown(inputs, photos):
-    result = locate.run(**inputs, photos=photos[:1], k=2)[0]
-    result["squared_distance"] = [0.25, 0.5]
-    result["image_id"] = ["a.jpg", "b.jpg"]
-    result["utm_east_m"] = [500_200.0, np.nan]
-    result["place_id"] = ["", "lift"]
-    assert locate.describe(result) == (
-        "   1  0.2500  a.jpg  "
-        "500200.0 m east, 4500000.0 m north zone 17T\n"
-        "   2  0.5000  b.jpg  place lift\n"
+    ((_, answer),) = _run(inputs, photos[:1], k=2)
+    first, second = (
+        dataclasses.replace(
+            match, image_id=name, squared_distance=distance, place_id=place
+        )
+        for match, name, distance, place in zip(
+            answer.matches, "ab", (0.25, 0.5), ("", "lift"), strict=True
+        )
     )
+    unknown = dict.fromkeys(
+        ("utm_east_m", "utm_north_m", "latitude", "longitude")
+    )
+    known = {
+        "utm_east_m": 500_200.0,
+        "utm_north_m": 4_500_000.0,
+        "latitude": 40.5,
+        "longitude": -80.25,
+    }
+    first = dataclasses.replace(first, **known)
+    second = dataclasses.replace(second, **unknown)
+    answer = locator.Answer(matches=[first, second], confidence=0.5)
+    assert locate.describe(answer) == (
+        "confidence 0.500\n"
+        "   1  0.2500  a  500200.0 m east, 4500000.0 m north zone 17T  "
+        "40.500000, -80.250000\n"
+        "   2  0.5000  b  place lift\n"
+        "      https://www.openstreetmap.org/?mlat=40.500000&mlon=-80.250000"
+        "#map=18/40.500000/-80.250000\n"
+    )
+    assert second.map_url is None
 
 
-def test_command_line(inputs, photos):
-    done = subprocess.run(
+def test_picture_shows_queries_and_framed_matches(
+    inputs, photos, records, tmp_path
+):
+    out = tmp_path / "out.png"
+    (tmp_path / "text.jpg").write_text("not an image")
+    money = tmp_path / "$five$ and much more of a long name.jpg"
+    money.write_bytes(toy_search.jpeg(5, 99))
+    chosen = [photos[0], tmp_path / "text.jpg", money]
+    _run(inputs, chosen, k=4, picture=out, records=records)
+    drawn = np.asarray(Image.open(out).convert("RGB")).astype(int)
+    # 2 rows of a query and 4 matches, of 2.2 inches and 120 dots.
+    assert drawn.shape[1] == 5 * 264
+    green, grey = ([26, 143, 76], [154, 166, 178])
+
+    def columns(colour):
+        near = (np.abs(drawn - colour).max(axis=2) < 3).any(axis=0)
+        return set((np.flatnonzero(near) // 264).tolist())
+
+    # 3 images of a place are green, the fourth match is of another.
+    assert {1, 2, 3} <= columns(green)
+    assert 4 in columns(grey)
+    assert not {0, 1} & columns(grey)
+    # The colours of both photographs are there.
+    for path in (photos[0], money):
+        middle = np.asarray(Image.open(path))[4, 4].astype(int)
+        assert (np.abs(drawn - middle).max(axis=2) < 12).sum() > 500
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_gallery_knows_its_images_alone(inputs, records):
+    opened = index.Index.open(inputs["index"])
+    gallery = locator.Gallery(records, opened)
+    name = opened.manifest["image_id"].iloc[7]
+    encoded, nothing, again = gallery.read([name, "nothing", name])
+    assert nothing is None
+    photos = records.parent / "photos" / "images"
+    assert encoded == again == (photos / name).read_bytes()
+
+
+def test_picture_of_an_image_that_is_not_there(inputs, photos, tmp_path):
+    class Empty:
+        def read(self, names):
+            return [None] * len(names)
+
+    ((_, answer),) = _run(inputs, photos[:1], k=2)
+    rows = [("a.jpg", photos[0].read_bytes(), answer)]
+    locate_picture.write(tmp_path / "a.png", rows, Empty())
+    with Image.open(tmp_path / "a.png") as drawn:
+        assert drawn.size[0] == 3 * 264
+
+
+def _command(inputs, *rest):
+    return subprocess.run(
         [
             sys.executable,
             "-m",
             "sare_tf.locate",
-            f"--index={inputs['index']}",
-            f"--export={inputs['export']}",
-            "--k=2",
-            *map(str, photos),
+            *(f"--{name}={path}" for name, path in inputs.items()),
+            *map(str, rest),
         ],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[1],
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        check=False,
     )
+
+
+def test_command_line(inputs, photos):
+    done = _command(inputs, "--k=2", *photos)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 6
-    assert lines[0].startswith(str(photos[0]))
+    assert len(lines) == 8
+    assert lines[0].startswith(f"{photos[0]}: confidence 0.")
     assert "@5002" in lines[1]
-    assert "m north zone 17T" in lines[1]
-    assert lines[3].startswith(str(photos[1]))
-    assert "@5004" in lines[4]
+    assert "m north zone 17T  40.6" in lines[1]
+    assert "openstreetmap" in lines[3]
+    assert lines[4].startswith(str(photos[1]))
+    assert "@5004" in lines[5]
+    assert "no probability" in done.stderr
 
 
-def test_wrong_input_ends_in_its_message(inputs):
-    command = [sys.executable, "-m", "sare_tf.locate", "nothing.jpg"]
-    command += [f"--{name}={path}" for name, path in inputs.items()]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def test_wrong_input_ends_in_its_message_and_exit_code(inputs, photos):
+    done = _command(inputs, "--json", photos[0], "nothing.jpg", photos[1])
     assert done.returncode == 1
-    assert "no file at nothing.jpg" in done.stderr
+    assert "Received: nothing.jpg (no file of this name)" in done.stderr
     assert "Traceback" not in done.stderr
+    # Nothing but objects, one a line.
+    first, wrong, last = map(json.loads, done.stdout.splitlines())
+    assert wrong == {"photo": "nothing.jpg", "error": "no file of this name"}
+    assert [len(some["matches"]) for some in (first, last)] == [5, 5]
+    assert first["photo"] == str(photos[0])
+    match = first["matches"][0]
+    assert match["utm_zone"] == "17T"
+    assert match["map_url"].startswith("https://www.openstreetmap.org/?mlat=")
+
+
+def test_main_draws_a_picture_of_flags(
+    inputs, photos, records, tmp_path, capsys
+):
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    with flagsaver.flagsaver(
+        **{name: str(path) for name, path in inputs.items()},
+        records=str(records),
+        picture=str(tmp_path / "out.png"),
+        k=2,
+    ):
+        locate.main(["locate", str(photos[0])])
+        with (
+            flagsaver.flagsaver(serve=True),
+            pytest.raises(ValueError, match="no photographs with --serve"),
+        ):
+            locate.main(["locate", str(photos[0])])
+    assert (tmp_path / "out.png").is_file()
+    assert capsys.readouterr().out.count("@5002") == 2

@@ -98,6 +98,26 @@ def test_table_by_hand():
     assert table["positives"].tolist() == [1, 1, 2, 1]
 
 
+def test_confidence_by_hand():
+    # Angles as above; the two nearest images are more than 25 m apart. Query 0
+    # finds d0 and d1, 103 m apart, then d5 at 80 degrees.
+    def chord(angle):
+        return 2 * np.sin(np.radians(angle) / 2)
+
+    pairs = [(5, 10), (10, 80), (10, 20), (10, 70)]
+    expected = np.array([1 - chord(a) / chord(b) for a, b in pairs])
+    found = _outcomes().table()["confidence"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    expected[0] = 1 - chord(5) / chord(80)
+    wide = _outcomes(place_radius_m=103).table()["confidence"]
+    np.testing.assert_allclose(wide[:1], expected[:1], atol=1e-5)
+    # Too few for parts: the first of query 0 alone is right.
+    (part,) = _outcomes().figures([1])["confidence"]
+    assert (part["queries"], part["right"]) == (4, 1 / 4)
+    assert part["from"] == pytest.approx(found.min())
+    assert part["to"] == pytest.approx(found.max())
+
+
 def test_figures_by_hand():
     figures = _outcomes().figures([1, 2])
     assert figures["recall_at"] == {"1": 1 / 4, "2": 3 / 4}

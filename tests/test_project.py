@@ -24,7 +24,7 @@ BASIS = {"flags", "files", "sare_tf"}
 DATA = {"manifest", "records", "readers", "images"}
 SERVED = {"serving", "retrieval", "report", "index", "manifest", "records"}
 SEARCH = {"approximate", "retrieval", "tuning", "segments", "searching"}
-JUDGED = {"protocols", "truth", "scores", "outcomes"}
+JUDGED = {"protocols", "truth", "scores", "outcomes", "confidence"}
 MAY_IMPORT = {
     "manifest": set(),
     "readers": {"manifest", "unpickling"},
@@ -47,8 +47,9 @@ MAY_IMPORT = {
     "protocols": set(),
     "truth": {"manifest", "retrieval", "protocols"},
     "scores": set(),
+    "confidence": {"manifest"},
     "outcomes": {"manifest", "records", "report", "retrieval", "scores"}
-    | {"truth"},
+    | {"truth", "confidence"},
     "warmup": set(),
     "unpickling": set(),
     "weights": {"model", "unpickling"},
@@ -100,7 +101,11 @@ MAY_IMPORT = {
     "export_vectors": SERVED | {"export_dataset", "searching"},
     "evaluate": SERVED | JUDGED,
     "compare": {"report", "scores"},
-    "locate": SERVED,
+    "locator": {"confidence", "images", "readers", "records", "searching"}
+    | {"serving"},
+    "locate_picture": {"images", "locator"},
+    "web": {"images", "locator", "manifest", "report"},
+    "locate": {"locator", "locate_picture", "readers", "serving", "web"},
     "demo": DATA
     | SERVED
     | {"synthetic_city", "build_records", "train"}

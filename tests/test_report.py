@@ -39,6 +39,10 @@ METRICS = {
             for number in range(30)
         }
     },
+    "confidence": [
+        {"from": 0.0, "to": 0.125, "queries": 1000, "right": 0.25},
+        {"from": 0.125, "to": 0.5, "queries": 227, "right": 0.875},
+    ],
     "split": "test",
     "counts": {
         "queries": 1234,
@@ -58,6 +62,7 @@ METRICS = {
         "index": "scann",
         "k": 10,
         "recall_of_exact": 0.987,
+        "recall_curve": [0.4375, 0.5, 0.6875, 0.7],
     },
     "speed": {"queries_per_second": 1234.56},
     "export_fingerprint": "e" * 64,
@@ -156,6 +161,15 @@ def test_a_missed_positive_is_shown(tmp_path):
     assert 'alt="should have come: there"' in page
 
 
+def test_an_image_that_the_records_lack(tmp_path):
+    lacking = report.Picture(encoded=None, name="gone", correct=True)
+    cases = [_case("bad", correct=[False], missed=lacking)]
+    page = _write(tmp_path / "report.html", cases=cases)
+    assert "not in these records" in page
+    assert 'title="gone">gone<' in page
+    assert 'alt="should have come' not in page
+
+
 def test_figures_of_the_metrics_are_there(tmp_path):
     page = _write(tmp_path / "report.html")
     text = re.sub(r"<[^>]*>", "|", page)
@@ -168,7 +182,9 @@ def test_figures_of_the_metrics_are_there(tmp_path):
         "without a positive, left out||7|",
         "56,789",
         "ScaNN finds of the exact 10 nearest||98.7 %",
+        "recall@1 / 3 through ScaNN||43.8 / 68.8 %",
         "embedding and ScaNN search||1,234.6|",
+        "0.125 to 0.500||227||87.5 %",
         "N larger than the database||20|",
         "median error of the first image||7.5 m",
         "within 5 / 10 m||25.0 / 62.5 %",
@@ -186,7 +202,12 @@ def test_figures_of_the_metrics_are_there(tmp_path):
 def test_what_is_not_known_is_left_out(tmp_path):
     metrics = {
         **METRICS,
-        "search": {"index": "exact", "recall_of_exact": None},
+        "search": {
+            "index": "exact",
+            "recall_of_exact": None,
+            "recall_curve": None,
+        },
+        "confidence": [],
         "localisation": None,
         "breakdown": {},
         "precisions": {},
@@ -194,7 +215,14 @@ def test_what_is_not_known_is_left_out(tmp_path):
     nowhere = np.full((6, 2), np.nan)
     places = dataclasses.replace(_places(), queries=nowhere)
     page = _write(tmp_path / "report.html", metrics, places=places)
-    for words in ("ScaNN", "precision", "Where queries", "distance<", "group"):
+    for words in (
+        "ScaNN",
+        "How sure",
+        "precision",
+        "Where queries",
+        "distance<",
+        "group",
+    ):
         assert words not in page, words
     far = {**METRICS["localisation"], "median_m": None}
     page = _write(tmp_path / "far.html", {**METRICS, "localisation": far})
@@ -261,15 +289,19 @@ def _drawing(source: str) -> str:
 def test_curve_marks_the_values():
     recall = [0.5, 0.7, 0.95]
     curve = {"recall": recall, "low": recall, "high": recall}
-    drawing = _drawing(report._recall_curve(curve, [1, 3]))
+    drawing = _drawing(report._recall_curve(curve, [1, 3], searched=None))
     assert "<!-- 50.0 -->" in drawing
     assert "<!-- 95.0 -->" in drawing
     assert "<!-- 70.0 -->" not in drawing
+    assert "<!-- ScaNN -->" not in drawing
+    both = report._recall_curve(curve, [1], searched=[0.4, 0.6, 0.9])
+    assert "<!-- ScaNN -->" in _drawing(both)
 
 
 def test_curve_of_one_image():
     curve = {"recall": [1.0], "low": [1.0], "high": [1.0]}
-    assert "<!-- 100.0 -->" in _drawing(report._recall_curve(curve, [1]))
+    drawn = _drawing(report._recall_curve(curve, [1], searched=[1.0]))
+    assert "<!-- 100.0 -->" in drawn
 
 
 def test_each_large_city_has_a_map():

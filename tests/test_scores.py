@@ -169,3 +169,24 @@ def test_compass():
     assert scores.compass(headings).tolist() == [
         *("N", "N", "NE", "E", "NW", "N", "N", "NW", "S", "")
     ]
+
+
+def test_reliability_by_hand():
+    # 25 queries of confidence 0, 0.04, ... in mixed order, and 2 without one:
+    # 2 parts of 13 and 12. Right are those from 0.4 on, numbers 10 to 24.
+    confidence = np.arange(25) / 25
+    right = np.arange(25) >= 10
+    order = np.random.default_rng(0).permutation(25)
+    parts = scores.reliability(
+        np.append(confidence[order], [np.nan, np.nan]),
+        np.append(right[order], [False, True]),
+    )
+    assert parts == [
+        {"from": 0.0, "to": 12 / 25, "queries": 13, "right": 3 / 13},
+        {"from": 13 / 25, "to": 24 / 25, "queries": 12, "right": 1.0},
+    ]
+    many = scores.reliability(np.zeros(500), np.ones(500, bool))
+    assert [part["queries"] for part in many] == [100] * 5
+    (few,) = scores.reliability(np.zeros(3), np.ones(3, bool))
+    assert few["queries"] == 3
+    assert scores.reliability(np.full(3, np.nan), np.ones(3, bool)) == []
