@@ -69,7 +69,7 @@ _COMMON = {
     "num_negatives": 5,
     "negative_pool": 15,
     "refresh_every_queries": 0,
-    "augment": True,
+    "augment": ["crop", "colour"],
     "patience": 0,
 }
 _DEMO_BANDWIDTH = 15.0

@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 # Loaded when first used, so that a stage that needs neither Keras nor the
 # model does not pay for them.
 _HOME = {
+    "Augmentation": "sare_tf.model.augmentation",
     "NetVLAD": "sare_tf.model.netvlad",
     "build_embedder": "sare_tf.model.embedder",
     "over_tuples": "sare_tf.model.embedder",

@@ -438,7 +438,17 @@ flags.DEFINE_float(
     0,
     1,
 )
-flags.DEFINE_bool("augment", False, "Vary colour, crop and zoom in training.")
+flags.DEFINE_list(
+    "augment",
+    [],
+    "How images are varied in training: any of crop (and zoom), perspective, "
+    "colour, grey and erase, such as crop,colour.",
+)
+flags.DEFINE_bool(
+    "augment_same",
+    False,
+    "Vary all images of a tuple, or of a place, alike, not each by itself.",
+)
 flags.DEFINE_enum(
     "precision",
     "float32",

@@ -48,7 +48,8 @@ class Options:
     warmup_epochs: int = 0
     weight_decay: float = 0.001
     averaging_momentum: float = 0.0
-    augment: bool = False
+    augment: list[str] = dataclasses.field(default_factory=list)
+    augment_same: bool = False
     precision: str = "float32"
     jit_compile: bool | None = None
     max_bad_images: int = 10

@@ -2,7 +2,13 @@
 
 Images are uint8 until they are on the device. Orders are given by the caller
 or drawn from a seed, never by the number of workers. Axis letters: B batch,
-T images of a tuple, P places of a batch with K images each, H W C image.
+T images of a tuple, P places of a batch with K images each, R draws of an
+image, H W C image.
+
+Batches to train on may have draws: uniform numbers in 0..1 by which
+`Augmentation` varies images on the device. Then a batch is {"images": images,
+"draws": float32 [..., R]}, with R numbers for each image. They depend on seed,
+step, and position in the batch alone.
 """
 
 from collections.abc import Callable
@@ -38,11 +44,7 @@ def image_dataset(
         Dataset of uint8 [B, height, width, 3].
     """
     return (
-        source.encoded_dataset(rows)
-        .map(
-            lambda encoded: images.load(encoded, height=height, width=width),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
+        _decoded(source.encoded_dataset(rows), height, width)
         .batch(batch_size)
         .prefetch(tf.data.AUTOTUNE)
     )
@@ -55,7 +57,8 @@ def tuple_dataset(
     height: int,
     width: int,
     tuples_per_batch: int = 4,
-    augment: bool = False,
+    draws: int = 0,
+    same_draws: bool = False,
     seed: int = 0,
     part: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
@@ -69,14 +72,16 @@ def tuple_dataset(
         width: columns of an image.
         tuples_per_batch: B. A last batch that is not full is left out, so that
             all replicas always get the same number.
-        augment: vary colour, crop and zoom of every image by itself.
-        seed: of the augmentation.
+        draws: R, of `Augmentation.num_draws`; 0 for none.
+        same_draws: all images of a tuple have the same draws.
+        seed: of the draws.
         part: which of how many equal parts of each batch is read, for one of
             several workers.
 
     Returns:
         Dataset of (uint8 [B, T, height, width, 3], float32 zeros [B]); the
         zeros are there because Keras wants a target. B is that of the part.
+        With draws the images are in a dictionary, see the module.
 
     Raises:
         ValueError: wrong shape, or fewer tuples than one batch.
@@ -88,14 +93,15 @@ def tuple_dataset(
             f"least one negative. Received: tuples.shape={tuples.shape}."
         )
     _check_batch(len(tuples), tuples_per_batch)
-    whole = len(tuples) // tuples_per_batch * tuples_per_batch
+    size = tuples.shape[1]
+    steps = len(tuples) // tuples_per_batch
+    batches = tuples[: steps * tuples_per_batch].reshape(steps, -1)
+    own = _own(part, batches.shape[1])
+    rows = source.manifest.iloc[batches[:, own].reshape(-1)]
     return _tuple_batches(
-        source.encoded_dataset(source.manifest.iloc[tuples[:whole].ravel()]),
-        tuples.shape[1],
-        tuples_per_batch,
-        height=height,
-        width=width,
-        augment=augment,
+        _decoded(source.encoded_dataset(rows), height, width),
+        (tuples_per_batch, size, draws),
+        same_draws=same_draws,
         seed=seed,
         part=part,
     )
@@ -108,7 +114,8 @@ def tuple_record_dataset(
     width: int,
     tuples_per_batch: int = 4,
     limit: int = 0,
-    augment: bool = False,
+    draws: int = 0,
+    same_draws: bool = False,
     seed: int = 0,
     part: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
@@ -124,8 +131,9 @@ def tuple_record_dataset(
         width: columns of an image.
         tuples_per_batch: B. A last batch that is not full is left out.
         limit: leave out all tuples after this many; 0: none.
-        augment: vary colour, crop and zoom of every image by itself.
-        seed: of the order and of the augmentation.
+        draws: R, of `Augmentation.num_draws`; 0 for none.
+        same_draws: all images of a tuple have the same draws.
+        seed: of the order and of the draws.
         part: as in `tuple_dataset`.
 
     Returns:
@@ -136,21 +144,25 @@ def tuple_record_dataset(
     """
     count = min(limit or source.count, source.count)
     _check_batch(count, tuples_per_batch)
-    count = count // tuples_per_batch * tuples_per_batch
     size = source.images_per_tuple
+    steps = count // tuples_per_batch
+    own = _own(part, tuples_per_batch)
     encoded = (
         source.encoded_dataset(seed=seed)
-        .take(count)
+        .batch(tuples_per_batch)
+        .take(steps)
+        .map(lambda batch: tf.reshape(batch[own], [-1]))
         .unbatch()
-        .apply(tf.data.experimental.assert_cardinality(count * size))
     )
+    own_images = steps * (own.stop - own.start) * size
     return _tuple_batches(
-        encoded,
-        size,
-        tuples_per_batch,
-        height=height,
-        width=width,
-        augment=augment,
+        _decoded(
+            encoded.apply(tf.data.experimental.assert_cardinality(own_images)),
+            height,
+            width,
+        ),
+        (tuples_per_batch, size, draws),
+        same_draws=same_draws,
         seed=seed,
         part=part,
     )
@@ -166,7 +178,8 @@ def place_dataset(
     images_per_place: int = 4,
     radius_m: float = 10.0,
     separation_m: float = 25.0,
-    augment: bool = False,
+    draws: int = 0,
+    same_draws: bool = False,
     seed: int = 0,
 ) -> tf.data.Dataset:
     """Batches of places to train on without mining, ready for `model.fit`.
@@ -185,12 +198,14 @@ def place_dataset(
             told by coordinates.
         separation_m: images of two places in a batch are farther apart, where
             every image has coordinates.
-        augment: vary colour, crop and zoom of every image by itself.
-        seed: of the batches and of the augmentation.
+        draws: R, of `Augmentation.num_draws`; 0 for none.
+        same_draws: all images of a place have the same draws.
+        seed: of the batches and of the draws.
 
     Returns:
         Dataset of (uint8 [P * K, height, width, 3], int32 [P * K]): images,
-        those of a place together, and labels, equal for one place.
+        those of a place together, and labels, equal for one place. With draws
+        the images are in a dictionary, see the module.
 
     Raises:
         ValueError: see `places.plan_batches`.
@@ -209,7 +224,8 @@ def place_dataset(
         plan,
         height=height,
         width=width,
-        augment=augment,
+        draws=draws,
+        same_draws=same_draws,
         seed=seed,
     )
 
@@ -221,7 +237,8 @@ def planned_place_dataset(
     *,
     height: int,
     width: int,
-    augment: bool = False,
+    draws: int = 0,
+    same_draws: bool = False,
     seed: int = 0,
     with_positions: bool = False,
     part: tuple[int, int] = (0, 1),
@@ -234,8 +251,9 @@ def planned_place_dataset(
         plan: the batches.
         height: rows of an image.
         width: columns of an image.
-        augment: vary colour, crop and zoom of every image by itself.
-        seed: of the augmentation.
+        draws: R, of `Augmentation.num_draws`; 0 for none.
+        same_draws: all images of a place have the same draws.
+        seed: of the draws.
         with_positions: give targets {"labels", "positions"}, as a
             `PlaceNetwork` with a memory takes them: positions float32
             [P * K, 2] in metres from the middle of the rows, NaN where they
@@ -253,24 +271,25 @@ def planned_place_dataset(
         plan.small_places,
         plan.left_over,
     )
-    part_size = plan.images.shape[1] // part[1]
-    own = slice(part[0] * part_size, (part[0] + 1) * part_size)
+    own = _own(part, plan.images.shape[1])
+    chosen = plan.images[:, own]
     targets = plan.labels[:, own].astype(np.int32)
     if with_positions:
-        positions = _positions(rows)[plan.images[:, own]]
-        targets = {"labels": targets, "positions": positions}
-    batches = _training_images(
-        source.encoded_dataset(rows.iloc[plan.images.reshape(-1)]),
-        height=height,
-        width=width,
-        augment=augment,
+        targets = {"labels": targets, "positions": _positions(rows)[chosen]}
+    decoded = _decoded(
+        source.encoded_dataset(rows.iloc[chosen.reshape(-1)]), height, width
+    )
+    # A place's images stand together, all places have as many.
+    images_per_place = int((plan.labels[0] == plan.labels[0, 0]).sum())
+    return _batches(
+        decoded,
+        tf.data.Dataset.from_tensor_slices(targets),
+        (chosen.shape[1],),
+        (plan.images.shape[1] // images_per_place, images_per_place, draws),
+        same_draws=same_draws,
         seed=seed,
         part=part,
-        part_images=part_size,
-    ).batch(part_size, drop_remainder=True)
-    return tf.data.Dataset.zip(
-        batches, tf.data.Dataset.from_tensor_slices(targets)
-    ).prefetch(tf.data.AUTOTUNE)
+    )
 
 
 def similarity_example(
@@ -322,31 +341,12 @@ def similarity_example(
     return read
 
 
-def vary(image: tf.Tensor, *, seed: tf.Tensor) -> tf.Tensor:
-    """Varies colour, crop and zoom, uint8 [H, W, 3] -> the same.
-
-    Args:
-        image: the image.
-        seed: int64 [2]; the same seed gives the same variation.
-    """
-    seeds = tf.random.split(seed, 5)
-    height, width = image.shape[0], image.shape[1]
-
-    def draw(index: int, count: int, low: float, high: float) -> tf.Tensor:
-        return tf.random.stateless_uniform([count], seeds[index], low, high)
-
-    side = draw(0, 1, 0.75, 1.0)[0]
-    corner = draw(1, 2, 0.0, 1.0) * (1.0 - side)
-    box = tf.concat([corner, corner + side], 0)[None]
-    pixels = tf.image.crop_and_resize(
-        tf.cast(image, tf.float32)[None], box, [0], (height, width)
-    )[0]
-    # A gain per channel, close to a common one: exposure and colour cast.
-    gain = draw(2, 1, 0.7, 1.35) * draw(3, 3, 0.88, 1.12)
-    contrast = draw(4, 1, 0.75, 1.3)
-    mean = tf.reduce_mean(pixels)
-    pixels = ((pixels - mean) * contrast + mean) * gain
-    return tf.saturate_cast(tf.round(pixels), tf.uint8)
+def _positions(rows: pd.DataFrame) -> np.ndarray:
+    """float32 [len(rows), 2] in metres from their middle; NaN: not known."""
+    if not manifest.has_coordinates(rows):
+        return np.full((len(rows), 2), np.nan, np.float32)
+    metres = rows[["utm_east_m", "utm_north_m"]].to_numpy(np.float64)
+    return (metres - metres.mean(axis=0)).astype(np.float32)
 
 
 def _check_batch(count: int, tuples_per_batch: int) -> None:
@@ -358,63 +358,90 @@ def _check_batch(count: int, tuples_per_batch: int) -> None:
         )
 
 
-def _tuple_batches(
-    encoded_images: tf.data.Dataset,
-    size: int,
-    tuples_per_batch: int,
-    *,
-    part: tuple[int, int],
-    **options,
+def _own(part: tuple[int, int], size: int) -> slice:
+    """Where a part of `size` things is."""
+    which, parts = part
+    return slice(which * size // parts, (which + 1) * size // parts)
+
+
+def _decoded(
+    encoded_images: tf.data.Dataset, height: int, width: int
 ) -> tf.data.Dataset:
-    """Batches of tuples of `size` images; options of `_training_images`."""
-    part_size = tuples_per_batch // part[1]
-    return (
-        _training_images(
-            encoded_images, part=part, part_images=part_size * size, **options
-        )
-        .batch(size, drop_remainder=True)
-        .batch(part_size, drop_remainder=True)
-        .map(lambda batch: (batch, tf.zeros(part_size)))
-        .prefetch(tf.data.AUTOTUNE)
+    return encoded_images.map(
+        lambda encoded: images.load(encoded, height=height, width=width),
+        num_parallel_calls=tf.data.AUTOTUNE,
     )
 
 
-def _positions(rows: pd.DataFrame) -> np.ndarray:
-    """float32 [len(rows), 2] in metres from their middle; NaN: not known."""
-    if not manifest.has_coordinates(rows):
-        return np.full((len(rows), 2), np.nan, np.float32)
-    metres = rows[["utm_east_m", "utm_north_m"]].to_numpy(np.float64)
-    return (metres - metres.mean(axis=0)).astype(np.float32)
-
-
-def _training_images(
-    encoded_images: tf.data.Dataset,
+def _tuple_batches(
+    decoded: tf.data.Dataset,
+    draws_shape: tuple[int, int, int],
     *,
-    height: int,
-    width: int,
-    augment: bool,
+    same_draws: bool,
     seed: int,
     part: tuple[int, int],
-    part_images: int,
 ) -> tf.data.Dataset:
-    """Images in the order given, each varied by seed and position.
+    tuples_per_batch, size, _ = draws_shape
+    own_size = tuples_per_batch // part[1]
+    return _batches(
+        decoded,
+        tf.data.Dataset.from_tensors(tf.zeros(own_size)).repeat(),
+        (own_size, size),
+        draws_shape,
+        same_draws=same_draws,
+        seed=seed,
+        part=part,
+    )
 
-    Of every `part_images` times the number of parts, those of the part.
+
+def _batches(
+    decoded: tf.data.Dataset,
+    targets: tf.data.Dataset,
+    shape: tuple[int, ...],
+    draws_shape: tuple[int, int, int],
+    *,
+    same_draws: bool,
+    seed: int,
+    part: tuple[int, int],
+) -> tf.data.Dataset:
+    """Batches with their targets, and draws if there are any.
+
+    Args:
+        decoded: images of the part, uint8 [H, W, 3].
+        targets: of each batch.
+        shape: of a batch's images before H W C.
+        draws_shape: groups of the whole batch, images of a group, draws.
+        same_draws: all images of a group have the same.
+        seed: of the draws.
+        part: of the batch.
     """
+    groups, members, count = draws_shape
+    own = _own(part, groups * members)
 
-    def load(index: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
-        image = images.load(encoded, height=height, width=width)
-        if augment:
-            image = vary(
-                image, seed=tf.stack([tf.cast(seed, index.dtype), index])
-            )
-        return image
+    def give(number: tf.Tensor, batch: tuple) -> tuple:
+        images_of_batch, targets_of_batch = batch
+        images_of_batch = tf.reshape(
+            images_of_batch, (*shape, *images_of_batch.shape[1:])
+        )
+        if not count:
+            return images_of_batch, targets_of_batch
+        # Of the whole batch, so that any number of workers draws alike.
+        draws = tf.random.stateless_uniform(
+            (groups, 1 if same_draws else members, count),
+            tf.stack([tf.constant(seed, tf.int64), number]),
+        )
+        draws = tf.broadcast_to(draws, draws_shape)
+        draws = tf.reshape(draws, (-1, count))[own]
+        draws = tf.reshape(draws, (*shape, count))
+        return {
+            "images": images_of_batch,
+            "draws": draws,
+        }, targets_of_batch
 
-    encoded_images = encoded_images.enumerate()
-    which, parts = part
-    if parts > 1:
-        count = encoded_images.cardinality() // parts
-        encoded_images = encoded_images.filter(
-            lambda index, _: index // part_images % parts == which
-        ).apply(tf.data.experimental.assert_cardinality(count))
-    return encoded_images.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    batches = decoded.batch(int(np.prod(shape)), drop_remainder=True)
+    return (
+        tf.data.Dataset.zip(batches, targets)
+        .enumerate()
+        .map(give)
+        .prefetch(tf.data.AUTOTUNE)
+    )

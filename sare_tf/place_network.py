@@ -21,6 +21,9 @@ gradient, then once more with it.
 import keras
 import tensorflow as tf
 
+# What a configuration holds as layers.
+_PARTS = ("embedder", "augmentation")
+
 
 @keras.saving.register_keras_serializable(package="sare_tf")
 class PlaceNetwork(keras.Model):
@@ -49,6 +52,8 @@ class PlaceNetwork(keras.Model):
     Args:
         embedder: a model named "embedder", [B, H, W, 3] -> [B, D]. It is
             shared, not copied.
+        augmentation: varies the images in training; None: they stay as they
+            are.
         chunk_images: images of one replica that are embedded at a time, a
             divisor of their number; 0 for all at once.
         memory_images: M, how many descriptors are remembered; 0 for none.
@@ -58,11 +63,12 @@ class PlaceNetwork(keras.Model):
         **kwargs: of `keras.Model`.
 
     Call arguments:
-        images: RGB, 0..255, of any number type.
+        images: RGB, 0..255, of any number type; with an augmentation
+            {"images", "draws"}.
 
     Input shape:
-        [B, H, W, 3]. To train also targets: labels of places, [B], whole
-        numbers from 0 below 2 ** 24; with a memory {"labels": [B],
+        [B, H, W, 3]; draws [B, R]. To train also targets: labels of places,
+        [B], whole numbers from 0 below 2 ** 24; with a memory {"labels": [B],
         "positions": float32 [B, 2]}, in metres, NaN where they are not known.
 
     Output shape:
@@ -81,6 +87,7 @@ class PlaceNetwork(keras.Model):
         self,
         embedder,
         *,
+        augmentation=None,
         chunk_images=0,
         memory_images=0,
         memory_after_steps=0,
@@ -97,6 +104,7 @@ class PlaceNetwork(keras.Model):
         if chunk_images:
             _check_repeatable(embedder)
         self.embedder = embedder
+        self.augmentation = augmentation
         self.chunk_images = chunk_images
         self.memory_images = memory_images
         self.memory_after_steps = memory_after_steps
@@ -125,7 +133,15 @@ class PlaceNetwork(keras.Model):
         del input_shape
 
     def call(self, images, training=None):
+        images = self._varied(images, training=training)
         return self.embedder(images, training=training)
+
+    def _varied(self, images, *, training):
+        if self.augmentation is None:
+            return images
+        return self.augmentation(
+            images["images"], images["draws"], training=training
+        )
 
     def compute_loss(self, x=None, y=None, y_pred=None, *args, **kwargs):
         # Of one replica's images alone, as Keras has it for `evaluate`.
@@ -136,6 +152,7 @@ class PlaceNetwork(keras.Model):
         images, targets, sample_weight = keras.utils.unpack_x_y_sample_weight(
             data
         )
+        images = self._varied(images, training=True)
         weights = self.trainable_variables
         if self.chunk_images:
             own = self._embed_in_chunks(images)
@@ -270,7 +287,10 @@ class PlaceNetwork(keras.Model):
     def get_config(self):
         return {
             **super().get_config(),
-            "embedder": keras.saving.serialize_keras_object(self.embedder),
+            **{
+                part: keras.saving.serialize_keras_object(getattr(self, part))
+                for part in _PARTS
+            },
             "chunk_images": self.chunk_images,
             "memory_images": self.memory_images,
             "memory_after_steps": self.memory_after_steps,
@@ -279,10 +299,13 @@ class PlaceNetwork(keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        embedder = keras.saving.deserialize_keras_object(
-            config["embedder"], custom_objects=custom_objects
-        )
-        return cls(**{**config, "embedder": embedder})
+        parts = {
+            part: keras.saving.deserialize_keras_object(
+                config[part], custom_objects=custom_objects
+            )
+            for part in _PARTS
+        }
+        return cls(**{**config, **parts})
 
 
 def _batch(targets, descriptors):

@@ -94,6 +94,7 @@ def run(
     strategy = distribution.make(options.strategy)
     _check_batch(strategy, options)
     _loss(options)  # refuses settings that do not fit before a run begins
+    train_data.draws(options)  # and effects that are none
     if options.tuples is not None and options.loss in losses.PLACE_LOSSES:
         raise ValueError(
             "Expected a loss over tuples with tuples. Received: "
@@ -316,7 +317,7 @@ def _train_on_tuples(
             height=options.image_height,
             width=options.image_width,
             tuples_per_batch=options.tuples_per_batch,
-            augment=options.augment,
+            **train_data.draws(options),
             seed=_seed(options.seed, epoch, number),
             part=worker_loop.part(strategy),
         )
@@ -409,7 +410,7 @@ def _train_on_places(
         plan,
         height=options.image_height,
         width=options.image_width,
-        augment=options.augment,
+        **train_data.draws(options),
         seed=_seed(options.seed, epoch),
         with_positions=bool(options.memory_images),
         part=worker_loop.part(network.distribute_strategy),
@@ -670,16 +671,20 @@ def _new_network(
             if options.tuples is None:
                 raise  # `bad_images` finds out
             raise train.source.damaged(error) from error
+    augmentation = None
+    if options.augment:
+        augmentation = model.Augmentation(options.augment)
     if options.loss in losses.PLACE_LOSSES:
         network = PlaceNetwork(
             embedder,
+            augmentation=augmentation,
             chunk_images=options.chunk_images,
             memory_images=options.memory_images,
             memory_after_steps=options.memory_after_steps,
             separation_m=options.positive_radius_m,
         )
     else:
-        network = model.over_tuples(embedder)
+        network = model.over_tuples(embedder, augmentation=augmentation)
     network.compile(
         optimizer=optimizers.build(
             options.optimizer,

@@ -24,6 +24,7 @@ from sare_tf import (
     progress,
     retrieval,
 )
+from sare_tf.model import Augmentation
 from sare_tf.options import Options
 from sare_tf.records import Records
 from sare_tf.tuple_records import TupleRecords
@@ -31,8 +32,26 @@ from sare_tf.tuple_records import TupleRecords
 RECALL_AT = (1, 5, 10)
 # Images that NetVLAD's centres are first made of, at most.
 _FIRST_IMAGES = 500
-# Images of one call of `predict`, whose result is copied into the cache.
-_EMBED_BLOCK = 512
+# Descriptors of one call of `predict`, which are copied into the cache. Before
+# each call its dataset's functions are traced, for as long as 100 small images
+# take.
+_EMBED_BLOCK_BYTES = 1 << 26
+# Queries of one search for neighbours.
+_SEARCH_BLOCK = 512
+
+
+def draws(options: Options) -> dict[str, object]:
+    """What the datasets of `pipeline` take for the augmentation.
+
+    Raises:
+        ValueError: unknown effects.
+    """
+    if not options.augment:
+        return {}
+    return {
+        "draws": Augmentation(options.augment).num_draws,
+        "same_draws": options.augment_same,
+    }
 
 
 class Split:
@@ -100,8 +119,8 @@ class Split:
         there is one, is advanced.
         """
         size = self.options.batch_size
-        block = size * max(1, _EMBED_BLOCK // size)
         shape = (len(rows), embedder.output_shape[-1])
+        block = size * max(1, _EMBED_BLOCK_BYTES // (4 * shape[1]) // size)
         descriptors = np.empty(shape, self.options.cache_dtype)
         readable = np.flatnonzero(self.readable(rows))
         if len(readable) < len(rows):
@@ -340,7 +359,7 @@ class StoredTuples:
             width=options.image_width,
             tuples_per_batch=options.tuples_per_batch,
             limit=options.queries_per_epoch,
-            augment=options.augment,
+            **draws(options),
             seed=seed,
             part=part,
         )
@@ -408,7 +427,7 @@ class Validation:
             queries,
             database,
             min(depth, len(database)),
-            block=_EMBED_BLOCK,
+            block=_SEARCH_BLOCK,
         )
         if self._times is not None:
             # dbTokyoTimeMachine.m: of ten times as many, those of another time.

@@ -54,20 +54,71 @@ def test_tuples_hold_the_images_named(opened):
     assert int(dataset.cardinality()) == 2
 
 
-def test_augmentation_is_seeded_and_differs_between_images(opened):
-    tuples = np.zeros((4, 3), np.int64)
+def draws_of(opened, **options):
+    tuples = np.zeros((6, 3), np.int64)
+    dataset = pipeline.tuple_dataset(
+        opened, tuples, height=32, width=32, tuples_per_batch=2, **options
+    )
+    return np.stack([x["draws"] for x, _ in dataset.as_numpy_iterator()])
 
-    def batch(seed):
+
+def test_draws_are_uniform_seeded_and_differ_between_images(opened):
+    found = draws_of(opened, draws=50, seed=3)
+    assert found.shape == (3, 2, 3, 50)
+    np.testing.assert_array_equal(found, draws_of(opened, draws=50, seed=3))
+    assert (found != draws_of(opened, draws=50, seed=4)).mean() > 0.99
+    assert len(np.unique(found)) > 0.99 * found.size
+    assert found.min() >= 0
+    assert found.max() < 1
+    # 900 numbers: the mean's standard deviation is 0.01.
+    assert abs(found.mean() - 0.5) < 0.04
+
+
+def test_images_of_a_tuple_may_have_the_same_draws(opened):
+    found = draws_of(opened, draws=5, same_draws=True)
+    np.testing.assert_array_equal(found, found[:, :, :1].repeat(3, axis=2))
+    assert len(np.unique(found)) == found.size / 3
+
+
+def test_batches_do_not_depend_on_the_number_of_threads(opened):
+    tuples = np.random.default_rng(4).integers(0, len(opened.manifest), (40, 3))
+    found = []
+    for threads in (1, 5):
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = threads
         dataset = pipeline.tuple_dataset(
-            opened, tuples, height=32, width=32, augment=True, seed=seed
-        )
-        return next(iter(dataset))[0].numpy()
+            opened, tuples, height=32, width=32, draws=2, seed=1
+        ).with_options(options)
+        found.append([x for x, _ in dataset.as_numpy_iterator()])
+    tf.nest.map_structure(np.testing.assert_array_equal, *found)
 
-    first = batch(seed=3)
-    np.testing.assert_array_equal(first, batch(seed=3))
-    assert (first != batch(seed=4)).any()
-    flat = first.reshape(12, -1)
-    assert len(np.unique(flat, axis=0)) == 12
+
+@pytest.mark.parametrize("same_draws", [False, True])
+def test_parts_of_batches_make_the_whole(opened, same_draws):
+    """Images and draws; the remainder of a batch is no part of any."""
+    tuples = np.random.default_rng(3).integers(0, len(opened.manifest), (9, 3))
+
+    def batches(part):
+        dataset = pipeline.tuple_dataset(
+            opened,
+            tuples,
+            height=32,
+            width=32,
+            draws=4,
+            same_draws=same_draws,
+            part=part,
+        )
+        return list(dataset.as_numpy_iterator())
+
+    whole = batches((0, 1))
+    assert len(whole) == 2
+    halves = [batches((n, 2)) for n in range(2)]
+    for (x, zeros), *parts in zip(whole, *halves, strict=True):
+        assert [len(zeros) for _, zeros in parts] == [2, 2]
+        assert zeros.shape == (4,)
+        for name in ("images", "draws"):
+            joined = np.concatenate([part[name] for part, _ in parts])
+            np.testing.assert_array_equal(joined, x[name])
 
 
 @pytest.mark.parametrize("shape", [(4, 2), (4,)])

@@ -77,6 +77,34 @@ def test_it_trains_as_keras_trains_the_embedder():
         np.testing.assert_allclose(a, b, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("chunk_images", [0, 4])
+def test_with_an_augmentation_it_trains_on_what_that_gives(
+    tmp_path, chunk_images
+):
+    """Beside the plain network on images that were varied before."""
+    images, labels, _ = data()
+    layer = model.Augmentation(["crop", "colour", "erase"])
+    rng = np.random.default_rng(1)
+    draws = rng.uniform(size=(len(images), layer.num_draws)).astype("float32")
+    varied = keras.ops.convert_to_numpy(layer(images, draws, training=True))
+    made = network(augmentation=layer, chunk_images=chunk_images)
+    made.save(tmp_path / "network.keras")
+    made = keras.saving.load_model(tmp_path / "network.keras")
+    plain = network()
+    batches = {"images": images, "draws": draws}
+    fit = {"batch_size": 8, "shuffle": False, "verbose": 0}
+    made.fit(batches, labels, **fit)
+    plain.fit(varied, labels, **fit)
+    for a, b in zip(numpy(made.weights), numpy(plain.weights), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6, rtol=0)
+    # Outside training images stay as they are.
+    np.testing.assert_allclose(
+        made.predict(batches, verbose=0),
+        plain.predict(images, verbose=0),
+        atol=1e-6,
+    )
+
+
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_chunks_have_the_direct_gradient(jit_compile):
     """Plain SGD: a step is the gradient."""

@@ -237,22 +237,29 @@ def test_batches_hold_the_images_named(opened):
             np.testing.assert_array_equal(image, pixels)
 
 
-def test_augmentation_is_seeded(opened):
-    def epoch(seed):
+def test_draws_are_seeded_and_may_be_those_of_a_place(opened):
+    def epoch(seed, **options):
         dataset = pipeline.place_dataset(
             opened,
             train_rows(opened),
             height=32,
             width=32,
             places_per_batch=2,
-            images_per_place=2,
-            augment=True,
+            images_per_place=3,
+            draws=4,
             seed=seed,
+            **options,
         )
-        return np.concatenate([x for x, _ in dataset.as_numpy_iterator()])
+        return np.stack([x["draws"] for x, _ in dataset.as_numpy_iterator()])
 
-    np.testing.assert_array_equal(epoch(1), epoch(1))
-    assert (epoch(1) != epoch(2)).any()
+    each = epoch(1)
+    assert each.shape[1:] == (6, 4)
+    np.testing.assert_array_equal(each, epoch(1))
+    assert (each != epoch(2)).all()
+    assert len(np.unique(each)) == each.size
+    alike = epoch(1, same_draws=True).reshape(-1, 2, 3, 4)
+    np.testing.assert_array_equal(alike, alike[:, :, :1].repeat(3, 2))
+    assert len(np.unique(alike)) == alike.size / 3
 
 
 def test_an_embedder_learns_from_place_batches(opened):

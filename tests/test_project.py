@@ -79,7 +79,7 @@ MAY_IMPORT = {
     "worker_loop": set(),
     "distribution": {"worker_loop"},
     "train_data": {"manifest", "records", "pipeline", "options", "progress"}
-    | {"retrieval", "mining", "tuple_records", "distribution"},
+    | {"retrieval", "mining", "tuple_records", "distribution", "model"},
     "training_pictures": {"records", "pipeline", "mining"},
     "training_log": {"records", "pipeline", "mining", "training_pictures"},
     "training_plan": {"mining", "options"},

@@ -287,7 +287,7 @@ def test_embedding_in_blocks_equals_one_call(records, monkeypatch, dtype):
     options = Options(**toy_training.OPTIONS, cache_dtype=dtype, batch_size=4)
     split = train_data.Split(Records(records), "train", options)
     embedder = train._new_network(split, options).get_layer("embedder")
-    monkeypatch.setattr(train_data, "_EMBED_BLOCK", 5)
+    monkeypatch.setattr(train_data, "_EMBED_BLOCK_BYTES", 5 * 4 * 384)
     found = split.embed(embedder, split.database)
     assert found.dtype == dtype
     dataset = pipeline.image_dataset(
@@ -412,7 +412,7 @@ def test_other_losses_train(records, tmp_path, loss, kernel, optimizer):
         "optimizer": optimizer,
         "epochs": 1,
         "queries_per_epoch": 6,
-        "augment": True,
+        "augment": ["crop", "colour"],
         "halve_every": 0,
     }
     checkpoints = train.run(

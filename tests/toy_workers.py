@@ -35,7 +35,7 @@ OPTIONS = {
     "refresh_every_queries": 8,
     "optimizer": "sgd",
     "learning_rate": 0.01,
-    "augment": True,
+    "augment": ["crop", "colour"],
 }
 
 

@@ -1,5 +1,6 @@
 """The network: images to descriptors."""
 
+from sare_tf.model.augmentation import Augmentation
 from sare_tf.model.clusters import (
     assignment_sharpness,
     netvlad_initial_weights,
@@ -18,6 +19,7 @@ from sare_tf.model.whitening import Whitening
 __all__ = [
     "MAC",
     "RMAC",
+    "Augmentation",
     "GeM",
     "NetVLAD",
     "SPoC",

@@ -14,6 +14,7 @@ from absl import logging
 from keras import ops
 
 from sare_tf.model import backbones
+from sare_tf.model.augmentation import Augmentation
 from sare_tf.model.clusters import check_centres, netvlad_initial_weights
 from sare_tf.model.netvlad import NetVLAD
 from sare_tf.model.pooling import MAC, RMAC, GeM, SPoC
@@ -78,29 +79,40 @@ def build_embedder(
     return keras.Model(images, aggregate(features), name="embedder")
 
 
-def over_tuples(embedder: keras.Model) -> keras.Model:
+def over_tuples(
+    embedder: keras.Model, *, augmentation: Augmentation | None = None
+) -> keras.Model:
     """Applies an embedder to every image of every tuple.
 
     Args:
         embedder: a model named "embedder", [B, H, W, 3] -> [B, D]. It is
             shared, not copied: training the result trains it.
+        augmentation: varies the images in training; None: they stay as they
+            are.
 
     Returns:
-        [B, T, H, W, 3] -> float32 [B, T, D], for any B and T. The embedder is
-        its layer "embedder", also after it was saved and loaded.
+        [B, T, H, W, 3] -> float32 [B, T, D], for any B and T. With an
+        augmentation it takes {"images": the same, "draws": float32 [B, T, R]},
+        as `tuple_dataset` gives them. The embedder is its layer "embedder",
+        also after it was saved and loaded.
 
     Raises:
         ValueError: another name.
     """
     _check_name(embedder)
     tuples = keras.Input(
-        (None, *embedder.input_shape[1:]), dtype="float32", name="tuples"
+        (None, *embedder.input_shape[1:]), dtype="float32", name="images"
     )
     # float32: a mixed policy must not round the images.
-    images = MergeTuples(dtype="float32", name="merge_tuples")(tuples)
-    descriptors = embedder(images)  # [B * T, D]
+    merge = MergeTuples(dtype="float32", name="merge_tuples")
     split = SplitTuples(dtype="float32", name="split_tuples")
-    return keras.Model(tuples, split(descriptors, tuples), name="over_tuples")
+    images, inputs = merge(tuples), tuples
+    if augmentation is not None:
+        draws = keras.Input((None, augmentation.num_draws), name="draws")
+        images = augmentation(images, merge(draws))
+        inputs = {"images": tuples, "draws": draws}
+    descriptors = embedder(images)  # [B * T, D]
+    return keras.Model(inputs, split(descriptors, tuples), name="over_tuples")
 
 
 def initialise_netvlad(
@@ -202,18 +214,18 @@ class MergeTuples(keras.layers.Layer):
     """Puts the images of all tuples into one batch.
 
     Call arguments:
-        tuples: images of tuples.
+        tuples: images of tuples, or anything else that each image has.
 
     Input shape:
-        [B, T, H, W, C].
+        [B, T, ...].
 
     Output shape:
-        [B * T, H, W, C].
+        [B * T, ...].
     """
 
     def call(self, tuples):
-        batch, count, *image = ops.shape(tuples)
-        return ops.reshape(tuples, (batch * count, *image))
+        batch, count, *of_image = ops.shape(tuples)
+        return ops.reshape(tuples, (batch * count, *of_image))
 
     def compute_output_shape(self, input_shape):
         return (None, *input_shape[2:])

@@ -1,0 +1,174 @@
+"""Training steps of VGG16, NetVLAD and SARE-Joint beside PyTorch.
+
+    python -m benchmarks.step
+    python -m benchmarks.step --backend=jax --dtype=bfloat16 --height=480 \
+        --width=640 --tuples=4 --images_of_tuple=12 --clusters=64
+
+with the extra `bench`; --backend names Keras's: tensorflow or jax. Both sides
+have the same weights, images and SGD with momentum; what they compute is
+compared first: descriptors, and the losses of the steps that follow. A step
+goes from uint8 images in memory through Keras's `fit`, or a plain loop in
+PyTorch: in the layout it has by default, with channels last, and on a GPU also
+compiled. Products of bfloat16 are those of PyTorch's autocast and Keras's
+policy mixed_bfloat16.
+
+Of the matrix rate: the arithmetic of the convolutions alone, forward and, for
+those that are trained, back, beside that of one large matrix product of the
+same type, which PyTorch makes on the same device. It can be more than 1, as
+libraries know how to convolve with fewer products. Calls take turns; rates are
+from medians. The time of all cores is what other work on the machine changes
+least; on a GPU it says little.
+"""
+
+import os
+
+import numpy as np
+import torch
+from absl import app, flags
+
+from benchmarks import torch_reference
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum("backend", "tensorflow", ["tensorflow", "jax"], "Of Keras.")
+flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of products.")
+flags.DEFINE_integer("height", 120, "Rows of an image.", 32)
+flags.DEFINE_integer("width", 160, "Columns of an image.", 32)
+flags.DEFINE_integer("tuples", 1, "Of a step.", 1)
+flags.DEFINE_integer("images_of_tuple", 12, "Query, positive, negatives.", 3)
+flags.DEFINE_integer("clusters", 64, "Of NetVLAD.", 2)
+flags.DEFINE_integer("steps", 2, "Of a call that is timed.", 1)
+flags.DEFINE_integer("repeats", 5, "Calls of each row.", 1)
+
+_RATE, _MOMENTUM = 1e-3, 0.9
+
+
+def pictures(rng, count):
+    """Coloured blocks, uint8 [count, H, W, 3]: noise looks all alike."""
+    rows, columns = -(-FLAGS.height // 16), -(-FLAGS.width // 16)
+    blocks = rng.integers(0, 256, (count, rows, columns, 3), np.uint8)
+    large = blocks.repeat(16, axis=1).repeat(16, axis=2)
+    return large[:, : FLAGS.height, : FLAGS.width].copy()
+
+
+def keras_network():
+    """Our network over tuples, compiled, and its embedder."""
+    import keras
+
+    from sare_tf import losses, model
+
+    keras.utils.set_random_seed(0)
+    if FLAGS.dtype == "bfloat16":
+        keras.config.set_dtype_policy("mixed_bfloat16")
+    embedder = model.build_embedder(
+        num_clusters=FLAGS.clusters, image_size=(FLAGS.height, FLAGS.width)
+    )
+    # First weights let images fade, until all have nearly one descriptor.
+    aggregation = embedder.get_layer("netvlad")
+    aggregation.assignment.assign(aggregation.assignment * 50.0)
+    for layer in embedder.get_layer("backbone").layers:
+        if layer.weights:
+            layer.kernel.assign(layer.kernel * 2**0.5)
+    network = model.over_tuples(embedder)
+    network.compile(
+        optimizer=keras.optimizers.SGD(_RATE, momentum=_MOMENTUM),
+        loss=losses.SARELoss(),
+    )
+    return network, embedder
+
+
+def torch_step(network, device, *, channels_last):
+    """A function of tuples, uint8 [B, T, H, W, 3], that trains once."""
+    if channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    trained = [
+        weight for weight in network.parameters() if weight.requires_grad
+    ]
+    optimizer = torch.optim.SGD(trained, lr=_RATE, momentum=_MOMENTUM)
+    dtype = getattr(torch, FLAGS.dtype)
+
+    def step(tuples):
+        images = torch.from_numpy(tuples).to(device).flatten(0, 1)
+        with torch.autocast(
+            device, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16
+        ):
+            descriptors = network(images)
+        loss = torch_reference.sare_joint(
+            descriptors.unflatten(0, tuples.shape[:2])
+        )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def main(argv):
+    del argv
+    os.environ["KERAS_BACKEND"] = FLAGS.backend
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rng = np.random.default_rng(0)
+    shape = (FLAGS.images_of_tuple, FLAGS.height, FLAGS.width, 3)
+    count = FLAGS.tuples * FLAGS.steps
+    tuples = pictures(rng, count * shape[0]).reshape(count, *shape)
+    targets = np.zeros(count, np.float32)
+    network, embedder = keras_network()
+    weights = torch_reference.weights_of(embedder)
+
+    def reference():
+        return torch_reference.Reference(weights).to(device)
+
+    with torch.inference_mode():
+        expected = reference()(torch.from_numpy(tuples[0]).to(device))
+    found = embedder.predict(tuples[0], verbose=0)
+    steps = {
+        f"PyTorch{name}": torch_step(
+            reference(), device, channels_last=channels_last
+        )
+        for name, channels_last in (("", False), (", channels last", True))
+    }
+    if device == "cuda":
+        compiled = torch.compile(
+            reference().to(memory_format=torch.channels_last)
+        )
+        steps["PyTorch, channels last, compiled"] = torch_step(
+            torch.compile(compiled), device, channels_last=False
+        )
+    ours = network.fit(
+        tuples, targets, batch_size=FLAGS.tuples, shuffle=False, verbose=0
+    ).history["loss"][0]
+    batches = np.split(tuples, FLAGS.steps)
+    theirs = np.mean([float(steps["PyTorch"](batch)) for batch in batches])
+    print(
+        f"{count // FLAGS.steps} tuples of {shape[0]} images of {shape[1]} x "
+        f"{shape[2]} pixels, {FLAGS.clusters} clusters, {FLAGS.dtype}, Keras "
+        f"on {FLAGS.backend}, {device}. Largest difference of descriptors: "
+        f"{np.abs(found - expected.cpu().numpy()).max():.0e}; mean loss of "
+        f"{FLAGS.steps} steps: {ours:.6f} and {theirs:.6f}.\n"
+    )
+
+    def run(step):
+        for batch in batches:
+            step(batch)
+        torch_reference.synchronise(device)
+
+    calls = {name: lambda step=step: run(step) for name, step in steps.items()}
+    calls[f"sare_tf, Keras on {FLAGS.backend}"] = lambda: network.fit(
+        tuples, targets, batch_size=FLAGS.tuples, shuffle=False, verbose=0
+    )
+    images = count * shape[0]
+    torch_reference.compare(
+        calls,
+        repeats=FLAGS.repeats,
+        images=images,
+        flops=images
+        * torch_reference.convolution_flops(
+            FLAGS.height, FLAGS.width, trained=True
+        ),
+        device=device,
+        dtype=getattr(torch, FLAGS.dtype),
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)
