@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
@@ -79,6 +81,11 @@ class Options:
                 "Expected a momentum of at least 0 and below 1. Received: "
                 f"averaging_momentum={self.averaging_momentum}."
             )
+
+    def seed_of(self, *parts: int) -> int:
+        """A seed for a part of the run, told by numbers such as its epoch."""
+        sequence = np.random.SeedSequence((self.seed, *parts))
+        return int(sequence.generate_state(1)[0])
 
     def halvings(self, epoch: int) -> int:
         """How often the learning rate was halved before this epoch, from 1."""

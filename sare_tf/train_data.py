@@ -18,9 +18,11 @@ from absl import logging
 
 from sare_tf import (
     distribution,
+    losses,
     manifest,
     mining,
     pipeline,
+    places,
     progress,
     retrieval,
 )
@@ -454,3 +456,66 @@ class Validation:
                 chosen.append(query)
                 rows = more
         return np.sort(np.asarray(chosen, np.int64)), rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What is trained and validated on.
+
+    Attributes:
+        records: opened.
+        bad: image_id of images that cannot be read.
+        train: the train split, or tuples in its place.
+        miner: of tuples; None with a loss over places, or if they are stored.
+        stored: tuples that were built; None without.
+        val: the val split; None if there is none.
+    """
+
+    records: Records
+    bad: Collection[str]
+    train: Split | StoredTuples
+    miner: Miner | None
+    stored: StoredTuples | None
+    val: Validation | None
+
+    @classmethod
+    def of(
+        cls, records: Records, options: Options, *, bad: Collection[str]
+    ) -> "Data":
+        """Refuses what cannot be trained on."""
+        miner = stored = val = None
+        if options.tuples is None:
+            train = Split(records, "train", options, bad=bad)
+        else:
+            train = stored = StoredTuples(records, options)
+        if options.loss in losses.PLACE_LOSSES:
+            place_batches(records, options, epoch=1, bad=bad)
+        elif not stored:
+            miner = Miner(train, options)
+        if (records.manifest["split"] == "val").any():
+            val = Validation(records, options, bad=bad)
+        else:
+            logging.warning(
+                "The records have no val split: the last epoch counts as the "
+                "best."
+            )
+        return cls(records, bad, train, miner, stored, val)
+
+
+def place_batches(
+    records: Records, options: Options, *, epoch: int, bad: Collection[str]
+) -> tuple[pd.DataFrame, places.PlaceBatches]:
+    """Rows to train on, and the batches of an epoch."""
+    rows = records.manifest[
+        (records.manifest["split"] == "train")
+        & ~records.manifest["image_id"].isin(bad)
+    ]
+    plan = places.plan_batches(
+        rows,
+        places_per_batch=options.places_per_batch,
+        images_per_place=options.images_per_place,
+        radius_m=options.train_positive_radius_m,
+        separation_m=options.positive_radius_m,
+        seed=options.seed_of(epoch),
+    )
+    return rows, plan

@@ -79,16 +79,22 @@ MAY_IMPORT = {
     "worker_loop": set(),
     "distribution": {"worker_loop"},
     "train_data": {"manifest", "records", "pipeline", "options", "progress"}
-    | {"retrieval", "mining", "tuple_records", "distribution", "model"},
+    | {"retrieval", "mining", "tuple_records", "distribution", "model"}
+    | {"losses", "places"},
+    "training_network": {"losses", "model", "optimizers", "place_network"}
+    | {"distribution", "options", "train_data"},
+    "training_epoch": {"pipeline", "optimizers", "progress", "tuples"}
+    | {"options", "train_data", "training_log"}
+    | {"distribution", "worker_loop"},
     "training_pictures": {"records", "pipeline", "mining"},
     "training_log": {"records", "pipeline", "mining", "training_pictures"},
     "training_plan": {"mining", "options"},
     "bad_images": {"records", "pipeline"},
-    "train": {"records", "pipeline", "places", "losses", "model"}
-    | {"optimizers", "progress", "bad_images"}
-    | {"place_network", "distribution", "worker_loop"}
+    "train": {"records", "losses", "optimizers", "progress", "bad_images"}
+    | {"distribution", "worker_loop"}
     | {"options", "checkpoints", "train_data"}
-    | {"training_log", "training_plan", "tuples"},
+    | {"training_network", "training_epoch", "training_log"}
+    | {"training_plan"},
     "export": DATA
     | {"checkpoints", "model", "losses", "optimizers", "warmup"}
     | {"place_network"},

@@ -19,6 +19,7 @@ from sare_tf import (
     pipeline,
     train,
     train_data,
+    training_network,
 )
 from sare_tf.checkpoints import read_state
 from sare_tf.options import Options
@@ -286,7 +287,7 @@ def test_the_interval_never_exceeds_what_was_asked(records):
 def test_embedding_in_blocks_equals_one_call(records, monkeypatch, dtype):
     options = Options(**toy_training.OPTIONS, cache_dtype=dtype, batch_size=4)
     split = train_data.Split(Records(records), "train", options)
-    embedder = train._new_network(split, options).get_layer("embedder")
+    embedder = training_network.build(split, options).get_layer("embedder")
     monkeypatch.setattr(train_data, "_EMBED_BLOCK_BYTES", 5 * 4 * 384)
     found = split.embed(embedder, split.database)
     assert found.dtype == dtype
@@ -574,7 +575,7 @@ def test_a_stopped_run_keeps_its_average_and_its_schedule(
     mine = train_data.Miner.mine
 
     def stop(self, *args, **kwargs):
-        if kwargs["seed"] == train._seed(0, 2):
+        if kwargs["seed"] == Options().seed_of(2):
             raise Killed
         return mine(self, *args, **kwargs)
 
@@ -670,10 +671,10 @@ def test_other_arithmetic_trains_as_well(records, tmp_path, changes):
 
 def test_what_bfloat16_trained_computes_in_float32_when_asked(records):
     options = Options(**toy_training.OPTIONS, precision="mixed_bfloat16")
-    embedder = train._new_embedder(options)
+    embedder = training_network.build_embedder(options)
     conv = embedder.get_layer("backbone").get_layer("stage2_conv")
     assert conv.compute_dtype == "bfloat16"
-    plain = train._new_embedder(Options(**toy_training.OPTIONS))
+    plain = training_network.build_embedder(Options(**toy_training.OPTIONS))
     plain.set_weights(embedder.get_weights())
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3))
     images = images.astype(np.float32)

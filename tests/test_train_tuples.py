@@ -9,6 +9,7 @@ import toy_training
 
 from sare_tf import build_records, pipeline, train, tuple_records, tuples
 from sare_tf.checkpoints import read_state
+from sare_tf.options import Options
 from sare_tf.records import Records
 from sare_tf.tuple_records import TupleRecords
 
@@ -90,7 +91,7 @@ def test_training_equals_fitting_by_random_access(root, finished):
     network = saved(finished, "epoch-0000")
     losses = []
     for epoch in (1, 2):
-        seed = train._seed(0, epoch)
+        seed = Options().seed_of(epoch)
         dataset = pipeline.tuple_dataset(
             source,
             found[stored.order(seed=seed)],
