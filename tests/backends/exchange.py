@@ -18,7 +18,7 @@ from keras import ops
 
 import sare_tf.losses
 from sare_tf import model
-from sare_tf.model import backbones, embedder
+from sare_tf.model import augmentation, backbones, embedder
 
 BACKEND = keras.backend.backend()
 VARIANTS = {
@@ -95,6 +95,9 @@ def calculations():
         weights = [rng.uniform(0.5, 2.5, w.shape) for w in layer.weights]
         arrays = [*inputs, *(np.float32(w) for w in weights)]
         found[name] = functools.partial(_call, layer), arrays
+    # Small, and of pixels in 0..1: positions, which are rounded, weigh less.
+    pixels = pictures()[0, :, :9, :12] / 255.0
+    found["Augmentation"] = _vary, [pixels]
     for name, loss in losses():
         # A loss is over tuples, or over images with labels; it refuses the
         # other.
@@ -107,6 +110,17 @@ def calculations():
                 continue
             found[name] = functools.partial(_lose, loss), [descriptors]
     return found
+
+
+def _vary(images):
+    draws = np.random.default_rng(3).uniform(
+        size=(len(images), sum(augmentation.DRAWS.values()))
+    )
+    return augmentation.augment(
+        images,
+        ops.convert_to_tensor(draws.astype(np.float32)),
+        effects=augmentation.DRAWS,
+    )
 
 
 def _call(layer, *tensors):
