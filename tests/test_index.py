@@ -581,10 +581,10 @@ def test_shards_of_the_records_are_one_index(toy, tmp_path):
     np.testing.assert_array_equal(distances, expected[1])
     photo = tmp_path / "photo.jpg"
     photo.write_bytes(toy_search.jpeg(3, 0))
-    found = locate.run(
+    [(_, answer)] = locate.run(
         index=tmp_path / "shards", export=toy["export"], photos=[photo], k=1
     )
-    assert found[0]["image_id"][0] == whole.manifest["image_id"][9]
+    assert answer.matches[0].image_id == whole.manifest["image_id"][9]
 
 
 @pytest.mark.parametrize("shard", ["1/1", "0/0", "-1/4", "1", "a/b", ""])
