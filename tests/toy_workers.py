@@ -35,7 +35,8 @@ OPTIONS = {
     "refresh_every_queries": 8,
     "optimizer": "sgd",
     "learning_rate": 0.01,
-    "augment": ["crop", "colour"],
+    # A list would be one value for each worker.
+    "augment": ("crop", "colour"),
 }
 
 
