@@ -479,13 +479,6 @@ def main(argv) -> None:
         )
         return
     stage_flags.required("dataset", "records")
-    try:
-        fractions = [float(share) for share in FLAGS.split_fractions]
-    except ValueError as error:
-        raise ValueError(
-            "Expected three numbers. Received: "
-            f"--split_fractions={','.join(FLAGS.split_fractions)}."
-        ) from error
     run(
         dataset=FLAGS.dataset,
         out=FLAGS.records,
@@ -495,7 +488,7 @@ def main(argv) -> None:
         verify_images=FLAGS.verify_images,
         resize_to=FLAGS.resize_to,
         reencode_quality=FLAGS.reencode_quality,
-        split_fractions=fractions,
+        split_fractions=stage_flags.fractions(FLAGS.split_fractions),
         query_fraction=FLAGS.query_fraction,
         utm_zone=FLAGS.utm_zone,
         positives=FLAGS.positives,

@@ -610,13 +610,6 @@ def _tell(out: Path, found: Sequence[finding.Finding], *, after: str) -> None:
 
 def main(argv) -> None:
     del argv
-    try:
-        fractions = [float(share) for share in FLAGS.split_fractions]
-    except ValueError as error:
-        raise ValueError(
-            "Expected three numbers. Received: "
-            f"--split_fractions={','.join(FLAGS.split_fractions)}."
-        ) from error
     path = run(
         out=FLAGS.findings,
         dataset=FLAGS.dataset,
@@ -625,7 +618,7 @@ def main(argv) -> None:
         check_images=FLAGS.check_images,
         reader=FLAGS.reader,
         num_workers=FLAGS.num_workers,
-        split_fractions=fractions,
+        split_fractions=stage_flags.fractions(FLAGS.split_fractions),
         query_fraction=FLAGS.query_fraction,
         utm_zone=FLAGS.utm_zone,
         seed=FLAGS.seed,

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from sare_tf import files, manifest, report
 
@@ -113,21 +112,6 @@ def _map(part: pd.DataFrame) -> str:
                 rasterized=pixels,
                 zorder=3,
             )
-        axes.set_xlim(0, high[0] - low[0])
-        axes.set_ylim(0, high[1] - low[1])
-        axes.set_aspect("equal")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(4))
-        axes.set_xlabel("metres east")
-        axes.set_ylabel("metres north")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(
-            frameon=False,
-            loc="lower center",
-            bbox_to_anchor=(0.5, 1),
-            ncols=3,
-            handletextpad=0.1,
-            columnspacing=1.2,
-        )
+        report.finish_map(axes, high - low)
 
     return report.drawing(draw, height=5.0)

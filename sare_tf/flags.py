@@ -86,6 +86,21 @@ def required(*names: str) -> None:
         )
 
 
+def fractions(shares: Sequence[str]) -> list[float]:
+    """The numbers of --split_fractions, which it is given.
+
+    Raises:
+        ValueError: they are none.
+    """
+    try:
+        return [float(share) for share in shares]
+    except ValueError as error:
+        raise ValueError(
+            f"Expected three numbers. Received: --split_fractions="
+            f"{','.join(shares)}."
+        ) from error
+
+
 # The rendered city.
 flags.DEFINE_string(
     "out",

@@ -311,22 +311,7 @@ def _map(places: Places, chosen: np.ndarray) -> str:
                 rasterized=pixels,
                 zorder=3,
             )
-        axes.set_xlim(0, high[0] - low[0])
-        axes.set_ylim(0, high[1] - low[1])
-        axes.set_aspect("equal")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(4))
-        axes.set_xlabel("metres east")
-        axes.set_ylabel("metres north")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(
-            frameon=False,
-            loc="lower center",
-            bbox_to_anchor=(0.5, 1),
-            ncols=3,
-            handletextpad=0.1,
-            columnspacing=1.2,
-        )
+        finish_map(axes, high - low)
 
     return drawing(draw, height=4.8)
 
@@ -339,6 +324,26 @@ def frame(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     width = max(size[0], 1.15 * size[1])
     half = np.array([width, width / 1.15]) / 2
     return middle - half, middle + half
+
+
+def finish_map(axes: Axes, extent_m: np.ndarray) -> None:
+    """Gives a map its limits, axes and legend; extent in metres east, north."""
+    axes.set_xlim(0, extent_m[0])
+    axes.set_ylim(0, extent_m[1])
+    axes.set_aspect("equal")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(4))
+    axes.set_xlabel("metres east")
+    axes.set_ylabel("metres north")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(
+        frameon=False,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1),
+        ncols=3,
+        handletextpad=0.1,
+        columnspacing=1.2,
+    )
 
 
 def _shares(axes: Axes, label: str) -> None:
