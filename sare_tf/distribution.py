@@ -104,11 +104,11 @@ def check_network(network: keras.Model) -> None:
             optimizer.gradient_accumulation_steps
         ),
         "an optimizer with global_clipnorm, which Keras takes of each replica "
-        "alone. Use clipnorm or clipvalue of a smaller rate": bool(
+        "alone. Use clipvalue, or a smaller rate": bool(
             optimizer.global_clipnorm
         ),
         "an optimizer with clipnorm, which Keras takes of each replica alone. "
-        "Use a smaller rate": bool(optimizer.clipnorm),
+        "Use clipvalue, or a smaller rate": bool(optimizer.clipnorm),
         "mixed_float16, whose loss scale Keras takes from the first replica "
         "alone. Use mixed_bfloat16": isinstance(
             optimizer, keras.optimizers.LossScaleOptimizer

@@ -171,8 +171,10 @@ def _run(
     distribution.check_network(network)
     worker_loop.take_weights_of_chief(network)
     past.check_space(training_plan.checkpoint_bytes(network))
+    # Other workers' curves are the chief's; theirs go when the run ends.
+    unkept = None if chief else tempfile.TemporaryDirectory()
     log = TrainingLog(
-        checkpoints / "tensorboard" if chief else Path(tempfile.mkdtemp()),
+        Path(unkept.name) if unkept else checkpoints / "tensorboard",
         epochs=len(past.history),
     )
     profiler = training_log.Profile(log.folder) if profile else None
