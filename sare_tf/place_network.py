@@ -101,8 +101,6 @@ class PlaceNetwork(keras.Model):
                 "Expected a model named 'embedder', by which checkpoints find "
                 f"it. Received: embedder.name={embedder.name!r}."
             )
-        if chunk_images:
-            _check_repeatable(embedder)
         self.embedder = embedder
         self.augmentation = augmentation
         self.chunk_images = chunk_images
@@ -118,6 +116,17 @@ class PlaceNetwork(keras.Model):
                 ),
             }
         self.built = True
+
+    @property
+    def chunk_images(self):
+        """See above; a loaded network may be given another number."""
+        return self._chunk_images
+
+    @chunk_images.setter
+    def chunk_images(self, count):
+        if count:
+            _check_repeatable(self.embedder)
+        self._chunk_images = count
 
     def _remembered(self, name, shape, *, empty=0.0):
         return self.add_weight(

@@ -278,9 +278,12 @@ def embedder_with(*layers, regularizer=None):
 )
 def test_layers_that_chunks_would_change_are_refused(layer):
     embedder = embedder_with(layer())
-    PlaceNetwork(embedder)
+    whole = PlaceNetwork(embedder)
     with pytest.raises(ValueError, match="neither on its batch nor on chance"):
         PlaceNetwork(embedder, chunk_images=4)
+    # As a run does that goes on with other chunks.
+    with pytest.raises(ValueError, match="neither on its batch nor on chance"):
+        whole.chunk_images = 4
 
 
 def test_layers_that_chunks_do_not_change_are_taken():
