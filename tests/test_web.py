@@ -316,9 +316,15 @@ def served(app):
         thread.start()
         assert ready.wait(30)
         yield f"http://127.0.0.1:{started['server'].effective_port}"
-        started["server"].task_dispatcher.shutdown()
-        started["server"].close()
-        thread.join(10)
+        server = started["server"]
+        server.task_dispatcher.shutdown()
+        # By the thread that waits at the sockets: closed by another while it
+        # waits, they would end it with an error.
+        server.trigger.pull_trigger(
+            lambda: server.asyncore.close_all(server._map)
+        )
+        thread.join(30)
+        assert not thread.is_alive()
 
 
 def test_a_real_socket(served):
