@@ -7,8 +7,8 @@ and about 100 kB each, and built into records. Rows of the table:
 
 - bare: encoded images that are in memory already, decoded by
   `tf.io.decode_jpeg`, as exactly as here, and, in the second row, resized by
-  `tf.image.resize` with antialiasing, also to the size that they have; neither
-  read nor batched.
+  `tf.image.resize` with antialiasing, also to the size that they have; batched,
+  by the same threads as here.
 - DataLoader: files in a folder, decoded and resized by PIL (bilinear, which
   antialiases), batched by PyTorch's own collation. Its processes are started
   before, and stay.
@@ -16,10 +16,11 @@ and about 100 kB each, and built into records. Rows of the table:
   and `sare_tf.place_dataset` (12 places of 4), read from records by offset,
   with random numbers for an augmentation on the device.
 
-All have the same number of workers, threads or processes, and give uint8.
-Passes over all images take turns; rates are medians by the clock. Core
-milliseconds, of all threads and processes together, are what other work on the
-machine changes least; those of PyTorch are of its main process and workers.
+All have the cores to share: PyTorch by a process for each, the others by
+`parallel.THREADS`. All give uint8. Passes over all images take turns; rates are
+medians by the clock. Core milliseconds, of all threads and processes together,
+are what other work on the machine changes least; those of PyTorch are of its
+main process and workers.
 """
 
 import os
@@ -34,12 +35,11 @@ import torch
 from absl import app, flags, logging
 from PIL import Image
 
-from sare_tf import build_records, pipeline, places
+from sare_tf import build_records, parallel, pipeline, places
 from sare_tf.records import Records
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("photographs", 480, "How many; a multiple of 48.", 48)
-flags.DEFINE_integer("workers", os.cpu_count(), "Threads or processes.", 1)
 flags.DEFINE_integer("repeats", 5, "Passes of each row.", 1)
 flags.DEFINE_list("sizes", ["480x640", "240x320"], "Rows x columns.")
 
@@ -87,7 +87,7 @@ class Files(torch.utils.data.Dataset):
 
 
 def bare(encoded: list[bytes], size: tuple[int, int] | None) -> tf.data.Dataset:
-    """Images decoded and, if there is a size, resized; and nothing else."""
+    """Batches of images decoded and, if there is a size, resized."""
 
     def load(image_bytes):
         image = tf.io.decode_jpeg(
@@ -98,9 +98,10 @@ def bare(encoded: list[bytes], size: tuple[int, int] | None) -> tf.data.Dataset:
         image = tf.image.resize(image, size, antialias=True)
         return tf.saturate_cast(tf.round(image), tf.uint8)
 
-    return tf.data.Dataset.from_tensor_slices(encoded).map(
-        load, num_parallel_calls=FLAGS.workers
+    images = tf.data.Dataset.from_tensor_slices(encoded).map(
+        load, num_parallel_calls=parallel.THREADS
     )
+    return parallel.fixed(images.batch(_BATCH).prefetch(2))
 
 
 def tuple_batches(records: Records, height: int, width: int) -> tf.data.Dataset:
@@ -131,12 +132,6 @@ def place_batches(records: Records, height: int, width: int) -> tf.data.Dataset:
     )
 
 
-def _with_workers(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    options = tf.data.Options()
-    options.threading.private_threadpool_size = FLAGS.workers
-    return dataset.with_options(options)
-
-
 def _core_seconds(processes: list[int]) -> float:
     """Of these processes until now, by Linux."""
     ticks = 0
@@ -153,20 +148,18 @@ def measure(paths: list[Path], records: Records, height: int, width: int):
         Files(paths, height, width),
         batch_size=_BATCH,
         shuffle=True,
-        num_workers=FLAGS.workers,
+        num_workers=parallel.CORES,
         persistent_workers=True,
         # After TensorFlow's threads have started, fork is not safe.
         multiprocessing_context="spawn",
     )
     encoded = list(records.read_images(records.manifest))
     sources = {
-        "bare decoding": _with_workers(bare(encoded, None)),
-        "bare decoding and resizing": _with_workers(
-            bare(encoded, (height, width))
-        ),
+        "bare decoding": bare(encoded, None),
+        "bare decoding and resizing": bare(encoded, (height, width)),
         "PyTorch DataLoader, PIL": loader,
-        "sare_tf, tuples": _with_workers(tuple_batches(records, height, width)),
-        "sare_tf, places": _with_workers(place_batches(records, height, width)),
+        "sare_tf, tuples": tuple_batches(records, height, width),
+        "sare_tf, places": place_batches(records, height, width),
     }
     processes = [os.getpid()]
     found = {name: [] for name in sources}
@@ -191,7 +184,7 @@ def main(argv):
     del argv
     logging.set_verbosity(logging.WARNING)
     print(
-        f"{FLAGS.photographs} photographs, {FLAGS.workers} workers, medians "
+        f"{FLAGS.photographs} photographs, {parallel.CORES} workers, medians "
         f"of {FLAGS.repeats} passes.\n\n"
         "| size | | images/s | times bare | times PyTorch | core ms per image "
         "| times bare by core time | times PyTorch by core time |\n"

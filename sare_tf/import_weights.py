@@ -27,7 +27,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 from absl import flags, logging
 from tqdm import tqdm
 
@@ -35,9 +34,9 @@ from sare_tf import (
     build_records,
     checkpoints,
     files,
-    images,
     manifest,
     model,
+    pipeline,
     retrieval,
     weights,
 )
@@ -242,16 +241,12 @@ def _check_recall(
         rows, descriptors = {}, {}
         for role in ("query", "database"):
             rows[role] = records.manifest[records.manifest["role"] == role]
-            batches = (
-                records.encoded_dataset(rows[role])
-                .map(
-                    lambda encoded: images.load(
-                        encoded, height=height, width=width
-                    ),
-                    num_parallel_calls=tf.data.AUTOTUNE,
-                )
-                .batch(batch_size)
-                .prefetch(1)
+            batches = pipeline.image_dataset(
+                records,
+                rows[role],
+                height=height,
+                width=width,
+                batch_size=batch_size,
             )
             descriptors[role] = np.concatenate(
                 [

@@ -18,9 +18,12 @@ import pandas as pd
 import tensorflow as tf
 from absl import logging
 
-from sare_tf import images, manifest, places
+from sare_tf import images, manifest, parallel, places
 from sare_tf.records import Records
 from sare_tf.tuple_records import TupleRecords
+
+# Made while the device is at work.
+_READY_BATCHES = 2
 
 
 def image_dataset(
@@ -43,11 +46,8 @@ def image_dataset(
     Returns:
         Dataset of uint8 [B, height, width, 3].
     """
-    return (
-        _decoded(source.encoded_dataset(rows), height, width)
-        .batch(batch_size)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    decoded = _decoded(source.encoded_dataset(rows), height, width)
+    return parallel.fixed(decoded.batch(batch_size).prefetch(_READY_BATCHES))
 
 
 def tuple_dataset(
@@ -369,7 +369,7 @@ def _decoded(
 ) -> tf.data.Dataset:
     return encoded_images.map(
         lambda encoded: images.load(encoded, height=height, width=width),
-        num_parallel_calls=tf.data.AUTOTUNE,
+        num_parallel_calls=parallel.THREADS,
     )
 
 
@@ -439,9 +439,5 @@ def _batches(
         }, targets_of_batch
 
     batches = decoded.batch(int(np.prod(shape)), drop_remainder=True)
-    return (
-        tf.data.Dataset.zip(batches, targets)
-        .enumerate()
-        .map(give)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    numbered = tf.data.Dataset.zip(batches, targets).enumerate()
+    return parallel.fixed(numbered.map(give).prefetch(_READY_BATCHES))

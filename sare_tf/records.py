@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from sare_tf import files, manifest
+from sare_tf import files, manifest, parallel
 
 COMMAND = "python -m sare_tf.build_records --flagfile=..."
 # A record is its length (8 bytes), a checksum of it (4), data, a checksum (4).
@@ -175,9 +175,10 @@ class Records:
             return parse(record.take(1).get_single_element())
 
         # By the map, not flat_map: that reads one record after the other.
-        return tf.data.Dataset.from_tensor_slices(
+        at = tf.data.Dataset.from_tensor_slices(
             (which.astype(np.int64), offsets)
-        ).map(read, num_parallel_calls=tf.data.AUTOTUNE)
+        )
+        return parallel.fixed(at.map(read, num_parallel_calls=parallel.THREADS))
 
     def read_images(self, rows: pd.DataFrame) -> Iterator[bytes]:
         """Encoded bytes of rows, in their order.

@@ -40,7 +40,7 @@ from absl import logging
 from tqdm import tqdm
 
 import sare_tf
-from sare_tf import files, tuples
+from sare_tf import files, parallel, tuples
 from sare_tf.records import Records
 
 COMMAND = "python -m sare_tf.build_records --tuple_list=..."
@@ -232,7 +232,7 @@ class TupleRecords:
             chosen = within[start : start + SHUFFLED_TUPLES]
             return tf.gather(serialised, chosen)
 
-        return (
+        return parallel.fixed(
             tf.data.TFRecordDataset(paths, buffer_size=_BUFFER_BYTES)
             .batch(SHUFFLED_TUPLES)
             .enumerate()
@@ -242,7 +242,7 @@ class TupleRecords:
                 lambda one: tf.io.parse_single_example(one, features)[
                     "image/encoded"
                 ],
-                num_parallel_calls=tf.data.AUTOTUNE,
+                num_parallel_calls=parallel.THREADS,
             )
             .apply(tf.data.experimental.assert_cardinality(self.count))
         )

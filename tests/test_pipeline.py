@@ -173,3 +173,15 @@ def test_resizing_by_half_averages_with_a_triangle():
         expected = np.dot(window, [1, 3, 3, 1]) / 8
         assert abs(found[2, x, 0] - expected) <= 0.5 + 1e-4
     assert found.dtype == np.uint8
+
+
+@pytest.mark.parametrize("shape", [(37, 53), (1, 1), (20, 16), (90, 7)])
+def test_resizing_is_tensorflows_to_the_bit(shape):
+    rng = np.random.default_rng(1)
+    batch = rng.integers(0, 256, (3, *shape, 3)).astype(np.uint8)
+    expected = tf.image.resize(batch, (20, 31), antialias=True).numpy()
+    expected = expected.round().astype(np.uint8)
+    found = images.resize(batch, height=20, width=31)
+    np.testing.assert_array_equal(found, expected)
+    one = images.resize(batch[1], height=20, width=31)
+    np.testing.assert_array_equal(one, expected[1])

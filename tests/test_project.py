@@ -28,13 +28,15 @@ JUDGED = {"protocols", "truth", "scores", "outcomes", "confidence"}
 MAY_IMPORT = {
     "manifest": set(),
     "readers": {"manifest", "unpickling"},
-    "records": {"manifest"},
+    "parallel": set(),
+    "records": {"manifest", "parallel"},
     "images": {"orientation"},
     "orientation": set(),
     "places": {"manifest"},
     "tuples": set(),
-    "tuple_records": {"manifest", "records", "tuples"},
-    "pipeline": {"images", "records", "manifest", "places", "tuple_records"},
+    "tuple_records": {"manifest", "parallel", "records", "tuples"},
+    "pipeline": {"images", "records", "manifest", "parallel", "places"}
+    | {"tuple_records"},
     "losses": set(),
     "model": set(),
     "optimizers": set(),
@@ -56,7 +58,8 @@ MAY_IMPORT = {
     "export_onnx": {"serving"},
     "export_weights": {"checkpoints", "export", "weights"},
     "import_weights": DATA
-    | {"build_records", "checkpoints", "model", "retrieval", "weights"},
+    | {"build_records", "checkpoints", "model", "pipeline", "retrieval"}
+    | {"weights"},
     "synthetic_city": {"city_rendering"},
     "city_rendering": set(),
     "record_plan": {"readers"},
