@@ -76,6 +76,21 @@ def keras_network():
     return network, embedder
 
 
+def in_batches(arrays, size):
+    """How Keras is given arrays: by threads of TensorFlow where it has them.
+
+    Keras's own way from arrays has tf.data tune itself, see `parallel`.
+    """
+    if FLAGS.backend != "tensorflow":
+        return {"x": arrays[0], "y": arrays[1], "batch_size": size}
+    import tensorflow as tf
+
+    from sare_tf import parallel
+
+    batches = tf.data.Dataset.from_tensor_slices(arrays).batch(size)
+    return {"x": parallel.fixed(batches.prefetch(2))}
+
+
 def torch_step(network, device, *, channels_last):
     """A function of tuples, uint8 [B, T, H, W, 3], that trains once."""
     if channels_last:
@@ -134,9 +149,12 @@ def main(argv):
         steps["PyTorch, channels last, compiled"] = torch_step(
             torch.compile(compiled), device, channels_last=False
         )
-    ours = network.fit(
-        tuples, targets, batch_size=FLAGS.tuples, shuffle=False, verbose=0
-    ).history["loss"][0]
+    given = in_batches((tuples, targets), FLAGS.tuples)
+
+    def fit():
+        return network.fit(**given, shuffle=False, verbose=0)
+
+    ours = fit().history["loss"][0]
     batches = np.split(tuples, FLAGS.steps)
     theirs = np.mean([float(steps["PyTorch"](batch)) for batch in batches])
     print(
@@ -153,9 +171,7 @@ def main(argv):
         torch_reference.synchronise(device)
 
     calls = {name: lambda step=step: run(step) for name, step in steps.items()}
-    calls[f"sare_tf, Keras on {FLAGS.backend}"] = lambda: network.fit(
-        tuples, targets, batch_size=FLAGS.tuples, shuffle=False, verbose=0
-    )
+    calls[f"sare_tf, Keras on {FLAGS.backend}"] = fit
     images = count * shape[0]
     torch_reference.compare(
         calls,
