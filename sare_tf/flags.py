@@ -278,8 +278,8 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "train_from",
     None,
-    "First layer of the backbone that is trained, with all after it; default: "
-    "its own.",
+    "First layer of the backbone that is trained, with all after it; "
+    "aggregation: the backbone stays as it is; default: its own.",
 )
 flags.DEFINE_string(
     "netvlad_centres",

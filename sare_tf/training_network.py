@@ -80,11 +80,15 @@ def build(
 
 
 def build_embedder(options: Options) -> keras.Model:
-    """images [B, H, W, 3] -> descriptors [B, D]."""
+    """images [B, H, W, 3] -> descriptors [B, D].
+
+    Raises:
+        ValueError: unknown names, or nothing in it is trained.
+    """
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(options.precision)
     try:
-        return model.build_embedder(
+        embedder = model.build_embedder(
             backbone=options.backbone,
             aggregation=options.aggregation,
             num_clusters=options.num_clusters,
@@ -95,6 +99,14 @@ def build_embedder(options: Options) -> keras.Model:
         )
     finally:
         keras.config.set_dtype_policy(policy)
+    if not embedder.trainable_weights:
+        raise ValueError(
+            "Expected weights to train. Received: "
+            f"train_from={options.train_from!r}, "
+            f"aggregation={options.aggregation!r}, which has none. Name a "
+            "layer of the backbone by --train_from."
+        )
+    return embedder
 
 
 def build_loss(options: Options) -> keras.losses.Loss:

@@ -369,6 +369,14 @@ def test_layers_of_the_backbone_by_name():
     ]
 
 
+def test_a_backbone_that_stays_as_it_is():
+    embedder = small("netvlad", train_from="aggregation")
+    trained = {
+        weight.path.split("/")[0] for weight in embedder.trainable_weights
+    }
+    assert trained == {"netvlad"}
+
+
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="'netvlad', 'rmac'.*'sum'"):
         model.build_embedder(aggregation="sum")

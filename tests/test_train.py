@@ -526,6 +526,35 @@ def test_a_dry_run_writes_nothing(records, tmp_path, caplog):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_only_the_aggregation_is_trained(records, tmp_path):
+    found = train.run(
+        records=records,
+        checkpoints=tmp_path / "run",
+        **toy_training.OPTIONS
+        | {"epochs": 1, "patience": 0, "train_from": "aggregation"},
+    )
+    first, last = (
+        keras.models.load_model(found / name / "model.keras").get_layer(
+            "embedder"
+        )
+        for name in ("epoch-0000", "epoch-0001")
+    )
+    for layer, stays in (("backbone", True), ("netvlad", False)):
+        weights = [e.get_layer(layer).get_weights() for e in (first, last)]
+        same = [np.array_equal(a, b) for a, b in zip(*weights, strict=True)]
+        assert all(same) if stays else not any(same)
+
+
+def test_nothing_to_train_is_refused(records, tmp_path):
+    with pytest.raises(ValueError, match="'aggregation', aggregation='mac'"):
+        train.run(
+            records=records,
+            checkpoints=tmp_path / "run",
+            **toy_training.OPTIONS
+            | {"train_from": "aggregation", "aggregation": "mac"},
+        )
+
+
 def test_fewer_queries_than_a_batch_are_refused_at_once(records, tmp_path):
     for changes in ({"tuples_per_batch": 13}, {"queries_per_epoch": 2}):
         options = {**toy_training.OPTIONS, **changes}

@@ -78,6 +78,8 @@ class Preprocessing(layers.Layer):
         }
 
 
+# Instead of the first layer that is trained: what comes after the backbone.
+AGGREGATION = "aggregation"
 # Arguments of `Preprocessing`.
 _PREPROCESSING = ("mean", "deviation", "blue_first")
 
@@ -233,7 +235,7 @@ def build(
         cut_layer: name of the layer whose output is the feature map, without
             the activation that a convolution may hold; None: the backbone's.
         train_from: name of the first layer that is trained, with all after it
-            up to the cut; None: the backbone's.
+            up to the cut; "aggregation", none of them; None: the backbone's.
 
     Returns:
         The preprocessing layer, and the model named "backbone".
@@ -258,11 +260,14 @@ def build(
     if isinstance(cut, layers.Conv2D):
         cut.activation = keras.activations.linear
     backbone = keras.Model(network.input, cut.output, name="backbone")
-    first = _layer(
-        train_from or recipe.train_from,
-        backbone.layers[1:],
-        f"train_from to be a layer of {name} up to its cut, {cut.name}",
-    )
+    first = None
+    if train_from != AGGREGATION:
+        first = _layer(
+            train_from or recipe.train_from,
+            backbone.layers[1:],
+            f"train_from to be {AGGREGATION!r} or a layer of {name} up to its "
+            f"cut, {cut.name}",
+        )
     trained = False
     for layer in backbone.layers:
         trained = trained or layer is first

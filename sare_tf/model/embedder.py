@@ -43,7 +43,7 @@ def build_embedder(
         cut_layer: name of the backbone's layer whose output is aggregated; None
             for its own.
         train_from: name of the first layer that is trained; None for the
-            backbone's own.
+            backbone's own, "aggregation" for none of the backbone.
         image_size: height and width in pixels; None for any.
 
     Returns:
