@@ -24,9 +24,9 @@ def test_two_workers_end_as_one_though_one_was_killed(records, tmp_path):
     """Worker 1 is killed before dataset 4: in epoch 2, after its mining.
 
     The chief ends with an error, its checkpoint is that of epoch 1; started
-    again, the two go on from there.
+    again, the two go on from there, with the averages of the weights.
     """
-    run = {"records": records, **TUPLES}
+    run = {"records": records, **TUPLES, "averaging_momentum": 0.75}
     by_one = train.run(checkpoints=tmp_path / "one", **run)
     run |= {"checkpoints": str(tmp_path / "two"), "strategy": "multi_worker"}
     chief, killed = toy_workers.start(2, **run, killed_at=[None, 4])
