@@ -28,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 from absl import flags, logging
@@ -155,15 +156,6 @@ def run(
         )
     engine = engine or functools.partial(build_here, num_workers=num_workers)
     engine(missing, root=reading.root, folder=partial, preparation=preparation)
-    # The rows that were planned make room for those that were built.
-    shards = [
-        dataclasses.replace(shard, rows=shard.rows[:0].copy(), sources={})
-        for shard in shards
-    ]
-    reading = dataclasses.replace(
-        reading, manifest=reading.manifest[:0].copy(), sources={}
-    )
-    missing.clear()
     with files.explained_writing("records", out):
         _gather(
             shards,
@@ -230,7 +222,7 @@ def build_here(
     Threads read and check images ahead: that leaves the interpreter's lock.
     """
     num_workers = num_workers or os.cpu_count()
-    count = sum(len(shard.rows) for shard in shards)
+    count = sum(len(shard.order) for shard in shards)
     with (
         ThreadPoolExecutor(num_workers) as pool,
         tqdm(
@@ -302,25 +294,37 @@ def _gather(
     rejected = list(reading.rejected)
     for shard in built.values():
         rejected += shard.rejected
-    table = pd.concat(
-        [shard.rows().assign(shard=name) for name, shard in built.items()],
-        ignore_index=True,
-    )
-    if not len(table):
+    count = sum(shard.count for shard in built.values())
+    if not count:
         raise ValueError(
             "Expected at least one image that can be decoded. Received: "
             f"{len(rejected)} files, none of them. Check --dataset."
         )
+    refused = [name for shard in built.values() for name, _ in shard.rejected]
+    kept = np.concatenate([shard.order for shard in shards])
+    if refused:
+        kept = kept[
+            ~reading.manifest["image_id"].isin(refused).to_numpy()[kept]
+        ]
     relations = reading.relations
     if relations is not None:
         # Of images that were refused, an answer cannot be found.
         relations = relations[
-            relations["query"].isin(table["image_id"])
-            & relations["database"].isin(table["image_id"])
+            ~relations["query"].isin(refused)
+            & ~relations["database"].isin(refused)
         ]
         relations = relations.reset_index(drop=True)
-    warnings = _warnings(table, rule, radius_m, relations)
-    counts = table.groupby(["split", "role"]).size()
+    warnings = _warnings(
+        reading.manifest, rule, radius_m, relations, order=kept
+    )
+    counts = (
+        reading.manifest[["split", "role"]].iloc[kept].value_counts(sort=False)
+    )
+
+    def parts() -> Iterator[pd.DataFrame]:
+        for name, shard in built.items():
+            yield shard.rows().assign(shard=name)
+
     with files.folder_in_one_piece(out) as folder:
         for name, shard in built.items():
             files.link_or_copy(shard.path, folder / name)
@@ -330,16 +334,16 @@ def _gather(
             folder / "rejected.csv", ("path", "reason"), sorted(rejected)
         )
         _write_csv(folder / "warnings.csv", ("what", "warning"), warnings)
-        manifest.write(table, folder / "manifest.parquet")
+        manifest.write_parts(parts(), folder / "manifest.parquet")
         files.write_json(
             folder / "records.json",
             {
-                "count": len(table),
+                "count": count,
                 "counts": {f"{s}/{r}": int(n) for (s, r), n in counts.items()},
                 "rejected": len(rejected),
                 "warnings": len(warnings),
                 "relations": None if relations is None else len(relations),
-                "fingerprint": records.fingerprint(table, relations),
+                "fingerprint": records.fingerprint(parts(), relations),
                 "shards": {
                     shard.name: record_shards.entry(shard, built[shard.name])
                     for shard in shards
@@ -359,27 +363,44 @@ def _warnings(
     rule: str,
     radius_m: float,
     relations: pd.DataFrame | None,
+    *,
+    order: np.ndarray | None = None,
 ) -> list[tuple[str, str]]:
-    """What training and evaluation will not use, or count as a miss."""
+    """What training and evaluation will not use, or count as a miss.
+
+    Args:
+        table: the manifest.
+        rule: of `manifest.positives`.
+        radius_m: of `manifest.positives`.
+        relations: those of the reading, or None.
+        order: positions of the images that count; None: all of them.
+    """
+    # No more of the table is copied than what is looked at.
+    truth = ["place_id", "utm_east_m", "utm_north_m", "utm_zone"]
+    if order is None:
+        order = np.arange(len(table))
     found = []
-    named = table[table["place_id"] != ""]
-    sizes = named.groupby(["split", "place_id"]).size()
+    named = table[["split", "place_id"]].iloc[order]
+    named = named[named["place_id"] != ""]
+    sizes = named.groupby(["split", "place_id"], observed=True).size()
     for split, place in sizes.index[sizes == 1]:
         found.append((f"{split}/{place}", "place with one image"))
     for split in manifest.SPLITS:
-        part = table[table["split"] == split]
+        part = order[(table["split"] == split).to_numpy()[order]]
         if not len(part):
             found.append((split, "split without an image"))
             continue
-        queries = part[part["role"] == "query"]
-        database = part[part["role"] == "database"]
+        is_query = (table["role"] == "query").to_numpy()[part]
+        queries = table[["image_id", *truth]].iloc[part[is_query]]
+        answers = truth if relations is None else ["image_id", *truth]
+        database = table[answers].iloc[part[~is_query]]
         for role, some in (("query", queries), ("database", database)):
             if not len(some):
                 found.append((split, f"split without a {role} image"))
         if not manifest.has_truth(queries, database, relations=relations):
             found.append((split, "split of which nothing says what matches"))
             continue
-        truth = manifest.positives(
+        positives = manifest.positives(
             queries,
             database,
             rule=rule,
@@ -388,7 +409,9 @@ def _warnings(
         )
         found += [
             (image_id, "query without a positive in the database")
-            for image_id, rows in zip(queries["image_id"], truth, strict=True)
+            for image_id, rows in zip(
+                queries["image_id"], positives, strict=True
+            )
             if not len(rows)
         ]
     return found
@@ -408,7 +431,7 @@ def _is_up_to_date(out: Path, made_from: dict[str, Any]) -> bool:
     if not (out / "records.json").is_file():
         return False
     try:
-        metadata = records.Records(out).metadata
+        metadata = records.read_metadata(out)
         found = metadata["made_from"]
     except (KeyError, ValueError) as error:
         logging.warning("Building again: %s", error)

@@ -7,8 +7,13 @@ never positives of each other. What a layout does not tell is NaN, an empty
 string or -1. An image's place is given by `place_id`, by its coordinates and a
 radius, or by a list of relations: a table of query, database image and what
 the one is to the other.
+
+What `complete` makes, as readers do, holds texts other than image_id as
+categories in ascending order: a few bytes for each image. Elsewhere texts are
+str.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +21,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from scipy.spatial import cKDTree
 
 SPLITS = ("train", "val", "test")
@@ -42,6 +50,9 @@ COLUMNS = {
     "height": ("int64", -1),
 }
 _REQUIRED = ("image_id", "split", "role")
+# Rows that become columns, and rows that are written, at a time.
+_GATHERED_ROWS = 1 << 12
+_BLOCK_ROWS = 1 << 16
 # A listed database image is a positive, or junk: neither right nor wrong.
 # Easy and hard positives are what the Revisited Oxford and Paris tell apart.
 RELATIONS = ("positive", "easy", "hard", "junk")
@@ -56,6 +67,59 @@ TRAIN_RULES = {
 }
 
 
+class Gatherer:
+    """Gathers rows in columns, which take far less memory than the rows do."""
+
+    def __init__(self):
+        self._rows = []
+        self._blocks = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, row: Mapping[str, object]) -> None:
+        """Adds a row: columns of `COLUMNS` -> values.
+
+        Raises:
+            ValueError: an unknown column.
+        """
+        unknown = sorted(row.keys() - COLUMNS.keys())
+        if unknown:
+            raise _unknown(unknown)
+        self._rows.append(row)
+        self._count += 1
+        if len(self._rows) == _GATHERED_ROWS:
+            self._close_block()
+
+    def table(self) -> pd.DataFrame:
+        """The columns that any row has, as `complete` takes; ends the work."""
+        self._close_block()
+        blocks, self._blocks = self._blocks, []
+        sizes = [len(next(iter(block.values()))) for block in blocks]
+        columns = {}
+        for name in COLUMNS:
+            if any(name in block for block in blocks):
+                arrays = [
+                    block.pop(name, None) or _array(name, [None] * size)
+                    for block, size in zip(blocks, sizes, strict=True)
+                ]
+                columns[name] = pa.chunked_array(arrays).unify_dictionaries()
+        # A block of memory for each column: none is copied into one of all.
+        return pa.table(columns).to_pandas(split_blocks=True)
+
+    def _close_block(self) -> None:
+        rows, self._rows = self._rows, []
+        if rows:
+            self._blocks.append(
+                {
+                    name: _array(name, [row.get(name) for row in rows])
+                    for name in COLUMNS
+                    if any(name in row for row in rows)
+                }
+            )
+
+
 def make(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
     """Makes a manifest from rows that hold what is known.
 
@@ -67,31 +131,76 @@ def make(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
         All columns, in the order of `COLUMNS`, in the order of the rows.
 
     Raises:
+        ValueError: an unknown column, or as `complete` does.
+    """
+    gatherer = Gatherer()
+    for row in rows:
+        gatherer.append(row)
+    return plain(complete(gatherer.table()))
+
+
+def complete(table: pd.DataFrame) -> pd.DataFrame:
+    """Makes a manifest from a table that holds what is known.
+
+    Args:
+        table: some columns of `COLUMNS`; image_id, split and role at least.
+
+    Returns:
+        All columns, in the order of `COLUMNS`; texts other than image_id are
+        categories.
+
+    Raises:
         ValueError: an unknown column, split or role, an image_id that occurs
             twice, or several UTM zones beside coordinates without a zone.
     """
-    rows = list(rows)
-    unknown = sorted({name for row in rows for name in row} - set(COLUMNS))
+    unknown = sorted(set(table) - set(COLUMNS))
     if unknown:
-        raise ValueError(
-            f"Expected columns of a manifest: {', '.join(COLUMNS)}. "
-            f"Received: {unknown}."
-        )
-    for row in rows:
-        missing = [name for name in _REQUIRED if not row.get(name)]
-        if missing:
-            raise ValueError(
-                f"Expected image_id, split and role of every image. Received: "
-                f"{dict(row)} without {missing}."
-            )
+        raise _unknown(unknown)
     columns = {}
     for name, (dtype, default) in COLUMNS.items():
-        values = [row.get(name, default) for row in rows]
-        dtype = object if dtype == "str" else dtype
-        columns[name] = pd.Series(values, dtype=dtype)
-    manifest = pd.DataFrame(columns)
+        if name in table:
+            column = table[name].array
+        elif dtype == "str":
+            codes = np.zeros(len(table), np.int8)
+            column = pd.Categorical.from_codes(codes, [default or ""])
+        else:
+            column = np.full(len(table), default, dtype)
+        if dtype == "str" and name != "image_id":
+            columns[name] = categories(column)
+        else:
+            columns[name] = pd.array(column, dtype=dtype)
+    # Without a copy, which would put numbers of all columns into one block.
+    manifest = pd.DataFrame(columns, copy=False)
     _check(manifest)
     return manifest
+
+
+def categories(texts: Iterable[str]) -> pd.Categorical:
+    """Texts as categories in ascending order, without any that is not used.
+
+    Args:
+        texts: strings or categories [B].
+    """
+    found = pd.Categorical(texts).remove_unused_categories()
+    return found.set_categories(found.categories.sort_values())
+
+
+def in_order(image_ids: pd.Series, *keys: Iterable[str]) -> np.ndarray:
+    """Positions of images in ascending order of keys, then of image_id.
+
+    Args:
+        image_ids: str [B], each once.
+        *keys: texts [B] as of `categories`, the foremost first.
+
+    Returns:
+        int64 [B].
+    """
+    order = pc.sort_indices(pa.array(image_ids, pa.large_string()))
+    order = order.to_numpy().view(np.int64)
+    for key in reversed(keys):
+        codes = categories(key).codes[order]
+        order = order[np.argsort(codes, kind="stable")]
+    return order
 
 
 def make_relations(
@@ -249,11 +358,54 @@ def positives(
     return found
 
 
+def plain(manifest: pd.DataFrame) -> pd.DataFrame:
+    """The same rows with texts as str in place of categories."""
+    texts = manifest.select_dtypes("category")
+    return manifest.astype(dict.fromkeys(texts, "str"))
+
+
+def in_blocks(parts: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """The same rows in blocks of 65,536, whatever the parts they come in."""
+    waiting, count = [], 0
+    for part in parts:
+        while len(part):
+            taken = part.iloc[: _BLOCK_ROWS - count]
+            part = part.iloc[len(taken) :]
+            waiting.append(taken)
+            count += len(taken)
+            if count == _BLOCK_ROWS:
+                yield pd.concat(waiting, ignore_index=True)
+                waiting, count = [], 0
+    if waiting:
+        yield pd.concat(waiting, ignore_index=True)
+
+
 def write(manifest: pd.DataFrame, path: str | Path) -> None:
     """Writes a manifest as parquet, in one piece."""
+    with _in_one_piece(path) as temporary:
+        plain(manifest).to_parquet(temporary, index=False)
+
+
+def write_parts(parts: Iterable[pd.DataFrame], path: str | Path) -> None:
+    """Writes a manifest that comes in parts, of which one or more has rows.
+
+    The file does not depend on what is in which part.
+    """
+    with _in_one_piece(path) as temporary, contextlib.ExitStack() as stack:
+        writer = None
+        for block in in_blocks(parts):
+            block = pa.Table.from_pandas(block, preserve_index=False)
+            writer = writer or stack.enter_context(
+                pq.ParquetWriter(temporary, block.schema)
+            )
+            writer.write_table(block)
+
+
+@contextlib.contextmanager
+def _in_one_piece(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.unfinished")
-    manifest.to_parquet(temporary, index=False)
+    yield temporary
     os.replace(temporary, path)
 
 
@@ -286,7 +438,63 @@ def read(path: str | Path) -> pd.DataFrame:
     return manifest
 
 
+def read_parts(
+    path: str | Path, sizes: Iterable[int]
+) -> Iterator[pd.DataFrame]:
+    """Reads what `write` wrote, in parts of so many rows.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is damaged, or has fewer rows.
+    """
+    path = Path(path)
+    try:
+        with pq.ParquetFile(path) as file:
+            batches = file.iter_batches(_BLOCK_ROWS)
+            waiting = file.schema_arrow.empty_table()
+            for size in sizes:
+                while len(waiting) < size:
+                    batch = pa.Table.from_batches([next(batches)])
+                    waiting = pa.concat_tables([waiting, batch])
+                yield waiting[:size].to_pandas()
+                waiting = waiting[size:]
+    except FileNotFoundError:
+        raise
+    except (OSError, StopIteration) as error:
+        raise ValueError(
+            f"Expected a manifest. Received: path={str(path)!r}, which cannot "
+            f"be read ({error or 'too few rows'})."
+        ) from error
+
+
+def _unknown(names: list[str]) -> ValueError:
+    return ValueError(
+        f"Expected columns of a manifest: {', '.join(COLUMNS)}. Received: "
+        f"{names}."
+    )
+
+
+def _array(name: str, values: list[object]) -> pa.Array:
+    """Values of a column, with what stands for "unknown" in place of None."""
+    dtype, default = COLUMNS[name]
+    values = [default if value is None else value for value in values]
+    if dtype != "str":
+        return pa.array(np.array(values, dtype))
+    if name == "image_id":
+        return pa.array(values, pa.large_string())
+    return pa.array(values, pa.string()).dictionary_encode()
+
+
 def _check(manifest: pd.DataFrame) -> None:
+    for name in _REQUIRED:
+        empty = np.flatnonzero(
+            (manifest[name].isna() | (manifest[name] == "")).to_numpy()
+        )
+        if len(empty):
+            raise ValueError(
+                "Expected image_id, split and role of every image. Received: "
+                f"{manifest.iloc[empty[0]].to_dict()} without {[name]}."
+            )
     twice = manifest["image_id"][manifest["image_id"].duplicated()].unique()
     if len(twice):
         raise ValueError(
@@ -294,13 +502,13 @@ def _check(manifest: pd.DataFrame) -> None:
             f"more than once, such as {list(twice[:3])}."
         )
     for name, allowed in (("split", SPLITS), ("role", ROLES)):
-        other = sorted(set(manifest[name]) - set(allowed))
+        other = sorted(set(manifest[name].unique()) - set(allowed))
         if other:
             raise ValueError(
                 f"Expected {name} to be one of {', '.join(allowed)}. "
                 f"Received: {other[:3]}."
             )
-    zones = set(manifest["utm_zone"]) - {""}
+    zones = set(manifest["utm_zone"].unique()) - {""}
     if len(set(map(_grid, zones))) > 1:
         located = np.isfinite(_coordinates(manifest)).all(axis=1)
         unknown = located & (manifest["utm_zone"] == "").to_numpy()
@@ -377,15 +585,15 @@ def _same_place_id(
             f"Received: {unknown} images without. Use --positives=radius, or "
             "one folder per place."
         )
-    places = database["place_id"].to_numpy(object)
-    members = {
-        place: np.sort(rows).astype(np.int64)
-        for place, rows in pd.Series(range(len(places)))
-        .groupby(places)
-        .indices.items()
-    }
-    none = np.zeros(0, np.int64)
-    return [members.get(place, none) for place in queries["place_id"]]
+    places = pd.Categorical(database["place_id"])
+    order = np.argsort(places.codes, kind="stable")
+    # -1 for a place that the database has not: there, it begins and ends at 0.
+    wanted = places.categories.get_indexer(queries["place_id"])
+    begins, ends = (
+        np.searchsorted(places.codes[order], wanted, side=side)
+        for side in ("left", "right")
+    )
+    return [order[begin:end] for begin, end in zip(begins, ends, strict=True)]
 
 
 def _near(

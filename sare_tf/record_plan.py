@@ -16,19 +16,24 @@ shards they fall into, and leave the others as they are.
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import union_categoricals
 
+from sare_tf import manifest
 from sare_tf.readers.reading import Reading, Source
 
 # Of the shards' bytes and of their receipts.
 FORMAT = 3
 # Images without place_id are grouped by cells of this size: CosPlace's.
 _CELL_M = 10.0
+_KINDS = (manifest.SPLITS, manifest.ROLES)
+_BLOCK_ROWS = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,23 +68,35 @@ class Preparation:
             )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Shard:
-    """One shard to build. It can be pickled.
+    """One shard to build. It can be pickled, and takes its own rows along.
 
     Attributes:
         name: of its file, with the number of shards of its split and role.
-        rows: of the manifest, one per image, in order, and: `group`, `bytes`
-            and `modified_ns`, size and time of the file; -1 where it could not
-            be looked at.
+        images: of the whole plan, in no order: rows of the manifest, one per
+            image, and: `group`, `bytes` and `modified_ns`, size and time of the
+            file; -1 where it could not be looked at.
+        order: which of them are in the shard, in order: positions, int64 [B].
         sources: image_id -> source, where it is not the file of that name.
         digest: of all that its content depends on.
     """
 
     name: str
-    rows: pd.DataFrame
+    images: pd.DataFrame
+    order: np.ndarray
     sources: Mapping[str, Source]
     digest: str
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """Its images, in order: made each time, so that a plan stays small."""
+        rows = self.images.iloc[self.order].reset_index(drop=True)
+        return manifest.plain(rows)
+
+    def __getstate__(self):
+        order = np.arange(len(self.order))
+        return vars(self) | {"images": self.rows, "order": order}
 
 
 def make(
@@ -99,44 +116,58 @@ def make(
     Returns:
         Shards, in the order of their images.
     """
-    table = _in_order(reading.manifest)
-    found = np.empty((len(table), 2), np.int64)
-    for row, image_id in enumerate(table["image_id"]):
-        found[row] = _status(reading.root / reading.source(image_id).path)
-    table["bytes"], table["modified_ns"] = found.T
+    found = np.empty((2, len(reading.manifest)), np.int64)
+    for row, image_id in enumerate(reading.manifest["image_id"]):
+        found[:, row] = _status(reading.root / reading.source(image_id).path)
+    images = reading.manifest.assign(
+        group=_groups(reading.manifest), bytes=found[0], modified_ns=found[1]
+    )
+    keys = [images[name] for name in ("split", "role", "group")]
+    order = manifest.in_order(images["image_id"], *keys)
     shards = []
-    for (split, role), part in table.groupby(["split", "role"], sort=False):
-        ranges = list(_ranges(part, f"{split} {role}", shard_mebibytes << 20))
+    for split, role in itertools.product(*map(sorted, _KINDS)):
+        chosen = (images["split"] == split) & (images["role"] == role)
+        part = order[chosen.to_numpy()[order]]
+        ranges = list(
+            _ranges(images, part, f"{split} {role}", shard_mebibytes << 20)
+        )
         for number, (start, stop) in enumerate(ranges):
-            # A view: the plan holds each row once.
-            rows = part.iloc[start:stop]
+            name = f"{split}-{role}-{number:05d}-of-{len(ranges):05d}.tfrecord"
+            shard = Shard(name, images, part[start:stop], {}, "")
+            rows = shard.rows
             sources = {
                 image_id: reading.sources[image_id]
                 for image_id in rows["image_id"]
                 if image_id in reading.sources
             }
-            name = f"{split}-{role}-{number:05d}-of-{len(ranges):05d}.tfrecord"
             digest = _digest(rows, sources, preparation)
-            shards.append(Shard(name, rows, sources, digest))
+            shards.append(
+                dataclasses.replace(shard, sources=sources, digest=digest)
+            )
     return shards
 
 
-def _in_order(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows sorted so that a group (a place) is in one run."""
-    table = table.copy()
-    cells = [
-        f"{zone}_{east // _CELL_M:.0f}_{north // _CELL_M:.0f}".lstrip("_")
-        if np.isfinite(east) and np.isfinite(north)
-        else ""
-        for zone, east, north in zip(
-            *(table["utm_zone"], table["utm_east_m"], table["utm_north_m"]),
-            strict=True,
-        )
-    ]
-    table["group"] = np.where(table["place_id"] != "", table["place_id"], cells)
-    return table.sort_values(
-        ["split", "role", "group", "image_id"], ignore_index=True
-    )
+def _groups(table: pd.DataFrame) -> pd.Categorical:
+    """The place of each image, or the cell it stands in, or nothing."""
+    names = ("place_id", "utm_zone", "utm_east_m", "utm_north_m")
+    blocks = []
+    for start in range(0, len(table), _BLOCK_ROWS):
+        block = table.iloc[start : start + _BLOCK_ROWS]
+        groups = [
+            place or _cell(*position)
+            for place, *position in zip(
+                *(block[name] for name in names), strict=True
+            )
+        ]
+        blocks.append(pd.Categorical(groups))
+    return manifest.categories(union_categoricals(blocks))
+
+
+def _cell(zone: str, east_m: float, north_m: float) -> str:
+    if not (np.isfinite(east_m) and np.isfinite(north_m)):
+        return ""
+    east, north = east_m // _CELL_M, north_m // _CELL_M
+    return f"{zone}_{east:.0f}_{north:.0f}".lstrip("_")
 
 
 def _status(path: Path) -> tuple[int, int]:
@@ -149,24 +180,34 @@ def _status(path: Path) -> tuple[int, int]:
 
 
 def _ranges(
-    rows: pd.DataFrame, name: str, wanted_bytes: int
+    images: pd.DataFrame, order: np.ndarray, name: str, wanted_bytes: int
 ) -> Iterator[tuple[int, int]]:
-    """Cuts rows into shards: start and stop of each, in order.
+    """Cuts images into shards: start and stop of each, in order.
 
     Args:
-        rows: B rows of a split and role, sorted by group.
+        images: of the plan.
+        order: those of a split and role, sorted by group: positions [B].
         name: of split and role.
         wanted_bytes: size wanted.
     """
+    if not len(order):
+        return
+    groups = images["group"].cat.codes.to_numpy()[order]
     # An image with neither place nor position is a group of its own.
-    groups = rows["group"].where(rows["group"] != "", rows["image_id"])
-    groups = groups.to_numpy(object)
-    firsts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
-    rank = np.array(
-        [_hash(f"{name} {groups[first]}") for first in firsts], np.uint64
+    alone = (images["group"] == "").to_numpy()[order]
+    begins = np.r_[True, groups[1:] != groups[:-1]] | alone
+    firsts = np.flatnonzero(begins)
+    names = images[["group", "image_id"]].iloc[order[firsts]]
+    rank = np.fromiter(
+        (
+            _hash(f"{name} {group or image_id}")
+            for group, image_id in names.itertuples(index=False, name=None)
+        ),
+        np.uint64,
+        len(firsts),
     )
-    sizes = rows["bytes"].to_numpy().clip(0)
-    bounds = np.r_[firsts, len(rows)]
+    sizes = images["bytes"].to_numpy()[order].clip(0)
+    bounds = np.r_[firsts, len(order)]
     begin = np.r_[0, sizes.cumsum()][bounds]  # bytes before each group
     waiting = [(0, len(firsts))]
     while waiting:

@@ -73,7 +73,10 @@ class Built:
 
 def find(shard: Shard, folder: Path) -> Built | None:
     """The shard, if an earlier `build` left it whole in the folder."""
-    path = folder / f"{shard.digest}.tfrecord"
+    return _find(folder / f"{shard.digest}.tfrecord")
+
+
+def _find(path: Path) -> Built | None:
     try:
         receipt = files.read_json(path.with_suffix(".json"), made_by="build")
         if path.stat().st_size != receipt["num_bytes"]:
@@ -107,33 +110,34 @@ def reuse(
         folder: as of `build`.
     """
     finished = Path(finished)
+    wanted = {shard.digest for shard in shards}
     try:
         metadata = files.read_json(finished / "records.json", made_by="build")
-        names = {
-            shard["source"]: name for name, shard in metadata["shards"].items()
-        }
-        wanted = [shard for shard in shards if shard.digest in names]
-        if not wanted:
+        known = metadata["shards"]
+        if wanted.isdisjoint(shard["source"] for shard in known.values()):
             return
-        table = manifest.read(finished / "manifest.parquet")
-        parts = dict(list(table.groupby("shard", sort=False)))
-    except (OSError, KeyError, ValueError):
+        parts = manifest.read_parts(
+            finished / "manifest.parquet",
+            [shard["count"] for shard in known.values()],
+        )
+        for (name, shard), rows in zip(known.items(), parts, strict=True):
+            if shard["source"] in wanted and (rows["shard"] == name).all():
+                _take_over(finished / name, rows, shard, folder)
+    except (FileNotFoundError, KeyError, ValueError):
         return
-    for shard in wanted:
-        name = names[shard.digest]
-        known = metadata["shards"][name]
-        source = finished / name
-        if find(shard, folder) or not source.is_file():
-            continue
-        rows = parts.get(name, table[:0]).drop(columns="shard")
-        if (
-            source.stat().st_size != known["bytes"]
-            or len(rows) != known["count"]
-        ):
-            continue
-        path = folder / f"{shard.digest}.tfrecord"
+
+
+def _take_over(
+    source: Path, rows: pd.DataFrame, known: dict[str, Any], folder: Path
+) -> None:
+    """Takes over a shard of finished records, if it has the size it had."""
+    path = folder / f"{known['source']}.tfrecord"
+    if _find(path) or not source.is_file():
+        return
+    if source.stat().st_size == known["bytes"]:
         path.unlink(missing_ok=True)
         files.link_or_copy(source, path)
+        rows = rows.drop(columns="shard")
         _finish(path, rows, known["rejected"], settled=True)
 
 
@@ -160,6 +164,7 @@ def build(
         OSError: the folder cannot be written to. What was begun is removed.
     """
     prepare_batch = partial(_prepare_batch, root=root, preparation=preparation)
+    rows = shard.rows
     kept, rejected, settled = [], [], True
     position = 0
     # A name of its own: engines may try a shard twice at the same time.
@@ -169,7 +174,7 @@ def build(
         with files.explained_writing(f"the shard {shard.name}", folder):
             scratch.mkdir()
             with _writer(path) as write:
-                for batch in in_order(prepare_batch, _batches(shard)):
+                for batch in in_order(prepare_batch, _batches(shard, rows)):
                     for image in batch:
                         if isinstance(image, _Refused):
                             rejected.append((image.image_id, image.reason))
@@ -180,7 +185,7 @@ def build(
                                 (position, *image.size, *where, image.sha256)
                             )
                         position += 1
-            _finish(path, _rows(shard, kept), rejected, settled=settled)
+            _finish(path, _rows(rows, kept), rejected, settled=settled)
             for suffix in (".tfrecord", ".parquet", ".json"):
                 whole = folder / f"{shard.digest}{suffix}"
                 os.replace(path.with_suffix(suffix), whole)
@@ -253,11 +258,11 @@ class _Refused:
     settled: bool = True
 
 
-def _batches(shard: Shard) -> Iterator[list[_Task]]:
+def _batches(shard: Shard, rows: pd.DataFrame) -> Iterator[list[_Task]]:
     batch, num_bytes = [], 0
     columns = ("image_id", "group", "bytes", "modified_ns")
     for image_id, place, size, modified_ns in zip(
-        *(shard.rows[name] for name in columns), strict=True
+        *(rows[name] for name in columns), strict=True
     ):
         source = shard.sources.get(image_id) or Source(image_id)
         batch.append(_Task(image_id, source, place, size, modified_ns))
@@ -326,12 +331,12 @@ def _read(root: Path, task: _Task) -> bytes:
     return encoded
 
 
-def _rows(shard: Shard, kept: list[tuple]) -> pd.DataFrame:
+def _rows(planned: pd.DataFrame, kept: list[tuple]) -> pd.DataFrame:
     """Rows of the images that were kept, and where they are."""
     numbers = ("position", "height", "width", "byte_offset", "byte_length")
     found = pd.DataFrame(kept, columns=[*numbers, "sha256"])
     found = found.astype(dict.fromkeys(numbers, "int64"))
-    rows = shard.rows.iloc[found.pop("position")][list(manifest.COLUMNS)]
+    rows = planned.iloc[found.pop("position")][list(manifest.COLUMNS)]
     rows = rows.reset_index(drop=True)
     for name in found:
         rows[name] = found[name].to_numpy()

@@ -113,7 +113,7 @@ def _check_tables(
             relations = pd.read_parquet(path / "relations.parquet")
         except (OSError, ValueError) as error:
             return [Damage("relations.parquet", -1, str(error))], table
-    if records.fingerprint(table, relations) != metadata["fingerprint"]:
+    if records.fingerprint([table], relations) != metadata["fingerprint"]:
         what = "its rows, or relations.parquet, are not those of records.json"
         return [Damage("manifest.parquet", -1, what)], table
     return [], table

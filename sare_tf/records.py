@@ -15,12 +15,15 @@ features: `image/encoded`, the bytes of the file, untouched unless images were
 resized or cut; `image/id` and `image/place`.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import tensorflow as tf
 
 from sare_tf import files, manifest, parallel
@@ -28,7 +31,6 @@ from sare_tf import files, manifest, parallel
 COMMAND = "python -m sare_tf.build_records --flagfile=..."
 # A record is its length (8 bytes), a checksum of it (4), data, a checksum (4).
 FRAME_BYTES = 16
-_BLOCK_ROWS = 1 << 16
 _FEATURES = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
 
 
@@ -60,21 +62,65 @@ def write_relations(relations: pd.DataFrame, folder: Path) -> None:
     relations.to_parquet(folder / "relations.parquet", index=False)
 
 
-def fingerprint(table: pd.DataFrame, relations: pd.DataFrame | None) -> str:
+def fingerprint(
+    parts: Iterable[pd.DataFrame], relations: pd.DataFrame | None
+) -> str:
     """Digest of images, their rows and relations; not of shards and offsets.
 
     Args:
-        table: the manifest, with `sha256`.
+        parts: of the manifest, with `sha256`, in order.
         relations: or None.
     """
     digest = hashlib.sha256()
     columns = [*manifest.COLUMNS, "sha256"]
-    for start in range(0, len(table), _BLOCK_ROWS):
-        block = table.iloc[start : start + _BLOCK_ROWS]
+    for block in manifest.in_blocks(parts):
         digest.update(block.to_csv(columns=columns, index=False).encode())
     if relations is not None:
         digest.update(relations.to_csv(index=False).encode())
     return digest.hexdigest()
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """records.json, once the files beside it are found to be as it says.
+
+    Raises:
+        FileNotFoundError: no finished records are there.
+        ValueError: a size or a number of rows differs.
+    """
+    metadata = files.read_json(path / "records.json", made_by=COMMAND)
+    with _explained(path):
+        for name, shard in metadata["shards"].items():
+            size = (path / name).stat().st_size
+            if size != shard["bytes"]:
+                raise ValueError(
+                    f"{name} has {size} bytes, not {shard['bytes']}"
+                )
+        tables = {"manifest": metadata["count"]}
+        if metadata["relations"] is not None:
+            tables["relations"] = metadata["relations"]
+        for name, count in tables.items():
+            if _count_rows(path / f"{name}.parquet") != count:
+                raise ValueError(f"{name}.parquet has another number of rows")
+    return metadata
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Says what to do about records that are damaged."""
+    try:
+        yield
+    except (KeyError, OSError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected whole records. Received: records={str(path)!r} "
+            f"({error}). Delete the folder and run {COMMAND} again."
+        ) from error
+
+
+def _count_rows(path: Path) -> int:
+    try:
+        return pq.read_metadata(path).num_rows
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path.name} cannot be read: {error}") from error
 
 
 class Records:
@@ -97,35 +143,15 @@ class Records:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.metadata = files.read_json(
-            self.path / "records.json", made_by=COMMAND
-        )
-        try:
-            for name, shard in self.metadata["shards"].items():
-                size = (self.path / name).stat().st_size
-                if size != shard["bytes"]:
-                    raise ValueError(
-                        f"{name} has {size} bytes, not {shard['bytes']}"
-                    )
-            self.manifest = manifest.read(self.path / "manifest.parquet")
-            if len(self.manifest) != self.metadata["count"]:
-                raise ValueError("the manifest has another number of rows")
-            self.relations = self._read_relations()
+        self.metadata = read_metadata(self.path)
+        with _explained(self.path):
             self.fingerprint = self.metadata["fingerprint"]
-        except (KeyError, OSError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"Expected whole records. Received: records={str(path)!r} "
-                f"({error}). Delete the folder and run {COMMAND} again."
-            ) from error
-
-    def _read_relations(self) -> pd.DataFrame | None:
-        count = self.metadata["relations"]
-        if count is None:
-            return None
-        relations = pd.read_parquet(self.path / "relations.parquet")
-        if len(relations) != count:
-            raise ValueError("the relations have another number of rows")
-        return relations
+            self.manifest = manifest.read(self.path / "manifest.parquet")
+            self.relations = None
+            if self.metadata["relations"] is not None:
+                self.relations = pd.read_parquet(
+                    self.path / "relations.parquet"
+                )
 
     def rows(self, split: str, role: str) -> pd.DataFrame:
         """Rows of one split and role; their index is that of `manifest`.

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from sare_tf.readers import reading, splitting
@@ -30,18 +31,15 @@ def test_every_split_gets_a_place(count):
 
 def roles(sizes, **options):
     """Queries and all images of each place."""
-    rows = [
-        {"image_id": f"{place}{number}", "place": place}
-        for place, size in sizes.items()
-        for number in range(size)
-    ]
-    splitting.choose_roles(rows, [row["place"] for row in rows], **options)
-    assert {row["role"] for row in rows} <= {"query", "database"}
+    places = [place for place, size in sizes.items() for _ in range(size)]
+    names = [f"{place}{number}" for number, place in enumerate(places)]
+    found = splitting.choose_roles(pd.Series(names), places, **options)
+    assert set(found) <= {"query", "database"}
     return {
         place: [
-            row["image_id"]
-            for row in rows
-            if row["place"] == place and row["role"] == "query"
+            name
+            for name, of, role in zip(names, places, found, strict=True)
+            if of == place and role == "query"
         ]
         for place in sizes
     }
@@ -72,7 +70,7 @@ def test_queries_are_chosen_by_seed():
 @pytest.mark.parametrize("fraction", [0, 1, -0.5, 25])
 def test_a_wrong_share_of_queries(fraction):
     with pytest.raises(ValueError, match=f"query_fraction={fraction}"):
-        splitting.choose_roles([], [], fraction=fraction, seed=0)
+        splitting.choose_roles(pd.Series([]), [], fraction=fraction, seed=0)
 
 
 def test_areas_are_linked_by_50_m():
@@ -120,7 +118,7 @@ def test_no_two_splits_come_near_in_a_street():
     splitting.complete(
         found, split_fractions=(0.5, 0.2, 0.3), query_fraction=0.25, seed=0
     )
-    rows = found.rows()
+    rows = found.table.to_dict("records")
     assert {row["split"] for row in rows} == {"train", "val", "test"}
     # By loops: the nearest two images of different splits.
     apart = min(

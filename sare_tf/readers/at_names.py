@@ -20,6 +20,8 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
+
 from sare_tf import manifest
 from sare_tf.readers import reading, splitting
 
@@ -45,20 +47,25 @@ def read(
     found = reading.Collector(
         dataset, reading.image_root(dataset), layout=_LAYOUT
     )
+    without_roles = []
     for split in manifest.SPLITS:
         top = found.root / split
         for folder, role in reading.ROLES.items():
             for image_id in _images(found, top / folder):
                 _add(found, image_id, split=split, role=role)
-        if any((top / folder).exists() for folder in reading.ROLES):
-            continue
-        before = len(found.rows())
-        for image_id in _images(found, top):
-            _add(found, image_id, split=split, role="database")
-        rows = found.rows()[before:]
-        splitting.choose_roles(
-            rows, list(map(_cell, rows)), fraction=query_fraction, seed=seed
+        if not any((top / folder).exists() for folder in reading.ROLES):
+            without_roles.append(split)
+            for image_id in _images(found, top):
+                _add(found, image_id, split=split, role="")
+    table = found.table
+    for split in without_roles if len(table) else ():
+        rows = (table["split"] == split).to_numpy()
+        some = table[rows]
+        roles = table["role"].to_numpy(object)
+        roles[rows] = splitting.choose_roles(
+            some["image_id"], _cells(some), fraction=query_fraction, seed=seed
         )
+        table["role"] = manifest.categories(roles)
     found.unify_zones(utm_zone=utm_zone)
     return found.finish()
 
@@ -86,9 +93,14 @@ def _add(
     found.add(image_id, split=split, role=role, **fields)
 
 
-def _cell(row: dict[str, object]) -> str:
-    east, north = row["utm_east_m"] // _CELL_M, row["utm_north_m"] // _CELL_M
-    return f"{row['utm_zone']} {east:.0f} {north:.0f}"
+def _cells(table: pd.DataFrame) -> list[str]:
+    columns = (
+        table[name] for name in ("utm_zone", "utm_east_m", "utm_north_m")
+    )
+    return [
+        f"{zone} {east // _CELL_M:.0f} {north // _CELL_M:.0f}"
+        for zone, east, north in zip(*columns, strict=True)
+    ]
 
 
 def parse(name: str) -> dict[str, object]:

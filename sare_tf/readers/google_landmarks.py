@@ -16,6 +16,7 @@ the solution, which lists their positives. What is not downloaded is refused.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sare_tf import manifest
 from sare_tf.readers import reading, splitting
 
 _LAYOUT = "{train,index,test}/<a>/<b>/<c>/<id>.jpg, named by a table"
@@ -44,23 +45,6 @@ def read(
     found = reading.Collector(dataset, dataset, layout=_LAYOUT)
     for image, landmark in _landmarks(dataset):
         _add(found, "train", image, split="train", place_id=landmark)
-    rows = found.rows()
-    if rows:
-        train, val = split_fractions[:2]
-        if train + val <= 0:
-            raise ValueError(
-                "Expected a share above 0 of train or val: test has images of "
-                f"its own. Received: split_fractions={list(split_fractions)}."
-            )
-        split_of = splitting.split_places(
-            sorted({row["place_id"] for row in rows}),
-            fractions=(train / (train + val), val / (train + val), 0),
-            seed=seed,
-        )
-        places = [row["place_id"] for row in rows]
-        for row in rows:
-            row["split"] = split_of[row["place_id"]]
-        splitting.choose_roles(rows, places, fraction=query_fraction, seed=seed)
     index = _find(dataset, "index.csv", "index")
     if index:
         for image in reading.read_table(index, "id")["id"]:
@@ -69,6 +53,28 @@ def read(
     solution = _find(dataset, _SOLUTION, "test")
     if solution:
         relations = list(_solution(found, solution))
+    table = found.table
+    if "place_id" in table:
+        rows = (table["split"] == "train").to_numpy()
+        places = manifest.categories(table["place_id"][rows])
+        train, val = split_fractions[:2]
+        if train + val <= 0:
+            raise ValueError(
+                "Expected a share above 0 of train or val: test has images of "
+                f"its own. Received: split_fractions={list(split_fractions)}."
+            )
+        split_of = splitting.split_places(
+            list(places.categories),
+            fractions=(train / (train + val), val / (train + val), 0),
+            seed=seed,
+        )
+        roles = splitting.choose_roles(
+            table["image_id"][rows], places, fraction=query_fraction, seed=seed
+        )
+        for name, values in (("split", places.map(split_of)), ("role", roles)):
+            column = table[name].to_numpy(object)
+            column[rows] = values
+            table[name] = manifest.categories(column)
     return found.finish(relations=relations)
 
 

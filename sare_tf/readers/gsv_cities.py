@@ -14,6 +14,7 @@ are chosen at random, by place.
 from collections.abc import Sequence
 from pathlib import Path
 
+from sare_tf import manifest
 from sare_tf.readers import reading, splitting
 
 _LAYOUT = "Images/<city>/ for every Dataframes/<city>.csv"
@@ -44,21 +45,16 @@ def read(
     found = reading.Collector(dataset, dataset / "Images", layout=_LAYOUT)
     for table in sorted((dataset / "Dataframes").glob("*.csv")):
         _read_city(found, table)
-    rows = found.rows()
-    if rows:
+    table = found.table
+    if len(table):
+        places = manifest.categories(table["place_id"])
         split_of = splitting.split_places(
-            sorted({row["place_id"] for row in rows}),
-            fractions=split_fractions,
-            seed=seed,
+            list(places.categories), fractions=split_fractions, seed=seed
         )
-        for row in rows:
-            row["split"] = split_of[row["place_id"]]
+        table["split"] = places.map(split_of)
         found.set_coordinates()
-        splitting.choose_roles(
-            rows,
-            [row["place_id"] for row in rows],
-            fraction=query_fraction,
-            seed=seed,
+        table["role"] = splitting.choose_roles(
+            table["image_id"], places, fraction=query_fraction, seed=seed
         )
     return found.finish()
 

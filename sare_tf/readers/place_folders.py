@@ -11,6 +11,7 @@ or `queries` is the place; folders below it only group its images.
 from collections.abc import Sequence
 from pathlib import Path
 
+from sare_tf import manifest
 from sare_tf.readers import reading, splitting
 
 _LAYOUT = (
@@ -44,13 +45,11 @@ def read(
                     found.add(image_id, split=split, role=role, place_id=place)
                 else:
                     found.refuse(image_id, "not in a folder of its place")
-    rows = found.rows()
-    if rows and not split_folders:
-        places = splitting.split_places(
-            sorted({row["place_id"] for row in rows}),
-            fractions=split_fractions,
-            seed=seed,
+    table = found.table
+    if not (table.empty or split_folders):
+        places = manifest.categories(table["place_id"])
+        split_of = splitting.split_places(
+            list(places.categories), fractions=split_fractions, seed=seed
         )
-        for row in rows:
-            row["split"] = places[row["place_id"]]
+        table["split"] = places.map(split_of)
     return found.finish()

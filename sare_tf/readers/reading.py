@@ -1,6 +1,8 @@
 """What all readers share: finding files, refusing them, and a reading."""
 
+import array
 import dataclasses
+import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -87,8 +89,12 @@ class Collector:
         self._dataset = dataset
         self._layout = layout
         self._list_only = list_only
-        self._rows = {}
-        self._degrees = {}
+        self._gatherer = manifest.Gatherer()
+        # Of 64 bits: the names themselves would take more than all else. Two
+        # of a million are taken for one in one of 30 million datasets.
+        self._hashes = set()
+        # Row, latitude and longitude of each image added with degrees.
+        self._degrees = array.array("d")
         self._sources = {}
 
     def refuse(self, path: str, reason: str) -> None:
@@ -155,7 +161,7 @@ class Collector:
         """
         metres = [columns.get(name, 0.0) for name in _METRES]
         reason = ""
-        if image_id in self._rows:
+        if hash(image_id) in self._hashes:
             reason = "named more than once"
         elif _is_no_text(image_id):
             reason = "its name is not UTF-8; rename it"
@@ -167,62 +173,81 @@ class Collector:
             self.refuse(image_id, reason)
             return False
         if degrees is not None:
-            self._degrees[image_id] = degrees
+            self._degrees.extend((len(self._gatherer), *degrees))
         if source is not None:
             self._sources[image_id] = source
-        self._rows[image_id] = {
-            "image_id": image_id,
-            "split": split,
-            "role": role,
-            **columns,
-        }
+        self._hashes.add(hash(image_id))
+        self._gatherer.append(
+            {"image_id": image_id, "split": split, "role": role, **columns}
+        )
         return True
 
-    def rows(self) -> list[dict[str, object]]:
-        """The rows so far; a reader may complete them before `finish`."""
-        return list(self._rows.values())
+    @functools.cached_property
+    def table(self) -> pd.DataFrame:
+        """The images, in the order they were added, once all are: columns of
+        the manifest that any has. A reader may change it before `finish`."""
+        self._hashes.clear()
+        return self._gatherer.table()
 
     def set_coordinates(self, *, utm_zone: str = "") -> None:
-        """Gives rows added with degrees their UTM coordinates.
+        """Gives images added with degrees their UTM coordinates.
 
         Args:
             utm_zone: zone for all; empty: see `coordinates.project`.
         """
-        degrees = np.array(list(self._degrees.values()), np.float64)
-        degrees = degrees.reshape(-1, 2)
-        located = coordinates.project(*degrees.T, utm_zone=utm_zone)
-        self._set(self._degrees, located)
-        self._degrees = {}
+        rows, *degrees = np.array(self._degrees).reshape(-1, 3).T
+        located = coordinates.project(*degrees, utm_zone=utm_zone)
+        self._set(rows.astype(np.int64), *located)
 
     def unify_zones(self, *, utm_zone: str = "") -> None:
-        """Gives rows of several zones coordinates that can be compared.
+        """Gives images of several zones coordinates that can be compared.
 
-        Rows without zone, whose coordinates may be made up, stay as they are.
+        Those without zone, whose coordinates may be made up, stay as they are.
 
         Args:
             utm_zone: zone for all; empty: see `coordinates.unify`.
         """
-        rows = {
-            name: row for name, row in self._rows.items() if row.get("utm_zone")
-        }
-        if rows:
-            values = [
-                [row[column] for row in rows.values()]
-                for column in (*_METRES, "utm_zone")
-            ]
-            self._set(rows, coordinates.unify(*values, utm_zone=utm_zone))
-
-    def _set(self, names: Iterable[str], located: tuple) -> None:
-        for name, east, north, zone in zip(names, *located, strict=True):
-            metres = dict(
-                zip(_METRES, (float(east), float(north)), strict=True)
+        if "utm_zone" not in self.table:
+            return
+        rows = np.flatnonzero(self.table["utm_zone"] != "")
+        if len(rows):
+            some = self.table.iloc[rows]
+            located = coordinates.unify(
+                *(some[name] for name in _METRES),
+                some["utm_zone"].tolist(),
+                utm_zone=utm_zone,
             )
-            self._rows[name] |= metres | {"utm_zone": zone}
+            self._set(rows, *located)
 
-    def drop(self, image_id: str, reason: str) -> None:
-        """Refuses an image that was added."""
-        del self._rows[image_id]
-        self.refuse(image_id, reason)
+    def _set(
+        self,
+        rows: np.ndarray,
+        east_m: np.ndarray,
+        north_m: np.ndarray,
+        zones: list[str],
+    ) -> None:
+        for name, values in zip(_METRES, (east_m, north_m), strict=True):
+            column = np.full(len(self.table), np.nan)
+            if name in self.table:
+                column = self.table[name].to_numpy(copy=True)
+            column[rows] = values
+            self.table[name] = column
+        column = np.full(len(self.table), "", object)
+        if "utm_zone" in self.table:
+            column = self.table["utm_zone"].to_numpy(object)
+        column[rows] = zones
+        self.table["utm_zone"] = manifest.categories(column)
+
+    def drop(self, rows: np.ndarray, reason: str) -> None:
+        """Refuses images that were added.
+
+        Args:
+            rows: bool, one for each image of the table.
+            reason: why.
+        """
+        for image_id in self.table["image_id"][rows]:
+            self.refuse(image_id, reason)
+        self.table = self.table[~rows].reset_index(drop=True)
 
     def finish(
         self, *, relations: Iterable[tuple[str, str, str]] | None = None
@@ -237,7 +262,7 @@ class Collector:
             NoImages: no image was added.
             ValueError: the manifest refuses the rows.
         """
-        if not self._rows:
+        if self.table.empty:
             first = ""
             if self.rejected:
                 first = ", such as {}: {}".format(*self.rejected[0])
@@ -247,15 +272,14 @@ class Collector:
                 f"({len(self.rejected)} other files{first}). Choose another "
                 "--reader, or move the images."
             )
-        table = manifest.make(self._rows.values())
+        # Of this, the collector needs no other copy.
+        table = self.table = manifest.complete(self.table)
         if relations is not None:
+            pairs = pd.DataFrame(list(relations), columns=range(3))
+            known = pairs[0].isin(table["image_id"])
+            known &= pairs[1].isin(table["image_id"])
             relations = manifest.make_relations(
-                (
-                    pair
-                    for pair in relations
-                    if pair[0] in self._rows and pair[1] in self._rows
-                ),
-                table,
+                pairs[known].itertuples(index=False, name=None), table
             )
         return Reading(
             table, self.root, self.rejected, relations, self._sources

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
@@ -62,20 +63,19 @@ def split_places(
 
 
 def choose_roles(
-    rows: Sequence[dict[str, object]],
-    places: Sequence[str],
-    *,
-    fraction: float,
-    seed: int,
-) -> None:
+    image_ids: pd.Series, places: Sequence[str], *, fraction: float, seed: int
+) -> np.ndarray:
     """Makes a share of each place's images queries, at random.
 
     Args:
-        rows: B rows with image_id; their role is set.
+        image_ids: str [B], each once.
         places: B names of places.
         fraction: share of queries. A place of two or more images has at least
             one query and one database image; a place of one has no query.
         seed: the same seed gives the same choice.
+
+    Returns:
+        The roles, object [B].
 
     Raises:
         ValueError: a fraction that is not between 0 and 1.
@@ -85,16 +85,16 @@ def choose_roles(
             "Expected a share above 0 and below 1. Received: "
             f"query_fraction={fraction}."
         )
-    members = {}
-    for row, place in zip(rows, places, strict=True):
-        members.setdefault(place, []).append(row)
+    places = manifest.categories(places)
+    order = manifest.in_order(image_ids, places)
     rng = np.random.default_rng(seed)
-    for place in sorted(members):
-        images = sorted(members[place], key=lambda row: row["image_id"])
+    roles = np.full(len(order), "database", object)
+    codes = places.codes[order]
+    for images in np.split(order, np.flatnonzero(np.diff(codes)) + 1):
         count = max(round(fraction * len(images)), 1)
         queries = rng.permutation(len(images))[: min(count, len(images) - 1)]
-        for position, row in enumerate(images):
-            row["role"] = "query" if position in queries else "database"
+        roles[images[queries]] = "query"
+    return roles
 
 
 def find_areas(
@@ -168,13 +168,13 @@ def complete(
     query_fraction: float | None,
     seed: int,
 ) -> None:
-    """Gives rows their split and role, where the layout has none.
+    """Gives images their split and role, where the layout has none.
 
-    By area where every row has coordinates, so that splits are 50 m apart, and
-    an image that is not is refused; by place_id elsewhere.
+    By area where every image has coordinates, so that splits are 50 m apart,
+    and an image that is not is refused; by place_id elsewhere.
 
     Args:
-        found: its rows are completed.
+        found: its table is completed.
         split_fractions: of `split_places`; None: the rows have splits.
         query_fraction: of `choose_roles`; None: the rows have roles.
         seed: of both.
@@ -183,43 +183,46 @@ def complete(
         ValueError: rows with neither all coordinates nor all places, or as
             `split_places` and `choose_roles` do.
     """
-    rows = found.rows()
-    if not rows or (split_fractions is None and query_fraction is None):
+    table = found.table
+    if table.empty or (split_fractions is None and query_fraction is None):
         return
-    located = all("utm_east_m" in row for row in rows)
-    if not located and not all(row.get("place_id") for row in rows):
+    located = "utm_east_m" in table and np.isfinite(table["utm_east_m"]).all()
+    if not located and not (
+        "place_id" in table and (table["place_id"] != "").all()
+    ):
         raise ValueError(
             "Expected a position of every image, or a place of every image, to "
-            f"choose splits and queries by. Received: {len(rows)} images, some "
-            "with the one and some with the other. Add what is missing, or "
-            "columns split and role."
+            f"choose splits and queries by. Received: {len(table)} images, "
+            "some with the one and some with the other. Add what is missing, "
+            "or columns split and role."
         )
     if located:
         east, north = (
-            np.array([row[name] for row in rows])
-            for name in ("utm_east_m", "utm_north_m")
+            table[name].to_numpy() for name in ("utm_east_m", "utm_north_m")
         )
-        zones = [row["utm_zone"] for row in rows]
-        groups = find_areas(east, north, zones)
+        zones = table["utm_zone"].to_numpy(object)
+        groups = manifest.categories(find_areas(east, north, zones))
     else:
-        groups = [row["place_id"] for row in rows]
+        groups = manifest.categories(table["place_id"])
     if split_fractions is not None:
         split_of = split_places(
-            sorted(set(groups)), fractions=split_fractions, seed=seed
+            list(groups.categories), fractions=split_fractions, seed=seed
         )
-        for row, group in zip(rows, groups, strict=True):
-            row["split"] = split_of[group]
+        table["split"] = manifest.categories(groups.map(split_of))
     if query_fraction is not None:
+        named = groups
+        if "place_id" in table:
+            places = table["place_id"].to_numpy(object)
+            named = np.where(places != "", places, groups)
         places = [
-            f"{row['split']} {row.get('place_id') or group}"
-            for row, group in zip(rows, groups, strict=True)
+            f"{split} {place}"
+            for split, place in zip(table["split"], named, strict=True)
         ]
-        choose_roles(rows, places, fraction=query_fraction, seed=seed)
-    if split_fractions is not None and located:
-        splits = [row["split"] for row in rows]
-        near = too_near(east, north, zones, splits)
-        for row in np.flatnonzero(near):
-            found.drop(
-                rows[row]["image_id"],
-                f"within {APART_M:g} m of an image of another split",
+        table["role"] = manifest.categories(
+            choose_roles(
+                table["image_id"], places, fraction=query_fraction, seed=seed
             )
+        )
+    if split_fractions is not None and located:
+        near = too_near(east, north, zones, table["split"].to_numpy(object))
+        found.drop(near, f"within {APART_M:g} m of an image of another split")
