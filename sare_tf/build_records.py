@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import tensorflow as tf
 from absl import flags, logging
 from tqdm import tqdm
@@ -112,6 +113,7 @@ def run(
         utm_zone=utm_zone,
         seed=seed,
     )
+    _release_memory()
     preparation = Preparation(
         verify=verify_images,
         longest_side=resize_to,
@@ -120,6 +122,7 @@ def run(
     shards = record_plan.make(
         reading, shard_mebibytes=shard_mebibytes, preparation=preparation
     )
+    _release_memory()
     made_from = {
         "format": record_plan.FORMAT,
         "reader": reader,
@@ -168,6 +171,11 @@ def run(
         )
     shutil.rmtree(partial)
     return out
+
+
+def _release_memory() -> None:
+    """Gives back what Arrow keeps of freed memory for later."""
+    pa.default_memory_pool().release_unused()
 
 
 def _remove_leftovers(partial: Path, shards: Sequence[Shard]) -> None:
@@ -378,15 +386,21 @@ def _warnings(
     # No more of the table is copied than what is looked at.
     truth = ["place_id", "utm_east_m", "utm_north_m", "utm_zone"]
     if order is None:
-        order = np.arange(len(table))
+        order = np.arange(len(table), dtype=np.int32)
     found = []
-    named = table[["split", "place_id"]].iloc[order]
-    named = named[named["place_id"] != ""]
-    sizes = named.groupby(["split", "place_id"], observed=True).size()
-    for split, place in sizes.index[sizes == 1]:
-        found.append((f"{split}/{place}", "place with one image"))
-    for split in manifest.SPLITS:
-        part = order[(table["split"] == split).to_numpy()[order]]
+    places = manifest.categories(table["place_id"])
+    parts = {
+        split: order[(table["split"] == split).to_numpy()[order]]
+        for split in manifest.SPLITS
+    }
+    for split in sorted(parts):
+        sizes = np.bincount(places.codes[parts[split]])
+        found += [
+            (f"{split}/{place}", "place with one image")
+            for place in places.categories[np.flatnonzero(sizes == 1)]
+            if place
+        ]
+    for split, part in parts.items():
         if not len(part):
             found.append((split, "split without an image"))
             continue

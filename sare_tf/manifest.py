@@ -50,9 +50,9 @@ COLUMNS = {
     "height": ("int64", -1),
 }
 _REQUIRED = ("image_id", "split", "role")
-# Rows that become columns, and rows that are written, at a time.
+# Rows that become columns, and rows that are written or read, at a time.
 _GATHERED_ROWS = 1 << 12
-_BLOCK_ROWS = 1 << 16
+BLOCK_ROWS = 1 << 14
 # A listed database image is a positive, or junk: neither right nor wrong.
 # Easy and hard positives are what the Revisited Oxford and Paris tell apart.
 RELATIONS = ("positive", "easy", "hard", "junk")
@@ -164,11 +164,12 @@ def complete(table: pd.DataFrame) -> pd.DataFrame:
             codes = np.zeros(len(table), np.int8)
             column = pd.Categorical.from_codes(codes, [default or ""])
         else:
-            column = np.full(len(table), default, dtype)
+            # One number in memory, which stands for all.
+            column = np.broadcast_to(np.array(default, dtype), len(table))
         if dtype == "str" and name != "image_id":
             columns[name] = categories(column)
         else:
-            columns[name] = pd.array(column, dtype=dtype)
+            columns[name] = pd.array(column, dtype=dtype, copy=False)
     # Without a copy, which would put numbers of all columns into one block.
     manifest = pd.DataFrame(columns, copy=False)
     _check(manifest)
@@ -181,8 +182,14 @@ def categories(texts: Iterable[str]) -> pd.Categorical:
     Args:
         texts: strings or categories [B].
     """
-    found = pd.Categorical(texts).remove_unused_categories()
-    return found.set_categories(found.categories.sort_values())
+    found = pd.Categorical(texts)
+    order = found.categories.argsort()
+    order = order[np.isin(order, np.unique(found.codes))]
+    if np.array_equal(order, np.arange(len(found.categories))):
+        return found
+    rank = np.full(len(found.categories) + 1, -1, found.codes.dtype)
+    rank[order] = np.arange(len(order))
+    return pd.Categorical.from_codes(rank[found.codes], found.categories[order])
 
 
 def in_order(image_ids: pd.Series, *keys: Iterable[str]) -> np.ndarray:
@@ -193,10 +200,10 @@ def in_order(image_ids: pd.Series, *keys: Iterable[str]) -> np.ndarray:
         *keys: texts [B] as of `categories`, the foremost first.
 
     Returns:
-        int64 [B].
+        int32 [B].
     """
     order = pc.sort_indices(pa.array(image_ids, pa.large_string()))
-    order = order.to_numpy().view(np.int64)
+    order = order.to_numpy().astype(np.int32)
     for key in reversed(keys):
         codes = categories(key).codes[order]
         order = order[np.argsort(codes, kind="stable")]
@@ -365,15 +372,15 @@ def plain(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def in_blocks(parts: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-    """The same rows in blocks of 65,536, whatever the parts they come in."""
+    """The same rows in blocks of 16,384, whatever the parts they come in."""
     waiting, count = [], 0
     for part in parts:
         while len(part):
-            taken = part.iloc[: _BLOCK_ROWS - count]
+            taken = part.iloc[: BLOCK_ROWS - count]
             part = part.iloc[len(taken) :]
             waiting.append(taken)
             count += len(taken)
-            if count == _BLOCK_ROWS:
+            if count == BLOCK_ROWS:
                 yield pd.concat(waiting, ignore_index=True)
                 waiting, count = [], 0
     if waiting:
@@ -450,7 +457,7 @@ def read_parts(
     path = Path(path)
     try:
         with pq.ParquetFile(path) as file:
-            batches = file.iter_batches(_BLOCK_ROWS)
+            batches = file.iter_batches(BLOCK_ROWS)
             waiting = file.schema_arrow.empty_table()
             for size in sizes:
                 while len(waiting) < size:
@@ -495,7 +502,10 @@ def _check(manifest: pd.DataFrame) -> None:
                 "Expected image_id, split and role of every image. Received: "
                 f"{manifest.iloc[empty[0]].to_dict()} without {[name]}."
             )
-    twice = manifest["image_id"][manifest["image_id"].duplicated()].unique()
+    # Digests tell first, since comparing the texts takes much memory.
+    twice = ()
+    if _may_have_equal(manifest["image_id"]):
+        twice = manifest["image_id"][manifest["image_id"].duplicated()].unique()
     if len(twice):
         raise ValueError(
             f"Expected every image_id once. Received: {len(twice)} of them "
@@ -519,6 +529,16 @@ def _check(manifest: pd.DataFrame) -> None:
                 f"{unknown.sum()} images without, such as "
                 f"{manifest['image_id'][unknown].iloc[0]!r}."
             )
+
+
+def _may_have_equal(texts: pd.Series) -> bool:
+    """False if all differ for sure: their digests do."""
+    digests = np.empty(len(texts), np.uint64)
+    for start in range(0, len(texts), BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        digests[block] = pd.util.hash_array(texts.iloc[block].to_numpy(object))
+    digests.sort()
+    return bool((digests[1:] == digests[:-1]).any())
 
 
 def _grid(zone: str) -> str:

@@ -33,7 +33,6 @@ FORMAT = 3
 # Images without place_id are grouped by cells of this size: CosPlace's.
 _CELL_M = 10.0
 _KINDS = (manifest.SPLITS, manifest.ROLES)
-_BLOCK_ROWS = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Shard:
         images: of the whole plan, in no order: rows of the manifest, one per
             image, and: `group`, `bytes` and `modified_ns`, size and time of the
             file; -1 where it could not be looked at.
-        order: which of them are in the shard, in order: positions, int64 [B].
+        order: which of them are in the shard, in order: positions, int32 [B].
         sources: image_id -> source, where it is not the file of that name.
         digest: of all that its content depends on.
     """
@@ -116,12 +115,13 @@ def make(
     Returns:
         Shards, in the order of their images.
     """
-    found = np.empty((2, len(reading.manifest)), np.int64)
-    for row, image_id in enumerate(reading.manifest["image_id"]):
-        found[:, row] = _status(reading.root / reading.source(image_id).path)
-    images = reading.manifest.assign(
-        group=_groups(reading.manifest), bytes=found[0], modified_ns=found[1]
-    )
+    table = reading.manifest
+    found = np.empty((len(table), 2), np.int64)
+    for row, image_id in enumerate(table["image_id"]):
+        found[row] = _status(reading.root / reading.source(image_id).path)
+    status = pd.DataFrame(found, columns=["bytes", "modified_ns"], copy=False)
+    groups = pd.Series(_groups(table), name="group")
+    images = pd.concat([table, groups, status], axis=1)
     keys = [images[name] for name in ("split", "role", "group")]
     order = manifest.in_order(images["image_id"], *keys)
     shards = []
@@ -133,26 +133,25 @@ def make(
         )
         for number, (start, stop) in enumerate(ranges):
             name = f"{split}-{role}-{number:05d}-of-{len(ranges):05d}.tfrecord"
-            shard = Shard(name, images, part[start:stop], {}, "")
-            rows = shard.rows
+            rows = part[start:stop]
             sources = {
                 image_id: reading.sources[image_id]
-                for image_id in rows["image_id"]
+                for image_id in images["image_id"].iloc[rows]
                 if image_id in reading.sources
             }
-            digest = _digest(rows, sources, preparation)
-            shards.append(
-                dataclasses.replace(shard, sources=sources, digest=digest)
-            )
+            digest = _digest(images, rows, sources, preparation)
+            shards.append(Shard(name, images, rows, sources, digest))
     return shards
 
 
 def _groups(table: pd.DataFrame) -> pd.Categorical:
     """The place of each image, or the cell it stands in, or nothing."""
+    if manifest.has_places(table):
+        return manifest.categories(table["place_id"])
     names = ("place_id", "utm_zone", "utm_east_m", "utm_north_m")
     blocks = []
-    for start in range(0, len(table), _BLOCK_ROWS):
-        block = table.iloc[start : start + _BLOCK_ROWS]
+    for start in range(0, len(table), manifest.BLOCK_ROWS):
+        block = table.iloc[start : start + manifest.BLOCK_ROWS]
         groups = [
             place or _cell(*position)
             for place, *position in zip(
@@ -197,18 +196,22 @@ def _ranges(
     alone = (images["group"] == "").to_numpy()[order]
     begins = np.r_[True, groups[1:] != groups[:-1]] | alone
     firsts = np.flatnonzero(begins)
-    names = images[["group", "image_id"]].iloc[order[firsts]]
+    names = images.iloc[order[firsts]]
     rank = np.fromiter(
         (
             _hash(f"{name} {group or image_id}")
-            for group, image_id in names.itertuples(index=False, name=None)
+            for group, image_id in zip(
+                names["group"].astype("str"), names["image_id"], strict=True
+            )
         ),
         np.uint64,
         len(firsts),
     )
-    sizes = images["bytes"].to_numpy()[order].clip(0)
+    sizes = images["bytes"].to_numpy()[order]
+    np.maximum(sizes, 0, out=sizes)
     bounds = np.r_[firsts, len(order)]
-    begin = np.r_[0, sizes.cumsum()][bounds]  # bytes before each group
+    # Bytes before each group.
+    begin = np.r_[0, np.add.reduceat(sizes, firsts).cumsum()]
     waiting = [(0, len(firsts))]
     while waiting:
         start, stop = waiting.pop()
@@ -236,12 +239,15 @@ def _hash(text: str) -> int:
 
 
 def _digest(
-    rows: pd.DataFrame,
+    images: pd.DataFrame,
+    order: np.ndarray,
     sources: Mapping[str, Source],
     preparation: Preparation,
 ) -> str:
     parts = {image_id: [s.path, s.box] for image_id, s in sources.items()}
     made_with = [FORMAT, dataclasses.astuple(preparation), parts]
     digest = hashlib.sha256(json.dumps(made_with).encode())
-    digest.update(rows.to_csv(index=False).encode())
+    for start in range(0, len(order), manifest.BLOCK_ROWS):
+        block = images.iloc[order[start : start + manifest.BLOCK_ROWS]]
+        digest.update(block.to_csv(index=False, header=not start).encode())
     return digest.hexdigest()

@@ -31,6 +31,9 @@ from sare_tf import files, manifest, parallel
 COMMAND = "python -m sare_tf.build_records --flagfile=..."
 # A record is its length (8 bytes), a checksum of it (4), data, a checksum (4).
 FRAME_BYTES = 16
+# The names of columns come before each so many rows of a fingerprint: a
+# multiple of manifest.BLOCK_ROWS.
+_HEADER_ROWS = 1 << 16
 _FEATURES = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
 
 
@@ -73,8 +76,13 @@ def fingerprint(
     """
     digest = hashlib.sha256()
     columns = [*manifest.COLUMNS, "sha256"]
+    count = 0
     for block in manifest.in_blocks(parts):
-        digest.update(block.to_csv(columns=columns, index=False).encode())
+        text = block.to_csv(
+            columns=columns, index=False, header=count % _HEADER_ROWS == 0
+        )
+        digest.update(text.encode())
+        count += len(block)
     if relations is not None:
         digest.update(relations.to_csv(index=False).encode())
     return digest.hexdigest()
