@@ -159,6 +159,7 @@ def run(
         )
     engine = engine or functools.partial(build_here, num_workers=num_workers)
     engine(missing, root=reading.root, folder=partial, preparation=preparation)
+    _release_memory()
     with files.explained_writing("records", out):
         _gather(
             shards,
@@ -332,6 +333,7 @@ def _gather(
     def parts() -> Iterator[pd.DataFrame]:
         for name, shard in built.items():
             yield shard.rows().assign(shard=name)
+            _release_memory()
 
     with files.folder_in_one_piece(out) as folder:
         for name, shard in built.items():

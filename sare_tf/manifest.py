@@ -609,8 +609,9 @@ def _same_place_id(
     order = np.argsort(places.codes, kind="stable")
     # -1 for a place that the database has not: there, it begins and ends at 0.
     wanted = places.categories.get_indexer(queries["place_id"])
+    codes = places.codes[order]
     begins, ends = (
-        np.searchsorted(places.codes[order], wanted, side=side)
+        np.searchsorted(codes, wanted.astype(codes.dtype), side=side)
         for side in ("left", "right")
     )
     return [order[begin:end] for begin, end in zip(begins, ends, strict=True)]

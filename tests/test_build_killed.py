@@ -233,17 +233,15 @@ def test_a_disk_that_fills_up(tmp_path, small_disk):
 def test_a_disk_that_fills_up_at_the_end(tmp_path, monkeypatch):
     photos(tmp_path / "photos")
 
-    def fails(table, path):
-        if path.name == "manifest.parquet":
-            raise OSError(28, "No space left on device")
-        real(table, path)
+    def fails(parts, path):
+        raise OSError(28, "No space left on device")
 
-    real = manifest.write
-    monkeypatch.setattr(manifest, "write", fails)
+    real = manifest.write_parts
+    monkeypatch.setattr(manifest, "write_parts", fails)
     with pytest.raises(OSError, match="to write records.*Make room"):
         build(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".records.partial", "photos"]
-    monkeypatch.setattr(manifest, "write", real)
+    monkeypatch.setattr(manifest, "write_parts", real)
     build(tmp_path, engine=lambda shards, **_: None)
     assert len(records.Records(tmp_path / "records").manifest) == 75
 

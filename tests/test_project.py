@@ -62,7 +62,7 @@ MAY_IMPORT = {
     | {"weights"},
     "synthetic_city": {"city_rendering"},
     "city_rendering": set(),
-    "record_plan": {"readers"},
+    "record_plan": {"manifest", "readers"},
     "record_images": {"images", "orientation", "record_plan"},
     "record_shards": DATA | {"record_plan", "record_images"},
     "record_verification": {"manifest", "records"},
