@@ -470,7 +470,7 @@ def read_parts(
     except (OSError, StopIteration) as error:
         raise ValueError(
             f"Expected a manifest. Received: path={str(path)!r}, which cannot "
-            f"be read ({error or 'too few rows'})."
+            f"be read ({str(error) or 'too few rows'})."
         ) from error
 
 

@@ -275,3 +275,63 @@ def test_damaged_files(tmp_path):
     )
     with pytest.raises(ValueError, match="without the columns .'frame'"):
         manifest.read(tmp_path / "m.parquet")
+
+
+def test_parts_do_not_show_in_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "BLOCK_ROWS", 4)
+    table = manifest.make(rows(np.arange(10.0), place_id="here"))
+    manifest.write_parts([table], tmp_path / "one.parquet")
+    parts = [table[:0], table[:3], table[3:9], table[9:]]
+    manifest.write_parts(parts, tmp_path / "some.parquet")
+    one, some = (tmp_path / f"{name}.parquet" for name in ("one", "some"))
+    assert one.read_bytes() == some.read_bytes()
+    pd.testing.assert_frame_equal(manifest.read(one), table)
+    sizes = [0, 5, 0, 1, 4]
+    back = list(manifest.read_parts(one, sizes))
+    assert [len(part) for part in back] == sizes
+    pd.testing.assert_frame_equal(pd.concat(back, ignore_index=True), table)
+
+
+def test_parts_that_cannot_be_read(tmp_path):
+    path = tmp_path / "m.parquet"
+    with pytest.raises(FileNotFoundError):
+        list(manifest.read_parts(path, [1]))
+    manifest.write(manifest.make(rows([0.0])), path)
+    with pytest.raises(ValueError, match="too few rows"):
+        list(manifest.read_parts(path, [1, 1]))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"[Pp]arquet"):
+        list(manifest.read_parts(path, [1]))
+
+
+def test_rows_that_are_gathered_in_blocks(monkeypatch):
+    """Columns may begin late, or miss from a block."""
+    monkeypatch.setattr(manifest, "_GATHERED_ROWS", 2)
+    given = rows(np.arange(7.0))
+    given[1] |= {"place_id": "b", "frame": 3}
+    given[6] |= {"place_id": "a", "heading_deg": 90.0}
+    table = manifest.make(given)
+    assert table["image_id"].tolist() == [f"a{number}" for number in range(7)]
+    assert table["place_id"].tolist() == ["", "b", *[""] * 4, "a"]
+    assert table["frame"].tolist() == [-1, 3, *[-1] * 5]
+    assert table["heading_deg"].isna().tolist() == [True] * 6 + [False]
+    assert table["utm_east_m"].tolist() == list(range(7))
+    assert (table["timestamp"] == "").all()
+
+
+def test_categories_are_in_order_and_all_in_use():
+    texts = pd.Series(["b", "c", "a", "b"], dtype="category")[[0, 2, 3]]
+    found = manifest.categories(texts.cat.set_categories(["c", "b", "a"]))
+    assert found.tolist() == ["b", "a", "b"]
+    assert found.categories.tolist() == ["a", "b"]
+
+
+def test_order_is_that_of_sorted():
+    rng = np.random.default_rng(0)
+    names = [f"{number}.jpg" for number in rng.permutation(50)]
+    split, place = (
+        [str(key) for key in rng.integers(0, count, 50)] for count in (2, 9)
+    )
+    order = manifest.in_order(pd.Series(names), split, place)
+    triples = list(zip(split, place, names, strict=True))
+    assert [triples[row] for row in order] == sorted(triples)
