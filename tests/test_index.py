@@ -19,8 +19,10 @@ from sare_tf import (
     evaluate,
     files,
     index,
+    index_changes,
     locate,
     retrieval,
+    segment_building,
     segments,
     serving,
 )
@@ -277,8 +279,8 @@ def test_a_killed_run_goes_on(toy, tmp_path, monkeypatch):
 import os, signal, sys
 sys.path[:0] = {sys.path!r}
 import test_index
-from sare_tf import index, serving
-index._RECORD_EVERY = 4
+from sare_tf import index, segment_building, serving
+segment_building._RECORD_EVERY = 4
 servable = test_index._Servable(
     {str(toy["export"])!r}, lambda: os.kill(os.getpid(), signal.SIGKILL), 5
 )
@@ -305,7 +307,7 @@ index.run(
 def test_after_an_error_a_run_goes_on_unless_inputs_differ(
     toy, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(index, "_RECORD_EVERY", 4)
+    monkeypatch.setattr(segment_building, "_RECORD_EVERY", 4)
     out = tmp_path / "index"
 
     def run(after, **changed):
@@ -382,7 +384,7 @@ def test_images_are_added_once(built, more):
 
 
 def test_a_failed_addition_goes_on(built, more, monkeypatch):
-    monkeypatch.setattr(index, "_RECORD_EVERY", 1)
+    monkeypatch.setattr(segment_building, "_RECORD_EVERY", 1)
     before = index.Index.open(built["out"]).metadata
     for after, expected in ((3, 3), (9, 1)):
         servable = _Servable(built["export"], _fail, after)
@@ -407,7 +409,7 @@ def test_an_addition_that_was_killed_last_is_made_again(
         raise KeyboardInterrupt
 
     before = index.Index.open(built["out"]).metadata
-    monkeypatch.setattr(index, "_write_change", killed)
+    monkeypatch.setattr(index_changes, "_write_change", killed)
     with pytest.raises(KeyboardInterrupt):
         index.add(**_added(built, more))
     assert index.Index.open(built["out"]).metadata == before
@@ -515,7 +517,9 @@ def test_compaction_changes_nothing_but_the_files(
     descriptors = before.descriptors[:]
     found = before.search(toy_search.unit(4, 9, toy_search.DIMENSION), 20)
     # In several steps.
-    monkeypatch.setattr(index, "_COPIED_NUMBERS", 3 * toy_search.DIMENSION)
+    monkeypatch.setattr(
+        index_changes, "_COPIED_NUMBERS", 3 * toy_search.DIMENSION
+    )
     index.compact(index=out)
     after = index.Index.open(out, exact=True)
     assert {path.name for path in out.iterdir()} == {
