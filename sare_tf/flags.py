@@ -611,6 +611,12 @@ flags.DEFINE_float(
     0,
     1,
 )
+flags.DEFINE_bool(
+    "tune_tree",
+    False,
+    "With --target_recall, build three or four trees, with and without SOAR "
+    "and of up to 4 times the leaves, and keep the fastest.",
+)
 flags.DEFINE_string(
     "add_records",
     None,

@@ -39,6 +39,7 @@ from sare_tf import (
     beam,
     embedding,
     files,
+    index_changes,
     searching,
     segment_building,
     segments,
@@ -62,13 +63,14 @@ def run(
     shard: str = "0/1",
     dtype: str = "float32",
     target_recall: float = 0.0,
+    tune_tree: bool = False,
     for_each: Callable[..., None] | None = None,
 ) -> Path:
     """Embeds the database images of a split and builds the index.
 
     An index of the same export, records, split and dtype is kept as it is, with
     what was added and removed since; only ScaNN is built again where
-    `target_recall` is another.
+    `target_recall` or `tune_tree` is another.
 
     Args:
         records: folder of `build_records`.
@@ -81,6 +83,7 @@ def run(
         dtype: of the descriptors on disk, float32 or float16.
         target_recall: if above 0, ScaNN is tuned to this recall@10 against
             exact search, from 0 to 1; 0: by rules.
+        tune_tree: with `target_recall`, choose among three or four trees.
         for_each: embeds parts elsewhere, called as `beam.for_each` is; None:
             in this process.
 
@@ -92,8 +95,10 @@ def run(
         ImportError, OSError: as of `for_each`.
         ValueError: no such images or shard, a descriptor that is not a finite
             unit vector, or an `out` that holds something else, or an index with
-            changes that another export or records would lose.
+            changes that another export or records would lose; or `tune_tree`
+            without a target.
     """
+    index_changes.check_tuning(target_recall, tune_tree)
     out = Path(out)
     files.put_back(out)
     files.check_replaceable(out, names=searching.NAMES)
@@ -109,10 +114,12 @@ def run(
     }
     found = _find(out, made_from)
     if found:
-        if _is_searcher_as_asked(found, target_recall):
+        if _is_searcher_as_asked(found, target_recall, tune_tree):
             logging.info("%s is up to date: nothing to do.", out)
             return out
-        return compact(index=out, target_recall=target_recall)
+        return compact(
+            index=out, target_recall=target_recall, tune_tree=tune_tree
+        )
     with files.folder_to_resume(
         out, {**made_from, "batch_size": batch_size, "count": len(rows)}
     ) as unfinished:
@@ -124,6 +131,7 @@ def run(
             batch_size=batch_size,
             dtype=dtype,
             target_recall=target_recall,
+            tune_tree=tune_tree,
             for_each=for_each,
         )
         searching.write_metadata(
@@ -135,6 +143,7 @@ def run(
                 **made_from,
                 "added_records_fingerprints": [],
                 "target_recall": target_recall,
+                "tune_tree": tune_tree,
                 "segments": [{"folder": ".", **segment}],
                 "removed": None,
                 "changes": 0,
@@ -232,10 +241,13 @@ def _find(out: Path, made_from: dict[str, Any]) -> Index | None:
     return None
 
 
-def _is_searcher_as_asked(found: Index, target_recall: float) -> bool:
+def _is_searcher_as_asked(
+    found: Index, target_recall: float, tune_tree: bool
+) -> bool:
     if approximate.scann_module() is None:
         return True
-    if found.metadata["target_recall"] != target_recall:
+    asked = {"target_recall": target_recall, "tune_tree": tune_tree}
+    if any(found.metadata.get(name) != asked[name] for name in asked):
         return False
     described = found.metadata["segments"]
     try:
@@ -276,7 +288,11 @@ def main(argv) -> None:
         remove(index=FLAGS.index, ids=FLAGS.remove_ids)
     elif FLAGS.compact:
         stage_flags.required("index")
-        compact(index=FLAGS.index, target_recall=FLAGS.target_recall)
+        compact(
+            index=FLAGS.index,
+            target_recall=FLAGS.target_recall,
+            tune_tree=FLAGS.tune_tree,
+        )
     else:
         stage_flags.required("records", "index")
         run(
@@ -288,6 +304,7 @@ def main(argv) -> None:
             shard=FLAGS.index_shard,
             dtype=FLAGS.index_dtype,
             target_recall=FLAGS.target_recall,
+            tune_tree=FLAGS.tune_tree,
             for_each=for_each,
         )
 

@@ -38,7 +38,7 @@ def add(
         export: folder of the export that built the index, or a server of it.
         split: whose database images are added.
         batch_size: images embedded at a time.
-        for_each: as of `run`.
+        for_each: as of `index.run`.
 
     Returns:
         `index`.
@@ -46,7 +46,7 @@ def add(
     Raises:
         FileNotFoundError: index, records or export are absent or unfinished.
         ValueError: another export, images that the index has already, or what
-            `run` raises.
+            `index.run` raises.
     """
     folder = _one_folder(index)
     found = Index.open(folder, exact=True)
@@ -73,6 +73,7 @@ def add(
             batch_size=batch_size,
             dtype=found.metadata["dtype"],
             target_recall=found.metadata["target_recall"],
+            tune_tree=found.metadata.get("tune_tree", False),
             for_each=for_each,
         )
     # Other changes may have come meanwhile.
@@ -163,29 +164,42 @@ def remove(*, index: str | Path, ids: str | Path) -> Path:
     return folder
 
 
-def compact(*, index: str | Path, target_recall: float = 0.0) -> Path:
+def compact(
+    *,
+    index: str | Path,
+    target_recall: float = 0.0,
+    tune_tree: bool = False,
+) -> Path:
     """Makes one segment of an index, without what was removed.
 
     Nothing is embedded again. Until it is done the index is as it was.
 
     Args:
         index: folder of the index.
-        target_recall: as of `run`.
+        target_recall: as of `index.run`.
+        tune_tree: as of `index.run`.
 
     Returns:
         `index`.
 
     Raises:
         FileNotFoundError: no finished index is there.
-        ValueError: it is damaged, or holds something else.
+        ValueError: it is damaged, or holds something else; or `tune_tree`
+            without a target.
     """
+    check_tuning(target_recall, tune_tree)
     folder = _one_folder(index)
     files.check_replaceable(folder, names=searching.NAMES)
     found = Index.open(folder, exact=True)
     metadata = dict(found.metadata)
     step = max(1, _COPIED_NUMBERS // metadata["dimension"])
     with files.folder_to_resume(
-        folder, {"compacted": metadata, "target_recall": target_recall}
+        folder,
+        {
+            "compacted": metadata,
+            "target_recall": target_recall,
+            "tune_tree": tune_tree,
+        },
     ) as unfinished:
         segments.write_descriptors(
             (
@@ -197,15 +211,33 @@ def compact(*, index: str | Path, target_recall: float = 0.0) -> Path:
             dtype=metadata["dtype"],
         )
         segment = segments.finish(
-            unfinished.folder, found.manifest, target_recall=target_recall
+            unfinished.folder,
+            found.manifest,
+            target_recall=target_recall,
+            tune_tree=tune_tree,
         )
         _check_unchanged(folder, found)
         metadata["segments"] = [{"folder": ".", **segment}]
         metadata["removed"] = None
         metadata["target_recall"] = target_recall
+        metadata["tune_tree"] = tune_tree
         searching.write_metadata(unfinished.folder, metadata)
     logging.info("Index of %d images in %s.", metadata["count"], folder)
     return folder
+
+
+def check_tuning(target_recall: float, tune_tree: bool) -> None:
+    """Refuses a choice of trees that has no target.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if tune_tree and not target_recall:
+        raise ValueError(
+            "Expected a recall that the tree is tuned to. Received: "
+            "tune_tree=True, target_recall=0. Give --target_recall=0.99, or "
+            "another."
+        )
 
 
 def _check_new(found: Index, image_ids: pd.Series) -> None:

@@ -32,6 +32,7 @@ def make(
     batch_size: int,
     dtype: str,
     target_recall: float,
+    tune_tree: bool,
     for_each: Callable[..., None] | None,
 ) -> dict[str, Any]:
     """Embeds rows of records into a folder; see `segments.finish`."""
@@ -63,7 +64,12 @@ def make(
         record_every=record_every,
     )
     shutil.rmtree(folder, ignore_errors=True)
-    return segments.finish(unfinished.folder, rows, target_recall=target_recall)
+    return segments.finish(
+        unfinished.folder,
+        rows,
+        target_recall=target_recall,
+        tune_tree=tune_tree,
+    )
 
 
 def _embed_parts(

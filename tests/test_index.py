@@ -25,6 +25,7 @@ from sare_tf import (
     segment_building,
     segments,
     serving,
+    tuning,
 )
 from sare_tf.records import Records
 
@@ -615,6 +616,34 @@ def test_another_target_builds_scann_alone(built, monkeypatch):
     assert index.Index.open(built["out"]).searches_with == "scann"
 
 
+def test_a_choice_of_trees_builds_scann_alone(built, monkeypatch):
+    monkeypatch.setattr(approximate, "_TREE_FROM", 0)
+    asked = []
+
+    def tune(build, parameters, descriptors, *, tune_tree, keep, **_):
+        asked.append(tune_tree)
+        for leaves in (2, 3):
+            keep(build({**parameters, "num_leaves": leaves}))
+        return None
+
+    monkeypatch.setattr(tuning, "tune", tune)
+    index.run(**built, target_recall=0.9)
+    for _ in range(2):
+        index.run(**built, target_recall=0.9, tune_tree=True)
+    assert asked == [False, True]
+    opened = index.Index.open(built["out"])
+    assert opened.metadata["tune_tree"]
+    # The last one that was kept.
+    assert opened.segments[0].searcher.parameters["num_leaves"] == 3
+    assert len(list(built["out"].glob("scann*"))) == 1
+
+
+def test_a_choice_of_trees_needs_a_target(built):
+    for change, options in ((index.run, built), (index.compact, {})):
+        with pytest.raises(ValueError, match="Expected a recall that the tree"):
+            change(**options or {"index": built["out"]}, tune_tree=True)
+
+
 def test_a_tuned_index_searches_as_it_was_tuned(built, monkeypatch):
     monkeypatch.setattr(approximate, "_TREE_FROM", 0)
     index.run(**built, target_recall=0.9)
@@ -623,7 +652,9 @@ def test_a_tuned_index_searches_as_it_was_tuned(built, monkeypatch):
     chosen = segment["tuned"]["chosen"]
     assert segment["scann"]["num_leaves_to_search"] == chosen["leaves"]
     assert segment["scann"]["reordering_num_neighbors"] == chosen["reordered"]
-    assert chosen in segment["tuned"]["curve"]
+    [tree] = segment["tuned"]["trees"]
+    assert chosen.items() >= tree["best"].items()
+    assert tree["best"] in tree["curve"]
     searcher = index.Index.open(built["out"]).segments[0].searcher
     assert searcher.parameters == segment["scann"]
 

@@ -101,7 +101,7 @@ MAY_IMPORT = {
     | {"checkpoints", "model", "losses", "optimizers", "warmup"}
     | {"place_network"},
     "approximate": set(),
-    "tuning": {"approximate", "retrieval"},
+    "tuning": {"approximate", "parallel", "retrieval"},
     "segments": {"approximate", "manifest", "retrieval", "tuning"},
     "searching": {"retrieval", "segments", "serving"},
     "embedding": {"records", "searching", "serving"},

@@ -26,7 +26,10 @@ def write(
             [descriptors], unfinished, shape=descriptors.shape, dtype=dtype
         )
         segment = segments.finish(
-            unfinished.folder, rows, target_recall=target_recall
+            unfinished.folder,
+            rows,
+            target_recall=target_recall,
+            tune_tree=False,
         )
         metadata = {
             "count": len(rows),
@@ -37,6 +40,7 @@ def write(
             "split": "test",
             "dtype": dtype,
             "target_recall": target_recall,
+            "tune_tree": False,
             "segments": [{"folder": ".", **segment}],
             "removed": None,
             "changes": 0,
