@@ -614,8 +614,8 @@ flags.DEFINE_float(
 flags.DEFINE_bool(
     "tune_tree",
     False,
-    "With --target_recall, build three or four trees, with and without SOAR "
-    "and of up to 4 times the leaves, and keep the fastest.",
+    "With --target_recall, build three to seven trees, without SOAR, of "
+    "coarser codes and of more leaves, and keep the fastest.",
 )
 flags.DEFINE_string(
     "add_records",

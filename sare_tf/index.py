@@ -14,8 +14,8 @@
 Descriptors are written as a stream: memory holds a batch of images, and a run
 that was killed goes on where it was. ScaNN needs more, see `approximate`. Up to
 20,000 images it compares with all; above, results are approximate: by rules, or
-tuned to --target_recall. `evaluate` measures what is missed. Distances are
-squared Euclidean.
+tuned to --target_recall, with --tune_tree also by the choice of a tree.
+`evaluate` measures what is missed. Distances are squared Euclidean.
 
 With --runner, workers of Apache Beam embed parts of the images, which are then
 put together: the files are the same (docs/beam.md).
@@ -83,7 +83,8 @@ def run(
         dtype: of the descriptors on disk, float32 or float16.
         target_recall: if above 0, ScaNN is tuned to this recall@10 against
             exact search, from 0 to 1; 0: by rules.
-        tune_tree: with `target_recall`, choose among three or four trees.
+        tune_tree: with `target_recall`, build three to seven trees and keep
+            the fastest, see `tuning.tune`.
         for_each: embeds parts elsewhere, called as `beam.for_each` is; None:
             in this process.
 

@@ -1,9 +1,9 @@
 """Tuning of ScaNN's tree: the fastest setting that reaches a recall.
 
 A setting is how many leaves are searched and how many rows reordered, which a
-tree may change at any time. How many leaves it has, and whether SOAR keeps rows
-in two of them, is decided when it is built: to choose among trees takes as long
-as to build them.
+tree may change at any time. How many leaves it has, whether SOAR keeps rows in
+two of them, and how many dimensions share a code is decided when it is built:
+to choose among trees takes as long as to build them.
 
 Queries are database rows, held out from their own answers: a row's neighbours
 are looked for among all others. Photographs that are looked up later may lie
@@ -35,10 +35,15 @@ _TOO_SLOW = 3.0
 # Settings within a third of the fastest are timed so often, by turns.
 _CLOSE = 1.33
 _PASSES = 5
-# Larger trees to try, times the leaves of the first. A tree replaces another if
-# it is so much faster; less may be chance.
-_LARGER = (2, 4)
+# A tree replaces another if it is so much faster; less may be chance.
 _FASTER = 1.05
+# Larger trees to try, times the leaves of the first.
+_LARGER = (2, 4)
+# Dimensions of a code to try, while there are more codes than this; up to it,
+# ScaNN finds the best over all leaves at once (its scann_builder.py).
+_CODES = 256
+_COARSER = (4, 8, 16)
+_OF_A_TREE = ("num_leaves", "soar_lambda", "dimensions_per_block")
 
 
 def tune(
@@ -61,8 +66,10 @@ def tune(
         descriptors: [N, D], rows of unit length, at least 11; may be a memory
             map.
         target_recall: of the 10 nearest rows, from 0 to 1.
-        tune_tree: also build a tree without SOAR and then, of the better kind,
-            trees of 2 and 4 times the leaves, until one is no better.
+        tune_tree: also build a tree without SOAR; trees of coarser codes, above
+            512 dimensions; and larger trees. Each has what was better before,
+            and the next step is taken where the last one was better: three or
+            four trees, and up to three more above 512 dimensions.
         keep: is given each tree that is better than those before it; its
             `parameters` hold its best setting.
 
@@ -76,19 +83,17 @@ def tune(
     trees: list[dict[str, Any]] = []
     chosen: dict[str, Any] = {}
 
-    def attempt(**changed) -> bool:
+    def attempt(changed: dict[str, Any]) -> bool:
         nonlocal chosen
         began = time.perf_counter()
         searcher = build({**parameters, **changed})
         seconds = time.perf_counter() - began
         best, curve = _tune_settings(searcher, held_out, target_recall)
-        tree = {
-            name: searcher.parameters[name]
-            for name in ("num_leaves", "soar_lambda")
-        }
+        tree = {name: searcher.parameters[name] for name in _OF_A_TREE}
         trees.append({**tree, "build_s": seconds, "best": best, "curve": curve})
         logging.info(
-            "A tree of %d leaves, SOAR %s, built in %.0f s:\n%s",
+            "A tree of %d leaves, SOAR %s, %d dimensions a code, built in "
+            "%.0f s:\n%s",
             *tree.values(),
             seconds,
             table(curve),
@@ -99,34 +104,29 @@ def tune(
             keep(searcher)
         return better
 
-    attempt()
+    attempt({})
     if tune_tree:
-        kind = {}
-        if attempt(soar_lambda=None):
-            kind = {"soar_lambda": None}
-        for times in _LARGER:
-            leaves = times * parameters["num_leaves"]
-            sample = max(parameters["training_sample_size"], leaves)
-            if not attempt(
-                **kind, num_leaves=leaves, training_sample_size=sample
-            ):
-                break
+        better = {}
+        for steps in _changes(parameters, descriptors.shape[1]):
+            for change in steps:
+                if not attempt({**better, **change}):
+                    break
+                better |= change
     say = logging.info
     if chosen["recall"] < target_recall:
         say = logging.warning
     say(
         "Recall@%d of ScaNN is %.4f (target %.4f) at %.0f queries per second "
-        "(%.0f with one thread), with %d of %d leaves, SOAR %s, and %d rows "
-        "reordered.",
+        "(%.0f with one thread), with %d leaves searched and %d rows "
+        "reordered, of a tree of %d leaves, SOAR %s, %d dimensions a code.",
         _NEIGHBOURS,
         chosen["recall"],
         target_recall,
         chosen["queries_per_second"],
         chosen["queries_per_second_with_one_thread"],
         chosen["leaves"],
-        chosen["num_leaves"],
-        chosen["soar_lambda"],
         chosen["reordered"],
+        *(chosen[name] for name in _OF_A_TREE),
     )
     return {
         "target_recall": target_recall,
@@ -204,6 +204,23 @@ def _tune_settings(
     )
     searcher.set_num_threads(parallel.CORES)
     return best, _curve(tried)
+
+
+def _changes(
+    parameters: dict[str, Any], dimension: int
+) -> list[list[dict[str, Any]]]:
+    """What trees may have instead, in steps of ever more of it."""
+    coarser = [c for c in _COARSER if 2 * dimension > _CODES * c]
+    larger = [times * parameters["num_leaves"] for times in _LARGER]
+    sample = parameters["training_sample_size"]
+    return [
+        [{"soar_lambda": None}],
+        [{"dimensions_per_block": codes} for codes in coarser],
+        [
+            {"num_leaves": leaves, "training_sample_size": max(sample, leaves)}
+            for leaves in larger
+        ],
+    ]
 
 
 def _is_better(

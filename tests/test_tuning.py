@@ -81,37 +81,71 @@ def test_the_best_tree_is_kept(tree, monkeypatch):
     monkeypatch.setattr(tuning, "_PASSES", 1)
     _, parameters, _ = tree
     tuned, kept = _tune(tree, 0.95, tune_tree=True)
-    trees = [
-        (each["num_leaves"], each["soar_lambda"]) for each in tuned["trees"]
-    ]
+    trees = [_kind(each) for each in tuned["trees"]]
     leaves = parameters["num_leaves"]
-    assert trees[:2] == [(leaves, 1.5), (leaves, None)]
+    assert trees[:2] == [(leaves, 1.5, 2), (leaves, None, 2)]
     assert trees[2][0] == 2 * leaves
     chosen = tuned["chosen"]
     last = kept[-1].parameters
-    assert (last["num_leaves"], last["soar_lambda"]) in trees
-    assert last["num_leaves"] == chosen["num_leaves"]
-    assert last["soar_lambda"] == chosen["soar_lambda"]
+    assert _kind(last) == _kind(chosen)
     assert last["num_leaves_to_search"] == chosen["leaves"]
-    best = tuned["trees"][
-        trees.index((chosen["num_leaves"], chosen["soar_lambda"]))
-    ]
+    best = tuned["trees"][trees.index(_kind(chosen))]
     assert chosen.items() >= best["best"].items()
     assert best["best"] in best["curve"]
 
 
-# Of 55 leaves and 1.5, of 55 without SOAR, and so on.
+def _kind(tree):
+    names = ("num_leaves", "soar_lambda", "dimensions_per_block")
+    return tuple(tree[name] for name in names)
+
+
+# Speeds of a tree of 55 leaves, SOAR 1.5, 2 dimensions a code, and of others.
 @pytest.mark.parametrize(
-    ("speeds", "tried", "kept"),
+    ("dimension", "speeds", "tried", "kept"),
     [
         # No SOAR is faster, so is twice the size; four times is, by 1% only.
-        ([100, 120, 130, 131], [(55, None), (110, None), (220, None)], 2),
+        (
+            512,
+            [100, 120, 130, 131],
+            [(55, None, 2), (110, None, 2), (220, None, 2)],
+            2,
+        ),
         # 4% more is no gain: SOAR stays; and twice the size is slower.
-        ([100, 104, 90], [(55, None), (110, 1.5)], 0),
-        ([100, 90, 110, 120], [(55, None), (110, 1.5), (220, 1.5)], 3),
+        (512, [100, 104, 90], [(55, None, 2), (110, 1.5, 2)], 0),
+        (
+            512,
+            [100, 90, 110, 120],
+            [(55, None, 2), (110, 1.5, 2), (220, 1.5, 2)],
+            3,
+        ),
+        # 4,096 dimensions are 256 codes at 16 dimensions each.
+        (
+            4096,
+            [100, 90, 150, 200, 220, 210],
+            [
+                (55, None, 2),
+                *((55, 1.5, c) for c in (4, 8, 16)),
+                (110, 1.5, 16),
+            ],
+            4,
+        ),
+        (
+            4096,
+            [100, 120, 110, 110],
+            [(55, None, 2), (55, None, 4), (110, None, 2)],
+            1,
+        ),
+        (
+            513,
+            [100, 120, 130, 110],
+            [(55, None, 2), (55, None, 4), (110, None, 4)],
+            2,
+        ),
     ],
 )
-def test_trees_grow_while_they_gain(monkeypatch, speeds, tried, kept):
+def test_trees_change_while_they_gain(
+    monkeypatch, dimension, speeds, tried, kept
+):
     speeds = iter(speeds)
     monkeypatch.setattr(
         tuning,
@@ -135,15 +169,20 @@ def test_trees_grow_while_they_gain(monkeypatch, speeds, tried, kept):
 
     tuned = tuning.tune(
         build,
-        {"num_leaves": 55, "soar_lambda": 1.5, "training_sample_size": 100},
-        toy_index.clustered(1, 10, 2, 8),
+        {
+            "num_leaves": 55,
+            "soar_lambda": 1.5,
+            "dimensions_per_block": 2,
+            "training_sample_size": 100,
+        },
+        toy_index.clustered(1, 10, 2, dimension),
         target_recall=0.99,
         tune_tree=True,
         keep=best.append,
     )
-    assert [
-        (tree["num_leaves"], tree["soar_lambda"]) for tree in tuned["trees"]
-    ] == [(55, 1.5), *tried]
+    kinds = [_kind(tree) for tree in tuned["trees"]]
+    assert kinds == [(55, 1.5, 2), *tried]
+    assert kinds[kept] == _kind(tuned["chosen"])
     assert best[-1] is built[kept]
     # ScaNN wants as many rows to train as leaves.
     for searcher in built:
