@@ -48,7 +48,7 @@ setup(
         # Older protobuf, pyarrow and pillow than constraints.txt has.
         "beam": ["apache-beam>=2.77,<3"],
         # Of PyTorch, the CPU build is enough, but a GPU is made use of.
-        "bench": ["faiss-cpu~=1.15.1", "torch~=2.13.0"],
+        "bench": ["faiss-cpu~=1.15.1", "threadpoolctl", "torch~=2.13.0"],
         "dev": [
             "flask>=3.1",
             "onnxruntime~=1.32",

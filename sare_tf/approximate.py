@@ -82,6 +82,7 @@ class Searcher:
 
     def __init__(self, searcher: Any, parameters: dict[str, Any]):
         self._searcher = searcher
+        self._parallel = True
         self.parameters = parameters
 
     @classmethod
@@ -108,7 +109,8 @@ class Searcher:
                 num_leaves_to_search=parameters["num_leaves_to_search"],
                 training_sample_size=parameters["training_sample_size"],
                 spherical=True,
-                quantize_centroids=True,
+                # Batches are faster without, by 1.2 (benchmarks/RESULTS.md).
+                quantize_centroids=False,
                 random_init=False,
                 soar_lambda=parameters["soar_lambda"],
             )
@@ -139,7 +141,10 @@ class Searcher:
 
     def set_num_threads(self, count: int) -> None:
         """Sets how many threads search; by default as many as cores."""
-        self._searcher.set_num_threads(count)
+        self._parallel = count > 1
+        if self._parallel:
+            # ScaNN counts those that help the one that asks.
+            self._searcher.set_num_threads(count - 1)
 
     def search(
         self, queries: np.ndarray, k: int
@@ -160,9 +165,10 @@ class Searcher:
                     self.parameters["reordering_num_neighbors"], 2 * k
                 ),
             }
-        rows, products = self._searcher.search_batched_parallel(
-            queries, final_num_neighbors=k, **options
-        )
+        search = self._searcher.search_batched
+        if self._parallel:
+            search = self._searcher.search_batched_parallel
+        rows, products = search(queries, final_num_neighbors=k, **options)
         # ScaNN pads with row 0 and NaN.
         padded = np.isnan(products)
         rows = np.where(padded, -1, rows.astype(np.int64))

@@ -27,6 +27,7 @@ from sare_tf import (
     report,
     retrieval,
     scores,
+    searching,
     serving,
     truth,
 )
@@ -176,7 +177,7 @@ def run(
         "database_digest": _digest(database["image_id"]),
         "export_fingerprint": servable.fingerprint,
         "records_fingerprint": opened.fingerprint,
-        "versions": index_stage.versions(),
+        "versions": searching.versions(),
     }
     with files.folder_in_one_piece(out) as folder:
         files.write_json(folder / "metrics.json", metrics)

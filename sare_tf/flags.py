@@ -611,6 +611,12 @@ flags.DEFINE_float(
     0,
     1,
 )
+flags.DEFINE_bool(
+    "tune_tree",
+    False,
+    "With --target_recall, build three to seven trees, without SOAR, of "
+    "coarser codes and of more leaves, and keep the fastest.",
+)
 flags.DEFINE_string(
     "add_records",
     None,

@@ -14,8 +14,8 @@
 Descriptors are written as a stream: memory holds a batch of images, and a run
 that was killed goes on where it was. ScaNN needs more, see `approximate`. Up to
 20,000 images it compares with all; above, results are approximate: by rules, or
-tuned to --target_recall. `evaluate` measures what is missed. Distances are
-squared Euclidean.
+tuned to --target_recall, with --tune_tree also by the choice of a tree.
+`evaluate` measures what is missed. Distances are squared Euclidean.
 
 With --runner, workers of Apache Beam embed parts of the images, which are then
 put together: the files are the same (docs/beam.md).
@@ -26,38 +26,31 @@ which is worth it from some ten additions, or when a tenth is removed. One such
 command at a time; the index may be searched meanwhile.
 """
 
-import functools
-import importlib.metadata
-import itertools
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 from absl import flags, logging
 
-import sare_tf
 from sare_tf import (
     approximate,
     beam,
     embedding,
     files,
+    index_changes,
     searching,
+    segment_building,
     segments,
     serving,
 )
 from sare_tf import flags as stage_flags
+from sare_tf.index_changes import add, compact, remove
 from sare_tf.records import Records
 from sare_tf.searching import COMMAND, Index
 
 FLAGS = flags.FLAGS
-# Images after which what was embedded is safe on disk; those of a part.
-_RECORD_EVERY = 512
-# Rows copied at a time in numbers: 256 MiB of float32.
-_COPIED_NUMBERS = 1 << 26
 
 
 def run(
@@ -70,13 +63,14 @@ def run(
     shard: str = "0/1",
     dtype: str = "float32",
     target_recall: float = 0.0,
+    tune_tree: bool = False,
     for_each: Callable[..., None] | None = None,
 ) -> Path:
     """Embeds the database images of a split and builds the index.
 
     An index of the same export, records, split and dtype is kept as it is, with
     what was added and removed since; only ScaNN is built again where
-    `target_recall` is another.
+    `target_recall` or `tune_tree` is another.
 
     Args:
         records: folder of `build_records`.
@@ -89,6 +83,8 @@ def run(
         dtype: of the descriptors on disk, float32 or float16.
         target_recall: if above 0, ScaNN is tuned to this recall@10 against
             exact search, from 0 to 1; 0: by rules.
+        tune_tree: with `target_recall`, build three to seven trees and keep
+            the fastest, see `tuning.tune`.
         for_each: embeds parts elsewhere, called as `beam.for_each` is; None:
             in this process.
 
@@ -100,8 +96,10 @@ def run(
         ImportError, OSError: as of `for_each`.
         ValueError: no such images or shard, a descriptor that is not a finite
             unit vector, or an `out` that holds something else, or an index with
-            changes that another export or records would lose.
+            changes that another export or records would lose; or `tune_tree`
+            without a target.
     """
+    index_changes.check_tuning(target_recall, tune_tree)
     out = Path(out)
     files.put_back(out)
     files.check_replaceable(out, names=searching.NAMES)
@@ -117,14 +115,16 @@ def run(
     }
     found = _find(out, made_from)
     if found:
-        if _is_searcher_as_asked(found, target_recall):
+        if _is_searcher_as_asked(found, target_recall, tune_tree):
             logging.info("%s is up to date: nothing to do.", out)
             return out
-        return compact(index=out, target_recall=target_recall)
+        return compact(
+            index=out, target_recall=target_recall, tune_tree=tune_tree
+        )
     with files.folder_to_resume(
         out, {**made_from, "batch_size": batch_size, "count": len(rows)}
     ) as unfinished:
-        segment = _make_segment(
+        segment = segment_building.make(
             unfinished,
             opened,
             rows,
@@ -132,9 +132,10 @@ def run(
             batch_size=batch_size,
             dtype=dtype,
             target_recall=target_recall,
+            tune_tree=tune_tree,
             for_each=for_each,
         )
-        _write_metadata(
+        searching.write_metadata(
             unfinished.folder,
             {
                 "count": len(rows),
@@ -143,6 +144,7 @@ def run(
                 **made_from,
                 "added_records_fingerprints": [],
                 "target_recall": target_recall,
+                "tune_tree": tune_tree,
                 "segments": [{"folder": ".", **segment}],
                 "removed": None,
                 "changes": 0,
@@ -155,193 +157,6 @@ def run(
         out,
     )
     return out
-
-
-def add(
-    *,
-    index: str | Path,
-    records: str | Path,
-    export: str | Path | serving.Server,
-    split: str = "test",
-    batch_size: int = 32,
-    for_each: Callable[..., None] | None = None,
-) -> Path:
-    """Adds the database images of a split of other records to an index.
-
-    Args:
-        index: folder of the index.
-        records: folder of `build_records`, with the images to add.
-        export: folder of the export that built the index, or a server of it.
-        split: whose database images are added.
-        batch_size: images embedded at a time.
-        for_each: as of `run`.
-
-    Returns:
-        `index`.
-
-    Raises:
-        FileNotFoundError: index, records or export are absent or unfinished.
-        ValueError: another export, images that the index has already, or what
-            `run` raises.
-    """
-    folder = _one_folder(index)
-    found = Index.open(folder, exact=True)
-    opened = Records(records)
-    rows = opened.rows(split, "database")
-    servable = serving.load(export)
-    found.check_export(servable)
-    _check_new(found, rows["image_id"])
-    whole = folder / "added"
-    with files.folder_to_resume(
-        whole,
-        {
-            "export_fingerprint": servable.fingerprint,
-            "records_fingerprint": opened.fingerprint,
-            "split": split,
-            "batch_size": batch_size,
-        },
-    ) as unfinished:
-        segment = _make_segment(
-            unfinished,
-            opened,
-            rows,
-            servable,
-            batch_size=batch_size,
-            dtype=found.metadata["dtype"],
-            target_recall=found.metadata["target_recall"],
-            for_each=for_each,
-        )
-    # Other changes may have come meanwhile.
-    found = Index.open(folder, exact=True)
-    found.check_export(servable)
-    _check_new(found, rows["image_id"])
-    metadata = dict(found.metadata)
-    name = f"added-{metadata['changes'] + 1:05d}"
-    shutil.rmtree(folder / name, ignore_errors=True)
-    whole.rename(folder / name)
-    metadata["segments"] = [
-        *metadata["segments"],
-        {"folder": name, **segment},
-    ]
-    metadata["added_records_fingerprints"] = [
-        *metadata["added_records_fingerprints"],
-        opened.fingerprint,
-    ]
-    metadata["count"] += len(rows)
-    _write_change(folder, metadata)
-    logging.info(
-        "Added %d images: %d in %s, in %d segments.",
-        len(rows),
-        metadata["count"],
-        folder,
-        len(metadata["segments"]),
-    )
-    return folder
-
-
-def remove(*, index: str | Path, ids: str | Path) -> Path:
-    """Removes images from an index.
-
-    Args:
-        index: folder of the index.
-        ids: text file, one image id a line.
-
-    Returns:
-        `index`.
-
-    Raises:
-        FileNotFoundError: the index or the file is not there.
-        ValueError: no id, one that the index does not hold, or all that it
-            holds.
-    """
-    folder = _one_folder(index)
-    found = Index.open(folder, exact=True)
-    if not Path(ids).is_file():
-        raise FileNotFoundError(
-            "Expected a text file of image ids, one a line. Received: "
-            f"remove_ids={str(ids)!r}, which is no file."
-        )
-    lines = Path(ids).read_text(encoding="utf-8").splitlines()
-    named = pd.Index([line for line in lines if line.strip()]).unique()
-    rows = pd.Index(found.manifest["image_id"]).get_indexer(named)
-    if not len(named) or (rows < 0).any():
-        unknown = named[rows < 0]
-        raise ValueError(
-            "Expected ids of images of the index, one a line. Received: "
-            f"remove_ids={str(ids)!r} with {len(named)} ids, of which the "
-            f"index {str(folder)!r} lacks {len(unknown)}: "
-            f"{', '.join(unknown[:5])}. Nothing was removed; correct the file."
-        )
-    if len(rows) == len(found.manifest):
-        raise ValueError(
-            f"Expected to keep some images. Received: remove_ids={str(ids)!r} "
-            f"with all {len(rows)} of the index. Delete its folder instead."
-        )
-    metadata = dict(found.metadata)
-    live, start = [], 0
-    for part in found.segments:
-        live.append(start + part.live)
-        start += len(part.descriptors)
-    kept = np.delete(np.concatenate(live), rows)
-    removed = np.setdiff1d(np.arange(start), kept)
-    name = f"removed-{metadata['changes'] + 1:05d}.npy"
-    np.save(folder / name, removed)
-    metadata["removed"] = name
-    metadata["count"] = len(kept)
-    _write_change(folder, metadata)
-    logging.info(
-        "Removed %d images: %d in %s. --compact frees what %d take.",
-        len(rows),
-        len(kept),
-        folder,
-        len(removed),
-    )
-    return folder
-
-
-def compact(*, index: str | Path, target_recall: float = 0.0) -> Path:
-    """Makes one segment of an index, without what was removed.
-
-    Nothing is embedded again. Until it is done the index is as it was.
-
-    Args:
-        index: folder of the index.
-        target_recall: as of `run`.
-
-    Returns:
-        `index`.
-
-    Raises:
-        FileNotFoundError: no finished index is there.
-        ValueError: it is damaged, or holds something else.
-    """
-    folder = _one_folder(index)
-    files.check_replaceable(folder, names=searching.NAMES)
-    found = Index.open(folder, exact=True)
-    metadata = dict(found.metadata)
-    step = max(1, _COPIED_NUMBERS // metadata["dimension"])
-    with files.folder_to_resume(
-        folder, {"compacted": metadata, "target_recall": target_recall}
-    ) as unfinished:
-        segments.write_descriptors(
-            (
-                found.descriptors[start : start + step]
-                for start in range(unfinished.done, metadata["count"], step)
-            ),
-            unfinished,
-            shape=(metadata["count"], metadata["dimension"]),
-            dtype=metadata["dtype"],
-        )
-        segment = segments.finish(
-            unfinished.folder, found.manifest, target_recall=target_recall
-        )
-        _check_unchanged(folder, found)
-        metadata["segments"] = [{"folder": ".", **segment}]
-        metadata["removed"] = None
-        metadata["target_recall"] = target_recall
-        _write_metadata(unfinished.folder, metadata)
-    logging.info("Index of %d images in %s.", metadata["count"], folder)
-    return folder
 
 
 def embed(
@@ -375,140 +190,6 @@ def embed(
         descriptors[start : start + len(batch)] = batch
         start += len(batch)
     return descriptors
-
-
-def versions() -> dict[str, str | None]:
-    """Versions of what made a result."""
-    try:
-        scann = importlib.metadata.version("scann")
-    except importlib.metadata.PackageNotFoundError:
-        scann = None
-    return {
-        "sare_tf": sare_tf.__version__,
-        "tensorflow": tf.__version__,
-        "scann": scann,
-        "numpy": np.__version__,
-    }
-
-
-def _make_segment(
-    unfinished: files.Unfinished,
-    opened: Records,
-    rows: pd.DataFrame,
-    servable: serving.Servable | serving.RemoteServable,
-    *,
-    batch_size: int,
-    dtype: str,
-    target_recall: float,
-    for_each: Callable[..., None] | None,
-) -> dict[str, Any]:
-    """Embeds rows of records into a folder; see `segments.finish`."""
-    done = unfinished.done
-    if done:
-        logging.info("Going on after %d images.", done)
-    logging.info("Embedding %d database images.", len(rows) - done)
-    # Whole batches, so that a run that goes on makes the same ones.
-    record_every = batch_size * max(1, _RECORD_EVERY // batch_size)
-    parts = embedding.plan(rows, first=done, part_rows=record_every)
-    folder = unfinished.folder.resolve() / "parts"
-    if for_each:
-        _embed_parts(
-            parts,
-            folder,
-            opened,
-            servable,
-            batch_size=batch_size,
-            dtype=dtype,
-            for_each=for_each,
-        )
-    segments.write_descriptors(
-        _descriptors(
-            parts, folder, opened, servable, unfinished, batch_size=batch_size
-        ),
-        unfinished,
-        shape=(len(rows), servable.dimension),
-        dtype=dtype,
-        record_every=record_every,
-    )
-    shutil.rmtree(folder, ignore_errors=True)
-    return segments.finish(unfinished.folder, rows, target_recall=target_recall)
-
-
-def _embed_parts(
-    parts: Sequence[embedding.Part],
-    folder: Path,
-    opened: Records,
-    servable: serving.Servable | serving.RemoteServable,
-    *,
-    batch_size: int,
-    dtype: str,
-    for_each: Callable[..., None],
-) -> None:
-    """Has the parts embedded that are not in the folder yet.
-
-    Raises:
-        OSError: one is not there after all.
-    """
-    folder.mkdir(exist_ok=True)
-    missing = [part for part in parts if not part.is_whole(folder)]
-    logging.info(
-        "Of %d parts, %d are there already.",
-        len(parts),
-        len(parts) - len(missing),
-    )
-    embed = functools.partial(
-        embedding.embed_part,
-        folder=folder,
-        records=opened.path.resolve(),
-        records_fingerprint=opened.fingerprint,
-        export_fingerprint=servable.fingerprint,
-        batch_size=batch_size,
-        dtype=dtype,
-    )
-    for_each(
-        embed,
-        missing,
-        folder=folder,
-        load=functools.partial(serving.load, servable.source),
-    )
-    absent = [part for part in missing if not part.is_whole(folder)]
-    if absent:
-        raise OSError(
-            "Expected every part to be embedded. Received: folder="
-            f"{str(folder)!r} without {len(absent)} of {len(parts)}, such as "
-            f"{absent[0].path(folder).name}. The workers need this folder "
-            "under the same path, on a file system that they share."
-        )
-
-
-def _descriptors(
-    parts: Sequence[embedding.Part],
-    folder: Path,
-    opened: Records,
-    servable: serving.Servable | serving.RemoteServable,
-    unfinished: files.Unfinished,
-    *,
-    batch_size: int,
-) -> Iterator[np.ndarray]:
-    """Descriptors of parts in order, [b, D] each: read, or embedded here."""
-    for whole, group in itertools.groupby(
-        parts, key=lambda part: part.is_whole(folder)
-    ):
-        if not whole:
-            positions = np.concatenate([part.positions for part in group])
-            rows = opened.manifest.iloc[positions]
-            yield from embedding.embed_batches(
-                servable,
-                opened.read_images(rows),
-                rows["image_id"].tolist(),
-                batch_size=batch_size,
-            )
-            continue
-        for part in group:
-            yield part.read(folder)
-            # Not twice on disk, once it is safe there.
-            if part.stop <= unfinished.done:
-                part.path(folder).unlink()
 
 
 def _of_shard(rows: pd.DataFrame, shard: str) -> pd.DataFrame:
@@ -561,10 +242,13 @@ def _find(out: Path, made_from: dict[str, Any]) -> Index | None:
     return None
 
 
-def _is_searcher_as_asked(found: Index, target_recall: float) -> bool:
+def _is_searcher_as_asked(
+    found: Index, target_recall: float, tune_tree: bool
+) -> bool:
     if approximate.scann_module() is None:
         return True
-    if found.metadata["target_recall"] != target_recall:
+    asked = {"target_recall": target_recall, "tune_tree": tune_tree}
+    if any(found.metadata.get(name) != asked[name] for name in asked):
         return False
     described = found.metadata["segments"]
     try:
@@ -574,59 +258,6 @@ def _is_searcher_as_asked(found: Index, target_recall: float) -> bool:
         logging.warning("Building ScaNN again: %s", error)
         return False
     return all(part["scann"] for part in described)
-
-
-def _check_new(found: Index, image_ids: pd.Series) -> None:
-    known = image_ids[image_ids.isin(found.manifest["image_id"])]
-    if len(known):
-        raise ValueError(
-            "Expected images that the index does not hold. Received: "
-            f"{len(known)} that it holds, such as {known.iloc[0]!r}. Nothing "
-            "was added. Remove those first (--remove_ids) to replace them."
-        )
-
-
-def _check_unchanged(folder: Path, found: Index) -> None:
-    now = files.read_json(folder / "index.json", made_by=COMMAND)
-    if now != found.metadata:
-        raise ValueError(
-            "Expected no change of the index while it was compacted. Received: "
-            f"index={str(folder)!r} with {now['changes']} changes, not "
-            f"{found.metadata['changes']}. The index is as it was; run the "
-            "command again."
-        )
-
-
-def _one_folder(index: str | Path) -> Path:
-    folder = Path(index)
-    files.put_back(folder)
-    if not (folder / "index.json").is_file():
-        raise FileNotFoundError(
-            "Expected the folder of one index, which holds index.json. "
-            f"Received: index={str(index)!r}. Change shards one by one; build "
-            f"an index with {COMMAND}."
-        )
-    return folder
-
-
-def _write_metadata(folder: Path, metadata: dict[str, Any]) -> None:
-    files.write_json(
-        folder / "index.json", {**metadata, "versions": versions()}
-    )
-
-
-def _write_change(folder: Path, metadata: dict[str, Any]) -> None:
-    """Makes a change count, then removes what no longer does."""
-    metadata["changes"] += 1
-    _write_metadata(folder, metadata)
-    named = {part["folder"] for part in metadata["segments"]}
-    named.add(metadata["removed"])
-    for path in [*folder.glob("added*"), *folder.glob("removed-*")]:
-        if path.name not in named:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
 
 
 def main(argv) -> None:
@@ -658,7 +289,11 @@ def main(argv) -> None:
         remove(index=FLAGS.index, ids=FLAGS.remove_ids)
     elif FLAGS.compact:
         stage_flags.required("index")
-        compact(index=FLAGS.index, target_recall=FLAGS.target_recall)
+        compact(
+            index=FLAGS.index,
+            target_recall=FLAGS.target_recall,
+            tune_tree=FLAGS.tune_tree,
+        )
     else:
         stage_flags.required("records", "index")
         run(
@@ -670,6 +305,7 @@ def main(argv) -> None:
             shard=FLAGS.index_shard,
             dtype=FLAGS.index_dtype,
             target_recall=FLAGS.target_recall,
+            tune_tree=FLAGS.tune_tree,
             for_each=for_each,
         )
 

@@ -11,13 +11,16 @@ that of before or after a change. Several indexes of one export are searched
 as one, shards of a database.
 """
 
+import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 
+import sare_tf
 from sare_tf import files, retrieval, segments, serving
 
 COMMAND = "python -m sare_tf.index --flagfile=..."
@@ -180,6 +183,27 @@ def check_unit(descriptors: np.ndarray, names: Sequence[str]) -> None:
             f"length {norms[bad[0]]:.6g} for {names[bad[0]]}. The model "
             "diverged or does not normalise: train or export again."
         )
+
+
+def write_metadata(folder: Path, metadata: dict[str, Any]) -> None:
+    """Writes index.json, with the versions of what made it."""
+    files.write_json(
+        folder / "index.json", {**metadata, "versions": versions()}
+    )
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of what made a result."""
+    try:
+        scann = importlib.metadata.version("scann")
+    except importlib.metadata.PackageNotFoundError:
+        scann = None
+    return {
+        "sare_tf": sare_tf.__version__,
+        "tensorflow": tf.__version__,
+        "scann": scann,
+        "numpy": np.__version__,
+    }
 
 
 def _folders(path: str) -> list[Path]:

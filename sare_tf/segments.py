@@ -7,6 +7,7 @@
 An index begins as one segment; images that are added later make one more each.
 """
 
+import functools
 import os
 import shutil
 from collections.abc import Iterable, Sequence
@@ -65,14 +66,15 @@ def write_descriptors(
 
 
 def finish(
-    folder: Path, rows: pd.DataFrame, *, target_recall: float
+    folder: Path, rows: pd.DataFrame, *, target_recall: float, tune_tree: bool
 ) -> dict[str, Any]:
     """Adds manifest and searcher to a folder that holds descriptors.npy.
 
     Args:
         folder: the folder.
         rows: manifest of the N descriptors.
-        target_recall: if above 0, the searcher is tuned.
+        target_recall: if above 0, the searcher is tuned, see `tuning.tune`.
+        tune_tree: choose among several trees.
 
     Returns:
         What `Segment` needs to open it, as JSON holds it.
@@ -85,13 +87,27 @@ def finish(
         parameters = approximate.rules(
             count=len(descriptors), dimension=descriptors.shape[1]
         )
-        searcher = approximate.Searcher.build(scann, descriptors, parameters)
+        build = functools.partial(
+            approximate.Searcher.build, scann, descriptors
+        )
+
+        def keep(searcher: approximate.Searcher) -> None:
+            nonlocal parameters
+            parameters = searcher.parameters
+            shutil.rmtree(folder / "scann", ignore_errors=True)
+            searcher.write(folder / "scann")
+
         if target_recall and parameters["searcher"] == "tree":
             tuned = tuning.tune(
-                searcher, descriptors, target_recall=target_recall
+                build,
+                parameters,
+                descriptors,
+                target_recall=target_recall,
+                tune_tree=tune_tree,
+                keep=keep,
             )
-        shutil.rmtree(folder / "scann", ignore_errors=True)
-        searcher.write(folder / "scann")
+        else:
+            keep(build(parameters))
     return {
         "count": len(rows),
         "scann": parameters,

@@ -1,5 +1,10 @@
 """Tuning of ScaNN's tree: the fastest setting that reaches a recall.
 
+A setting is how many leaves are searched and how many rows reordered, which a
+tree may change at any time. How many leaves it has, whether SOAR keeps rows in
+two of them, and how many dimensions share a code is decided when it is built:
+to choose among trees takes as long as to build them.
+
 Queries are database rows, held out from their own answers: a row's neighbours
 are looked for among all others. Photographs that are looked up later may lie
 farther from the database; `evaluate` measures the recall on those.
@@ -7,13 +12,14 @@ farther from the database; `evaluate` measures the recall on those.
 
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from sare_tf import approximate, retrieval
+from sare_tf import approximate, parallel, retrieval
 
 # Neighbours that recall counts, as evaluate does, and the row itself.
 _NEIGHBOURS = 10
@@ -29,73 +35,107 @@ _TOO_SLOW = 3.0
 # Settings within a third of the fastest are timed so often, by turns.
 _CLOSE = 1.33
 _PASSES = 5
+# A tree replaces another if it is so much faster; less may be chance.
+_FASTER = 1.05
+# Larger trees to try, times the leaves of the first.
+_LARGER = (2, 4)
+# Dimensions of a code to try, while there are more codes than this; up to it,
+# ScaNN finds the best over all leaves at once (its scann_builder.py).
+_CODES = 256
+_COARSER = (4, 8, 16)
+_OF_A_TREE = ("num_leaves", "soar_lambda", "dimensions_per_block")
 
 
 def tune(
-    searcher: approximate.Searcher,
+    build: Callable[[dict[str, Any]], approximate.Searcher],
+    parameters: dict[str, Any],
     descriptors: np.ndarray,
     *,
     target_recall: float,
+    tune_tree: bool,
+    keep: Callable[[approximate.Searcher], None],
 ) -> dict[str, Any]:
-    """Sets how many leaves are searched and how many rows reordered.
+    """Finds the fastest setting of a tree, and the fastest tree.
 
-    Where no setting reaches the target, a warning says so and the one of the
-    highest recall is taken.
+    Where nothing reaches the target, a warning says so and what has the highest
+    recall is taken.
 
     Args:
-        searcher: a tree over the descriptors; its `parameters` are changed.
+        build: makes a tree over the descriptors.
+        parameters: of that tree, as of `approximate.rules`.
         descriptors: [N, D], rows of unit length, at least 11; may be a memory
             map.
         target_recall: of the 10 nearest rows, from 0 to 1.
+        tune_tree: also build a tree without SOAR; trees of coarser codes, above
+            512 dimensions; and larger trees. Each has what was better before,
+            and the next step is taken where the last one was better: three or
+            four trees, and up to three more above 512 dimensions.
+        keep: is given each tree that is better than those before it; its
+            `parameters` hold its best setting.
 
     Returns:
-        What was asked and reached, as JSON holds it; `curve` has the settings
-        tried than which none has both more recall and more speed.
+        What was asked and reached, as JSON holds it. Each of `trees` has its
+        best setting, and in `curve` the settings tried than which none has both
+        more recall and more speed; `chosen` is the best of all. Speed is that
+        of one batch on all `threads`; of best settings, on one, too.
     """
-    rng = np.random.default_rng(0)
-    count = min(_MOST_QUERIES, len(descriptors))
-    own = np.sort(rng.choice(len(descriptors), count, replace=False))
-    queries = np.asarray(descriptors[own], np.float32)
-    exact, _ = retrieval.nearest(queries, descriptors, _ASKED)
-    truth = _distances(queries, descriptors, _others(exact, own))
+    held_out = _HeldOut(descriptors)
+    trees: list[dict[str, Any]] = []
+    chosen: dict[str, Any] = {}
 
-    def measure(leaves: int, reordered: int) -> dict[str, float]:
-        _set(searcher, leaves, reordered)
+    def attempt(changed: dict[str, Any]) -> bool:
+        nonlocal chosen
         began = time.perf_counter()
-        found, _ = searcher.search(queries, _ASKED)
+        searcher = build({**parameters, **changed})
         seconds = time.perf_counter() - began
-        distances = _distances(queries, descriptors, _others(found, own))
-        return {
-            "leaves": leaves,
-            "reordered": reordered,
-            "recall": retrieval.recall_of_search(distances, truth),
-            "queries_per_second": count / seconds,
-        }
+        best, curve = _tune_settings(searcher, held_out, target_recall)
+        tree = {name: searcher.parameters[name] for name in _OF_A_TREE}
+        trees.append({**tree, "build_s": seconds, "best": best, "curve": curve})
+        logging.info(
+            "A tree of %d leaves, SOAR %s, %d dimensions a code, built in "
+            "%.0f s:\n%s",
+            *tree.values(),
+            seconds,
+            table(curve),
+        )
+        better = not chosen or _is_better(best, chosen, target_recall)
+        if better:
+            chosen = {**tree, **best}
+            keep(searcher)
+        return better
 
-    tried = _try_all(measure, searcher.parameters["num_leaves"], target_recall)
-    chosen = _choose(measure, tried, target_recall)
-    _set(searcher, chosen["leaves"], chosen["reordered"])
+    attempt({})
+    if tune_tree:
+        better = {}
+        for steps in _changes(parameters, descriptors.shape[1]):
+            for change in steps:
+                if not attempt({**better, **change}):
+                    break
+                better |= change
     say = logging.info
     if chosen["recall"] < target_recall:
         say = logging.warning
     say(
-        "Recall@%d of ScaNN is %.4f (target %.4f) at %.0f queries per second, "
-        "with %d of %d leaves and %d rows reordered.\n%s",
+        "Recall@%d of ScaNN is %.4f (target %.4f) at %.0f queries per second "
+        "(%.0f with one thread), with %d leaves searched and %d rows "
+        "reordered, of a tree of %d leaves, SOAR %s, %d dimensions a code.",
         _NEIGHBOURS,
         chosen["recall"],
         target_recall,
         chosen["queries_per_second"],
+        chosen["queries_per_second_with_one_thread"],
         chosen["leaves"],
-        searcher.parameters["num_leaves"],
         chosen["reordered"],
-        table(curve := _curve(tried)),
+        *(chosen[name] for name in _OF_A_TREE),
     )
     return {
         "target_recall": target_recall,
         "neighbours": _NEIGHBOURS,
-        "queries": f"{count} database rows, not counted in their own answers",
+        "queries": f"{held_out.count} database rows, not counted in their own "
+        "answers",
+        "threads": parallel.CORES,
         "chosen": chosen,
-        "curve": curve,
+        "trees": trees,
     }
 
 
@@ -108,6 +148,88 @@ def table(curve: list[dict[str, float]]) -> str:
         for point in curve
     ]
     return "\n".join(lines)
+
+
+class _HeldOut:
+    """Database rows as queries, and the distances of their neighbours."""
+
+    def __init__(self, descriptors: np.ndarray):
+        rng = np.random.default_rng(0)
+        self.count = min(_MOST_QUERIES, len(descriptors))
+        self._own = np.sort(
+            rng.choice(len(descriptors), self.count, replace=False)
+        )
+        self._descriptors = descriptors
+        self._queries = np.asarray(descriptors[self._own], np.float32)
+        exact, _ = retrieval.nearest(self._queries, descriptors, _ASKED)
+        self._truth = self._distances(exact)
+
+    def measure(
+        self, searcher: approximate.Searcher, leaves: int, reordered: int
+    ) -> dict[str, float]:
+        """Recall and speed of a setting."""
+        _set(searcher, leaves, reordered)
+        began = time.perf_counter()
+        found, _ = searcher.search(self._queries, _ASKED)
+        seconds = time.perf_counter() - began
+        return {
+            "leaves": leaves,
+            "reordered": reordered,
+            "recall": retrieval.recall_of_search(
+                self._distances(found), self._truth
+            ),
+            "queries_per_second": self.count / seconds,
+        }
+
+    def _distances(self, found: np.ndarray) -> np.ndarray:
+        return _distances(
+            self._queries, self._descriptors, _others(found, self._own)
+        )
+
+
+def _tune_settings(
+    searcher: approximate.Searcher, held_out: _HeldOut, target_recall: float
+) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """Sets a tree to its best setting; that one, and the curve of all."""
+
+    def measure(leaves: int, reordered: int) -> dict[str, float]:
+        return held_out.measure(searcher, leaves, reordered)
+
+    tried = _try_all(measure, searcher.parameters["num_leaves"], target_recall)
+    best = _choose(measure, tried, target_recall)
+    searcher.set_num_threads(1)
+    best["queries_per_second_with_one_thread"] = statistics.median(
+        measure(best["leaves"], best["reordered"])["queries_per_second"]
+        for _ in range(_PASSES)
+    )
+    searcher.set_num_threads(parallel.CORES)
+    return best, _curve(tried)
+
+
+def _changes(
+    parameters: dict[str, Any], dimension: int
+) -> list[list[dict[str, Any]]]:
+    """What trees may have instead, in steps of ever more of it."""
+    coarser = [c for c in _COARSER if 2 * dimension > _CODES * c]
+    larger = [times * parameters["num_leaves"] for times in _LARGER]
+    sample = parameters["training_sample_size"]
+    return [
+        [{"soar_lambda": None}],
+        [{"dimensions_per_block": codes} for codes in coarser],
+        [
+            {"num_leaves": leaves, "training_sample_size": max(sample, leaves)}
+            for leaves in larger
+        ],
+    ]
+
+
+def _is_better(
+    one: dict[str, float], other: dict[str, float], target_recall: float
+) -> bool:
+    """Whether a tree's best setting should replace another tree's."""
+    if min(one["recall"], other["recall"]) < target_recall:
+        return one["recall"] > other["recall"]
+    return one["queries_per_second"] > _FASTER * other["queries_per_second"]
 
 
 def _try_all(measure, num_leaves: int, target_recall: float) -> list[dict]:
@@ -131,7 +253,7 @@ def _try_all(measure, num_leaves: int, target_recall: float) -> list[dict]:
 def _choose(measure, tried: list[dict], target_recall: float) -> dict:
     good = [point for point in tried if point["recall"] >= target_recall]
     if not good:
-        return max(tried, key=lambda point: point["recall"])
+        return max(tried, key=lambda p: (p["recall"], p["queries_per_second"]))
     fastest = max(point["queries_per_second"] for point in good)
     close = [
         point

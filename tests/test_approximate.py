@@ -83,6 +83,17 @@ def test_padding_is_masked(tree, descriptors):
         assert len(set(row[row >= 0])) == (row >= 0).sum()
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_any_number_of_threads_finds_the_same(tree, count):
+    queries = toy_search.unit(3, 600, 16)
+    expected = tree.search(queries, 10)
+    tree.set_num_threads(count)
+    for found, of_default in zip(
+        tree.search(queries, 10), expected, strict=True
+    ):
+        np.testing.assert_array_equal(found, of_default)
+
+
 def test_the_tree_is_the_same_each_time(tree, scann, descriptors, parameters):
     queries = toy_search.unit(3, 50, 16)
     first = tree.search(queries, 10)

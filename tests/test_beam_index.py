@@ -14,7 +14,7 @@ import toy_search
 from absl import flags
 from absl.testing import flagsaver
 
-from sare_tf import beam, embedding, index
+from sare_tf import beam, embedding, index, segment_building
 
 # Beam's own, of its dependencies and of threads that outlive a pipeline.
 pytestmark = [
@@ -47,7 +47,7 @@ def toy(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     """Five parts."""
-    monkeypatch.setattr(index, "_RECORD_EVERY", 4)
+    monkeypatch.setattr(segment_building, "_RECORD_EVERY", 4)
 
 
 def contents(folder):

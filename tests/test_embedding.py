@@ -8,7 +8,7 @@ import pytest
 import toy_engine
 import toy_search
 
-from sare_tf import embedding, index, serving
+from sare_tf import embedding, index, segment_building, serving
 from sare_tf.records import Records
 
 
@@ -27,7 +27,7 @@ def toy(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     """Two batches of 2: five parts, the last of one batch."""
-    monkeypatch.setattr(index, "_RECORD_EVERY", 5)
+    monkeypatch.setattr(segment_building, "_RECORD_EVERY", 5)
 
 
 def contents(folder):
@@ -182,7 +182,7 @@ def test_a_run_killed_while_parts_are_put_together_goes_on(
         f"{first:012d}" for first in (8, 12, 16)
     ]
     monkeypatch.undo()
-    monkeypatch.setattr(index, "_RECORD_EVERY", 5)
+    monkeypatch.setattr(segment_building, "_RECORD_EVERY", 5)
     run(toy, tmp_path / "index", for_each=refuse)
     assert contents(tmp_path / "index") == toy["whole"]
 

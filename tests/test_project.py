@@ -23,7 +23,6 @@ FLAGFILES = sorted((ROOT / "configs").rglob("*.flags"))
 BASIS = {"flags", "files", "sare_tf"}
 DATA = {"manifest", "records", "readers", "images"}
 SERVED = {"serving", "retrieval", "report", "index", "manifest", "records"}
-SEARCH = {"approximate", "retrieval", "tuning", "segments", "searching"}
 JUDGED = {"protocols", "truth", "scores", "outcomes", "confidence"}
 MAY_IMPORT = {
     "manifest": set(),
@@ -102,13 +101,17 @@ MAY_IMPORT = {
     | {"checkpoints", "model", "losses", "optimizers", "warmup"}
     | {"place_network"},
     "approximate": set(),
-    "tuning": {"approximate", "retrieval"},
+    "tuning": {"approximate", "parallel", "retrieval"},
     "segments": {"approximate", "manifest", "retrieval", "tuning"},
     "searching": {"retrieval", "segments", "serving"},
     "embedding": {"records", "searching", "serving"},
-    "index": SERVED - {"index"} | SEARCH | {"beam", "embedding"},
+    "segment_building": {"embedding", "records", "segments", "serving"},
+    "index_changes": {"records", "searching", "segment_building", "segments"}
+    | {"serving"},
+    "index": {"approximate", "beam", "embedding", "index_changes", "records"}
+    | {"searching", "segment_building", "segments", "serving"},
     "export_vectors": SERVED | {"export_dataset", "searching"},
-    "evaluate": SERVED | JUDGED,
+    "evaluate": SERVED | JUDGED | {"searching"},
     "compare": {"report", "scores"},
     "locator": {"confidence", "images", "readers", "records", "searching"}
     | {"serving"},

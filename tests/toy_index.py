@@ -1,10 +1,13 @@
-"""An index made from given descriptors, without photographs or a model."""
+"""An index made from given descriptors, and what the tests of one need."""
 
 from pathlib import Path
 
 import numpy as np
 
-from sare_tf import files, manifest, segments
+from sare_tf import files, manifest, segments, serving
+
+# Tests put another in its place.
+_load = serving.load
 
 
 def write(
@@ -26,7 +29,10 @@ def write(
             [descriptors], unfinished, shape=descriptors.shape, dtype=dtype
         )
         segment = segments.finish(
-            unfinished.folder, rows, target_recall=target_recall
+            unfinished.folder,
+            rows,
+            target_recall=target_recall,
+            tune_tree=False,
         )
         metadata = {
             "count": len(rows),
@@ -37,12 +43,45 @@ def write(
             "split": "test",
             "dtype": dtype,
             "target_recall": target_recall,
+            "tune_tree": False,
             "segments": [{"folder": ".", **segment}],
             "removed": None,
             "changes": 0,
         }
         files.write_json(unfinished.folder / "index.json", metadata)
     return folder
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    """All files by their names in the folder."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+class StoppedServable:
+    """An export that stops the process, or fails, after some batches."""
+
+    def __init__(self, export, stop, after):
+        self._servable = _load(export)
+        self._stop, self._left = stop, after
+        self.batches = 0
+
+    def __getattr__(self, name):
+        return getattr(self._servable, name)
+
+    def __call__(self, images):
+        if self.batches == self._left:
+            self._stop()
+        self.batches += 1
+        return self._servable(images)
+
+
+def fail():
+    """A way to stop."""
+    raise OSError("the server is gone")
 
 
 def clustered(seed: int, clusters: int, each: int, dimension: int):
