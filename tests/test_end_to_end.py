@@ -19,8 +19,7 @@ SETTINGS = [
     "--image_height=48",
     "--image_width=64",
     "--num_clusters=4",
-    "--tuples_per_batch=4",
-    "--num_negatives=2",
+    "--places_per_batch=4",
     "--recall_at=1,5,10,20",
     "--epochs=2",
 ]
