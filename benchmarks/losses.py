@@ -2,13 +2,13 @@
 
     python -m benchmarks.losses
 
-Trains the demo's network on the demo's city, at half the resolution and for a
-third of the time. Each loss is trained at each of several learning rates with
-the first seed; the rate with the best validation recall@5 (then @1) is kept and
-trained with the other seeds. All runs over tuples see the same number of
-queries. A run's epoch is chosen by validation, as training does; the table
-gives mean and standard deviation over seeds of recall@1, 5 and 10 on the test
-district, by exact search. The test district is looked at after all choices.
+Trains the demo's network on the demo's city, at half the resolution. Each loss
+is trained at each of several learning rates with the first seed; the rate with
+the best validation recall@5 (then @1) is kept and trained with the other seeds.
+All runs over tuples see the same number of queries. A run's epoch is chosen by
+validation, as training does; the table gives mean and standard deviation over
+seeds of recall@1, 5 and 10 on the test district, by exact search. The test
+district is looked at after all choices.
 
 SARE stands with the paper's inverse bandwidth, 1, and with a sharp one; with
 the Gaussian kernel also with one between. Margins are those of the papers. A

@@ -23,7 +23,7 @@ THREADS = 2 * CORES
 def fixed(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """The dataset, run by `THREADS` of its own and without tuning.
 
-    Maps are to say `num_parallel_calls=THREADS`.
+    So is all that is made of it. Maps are to say `num_parallel_calls=THREADS`.
     """
     options = tf.data.Options()
     options.autotune.enabled = False

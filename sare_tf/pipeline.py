@@ -47,7 +47,7 @@ def image_dataset(
         Dataset of uint8 [B, height, width, 3].
     """
     decoded = _decoded(source.encoded_dataset(rows), height, width)
-    return parallel.fixed(decoded.batch(batch_size).prefetch(_READY_BATCHES))
+    return decoded.batch(batch_size).prefetch(_READY_BATCHES)
 
 
 def tuple_dataset(
@@ -440,4 +440,4 @@ def _batches(
 
     batches = decoded.batch(int(np.prod(shape)), drop_remainder=True)
     numbered = tf.data.Dataset.zip(batches, targets).enumerate()
-    return parallel.fixed(numbered.map(give).prefetch(_READY_BATCHES))
+    return numbered.map(give).prefetch(_READY_BATCHES)

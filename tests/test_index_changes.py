@@ -1,7 +1,5 @@
 """Adding to an index, removing from it, and making one segment of it again."""
 
-import shutil
-
 import numpy as np
 import pytest
 import toy_index
@@ -23,19 +21,13 @@ from sare_tf.records import Records
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     """records, export and index of 18 database images, 3 of each place."""
-    root = tmp_path_factory.mktemp("toy")
-    records = toy_search.records(root)
-    export = toy_search.export(root / "export")
-    out = root / "index"
-    index.run(records=records, export=export, out=out, batch_size=4)
-    return {"records": records, "export": export, "out": out}
+    return toy_index.build(tmp_path_factory.mktemp("toy"))
 
 
 @pytest.fixture
 def built(toy, tmp_path):
     """The same with an index of the test's own."""
-    shutil.copytree(toy["out"], tmp_path / "index")
-    return {**toy, "out": tmp_path / "index"}
+    return toy_index.copy(toy, tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import tensorflow as tf
 import toy_search
 from PIL import Image
 
-from sare_tf import images, pipeline
+from sare_tf import images, parallel, pipeline
 from sare_tf.records import Records
 
 
@@ -185,3 +185,15 @@ def test_resizing_is_tensorflows_to_the_bit(shape):
     np.testing.assert_array_equal(found, expected)
     one = images.resize(batch[1], height=20, width=31)
     np.testing.assert_array_equal(one, expected[1])
+
+
+def test_no_pipeline_tunes_itself(opened):
+    size = {"height": 8, "width": 8}
+    tuples = np.zeros((8, 3), np.int64)
+    for dataset in (
+        pipeline.image_dataset(opened, opened.manifest, **size),
+        pipeline.tuple_dataset(opened, tuples, **size, draws=3),
+    ):
+        options = dataset.options()
+        assert options.autotune.enabled is False
+        assert options.threading.private_threadpool_size == parallel.THREADS

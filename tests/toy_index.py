@@ -1,10 +1,12 @@
 """An index made from given descriptors, and what the tests of one need."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
+import toy_search
 
-from sare_tf import files, manifest, segments, serving
+from sare_tf import files, index, manifest, segments, serving
 
 # Tests put another in its place.
 _load = serving.load
@@ -50,6 +52,25 @@ def write(
         }
         files.write_json(unfinished.folder / "index.json", metadata)
     return folder
+
+
+def build(root: Path) -> dict[str, Path]:
+    """Records, their export, and `out`, an index built by it, in batches of 4.
+
+    It has 18 database images, 3 of each place.
+    """
+    records = toy_search.records(root)
+    export = toy_search.export(root / "export")
+    out = root / "index"
+    index.run(records=records, export=export, out=out, batch_size=4)
+    return {"records": records, "export": export, "out": out}
+
+
+def copy(built: dict[str, Path], folder: Path) -> dict[str, Path]:
+    """What `build` made, with an index of one's own."""
+    out = folder / "index"
+    shutil.copytree(built["out"], out)
+    return {**built, "out": out}
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
