@@ -1,7 +1,7 @@
 """Building records beside copying the same files, and beside decoding alone.
 
     python -m benchmarks.build_records
-    python -m benchmarks.build_records --mode=memory --sizes=1000,30000
+    python -m benchmarks.build_records --mode=memory --sizes=1000,1000000
 
 `speed` makes photographs (JPEG, 640 x 480 pixels of noise at several scales)
 and times, in turns: copying the folder (`cp -r`, and `shutil.copytree`),
@@ -14,9 +14,11 @@ tell more on a machine that does other work. Figures are medians, ratios those
 of the ratios of each turn.
 
 `memory` makes folders of very small images, and builds records of each in a
-process of its own: the peak of its memory above that of its imports, by the
-whole and by image. `--noverify_images` leaves decoding out, which takes most of
-the time.
+process of its own: the peak of its memory above that of its imports. `places`
+has folders of 10 images, `positions` all images of a role in one folder, with
+their coordinates in their names. A shard has 1 MiB, which are as many of these
+images as 128 MiB have of photographs. `--noverify_images` leaves decoding out,
+which takes most of the time.
 """
 
 import os
@@ -40,6 +42,13 @@ flags.DEFINE_integer("photographs", 3000, "Files of the speed table.", 1)
 flags.DEFINE_integer("turns", 5, "Repeats of each side of it.", 1)
 flags.DEFINE_list("sizes", ["1000", "30000"], "Images of the memory table.")
 flags.DEFINE_string("folder", None, "Disk to measure on; default: temporary.")
+
+# Layout -> reader, and rule of positives.
+LAYOUTS = {
+    "places": ("place_folders", "place"),
+    "positions": ("at_names", "radius"),
+}
+flags.DEFINE_list("layouts", list(LAYOUTS), "Of the memory table.")
 
 
 def photograph(rng):
@@ -137,58 +146,66 @@ def speed(folder):
 
 def memory(folder):
     print(
-        "| images | peak MiB above imports | bytes per image "
-        "| bytes per further image | seconds |\n|---:|---:|---:|---:|---:|"
+        "| layout | images | shards | peak MiB above imports | seconds |\n"
+        "|---|---:|---:|---:|---:|"
     )
-    before = None
-    for size in map(int, FLAGS.sizes):
-        make_tiny(folder / f"tiny{size}", size)
-        result = subprocess.run(
-            [sys.executable, "-m", "benchmarks.build_records", "--mode=one"]
-            + [f"--folder={folder / f'tiny{size}'}"]
-            + [f"--verify_images={FLAGS.verify_images}"],
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        peak, seconds = map(float, result.stdout.split()[-2:])
-        further = "-"
-        if before:
-            further = f"{(peak - before[1]) / (size - before[0]):,.0f}"
-        before = (size, peak)
-        print(
-            f"| {size:,} | {peak / 2**20:,.0f} | {peak / size:,.0f} "
-            f"| {further} | {seconds:,.0f} |",
-            flush=True,
-        )
-        shutil.rmtree(folder / f"tiny{size}")
+    for layout in FLAGS.layouts:
+        for size in map(int, FLAGS.sizes):
+            tiny = folder / f"{layout}{size}"
+            make_tiny(tiny, size, layout)
+            result = subprocess.run(
+                [sys.executable, "-m", "benchmarks.build_records"]
+                + ["--mode=one", f"--folder={tiny}", f"--layouts={layout}"]
+                + [f"--verify_images={FLAGS.verify_images}"],
+                check=True,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            peak, seconds = map(float, result.stdout.split()[-2:])
+            shards = len(list((tiny / "records").glob("*.tfrecord")))
+            print(
+                f"| {layout} | {size:,} | {shards:,} | {peak / 2**20:,.0f} "
+                f"| {seconds:,.0f} |",
+                flush=True,
+            )
+            shutil.rmtree(tiny)
 
 
-def make_tiny(folder, count):
-    """Places of 10 images, links to one of 8 x 8 pixels."""
+def make_tiny(folder, count, layout):
+    """Links to one image of 8 x 8 pixels, a tenth of them queries."""
     folder.mkdir()
     encoded = tf.io.encode_jpeg(np.zeros((8, 8, 3), np.uint8)).numpy()
+    rng = np.random.default_rng(0)
+    # One in each 100 square metres, in the mean.
+    points = np.round(rng.uniform(0, 10 * count**0.5, (count, 2)), 2)
     for start in range(0, count, 10_000):
         # A file has at most some 65,000 names.
         first = folder / f"{start}.first"
         first.write_bytes(encoded)
         for number in range(start, min(start + 10_000, count)):
             role = "queries" if number % 10 == 0 else "database"
-            place = folder / "photos/test" / role / f"p{number // 10:06d}"
+            if layout == "places":
+                place = folder / "photos/test" / role / f"p{number // 10:06d}"
+                name = f"{number:07d}.jpg"
+            else:
+                place = folder / "photos/images/test" / role
+                east, north = points[number]
+                name = f"@{east:.2f}@{north:.2f}@33@U@@@{number:07d}@.jpg"
             place.mkdir(parents=True, exist_ok=True)
-            os.link(first, place / f"{number:07d}.jpg")
+            os.link(first, place / name)
 
 
 def one(folder):
     """Builds in this process; prints its peak memory and seconds."""
+    reader, positives = LAYOUTS[FLAGS.layouts[0]]
     before = resident_bytes()
     begin = time.perf_counter()
     build_records.run(
         dataset=folder / "photos",
         out=folder / "records",
-        reader="place_folders",
-        positives="place",
-        shard_mebibytes=8,
+        reader=reader,
+        positives=positives,
+        shard_mebibytes=1,
         verify_images=FLAGS.verify_images,
     )
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -15,6 +15,7 @@ built anew. A file is taken for the same if its size and its time of change
 are. `--verify` reads finished records and compares them with what was built.
 """
 
+import contextlib
 import csv
 import dataclasses
 import functools
@@ -28,7 +29,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import tensorflow as tf
@@ -44,6 +44,7 @@ from sare_tf import (
     record_plan,
     record_shards,
     record_verification,
+    record_warnings,
     records,
     tuple_records,
 )
@@ -53,6 +54,18 @@ from sare_tf.record_plan import Preparation, Shard
 FLAGS = flags.FLAGS
 
 
+@contextlib.contextmanager
+def _plain_memory() -> Iterator[None]:
+    """Arrow's own pool keeps what is freed, several times what is in use."""
+    pool = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(pool)
+
+
+@_plain_memory()
 def run(
     *,
     dataset: str | Path,
@@ -113,7 +126,6 @@ def run(
         utm_zone=utm_zone,
         seed=seed,
     )
-    _release_memory()
     preparation = Preparation(
         verify=verify_images,
         longest_side=resize_to,
@@ -122,7 +134,6 @@ def run(
     shards = record_plan.make(
         reading, shard_mebibytes=shard_mebibytes, preparation=preparation
     )
-    _release_memory()
     made_from = {
         "format": record_plan.FORMAT,
         "reader": reader,
@@ -136,10 +147,12 @@ def run(
         shutil.rmtree(partial, ignore_errors=True)
         return out
     # Refuses a rule that the layout cannot follow now, not after the work.
-    _warnings(reading.manifest, positives, positive_radius_m, reading.relations)
+    record_warnings.check_rule(
+        reading.listing, rule=positives, relations=reading.relations
+    )
     logging.info(
         "Building records of %d images in %s.",
-        len(reading.manifest),
+        len(reading.listing),
         reading.root,
     )
     with files.explained_writing("records", partial):
@@ -159,7 +172,6 @@ def run(
         )
     engine = engine or functools.partial(build_here, num_workers=num_workers)
     engine(missing, root=reading.root, folder=partial, preparation=preparation)
-    _release_memory()
     with files.explained_writing("records", out):
         _gather(
             shards,
@@ -172,11 +184,6 @@ def run(
         )
     shutil.rmtree(partial)
     return out
-
-
-def _release_memory() -> None:
-    """Gives back what Arrow keeps of freed memory for later."""
-    pa.default_memory_pool().release_unused()
 
 
 def _remove_leftovers(partial: Path, shards: Sequence[Shard]) -> None:
@@ -231,7 +238,7 @@ def build_here(
     Threads read and check images ahead: that leaves the interpreter's lock.
     """
     num_workers = num_workers or os.cpu_count()
-    count = sum(len(shard.order) for shard in shards)
+    count = sum(shard.count for shard in shards)
     with (
         ThreadPoolExecutor(num_workers) as pool,
         tqdm(
@@ -310,11 +317,6 @@ def _gather(
             f"{len(rejected)} files, none of them. Check --dataset."
         )
     refused = [name for shard in built.values() for name, _ in shard.rejected]
-    kept = np.concatenate([shard.order for shard in shards])
-    if refused:
-        kept = kept[
-            ~reading.manifest["image_id"].isin(refused).to_numpy()[kept]
-        ]
     relations = reading.relations
     if relations is not None:
         # Of images that were refused, an answer cannot be found.
@@ -323,35 +325,38 @@ def _gather(
             & ~relations["database"].isin(refused)
         ]
         relations = relations.reset_index(drop=True)
-    warnings = _warnings(
-        reading.manifest, rule, radius_m, relations, order=kept
-    )
-    counts = (
-        reading.manifest[["split", "role"]].iloc[kept].value_counts(sort=False)
+    warnings = record_warnings.find(
+        reading.listing,
+        refused=refused,
+        rule=rule,
+        radius_m=radius_m,
+        relations=relations,
     )
 
     def parts() -> Iterator[pd.DataFrame]:
         for name, shard in built.items():
             yield shard.rows().assign(shard=name)
-            _release_memory()
 
     with files.folder_in_one_piece(out) as folder:
         for name, shard in built.items():
             files.link_or_copy(shard.path, folder / name)
         if relations is not None:
             records.write_relations(relations, folder)
-        _write_csv(
-            folder / "rejected.csv", ("path", "reason"), sorted(rejected)
-        )
-        _write_csv(folder / "warnings.csv", ("what", "warning"), warnings)
+        listed = {
+            name: _write_csv(folder / f"{name}.csv", header, rows)
+            for name, header, rows in (
+                ("rejected", ("path", "reason"), sorted(rejected)),
+                ("warnings", ("what", "warning"), warnings),
+            )
+        }
+        counts = record_warnings.counts(reading.listing)
         manifest.write_parts(parts(), folder / "manifest.parquet")
         files.write_json(
             folder / "records.json",
             {
                 "count": count,
-                "counts": {f"{s}/{r}": int(n) for (s, r), n in counts.items()},
-                "rejected": len(rejected),
-                "warnings": len(warnings),
+                "counts": counts,
+                **{name: number for name, (number, _) in listed.items()},
                 "relations": None if relations is None else len(relations),
                 "fingerprint": records.fingerprint(parts(), relations),
                 "shards": {
@@ -365,72 +370,7 @@ def _gather(
                 },
             },
         )
-    _tell(out, counts, rejected, warnings)
-
-
-def _warnings(
-    table: pd.DataFrame,
-    rule: str,
-    radius_m: float,
-    relations: pd.DataFrame | None,
-    *,
-    order: np.ndarray | None = None,
-) -> list[tuple[str, str]]:
-    """What training and evaluation will not use, or count as a miss.
-
-    Args:
-        table: the manifest.
-        rule: of `manifest.positives`.
-        radius_m: of `manifest.positives`.
-        relations: those of the reading, or None.
-        order: positions of the images that count; None: all of them.
-    """
-    # No more of the table is copied than what is looked at.
-    truth = ["place_id", "utm_east_m", "utm_north_m", "utm_zone"]
-    if order is None:
-        order = np.arange(len(table), dtype=np.int32)
-    found = []
-    places = manifest.categories(table["place_id"])
-    parts = {
-        split: order[(table["split"] == split).to_numpy()[order]]
-        for split in manifest.SPLITS
-    }
-    for split in sorted(parts):
-        sizes = np.bincount(places.codes[parts[split]])
-        found += [
-            (f"{split}/{place}", "place with one image")
-            for place in places.categories[np.flatnonzero(sizes == 1)]
-            if place
-        ]
-    for split, part in parts.items():
-        if not len(part):
-            found.append((split, "split without an image"))
-            continue
-        is_query = (table["role"] == "query").to_numpy()[part]
-        queries = table[["image_id", *truth]].iloc[part[is_query]]
-        answers = truth if relations is None else ["image_id", *truth]
-        database = table[answers].iloc[part[~is_query]]
-        for role, some in (("query", queries), ("database", database)):
-            if not len(some):
-                found.append((split, f"split without a {role} image"))
-        if not manifest.has_truth(queries, database, relations=relations):
-            found.append((split, "split of which nothing says what matches"))
-            continue
-        positives = manifest.positives(
-            queries,
-            database,
-            rule=rule,
-            radius_m=radius_m,
-            relations=relations,
-        )
-        found += [
-            (image_id, "query without a positive in the database")
-            for image_id, rows in zip(
-                queries["image_id"], positives, strict=True
-            )
-            if not len(rows)
-        ]
-    return found
+    _tell(out, counts, listed)
 
 
 def _source_digest(reading: readers.Reading, shards: Sequence[Shard]) -> str:
@@ -476,27 +416,37 @@ def _check_replaceable(out: Path) -> None:
 
 def _write_csv(
     path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]
-) -> None:
+) -> tuple[int, Sequence[str]]:
+    """Writes rows; gives their number and the first."""
+    count, first = 0, ()
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
-        writer.writerows(rows)
+        for row in rows:
+            writer.writerow(row)
+            first = first or row
+            count += 1
+    return count, first
 
 
-def _tell(out, counts, rejected, warnings) -> None:
-    for name, found in (("rejected", rejected), ("warnings", warnings)):
-        if found:
+def _tell(
+    out: Path,
+    counts: dict[str, int],
+    listed: dict[str, tuple[int, Sequence[str]]],
+) -> None:
+    for name, (number, first) in listed.items():
+        if number:
             logging.warning(
                 "%d %s, listed in %s; the first: %s: %s",
-                len(found),
+                number,
                 name,
                 out / f"{name}.csv",
-                *found[0],
+                *first,
             )
     logging.info(
         "Records in %s: %s. Next: python -m sare_tf.train --flagfile=...",
         out,
-        ", ".join(f"{n} {s}/{r}" for (s, r), n in counts.items()),
+        ", ".join(f"{number} {name}" for name, number in counts.items()),
     )
 
 

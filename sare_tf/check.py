@@ -269,7 +269,7 @@ class _Dataset:
                 path, reader=reader, list_only=True, **options
             )
             self.is_list = True
-        self.table = manifest.plain(self._reading.manifest)
+        self.table = self._reading.manifest
         self.relations = self._reading.relations
 
     def findings(self) -> list[finding.Finding]:

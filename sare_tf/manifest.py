@@ -7,22 +7,17 @@ never positives of each other. What a layout does not tell is NaN, an empty
 string or -1. An image's place is given by `place_id`, by its coordinates and a
 radius, or by a list of relations: a table of query, database image and what
 the one is to the other.
-
-What `complete` makes, as readers do, holds texts other than image_id as
-categories in ascending order: a few bytes for each image. Elsewhere texts are
-str.
 """
 
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy.spatial import cKDTree
 
@@ -49,10 +44,8 @@ COLUMNS = {
     "width": ("int64", -1),
     "height": ("int64", -1),
 }
-_REQUIRED = ("image_id", "split", "role")
-# Rows that become columns, and rows that are written or read, at a time.
-_GATHERED_ROWS = 1 << 12
-BLOCK_ROWS = 1 << 14
+# Rows that are written or read at a time.
+BLOCK_ROWS = 1 << 12
 # A listed database image is a positive, or junk: neither right nor wrong.
 # Easy and hard positives are what the Revisited Oxford and Paris tell apart.
 RELATIONS = ("positive", "easy", "hard", "junk")
@@ -65,149 +58,6 @@ TRAIN_RULES = {
     "openibl": {"min_distance_m": 0.0, "other_timestamp": False},
     "netvlad": {"min_distance_m": 1.0, "other_timestamp": True},
 }
-
-
-class Gatherer:
-    """Gathers rows in columns, which take far less memory than the rows do."""
-
-    def __init__(self):
-        self._rows = []
-        self._blocks = []
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def append(self, row: Mapping[str, object]) -> None:
-        """Adds a row: columns of `COLUMNS` -> values.
-
-        Raises:
-            ValueError: an unknown column.
-        """
-        unknown = sorted(row.keys() - COLUMNS.keys())
-        if unknown:
-            raise _unknown(unknown)
-        self._rows.append(row)
-        self._count += 1
-        if len(self._rows) == _GATHERED_ROWS:
-            self._close_block()
-
-    def table(self) -> pd.DataFrame:
-        """The columns that any row has, as `complete` takes; ends the work."""
-        self._close_block()
-        blocks, self._blocks = self._blocks, []
-        sizes = [len(next(iter(block.values()))) for block in blocks]
-        columns = {}
-        for name in COLUMNS:
-            if any(name in block for block in blocks):
-                arrays = [
-                    block.pop(name, None) or _array(name, [None] * size)
-                    for block, size in zip(blocks, sizes, strict=True)
-                ]
-                columns[name] = pa.chunked_array(arrays).unify_dictionaries()
-        # A block of memory for each column: none is copied into one of all.
-        return pa.table(columns).to_pandas(split_blocks=True)
-
-    def _close_block(self) -> None:
-        rows, self._rows = self._rows, []
-        if rows:
-            self._blocks.append(
-                {
-                    name: _array(name, [row.get(name) for row in rows])
-                    for name in COLUMNS
-                    if any(name in row for row in rows)
-                }
-            )
-
-
-def make(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
-    """Makes a manifest from rows that hold what is known.
-
-    Args:
-        rows: mappings from columns of `COLUMNS` to values; image_id, split and
-            role are always given.
-
-    Returns:
-        All columns, in the order of `COLUMNS`, in the order of the rows.
-
-    Raises:
-        ValueError: an unknown column, or as `complete` does.
-    """
-    gatherer = Gatherer()
-    for row in rows:
-        gatherer.append(row)
-    return plain(complete(gatherer.table()))
-
-
-def complete(table: pd.DataFrame) -> pd.DataFrame:
-    """Makes a manifest from a table that holds what is known.
-
-    Args:
-        table: some columns of `COLUMNS`; image_id, split and role at least.
-
-    Returns:
-        All columns, in the order of `COLUMNS`; texts other than image_id are
-        categories.
-
-    Raises:
-        ValueError: an unknown column, split or role, an image_id that occurs
-            twice, or several UTM zones beside coordinates without a zone.
-    """
-    unknown = sorted(set(table) - set(COLUMNS))
-    if unknown:
-        raise _unknown(unknown)
-    columns = {}
-    for name, (dtype, default) in COLUMNS.items():
-        if name in table:
-            column = table[name].array
-        elif dtype == "str":
-            codes = np.zeros(len(table), np.int8)
-            column = pd.Categorical.from_codes(codes, [default or ""])
-        else:
-            # One number in memory, which stands for all.
-            column = np.broadcast_to(np.array(default, dtype), len(table))
-        if dtype == "str" and name != "image_id":
-            columns[name] = categories(column)
-        else:
-            columns[name] = pd.array(column, dtype=dtype, copy=False)
-    # Without a copy, which would put numbers of all columns into one block.
-    manifest = pd.DataFrame(columns, copy=False)
-    _check(manifest)
-    return manifest
-
-
-def categories(texts: Iterable[str]) -> pd.Categorical:
-    """Texts as categories in ascending order, without any that is not used.
-
-    Args:
-        texts: strings or categories [B].
-    """
-    found = pd.Categorical(texts)
-    order = found.categories.argsort()
-    order = order[np.isin(order, np.unique(found.codes))]
-    if np.array_equal(order, np.arange(len(found.categories))):
-        return found
-    rank = np.full(len(found.categories) + 1, -1, found.codes.dtype)
-    rank[order] = np.arange(len(order))
-    return pd.Categorical.from_codes(rank[found.codes], found.categories[order])
-
-
-def in_order(image_ids: pd.Series, *keys: Iterable[str]) -> np.ndarray:
-    """Positions of images in ascending order of keys, then of image_id.
-
-    Args:
-        image_ids: str [B], each once.
-        *keys: texts [B] as of `categories`, the foremost first.
-
-    Returns:
-        int32 [B].
-    """
-    order = pc.sort_indices(pa.array(image_ids, pa.large_string()))
-    order = order.to_numpy().astype(np.int32)
-    for key in reversed(keys):
-        codes = categories(key).codes[order]
-        order = order[np.argsort(codes, kind="stable")]
-    return order
 
 
 def make_relations(
@@ -253,13 +103,22 @@ def make_relations(
     return relations
 
 
-def grids(manifest: pd.DataFrame) -> np.ndarray:
-    """What the coordinates of each image count from, object [B].
+def grid(zone: str) -> str:
+    """What the coordinates of a UTM zone count from.
 
-    Coordinates of one grid can be compared. The bands of a zone north of the
-    equator share one ("17 north" for 17S and 17T), as do those south of it.
+    Those of one grid can be compared. The bands of a zone north of the equator
+    share one ("17 north" for 17S and 17T), as do those south of it. A zone that
+    is none is a grid of its own.
     """
-    return manifest["utm_zone"].map(_grid).to_numpy(object)
+    match = re.fullmatch(r"(\d{1,2})([C-HJ-NP-X])", zone)
+    if not match:
+        return zone
+    return f"{int(match[1])} {'north' if match[2] >= 'N' else 'south'}"
+
+
+def grids(manifest: pd.DataFrame) -> np.ndarray:
+    """The grid of each image, object [B]."""
+    return manifest["utm_zone"].map(grid).to_numpy(object)
 
 
 def has_coordinates(manifest: pd.DataFrame) -> bool:
@@ -298,17 +157,52 @@ def choose_rule(
     Raises:
         ValueError: an unknown rule.
     """
+    check_rule(rule)
+    if rule != "auto":
+        return rule
+    is_listed = relations is not None and (
+        relations["query"].isin(queries["image_id"]).any()
+    )
+    return auto_rule(
+        is_listed=is_listed,
+        is_located=has_coordinates(queries) and has_coordinates(database),
+    )
+
+
+def auto_rule(*, is_listed: bool, is_located: bool) -> str:
+    """What `auto` stands for, see `choose_rule`."""
+    if is_listed:
+        return "list"
+    return "radius" if is_located else "place"
+
+
+def check_rule(rule: str) -> None:
+    """Raises ValueError for an unknown rule."""
     if rule not in RULES:
         raise ValueError(
             f"Expected rule {', '.join(RULES)}. Received: rule={rule!r}."
         )
-    if rule != "auto":
-        return rule
-    if relations is not None:
-        if relations["query"].isin(queries["image_id"]).any():
-            return "list"
-    located = has_coordinates(queries) and has_coordinates(database)
-    return "radius" if located else "place"
+
+
+def lacking(rule: str, count: int) -> ValueError:
+    """Says that images have not what a rule of `positives` goes by.
+
+    Args:
+        rule: radius, place or list.
+        count: the images without; of a list, there is none at all.
+    """
+    return ValueError(
+        {
+            "radius": "Expected coordinates of every image for positives by "
+            f"radius. Received: {count} images without. Use "
+            "--positives=place, or a layout with coordinates.",
+            "place": "Expected a place_id of every image for positives by "
+            f"place. Received: {count} images without. Use "
+            "--positives=radius, or one folder per place.",
+            "list": "Expected a list of positives. Received: a dataset "
+            "without. Use --positives=radius or --positives=place.",
+        }[rule]
+    )
 
 
 def positives(
@@ -351,11 +245,7 @@ def positives(
     elif has_coordinates(queries) and has_coordinates(database):
         found = _near(queries, database, radius_m, min_distance_m)
     else:
-        raise ValueError(
-            "Expected coordinates of every image for positives by radius. "
-            f"Received: {_without_coordinates(queries, database)} images "
-            "without. Use --positives=place, or a layout with coordinates."
-        )
+        raise lacking("radius", _without_coordinates(queries, database))
     if other_timestamp:
         times = database["timestamp"].to_numpy(object)
         found = [
@@ -365,14 +255,8 @@ def positives(
     return found
 
 
-def plain(manifest: pd.DataFrame) -> pd.DataFrame:
-    """The same rows with texts as str in place of categories."""
-    texts = manifest.select_dtypes("category")
-    return manifest.astype(dict.fromkeys(texts, "str"))
-
-
 def in_blocks(parts: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-    """The same rows in blocks of 16,384, whatever the parts they come in."""
+    """The same rows in blocks of `BLOCK_ROWS`, whatever the parts were."""
     waiting, count = [], 0
     for part in parts:
         while len(part):
@@ -390,7 +274,7 @@ def in_blocks(parts: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
 def write(manifest: pd.DataFrame, path: str | Path) -> None:
     """Writes a manifest as parquet, in one piece."""
     with _in_one_piece(path) as temporary:
-        plain(manifest).to_parquet(temporary, index=False)
+        manifest.to_parquet(temporary, index=False)
 
 
 def write_parts(parts: Iterable[pd.DataFrame], path: str | Path) -> None:
@@ -474,80 +358,6 @@ def read_parts(
         ) from error
 
 
-def _unknown(names: list[str]) -> ValueError:
-    return ValueError(
-        f"Expected columns of a manifest: {', '.join(COLUMNS)}. Received: "
-        f"{names}."
-    )
-
-
-def _array(name: str, values: list[object]) -> pa.Array:
-    """Values of a column, with what stands for "unknown" in place of None."""
-    dtype, default = COLUMNS[name]
-    values = [default if value is None else value for value in values]
-    if dtype != "str":
-        return pa.array(np.array(values, dtype))
-    if name == "image_id":
-        return pa.array(values, pa.large_string())
-    return pa.array(values, pa.string()).dictionary_encode()
-
-
-def _check(manifest: pd.DataFrame) -> None:
-    for name in _REQUIRED:
-        empty = np.flatnonzero(
-            (manifest[name].isna() | (manifest[name] == "")).to_numpy()
-        )
-        if len(empty):
-            raise ValueError(
-                "Expected image_id, split and role of every image. Received: "
-                f"{manifest.iloc[empty[0]].to_dict()} without {[name]}."
-            )
-    # Digests tell first, since comparing the texts takes much memory.
-    twice = ()
-    if _may_have_equal(manifest["image_id"]):
-        twice = manifest["image_id"][manifest["image_id"].duplicated()].unique()
-    if len(twice):
-        raise ValueError(
-            f"Expected every image_id once. Received: {len(twice)} of them "
-            f"more than once, such as {list(twice[:3])}."
-        )
-    for name, allowed in (("split", SPLITS), ("role", ROLES)):
-        other = sorted(set(manifest[name].unique()) - set(allowed))
-        if other:
-            raise ValueError(
-                f"Expected {name} to be one of {', '.join(allowed)}. "
-                f"Received: {other[:3]}."
-            )
-    zones = set(manifest["utm_zone"].unique()) - {""}
-    if len(set(map(_grid, zones))) > 1:
-        located = np.isfinite(_coordinates(manifest)).all(axis=1)
-        unknown = located & (manifest["utm_zone"] == "").to_numpy()
-        if unknown.any():
-            raise ValueError(
-                "Expected the UTM zone of every image with coordinates where "
-                f"there are several zones. Received: {sorted(zones)}, and "
-                f"{unknown.sum()} images without, such as "
-                f"{manifest['image_id'][unknown].iloc[0]!r}."
-            )
-
-
-def _may_have_equal(texts: pd.Series) -> bool:
-    """False if all differ for sure: their digests do."""
-    digests = np.empty(len(texts), np.uint64)
-    for start in range(0, len(texts), BLOCK_ROWS):
-        block = slice(start, start + BLOCK_ROWS)
-        digests[block] = pd.util.hash_array(texts.iloc[block].to_numpy(object))
-    digests.sort()
-    return bool((digests[1:] == digests[:-1]).any())
-
-
-def _grid(zone: str) -> str:
-    match = re.fullmatch(r"(\d{1,2})([C-HJ-NP-X])", zone)
-    if not match:
-        return zone
-    return f"{int(match[1])} {'north' if match[2] >= 'N' else 'south'}"
-
-
 def _by_zone(
     queries: pd.DataFrame, database: pd.DataFrame
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -578,10 +388,7 @@ def _listed(
     relations: pd.DataFrame | None,
 ) -> list[np.ndarray]:
     if relations is None:
-        raise ValueError(
-            "Expected a list of positives. Received: a dataset without. Use "
-            "--positives=radius or --positives=place."
-        )
+        raise lacking("list", 0)
     answers = relations[relations["relation"] != "junk"]
     positions = pd.Index(database["image_id"]).get_indexer(answers["database"])
     answers = answers.assign(position=positions)[positions >= 0]
@@ -600,11 +407,7 @@ def _same_place_id(
         int((rows["place_id"] == "").sum()) for rows in (queries, database)
     )
     if unknown:
-        raise ValueError(
-            "Expected a place_id of every image for positives by place. "
-            f"Received: {unknown} images without. Use --positives=radius, or "
-            "one folder per place."
-        )
+        raise lacking("place", unknown)
     places = pd.Categorical(database["place_id"])
     order = np.argsort(places.codes, kind="stable")
     # -1 for a place that the database has not: there, it begins and ends at 0.
@@ -625,24 +428,37 @@ def _near(
 ) -> list[np.ndarray]:
     found = [np.zeros(0, np.int64)] * len(queries)
     for query_rows, database_rows in _by_zone(queries, database):
-        within = _within(
+        found_near = within(
             _coordinates(queries)[query_rows],
             _coordinates(database)[database_rows],
             radius_m,
-            min_distance_m,
+            min_distance_m=min_distance_m,
         )
-        for row, near in zip(query_rows, within, strict=True):
+        for row, near in zip(query_rows, found_near, strict=True):
             found[row] = database_rows[near]
     return found
 
 
-def _within(
+def within(
     queries: np.ndarray,
     database: np.ndarray,
     radius_m: float,
-    min_distance_m: float,
+    *,
+    min_distance_m: float = 0.0,
 ) -> list[np.ndarray]:
-    """Database rows by exact squared distance; the tree only preselects."""
+    """Finds points near others, as `positives` counts by radius.
+
+    By exact squared distance; the tree only preselects.
+
+    Args:
+        queries: [Q, 2], in metres.
+        database: [N, 2].
+        radius_m: as of `positives`.
+        min_distance_m: as of `positives`.
+
+    Returns:
+        For each query int64 positions in `database`, ascending.
+    """
     if not len(queries) or not len(database):
         return [np.zeros(0, np.int64) for _ in queries]
     candidates = cKDTree(database).query_ball_point(

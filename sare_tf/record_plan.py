@@ -15,24 +15,26 @@ shards they fall into, and leave the others as they are.
 """
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from pandas.api.types import union_categoricals
 
 from sare_tf import manifest
+from sare_tf.listing import COLUMNS, SCHEMA, Listing, frame
 from sare_tf.readers.reading import Reading, Source
 
 # Of the shards' bytes and of their receipts.
 FORMAT = 3
 # Images without place_id are grouped by cells of this size: CosPlace's.
 _CELL_M = 10.0
-_KINDS = (manifest.SPLITS, manifest.ROLES)
+# What a plan says of an image's file.
+_FILE = {"group": "str", "bytes": "int64", "modified_ns": "int64"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,29 +75,31 @@ class Shard:
 
     Attributes:
         name: of its file, with the number of shards of its split and role.
-        images: of the whole plan, in no order: rows of the manifest, one per
-            image, and: `group`, `bytes` and `modified_ns`, size and time of the
-            file; -1 where it could not be looked at.
-        order: which of them are in the shard, in order: positions, int32 [B].
+        count: images in it.
+        load: gives its `rows`.
         sources: image_id -> source, where it is not the file of that name.
         digest: of all that its content depends on.
     """
 
     name: str
-    images: pd.DataFrame
-    order: np.ndarray
+    count: int
+    load: Callable[[], pd.DataFrame]
     sources: Mapping[str, Source]
     digest: str
 
     @property
     def rows(self) -> pd.DataFrame:
-        """Its images, in order: made each time, so that a plan stays small."""
-        rows = self.images.iloc[self.order].reset_index(drop=True)
-        return manifest.plain(rows)
+        """Rows of the manifest, one per image, in order, and: `group`, `bytes`
+        and `modified_ns`, size and time of the file; -1 where it could not be
+        looked at. Read each time, so that a plan stays small."""
+        return self.load()
 
     def __getstate__(self):
-        order = np.arange(len(self.order))
-        return vars(self) | {"images": self.rows, "order": order}
+        return vars(self) | {"load": functools.partial(_itself, self.rows)}
+
+
+def _itself(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows
 
 
 def make(
@@ -107,7 +111,8 @@ def make(
     """Plans the shards of a dataset. Looks at its files, but opens none.
 
     Args:
-        reading: the dataset.
+        reading: the dataset; its listing gets the table `planned`, with the
+            rows of shards and their `position` from 1 on, in order.
         shard_mebibytes: size wanted; shards have from half to twice that, if
             no group is larger.
         preparation: of the images.
@@ -115,56 +120,53 @@ def make(
     Returns:
         Shards, in the order of their images.
     """
-    table = reading.manifest
-    found = np.empty((len(table), 2), np.int64)
-    for row, image_id in enumerate(table["image_id"]):
-        found[row] = _status(reading.root / reading.source(image_id).path)
-    status = pd.DataFrame(found, columns=["bytes", "modified_ns"], copy=False)
-    groups = pd.Series(_groups(table), name="group")
-    images = pd.concat([table, groups, status], axis=1)
-    keys = [images[name] for name in ("split", "role", "group")]
-    order = manifest.in_order(images["image_id"], *keys)
+    listing = reading.listing
+    listing.define("group_of", _group_of)
+    listing.run("DROP TABLE IF EXISTS planned")
+    listing.run(
+        f"CREATE TABLE planned (position INTEGER PRIMARY KEY, {SCHEMA}, "
+        '"group" TEXT, bytes INTEGER, modified_ns INTEGER)'
+    )
+    values = ", ".join("?" * (1 + len(manifest.COLUMNS) + len(_FILE)))
+    listing.run_many(
+        f"INSERT INTO planned VALUES ({values})", _planned(reading)
+    )
     shards = []
-    for split, role in itertools.product(*map(sorted, _KINDS)):
-        chosen = (images["split"] == split) & (images["role"] == role)
-        part = order[chosen.to_numpy()[order]]
-        ranges = list(
-            _ranges(images, part, f"{split} {role}", shard_mebibytes << 20)
-        )
-        for number, (start, stop) in enumerate(ranges):
+    for (split, role), whole in _make_groups(listing).items():
+        ranges = list(_ranges(listing, whole, shard_mebibytes << 20))
+        for number, images in enumerate(ranges):
             name = f"{split}-{role}-{number:05d}-of-{len(ranges):05d}.tfrecord"
-            rows = part[start:stop]
+            rows = (images.start, images.stop)
+            load = functools.partial(_load, listing, *rows)
             sources = {
                 image_id: reading.sources[image_id]
-                for image_id in images["image_id"].iloc[rows]
+                for image_id in (load()["image_id"] if reading.sources else ())
                 if image_id in reading.sources
             }
-            digest = _digest(images, rows, sources, preparation)
-            shards.append(Shard(name, images, rows, sources, digest))
+            digest = _digest(listing, *rows, sources, preparation)
+            count = images.stop - images.start
+            shards.append(Shard(name, count, load, sources, digest))
     return shards
 
 
-def _groups(table: pd.DataFrame) -> pd.Categorical:
-    """The place of each image, or the cell it stands in, or nothing."""
-    if manifest.has_places(table):
-        return manifest.categories(table["place_id"])
-    names = ("place_id", "utm_zone", "utm_east_m", "utm_north_m")
-    blocks = []
-    for start in range(0, len(table), manifest.BLOCK_ROWS):
-        block = table.iloc[start : start + manifest.BLOCK_ROWS]
-        groups = [
-            place or _cell(*position)
-            for place, *position in zip(
-                *(block[name] for name in names), strict=True
-            )
-        ]
-        blocks.append(pd.Categorical(groups))
-    return manifest.categories(union_categoricals(blocks))
+def _planned(reading: Reading) -> Iterator[tuple]:
+    """The rows of the table `planned`."""
+    images = reading.listing.run(
+        f"SELECT {COLUMNS}, group_of(place_id, utm_zone, utm_east_m, "
+        'utm_north_m) AS "group" FROM images '
+        'ORDER BY split, role, "group", image_id'
+    )
+    for position, image in enumerate(images, 1):
+        path = reading.root / reading.source(image[0]).path
+        yield (position, *image, *_status(path))
 
 
-def _cell(zone: str, east_m: float, north_m: float) -> str:
-    if not (np.isfinite(east_m) and np.isfinite(north_m)):
-        return ""
+def _group_of(
+    place: str, zone: str, east_m: float | None, north_m: float | None
+) -> str:
+    """The place of an image, or the cell it stands in, or nothing."""
+    if place or east_m is None or north_m is None:
+        return place
     east, north = east_m // _CELL_M, north_m // _CELL_M
     return f"{zone}_{east:.0f}_{north:.0f}".lstrip("_")
 
@@ -178,76 +180,121 @@ def _status(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _ranges(
-    images: pd.DataFrame, order: np.ndarray, name: str, wanted_bytes: int
-) -> Iterator[tuple[int, int]]:
-    """Cuts images into shards: start and stop of each, in order.
+@dataclasses.dataclass(frozen=True)
+class _Range:
+    """Images of a plan that follow each other.
 
-    Args:
-        images: of the plan.
-        order: those of a split and role, sorted by group: positions [B].
-        name: of split and role.
-        wanted_bytes: size wanted.
+    Attributes:
+        start: position of the first.
+        stop: position after the last.
+        begin: bytes of all images before them.
+        end: bytes of all images up to their last.
     """
-    if not len(order):
-        return
-    groups = images["group"].cat.codes.to_numpy()[order]
-    # An image with neither place nor position is a group of its own.
-    alone = (images["group"] == "").to_numpy()[order]
-    begins = np.r_[True, groups[1:] != groups[:-1]] | alone
-    firsts = np.flatnonzero(begins)
-    names = images.iloc[order[firsts]]
-    rank = np.fromiter(
-        (
-            _hash(f"{name} {group or image_id}")
-            for group, image_id in zip(
-                names["group"].astype("str"), names["image_id"], strict=True
+
+    start: int
+    stop: int
+    begin: int
+    end: int
+
+
+def _make_groups(listing: Listing) -> dict[tuple[str, str], _Range]:
+    """Makes the table `groups`: position of the first image of each, bytes of
+    all images before it, and a digest of its name.
+
+    Returns:
+        Split and role -> their images.
+    """
+    found = {}
+
+    def groups() -> Iterator[tuple[int, int, bytes]]:
+        begin = end = 0
+        # One with neither place nor position is alone.
+        images = listing.run(
+            'SELECT split, role, iif("group" = \'\', image_id, "group"), '
+            "position, bytes FROM planned ORDER BY position"
+        )
+        key_of = operator.itemgetter(0, 1, 2)
+        for key, some in itertools.groupby(images, key_of):
+            start = stop = 0
+            for *_, position, size in some:
+                start = start or position
+                stop = position + 1
+                end += max(size, 0)
+            yield start, begin, _digest_of(" ".join(key))
+            first = found.get(key[:2])
+            found[key[:2]] = _Range(
+                first.start if first else start,
+                stop,
+                first.begin if first else begin,
+                end,
             )
-        ),
-        np.uint64,
-        len(firsts),
+            begin = end
+
+    listing.run("DROP TABLE IF EXISTS groups")
+    listing.run(
+        "CREATE TABLE groups (position INTEGER, begin INTEGER, digest BLOB, "
+        "PRIMARY KEY (begin, position)) WITHOUT ROWID"
     )
-    sizes = images["bytes"].to_numpy()[order]
-    np.maximum(sizes, 0, out=sizes)
-    bounds = np.r_[firsts, len(order)]
-    # Bytes before each group.
-    begin = np.r_[0, np.add.reduceat(sizes, firsts).cumsum()]
-    waiting = [(0, len(firsts))]
+    listing.run_many("INSERT INTO groups VALUES (?, ?, ?)", groups())
+    return found
+
+
+def _ranges(
+    listing: Listing, whole: _Range, wanted_bytes: int
+) -> Iterator[_Range]:
+    """Cuts images into shards."""
+    waiting = [whole]
     while waiting:
-        start, stop = waiting.pop()
-        cuts = slice(0, 0)
-        if begin[stop] - begin[start] > 2 * wanted_bytes:
-            low, high = np.searchsorted(
-                begin[start + 1 : stop],
-                (
-                    begin[start] + wanted_bytes / 2,
-                    begin[stop] - wanted_bytes / 2,
-                ),
-                side="left",
-            )
-            cuts = slice(start + 1 + low, start + 1 + high)
-        if cuts.start < cuts.stop:
-            cut = cuts.start + int(np.argmin(rank[cuts]))
-            waiting += [(cut, stop), (start, cut)]
-        else:
-            yield int(bounds[start]), int(bounds[stop])
+        images = waiting.pop()
+        cut = None
+        if images.end - images.begin > 2 * wanted_bytes:
+            cut = listing.run(
+                "SELECT position, begin FROM groups WHERE begin >= ? AND "
+                "begin < ? AND position > ? AND position < ? "
+                "ORDER BY digest, position LIMIT 1",
+                images.begin + wanted_bytes // 2,
+                images.end - wanted_bytes // 2,
+                images.start,
+                images.stop,
+            ).fetchone()
+        if cut is None:
+            yield images
+            continue
+        position, middle = cut
+        waiting += [
+            dataclasses.replace(images, start=position, begin=middle),
+            dataclasses.replace(images, stop=position, end=middle),
+        ]
 
 
-def _hash(text: str) -> int:
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest)
+def _digest_of(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def _load(listing: Listing, start: int, stop: int) -> pd.DataFrame:
+    """Rows of the plan from one position to the one before another."""
+    columns = ", ".join(f'"{name}"' for name in (*manifest.COLUMNS, *_FILE))
+    found = listing.run(
+        f"SELECT {columns} FROM planned WHERE position >= ? AND position < ?",
+        start,
+        stop,
+    )
+    return frame(found, more=_FILE)
 
 
 def _digest(
-    images: pd.DataFrame,
-    order: np.ndarray,
+    listing: Listing,
+    start: int,
+    stop: int,
     sources: Mapping[str, Source],
     preparation: Preparation,
 ) -> str:
     parts = {image_id: [s.path, s.box] for image_id, s in sources.items()}
     made_with = [FORMAT, dataclasses.astuple(preparation), parts]
     digest = hashlib.sha256(json.dumps(made_with).encode())
-    for start in range(0, len(order), manifest.BLOCK_ROWS):
-        block = images.iloc[order[start : start + manifest.BLOCK_ROWS]]
-        digest.update(block.to_csv(index=False, header=not start).encode())
+    for begin in range(start, stop, manifest.BLOCK_ROWS):
+        end = min(begin + manifest.BLOCK_ROWS, stop)
+        block = _load(listing, begin, end)
+        text = block.to_csv(index=False, header=begin == start)
+        digest.update(text.encode())
     return digest.hexdigest()

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import toy_manifest
 
 from sare_tf import images, manifest, protocols
 from sare_tf.checks import answers, positions
@@ -15,7 +16,7 @@ RADIUS = 25.0
 
 def table(*rows, **common):
     """Rows are (image_id, split, role) with further columns as a dict."""
-    return manifest.make(
+    return toy_manifest.make(
         {"image_id": name, "split": split, "role": role, **common, **more}
         for name, split, role, more in rows
     )

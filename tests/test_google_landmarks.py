@@ -1,7 +1,7 @@
 import pytest
 from toy_folders import column, touch, triples
 
-from sare_tf import manifest, readers
+from sare_tf import readers
 
 IDS = [f"{n:x}{n + 1:x}{n + 2:x}0123456789abc" for n in range(10)]
 SOLUTION = (
@@ -38,7 +38,7 @@ def test_training_images(tmp_path):
         )
     ]
     assert found.relations is None
-    table = manifest.plain(found.manifest)
+    table = found.manifest
     # 0.6 and 0.15 of 4 landmarks: 3 and 1; none is test.
     assert table.groupby("place_id")[
         "split"

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import toy_manifest
 
 from sare_tf import manifest
 
@@ -41,8 +42,8 @@ def test_positives_by_radius_equal_loops(radius_m, min_distance_m):
     rng = np.random.default_rng(0)
     # Whole metres, so that distances of exactly 1, 10 and 25 occur.
     make = rng.integers(0, 60, 40).astype(float) + 500_000
-    queries = manifest.make(rows(make[:15], role="query", prefix="q"))
-    database = manifest.make(rows(make[15:]))
+    queries = toy_manifest.make(rows(make[:15], role="query", prefix="q"))
+    database = toy_manifest.make(rows(make[15:]))
     found = manifest.positives(
         queries, database, radius_m=radius_m, min_distance_m=min_distance_m
     )
@@ -52,8 +53,8 @@ def test_positives_by_radius_equal_loops(radius_m, min_distance_m):
 
 
 def test_the_radius_is_inclusive_and_the_minimum_is_not():
-    database = manifest.make(rows([0.0, 1.0, 1.5, 25.0, 25.000001]))
-    query = manifest.make(rows([0.0], role="query", prefix="q"))
+    database = toy_manifest.make(rows([0.0, 1.0, 1.5, 25.0, 25.000001]))
+    query = toy_manifest.make(rows([0.0], role="query", prefix="q"))
     [found] = manifest.positives(query, database, min_distance_m=1.0)
     assert found.tolist() == [2, 3]
     assert found.dtype == np.int64
@@ -71,7 +72,7 @@ def test_positives_of_another_time():
     ]
     queries = rows([0.0, 0.0], role="query", prefix="q")
     queries[0]["timestamp"] = "2014"
-    queries, database = manifest.make(queries), manifest.make(database)
+    queries, database = toy_manifest.make(queries), toy_manifest.make(database)
     found = manifest.positives(queries, database, other_timestamp=True)
     assert [some.tolist() for some in found] == [[1, 2], [0, 1, 2]]
     found = manifest.positives(
@@ -85,7 +86,7 @@ def test_positives_of_another_time():
 
 
 def test_positives_by_place():
-    database = manifest.make(
+    database = toy_manifest.make(
         [
             {
                 "image_id": str(n),
@@ -96,7 +97,7 @@ def test_positives_by_place():
             for n, p in enumerate("baab")
         ]
     )
-    queries = manifest.make(
+    queries = toy_manifest.make(
         [
             {"image_id": str(n), "split": "val", "role": "query", "place_id": p}
             for n, p in enumerate("abc")
@@ -107,8 +108,8 @@ def test_positives_by_place():
 
 
 def test_auto_prefers_coordinates():
-    database = manifest.make(rows([0.0, 100.0], place_id="same"))
-    query = manifest.make(
+    database = toy_manifest.make(rows([0.0, 100.0], place_id="same"))
+    query = toy_manifest.make(
         rows([0.0], role="query", prefix="q", place_id="same")
     )
     assert manifest.positives(query, database)[0].tolist() == [0]
@@ -117,7 +118,9 @@ def test_auto_prefers_coordinates():
 
 
 def test_refused_rules():
-    bare = manifest.make([{"image_id": "a", "split": "val", "role": "query"}])
+    bare = toy_manifest.make(
+        [{"image_id": "a", "split": "val", "role": "query"}]
+    )
     with pytest.raises(
         ValueError, match="Received: 2 images without. Use --po"
     ):
@@ -141,7 +144,7 @@ def test_refused_rules():
 def test_wrong_rows_are_refused(change, message):
     other = rows([1.0], prefix="b")[0] | change
     with pytest.raises(ValueError, match=message):
-        manifest.make([*rows([0.0]), other])
+        toy_manifest.make([*rows([0.0]), other])
 
 
 def test_zones_are_never_compared():
@@ -154,7 +157,7 @@ def test_zones_are_never_compared():
     queries = rows([0.0], utm_zone="17T", role="query", prefix="q")
     queries += rows([0.0], utm_zone="18T", role="query", prefix="r")
     queries += rows([0.0], utm_zone="33X", role="query", prefix="s")
-    table = manifest.make(database + queries)
+    table = toy_manifest.make(database + queries)
     found = manifest.positives(
         table[table["role"] == "query"], table[table["role"] == "database"]
     )
@@ -162,8 +165,8 @@ def test_zones_are_never_compared():
 
 
 def test_an_unknown_zone_is_the_one_there_is():
-    database = manifest.make(rows([0.0], utm_zone="17T"))
-    query = manifest.make(rows([0.0], role="query", prefix="q"))
+    database = toy_manifest.make(rows([0.0], utm_zone="17T"))
+    query = toy_manifest.make(rows([0.0], role="query", prefix="q"))
     assert manifest.positives(query, database)[0].tolist() == [0]
 
 
@@ -173,14 +176,14 @@ def test_an_unknown_zone_beside_several_is_refused():
     mixed += rows([0.0], prefix="c")
     message = r"Received: \['17T', '18T'\], and 1 images without, such as 'c0'"
     with pytest.raises(ValueError, match=message):
-        manifest.make(mixed)
+        toy_manifest.make(mixed)
     mixed[-1] |= {"utm_east_m": np.nan}  # No coordinates: no zone needed.
-    manifest.make(mixed)
+    toy_manifest.make(mixed)
 
 
 def listed():
-    database = manifest.make(rows([0.0, 1.0, 2.0, 3.0]))
-    queries = manifest.make(rows([0.0, 0.0], role="query", prefix="q"))
+    database = toy_manifest.make(rows([0.0, 1.0, 2.0, 3.0]))
+    queries = toy_manifest.make(rows([0.0, 0.0], role="query", prefix="q"))
     return queries, database, pd.concat([queries, database])
 
 
@@ -252,7 +255,7 @@ def test_no_list_to_follow():
 
 
 def test_file_round_trip_keeps_coordinates_exactly(tmp_path):
-    table = manifest.make(rows([500_000.123456789, np.nan]))
+    table = toy_manifest.make(rows([500_000.123456789, np.nan]))
     manifest.write(table, tmp_path / "m.parquet")
     back = manifest.read(tmp_path / "m.parquet")
     assert list(back.columns) == list(manifest.COLUMNS)
@@ -270,7 +273,7 @@ def test_damaged_files(tmp_path):
     (tmp_path / "m.parquet").write_bytes(b"not parquet")
     with pytest.raises(ValueError, match="cannot be read"):
         manifest.read(tmp_path / "m.parquet")
-    manifest.make(rows([0.0])).drop(columns="frame").to_parquet(
+    toy_manifest.make(rows([0.0])).drop(columns="frame").to_parquet(
         tmp_path / "m.parquet"
     )
     with pytest.raises(ValueError, match="without the columns .'frame'"):
@@ -279,7 +282,7 @@ def test_damaged_files(tmp_path):
 
 def test_parts_do_not_show_in_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(manifest, "BLOCK_ROWS", 4)
-    table = manifest.make(rows(np.arange(10.0), place_id="here"))
+    table = toy_manifest.make(rows(np.arange(10.0), place_id="here"))
     manifest.write_parts([table], tmp_path / "one.parquet")
     parts = [table[:0], table[:3], table[3:9], table[9:]]
     manifest.write_parts(parts, tmp_path / "some.parquet")
@@ -296,42 +299,9 @@ def test_parts_that_cannot_be_read(tmp_path):
     path = tmp_path / "m.parquet"
     with pytest.raises(FileNotFoundError):
         list(manifest.read_parts(path, [1]))
-    manifest.write(manifest.make(rows([0.0])), path)
+    manifest.write(toy_manifest.make(rows([0.0])), path)
     with pytest.raises(ValueError, match="too few rows"):
         list(manifest.read_parts(path, [1, 1]))
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(ValueError, match=r"[Pp]arquet"):
         list(manifest.read_parts(path, [1]))
-
-
-def test_rows_that_are_gathered_in_blocks(monkeypatch):
-    """Columns may begin late, or miss from a block."""
-    monkeypatch.setattr(manifest, "_GATHERED_ROWS", 2)
-    given = rows(np.arange(7.0))
-    given[1] |= {"place_id": "b", "frame": 3}
-    given[6] |= {"place_id": "a", "heading_deg": 90.0}
-    table = manifest.make(given)
-    assert table["image_id"].tolist() == [f"a{number}" for number in range(7)]
-    assert table["place_id"].tolist() == ["", "b", *[""] * 4, "a"]
-    assert table["frame"].tolist() == [-1, 3, *[-1] * 5]
-    assert table["heading_deg"].isna().tolist() == [True] * 6 + [False]
-    assert table["utm_east_m"].tolist() == list(range(7))
-    assert (table["timestamp"] == "").all()
-
-
-def test_categories_are_in_order_and_all_in_use():
-    texts = pd.Series(["b", "c", "a", "b"], dtype="category")[[0, 2, 3]]
-    found = manifest.categories(texts.cat.set_categories(["c", "b", "a"]))
-    assert found.tolist() == ["b", "a", "b"]
-    assert found.categories.tolist() == ["a", "b"]
-
-
-def test_order_is_that_of_sorted():
-    rng = np.random.default_rng(0)
-    names = [f"{number}.jpg" for number in rng.permutation(50)]
-    split, place = (
-        [str(key) for key in rng.integers(0, count, 50)] for count in (2, 9)
-    )
-    order = manifest.in_order(pd.Series(names), split, place)
-    triples = list(zip(split, place, names, strict=True))
-    assert [triples[row] for row in order] == sorted(triples)

@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+import toy_manifest
 
-from sare_tf import manifest, outcomes, retrieval, truth
+from sare_tf import outcomes, retrieval, truth
 
 NONE = np.zeros(0, np.int64)
 
@@ -19,7 +20,7 @@ def _rows(count: int, prefix: str, **columns) -> pd.DataFrame:
         }
         for number in range(count)
     ]
-    return manifest.make(rows)
+    return toy_manifest.make(rows)
 
 
 def _points(*angles_deg: float) -> np.ndarray:

@@ -6,11 +6,12 @@ import itertools
 import keras
 import numpy as np
 import pytest
+import toy_manifest
 import toy_training
 from PIL import Image
 
 import sare_tf
-from sare_tf import manifest, pipeline, places
+from sare_tf import pipeline, places
 from sare_tf.records import Records
 
 # 7 m: the side of the cells.
@@ -25,7 +26,7 @@ def table(*, place_ids=None, east=None, north=None, headings=None):
         "heading_deg": headings,
     }
     columns = {name: given for name, given in columns.items() if given}
-    return manifest.make(
+    return toy_manifest.make(
         {
             "image_id": str(number),
             "split": "train",

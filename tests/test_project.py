@@ -26,7 +26,8 @@ SERVED = {"serving", "retrieval", "report", "index", "manifest", "records"}
 JUDGED = {"protocols", "truth", "scores", "outcomes", "confidence"}
 MAY_IMPORT = {
     "manifest": set(),
-    "readers": {"manifest", "unpickling"},
+    "listing": {"manifest"},
+    "readers": {"listing", "manifest", "unpickling"},
     "parallel": set(),
     "records": {"manifest", "parallel"},
     "images": {"orientation"},
@@ -61,7 +62,8 @@ MAY_IMPORT = {
     | {"weights"},
     "synthetic_city": {"city_rendering"},
     "city_rendering": set(),
-    "record_plan": {"manifest", "readers"},
+    "record_plan": {"listing", "manifest", "readers"},
+    "record_warnings": {"listing", "manifest"},
     "record_images": {"images", "orientation", "record_plan"},
     "record_shards": DATA | {"record_plan", "record_images"},
     "record_verification": {"manifest", "records"},
@@ -69,7 +71,7 @@ MAY_IMPORT = {
     "beam_model": set(),
     "build_records": DATA
     | {"record_plan", "record_shards", "record_verification"}
-    | {"tuple_records", "beam"},
+    | {"record_warnings", "tuple_records", "beam"},
     "checks": {"manifest", "readers", "protocols", "truth"},
     "check_report": {"manifest", "report"},
     "check": DATA | {"checks", "check_report", "report", "protocols"},

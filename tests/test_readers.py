@@ -288,9 +288,9 @@ def test_tables_and_lists_that_cannot_be_read(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"id,x\n1,caf\xe9\n")
     for read in (reading.read_table, reading.read_lines):
         with pytest.raises(ValueError, match="utf-8.*get the file again"):
-            read(tmp_path / "a.csv")
+            list(read(tmp_path / "a.csv"))
         with pytest.raises(ValueError, match="No such file"):
-            read(tmp_path / "b.csv")
+            list(read(tmp_path / "b.csv"))
     (tmp_path / "a.csv").write_text("id,x\n1,NaN\n")
     with pytest.raises(ValueError, match="without .'y'.. Choose another"):
         reading.read_table(tmp_path / "a.csv", "id", "y")

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from toy_search import jpeg
 
-from sare_tf import manifest, record_plan, record_shards
+from sare_tf import record_plan, record_shards
+from sare_tf.listing import Listing
 from sare_tf.readers.reading import Reading, Source
 from sare_tf.record_plan import Preparation
 
@@ -22,7 +23,9 @@ def reading(root, names, **more):
         | {"place_id": name.partition("/")[0]}
         for name in names
     ]
-    return Reading(manifest.make(rows), root, [], **more)
+    listing = Listing()
+    listing.add_all(rows)
+    return Reading(listing, root, [], **more)
 
 
 def plan(root, sizes, monkeypatch, **options):
@@ -78,7 +81,7 @@ def test_images_without_place_and_position_are_cut_anywhere(
 ):
     sizes = {f"{view:03d}.jpg": MEBIBYTE // 4 for view in range(40)}
     made = reading(tmp_path, sizes)
-    made.manifest["place_id"] = ""
+    made.listing.run("UPDATE images SET place_id = ''")
     monkeypatch.setattr(record_plan, "_status", lambda _: (MEBIBYTE // 4, 7))
     shards = record_plan.make(made, shard_mebibytes=1, preparation=AS_IS)
     assert len(shards) >= 5
@@ -107,7 +110,7 @@ def test_a_digest_holds_all_that_counts(tmp_path):
     def digest(preparation=AS_IS, sources=None, **columns):
         made = reading(tmp_path, ["p/0.jpg"], sources=sources or {})
         for name, value in columns.items():
-            made.manifest[name] = value
+            made.listing.run(f"UPDATE images SET {name} = ?", value)
         [shard] = record_plan.make(
             made, shard_mebibytes=1, preparation=preparation
         )

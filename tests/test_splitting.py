@@ -1,7 +1,10 @@
+import itertools
+import math
+
 import numpy as np
-import pandas as pd
 import pytest
 
+from sare_tf.listing import Listing
 from sare_tf.readers import reading, splitting
 
 
@@ -29,18 +32,27 @@ def test_every_split_gets_a_place(count):
     assert counts.sum() == count
 
 
+def listing(places):
+    images = Listing()
+    for number, place in enumerate(places):
+        images.add({"image_id": f"{place}{number}", "place_id": place})
+    return images
+
+
 def roles(sizes, **options):
-    """Queries and all images of each place."""
+    """Queries of each place; the last of them are added first."""
     places = [place for place, size in sizes.items() for _ in range(size)]
-    names = [f"{place}{number}" for number, place in enumerate(places)]
-    found = splitting.choose_roles(pd.Series(names), places, **options)
-    assert set(found) <= {"query", "database"}
+    images = listing(reversed(places))
+    splitting.choose_roles(images, "place_id", **options)
+    assert set(images.column("SELECT role FROM images")) <= {
+        *("query", "database")
+    }
     return {
-        place: [
-            name
-            for name, of, role in zip(names, places, found, strict=True)
-            if of == place and role == "query"
-        ]
+        place: images.column(
+            "SELECT image_id FROM images WHERE place_id = ? AND role = 'query'"
+            "ORDER BY image_id",
+            place,
+        )
         for place in sizes
     }
 
@@ -70,7 +82,7 @@ def test_queries_are_chosen_by_seed():
 @pytest.mark.parametrize("fraction", [0, 1, -0.5, 25])
 def test_a_wrong_share_of_queries(fraction):
     with pytest.raises(ValueError, match=f"query_fraction={fraction}"):
-        splitting.choose_roles(pd.Series([]), [], fraction=fraction, seed=0)
+        splitting.choose_roles(Listing(), "place_id", fraction=fraction, seed=0)
 
 
 def test_areas_are_linked_by_50_m():
@@ -80,6 +92,26 @@ def test_areas_are_linked_by_50_m():
     )
     assert areas[0] == areas[1] == areas[2]
     assert len(set(areas)) == 3
+
+
+@pytest.mark.parametrize("pairs", [1, 50, 1 << 20])
+def test_areas_equal_a_loop(monkeypatch, pairs):
+    """However few pairs of images are looked at together."""
+    monkeypatch.setattr(splitting, "_LINKED_PAIRS", pairs)
+    monkeypatch.setattr(splitting, "_AREA_M", 1e9)
+    rng = np.random.default_rng(0)
+    points = rng.integers(0, 60, (200, 2)) * 10.0
+    area = list(range(200))
+    for one, other in itertools.combinations(range(200), 2):
+        if math.dist(points[one], points[other]) <= 50:
+            old, new = area[other], area[one]
+            area = [new if number == old else number for number in area]
+    # Numbers in the order of the first image of each.
+    numbers = {old: new for new, old in enumerate(dict.fromkeys(area))}
+    assert len(numbers) > 5
+    assert splitting.find_areas(*points.T, ["17T"] * 200) == [
+        f"17T {numbers[old]} 0 0" for old in area
+    ]
 
 
 def test_a_long_street_is_cut():
@@ -118,7 +150,7 @@ def test_no_two_splits_come_near_in_a_street():
     splitting.complete(
         found, split_fractions=(0.5, 0.2, 0.3), query_fraction=0.25, seed=0
     )
-    rows = found.table.to_dict("records")
+    rows = found.listing.table().to_dict("records")
     assert {row["split"] for row in rows} == {"train", "val", "test"}
     # By loops: the nearest two images of different splits.
     apart = min(

@@ -4,9 +4,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import toy_manifest
 import toy_search
 
-from sare_tf import files, index, manifest, segments, serving
+from sare_tf import files, index, segments, serving
 
 # Tests put another in its place.
 _load = serving.load
@@ -22,7 +23,7 @@ def write(
     target_recall: float = 0.0,
 ) -> Path:
     """Writes an index of one segment."""
-    rows = manifest.make(
+    rows = toy_manifest.make(
         {"image_id": name, "split": "test", "role": "database"}
         for name in image_ids
     )

@@ -20,8 +20,6 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
-
 from sare_tf import manifest
 from sare_tf.readers import reading, splitting
 
@@ -57,15 +55,15 @@ def read(
             without_roles.append(split)
             for image_id in _images(found, top):
                 _add(found, image_id, split=split, role="")
-    table = found.table
-    for split in without_roles if len(table) else ():
-        rows = (table["split"] == split).to_numpy()
-        some = table[rows]
-        roles = table["role"].to_numpy(object)
-        roles[rows] = splitting.choose_roles(
-            some["image_id"], _cells(some), fraction=query_fraction, seed=seed
+    for split in without_roles:
+        found.listing.define("cell", cell)
+        splitting.choose_roles(
+            found.listing,
+            "cell(utm_zone, utm_east_m, utm_north_m)",
+            fraction=query_fraction,
+            seed=seed,
+            where=f"split = '{split}'",
         )
-        table["role"] = manifest.categories(roles)
     found.unify_zones(utm_zone=utm_zone)
     return found.finish()
 
@@ -93,14 +91,9 @@ def _add(
     found.add(image_id, split=split, role=role, **fields)
 
 
-def _cells(table: pd.DataFrame) -> list[str]:
-    columns = (
-        table[name] for name in ("utm_zone", "utm_east_m", "utm_north_m")
-    )
-    return [
-        f"{zone} {east // _CELL_M:.0f} {north // _CELL_M:.0f}"
-        for zone, east, north in zip(*columns, strict=True)
-    ]
+def cell(zone: str, east_m: float, north_m: float) -> str:
+    """Names the square of 10 m that a point is in."""
+    return f"{zone} {east_m // _CELL_M:.0f} {north_m // _CELL_M:.0f}"
 
 
 def parse(name: str) -> dict[str, object]:

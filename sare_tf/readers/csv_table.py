@@ -20,8 +20,8 @@ separate; the encoding is UTF-8, with or without a byte order mark.
 """
 
 import csv
-import io
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +72,8 @@ def read(
     found = reading.Collector(
         dataset, dataset, layout=_LAYOUT, list_only=list_only
     )
-    header, lines = _read(table)
+    lines = _read(table)
+    header = _header(table, next(lines, (1, []))[1])
     for number, fields in lines:
         if len(fields) != len(header):
             name = fields[0] if fields else ""
@@ -93,25 +94,30 @@ def read(
     return found.finish()
 
 
-def _read(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The names of the columns, and the numbered lines after them."""
+def _read(table: Path) -> Iterator[tuple[int, list[str]]]:
+    """The numbered lines that are not empty, as they are asked for."""
     try:
-        text = table.read_text(encoding="utf-8-sig")
-        first = text.partition("\n")[0]
-        delimiter = max(",;\t", key=first.count)
-        reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
-        rows = [(reader.line_num, fields) for fields in reader]
-    except (OSError, ValueError, csv.Error) as error:
+        with table.open(encoding="utf-8-sig") as file:
+            first = file.readline()
+            delimiter = max(",;\t", key=first.count)
+            lines = itertools.chain([first], file)
+            reader = csv.reader(lines, delimiter=delimiter, strict=True)
+            yield from ((reader.line_num, line) for line in reader if line)
+    except (OSError, UnicodeError, csv.Error) as error:
         raise ValueError(
             f"Expected a CSV file in UTF-8. Received: path={str(table)!r} "
             f"({error}). Save it as CSV UTF-8."
         ) from error
-    header = [name.strip().lower() for name in rows[0][1]] if rows else []
+
+
+def _header(table: Path, line: list[str]) -> list[str]:
+    """The names of the columns."""
+    header = [name.strip().lower() for name in line]
     _check(table, header)
     other = sorted(set(header) - _COLUMNS)
     if other:
         logging.info("Columns of %s passed over: %s.", table, ", ".join(other))
-    return header, [(number, fields) for number, fields in rows[1:] if fields]
+    return header
 
 
 def _check(table: Path, header: list[str]) -> None:

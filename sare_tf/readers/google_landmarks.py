@@ -16,7 +16,6 @@ the solution, which lists their positives. What is not downloaded is refused.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sare_tf import manifest
 from sare_tf.readers import reading, splitting
 
 _LAYOUT = "{train,index,test}/<a>/<b>/<c>/<id>.jpg, named by a table"
@@ -47,34 +46,30 @@ def read(
         _add(found, "train", image, split="train", place_id=landmark)
     index = _find(dataset, "index.csv", "index")
     if index:
-        for image in reading.read_table(index, "id")["id"]:
-            _add(found, "index", image, split="test", role="database")
+        for block in reading.read_blocks(index, "id"):
+            for image in block["id"]:
+                _add(found, "index", image, split="test", role="database")
     relations = None
     solution = _find(dataset, _SOLUTION, "test")
     if solution:
         relations = list(_solution(found, solution))
-    table = found.table
-    if "place_id" in table:
-        rows = (table["split"] == "train").to_numpy()
-        places = manifest.categories(table["place_id"][rows])
+    if found.listing.value("SELECT max(place_id) FROM images"):
         train, val = split_fractions[:2]
         if train + val <= 0:
             raise ValueError(
                 "Expected a share above 0 of train or val: test has images of "
                 f"its own. Received: split_fractions={list(split_fractions)}."
             )
-        split_of = splitting.split_places(
-            list(places.categories),
+        of_training = {"seed": seed, "where": "split != 'test'"}
+        splitting.split_by(
+            found.listing,
+            "place_id",
             fractions=(train / (train + val), val / (train + val), 0),
-            seed=seed,
+            **of_training,
         )
-        roles = splitting.choose_roles(
-            table["image_id"][rows], places, fraction=query_fraction, seed=seed
+        splitting.choose_roles(
+            found.listing, "place_id", fraction=query_fraction, **of_training
         )
-        for name, values in (("split", places.map(split_of)), ("role", roles)):
-            column = table[name].to_numpy(object)
-            column[rows] = values
-            table[name] = manifest.categories(column)
     return found.finish(relations=relations)
 
 
@@ -90,15 +85,15 @@ def _landmarks(dataset: Path) -> Iterator[tuple[str, str]]:
     clean = _find(dataset, "train_clean.csv", "train")
     full = _find(dataset, "train.csv", "train")
     if clean:
-        table = reading.read_table(clean, "landmark_id", "images")
-        for landmark, images in zip(
-            table["landmark_id"], table["images"], strict=True
-        ):
-            for image in images.split():
-                yield image, landmark
+        for block in reading.read_blocks(clean, "landmark_id", "images"):
+            for landmark, images in zip(
+                block["landmark_id"], block["images"], strict=True
+            ):
+                for image in images.split():
+                    yield image, landmark
     elif full:
-        table = reading.read_table(full, "id", "landmark_id")
-        yield from zip(table["id"], table["landmark_id"], strict=True)
+        for block in reading.read_blocks(full, "id", "landmark_id"):
+            yield from zip(block["id"], block["landmark_id"], strict=True)
 
 
 def _add(

@@ -14,7 +14,6 @@ are chosen at random, by place.
 from collections.abc import Sequence
 from pathlib import Path
 
-from sare_tf import manifest
 from sare_tf.readers import reading, splitting
 
 _LAYOUT = "Images/<city>/ for every Dataframes/<city>.csv"
@@ -45,17 +44,13 @@ def read(
     found = reading.Collector(dataset, dataset / "Images", layout=_LAYOUT)
     for table in sorted((dataset / "Dataframes").glob("*.csv")):
         _read_city(found, table)
-    table = found.table
-    if len(table):
-        places = manifest.categories(table["place_id"])
-        split_of = splitting.split_places(
-            list(places.categories), fractions=split_fractions, seed=seed
-        )
-        table["split"] = places.map(split_of)
-        found.set_coordinates()
-        table["role"] = splitting.choose_roles(
-            table["image_id"], places, fraction=query_fraction, seed=seed
-        )
+    splitting.split_by(
+        found.listing, "place_id", fractions=split_fractions, seed=seed
+    )
+    found.set_coordinates()
+    splitting.choose_roles(
+        found.listing, "place_id", fraction=query_fraction, seed=seed
+    )
     return found.finish()
 
 

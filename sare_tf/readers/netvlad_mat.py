@@ -22,6 +22,7 @@ import numpy as np
 from scipy import io
 
 from sare_tf import manifest
+from sare_tf.listing import Listing
 from sare_tf.readers import reading
 
 _LAYOUT = "images/ and queries/, by the names in *.mat"
@@ -54,7 +55,7 @@ def read(dataset: Path, *, list_only: bool) -> reading.Reading:
     """
     paths = sorted(dataset.glob("*.mat"))
     _check_folder(dataset, paths, list_only=list_only)
-    rows, rejected, splits = [], [], {}
+    listing, rejected, splits = Listing(), [], {}
     names = _Names(dataset)
     for path in paths:
         listed = parse(path)
@@ -67,22 +68,24 @@ def read(dataset: Path, *, list_only: bool) -> reading.Reading:
                 "a folder of its own; its images/ and queries/ may be links."
             )
         splits[split] = path.name
+        found = []
         for row in listed:
-            found = (
-                row["image_id"] if list_only else names.find(row["image_id"])
-            )
-            if found:
-                rows.append({**row, "image_id": found})
+            image_id = row["image_id"]
+            there = image_id if list_only else names.find(image_id)
+            if there:
+                found.append(row | {"image_id": there})
             else:
                 reason = f"named in {path.name}, {reading.ABSENT}"
-                rejected.append((row["image_id"], reason))
-    if not rows:
+                rejected.append((image_id, reason))
+        listing.add_all(found)
+    if not len(listing):
         raise reading.NoImages(
             f"Expected images at {_LAYOUT}. Received: dataset="
             f"{str(dataset)!r} with none of {len(rejected)} listed, such as "
             f"{rejected[0][0]}. Move or link the images there."
         )
-    return reading.Reading(manifest.make(rows), dataset, rejected)
+    listing.check()
+    return reading.Reading(listing, dataset, rejected)
 
 
 def parse(path: str | Path) -> list[dict[str, object]]:

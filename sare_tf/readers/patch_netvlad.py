@@ -38,7 +38,8 @@ def read(dataset: Path, *, list_only: bool) -> reading.Reading:
     path = reading.only_file(dataset, "*.npz")
     truth = _load(path)
     for role, pattern, array in _PARTS:
-        names = reading.read_lines(reading.only_file(dataset, pattern))
+        path_of_names = reading.only_file(dataset, pattern)
+        names = list(reading.read_lines(path_of_names))
         points = truth[array]
         if points.shape != (len(names), 2):
             raise ValueError(

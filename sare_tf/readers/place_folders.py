@@ -11,7 +11,6 @@ or `queries` is the place; folders below it only group its images.
 from collections.abc import Sequence
 from pathlib import Path
 
-from sare_tf import manifest
 from sare_tf.readers import reading, splitting
 
 _LAYOUT = (
@@ -45,11 +44,8 @@ def read(
                     found.add(image_id, split=split, role=role, place_id=place)
                 else:
                     found.refuse(image_id, "not in a folder of its place")
-    table = found.table
-    if not (table.empty or split_folders):
-        places = manifest.categories(table["place_id"])
-        split_of = splitting.split_places(
-            list(places.categories), fractions=split_fractions, seed=seed
+    if not split_folders:
+        splitting.split_by(
+            found.listing, "place_id", fractions=split_fractions, seed=seed
         )
-        table["split"] = places.map(split_of)
     return found.finish()

@@ -1,21 +1,23 @@
 """What all readers share: finding files, refusing them, and a reading."""
 
-import array
 import dataclasses
 import functools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import pandas as pd
 
 from sare_tf import manifest
+from sare_tf.listing import Listing, sorted_names
 from sare_tf.readers import coordinates
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
 ROLES = {"database": "database", "queries": "query"}
 _METRES = ("utm_east_m", "utm_north_m")
+_DEGREES = ("latitude", "longitude")
 # Reasons of refusal that a check of the dataset tells apart; ABSENT is an end.
 NOT_IMAGE = f"not one of {', '.join(EXTENSIONS)}"
 ABSENT = "but no such file"
@@ -44,7 +46,7 @@ class Reading:
     """What a reader found.
 
     Attributes:
-        manifest: one row per image; `image_id` is the path relative to `root`,
+        listing: one row per image; `image_id` is the path relative to `root`,
             with `#` and what part or use of the file it is where `sources`
             has an entry for it.
         root: folder that the image ids are relative to.
@@ -55,11 +57,16 @@ class Reading:
             their own.
     """
 
-    manifest: pd.DataFrame
+    listing: Listing
     root: Path
     rejected: list[tuple[str, str]]
     relations: pd.DataFrame | None = None
     sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def manifest(self) -> pd.DataFrame:
+        """The images in memory, in the order in which they were found."""
+        return self.listing.table()
 
     def source(self, image_id: str) -> Source:
         """Where an image comes from."""
@@ -89,12 +96,7 @@ class Collector:
         self._dataset = dataset
         self._layout = layout
         self._list_only = list_only
-        self._gatherer = manifest.Gatherer()
-        # Of 64 bits: the names themselves would take more than all else. Two
-        # of a million are taken for one in one of 30 million datasets.
-        self._hashes = set()
-        # Row, latitude and longitude of each image added with degrees.
-        self._degrees = array.array("d")
+        self.listing = Listing()
         self._sources = {}
 
     def refuse(self, path: str, reason: str) -> None:
@@ -161,33 +163,23 @@ class Collector:
         """
         metres = [columns.get(name, 0.0) for name in _METRES]
         reason = ""
-        if hash(image_id) in self._hashes:
-            reason = "named more than once"
-        elif _is_no_text(image_id):
+        if _is_no_text(image_id):
             reason = "its name is not UTF-8; rename it"
         elif not np.isfinite(metres).all():
             reason = "east and north are no numbers"
         elif degrees is not None:
             reason = coordinates.problem(*degrees)
+            columns |= dict(zip(_DEGREES, degrees, strict=True))
+        if not reason:
+            columns |= {"image_id": image_id, "split": split, "role": role}
+            if not self.listing.add(columns):
+                reason = "named more than once"
         if reason:
             self.refuse(image_id, reason)
             return False
-        if degrees is not None:
-            self._degrees.extend((len(self._gatherer), *degrees))
         if source is not None:
             self._sources[image_id] = source
-        self._hashes.add(hash(image_id))
-        self._gatherer.append(
-            {"image_id": image_id, "split": split, "role": role, **columns}
-        )
         return True
-
-    @functools.cached_property
-    def table(self) -> pd.DataFrame:
-        """The images, in the order they were added, once all are: columns of
-        the manifest that any has. A reader may change it before `finish`."""
-        self._hashes.clear()
-        return self._gatherer.table()
 
     def set_coordinates(self, *, utm_zone: str = "") -> None:
         """Gives images added with degrees their UTM coordinates.
@@ -195,9 +187,8 @@ class Collector:
         Args:
             utm_zone: zone for all; empty: see `coordinates.project`.
         """
-        rows, *degrees = np.array(self._degrees).reshape(-1, 3).T
-        located = coordinates.project(*degrees, utm_zone=utm_zone)
-        self._set(rows.astype(np.int64), *located)
+        rows, *degrees = self._located(_DEGREES, "latitude IS NOT NULL")
+        self._locate(rows, *coordinates.project(*degrees, utm_zone=utm_zone))
 
     def unify_zones(self, *, utm_zone: str = "") -> None:
         """Gives images of several zones coordinates that can be compared.
@@ -207,47 +198,63 @@ class Collector:
         Args:
             utm_zone: zone for all; empty: see `coordinates.unify`.
         """
-        if "utm_zone" not in self.table:
+        wanted = "utm_zone != '' AND utm_east_m + utm_north_m IS NOT NULL"
+        known = self.listing.column(
+            f"SELECT DISTINCT utm_zone FROM images WHERE {wanted}"
+        )
+        if not known or (len(known) == 1 and utm_zone in ("", *known)):
             return
-        rows = np.flatnonzero(self.table["utm_zone"] != "")
-        if len(rows):
-            some = self.table.iloc[rows]
-            located = coordinates.unify(
-                *(some[name] for name in _METRES),
-                some["utm_zone"].tolist(),
-                utm_zone=utm_zone,
+        rows, *metres = self._located(_METRES, wanted)
+        # Each zone is one text in memory.
+        zones = [
+            sys.intern(zone)
+            for (zone,) in self.listing.run(
+                f"SELECT utm_zone FROM images WHERE {wanted} ORDER BY rowid"
             )
-            self._set(rows, *located)
+        ]
+        self._locate(
+            rows, *coordinates.unify(*metres, zones, utm_zone=utm_zone)
+        )
 
-    def _set(
+    def _located(self, columns: tuple[str, str], wanted: str) -> np.ndarray:
+        """Row and two numbers of the images wanted, float64 [3, B]."""
+        found = self.listing.run(
+            f"SELECT rowid, {', '.join(columns)} FROM images WHERE {wanted} "
+            "ORDER BY rowid"
+        )
+        return np.fromiter(found, np.dtype((np.float64, 3))).T
+
+    def _locate(
         self,
         rows: np.ndarray,
         east_m: np.ndarray,
         north_m: np.ndarray,
         zones: list[str],
     ) -> None:
-        for name, values in zip(_METRES, (east_m, north_m), strict=True):
-            column = np.full(len(self.table), np.nan)
-            if name in self.table:
-                column = self.table[name].to_numpy(copy=True)
-            column[rows] = values
-            self.table[name] = column
-        column = np.full(len(self.table), "", object)
-        if "utm_zone" in self.table:
-            column = self.table["utm_zone"].to_numpy(object)
-        column[rows] = zones
-        self.table["utm_zone"] = manifest.categories(column)
+        self.listing.run_many(
+            "UPDATE images SET utm_east_m = ?, utm_north_m = ?, utm_zone = ? "
+            "WHERE rowid = ?",
+            (
+                (float(east), float(north), zone, int(row))
+                for row, east, north, zone in zip(
+                    rows, east_m, north_m, zones, strict=True
+                )
+            ),
+        )
 
-    def drop(self, rows: np.ndarray, reason: str) -> None:
+    def drop(self, rows: Iterable[int], reason: str) -> None:
         """Refuses images that were added.
 
         Args:
-            rows: bool, one for each image of the table.
+            rows: their `rowid`.
             reason: why.
         """
-        for image_id in self.table["image_id"][rows]:
+        for row in rows:
+            image_id = self.listing.value(
+                "SELECT image_id FROM images WHERE rowid = ?", int(row)
+            )
             self.refuse(image_id, reason)
-        self.table = self.table[~rows].reset_index(drop=True)
+            self.listing.run("DELETE FROM images WHERE rowid = ?", int(row))
 
     def finish(
         self, *, relations: Iterable[tuple[str, str, str]] | None = None
@@ -262,7 +269,7 @@ class Collector:
             NoImages: no image was added.
             ValueError: the manifest refuses the rows.
         """
-        if self.table.empty:
+        if not len(self.listing):
             first = ""
             if self.rejected:
                 first = ", such as {}: {}".format(*self.rejected[0])
@@ -272,17 +279,25 @@ class Collector:
                 f"({len(self.rejected)} other files{first}). Choose another "
                 "--reader, or move the images."
             )
-        # Of this, the collector needs no other copy.
-        table = self.table = manifest.complete(self.table)
+        self.listing.check()
         if relations is not None:
-            pairs = pd.DataFrame(list(relations), columns=range(3))
-            known = pairs[0].isin(table["image_id"])
-            known &= pairs[1].isin(table["image_id"])
-            relations = manifest.make_relations(
-                pairs[known].itertuples(index=False, name=None), table
-            )
+            relations = self._known(list(relations))
         return Reading(
-            table, self.root, self.rejected, relations, self._sources
+            self.listing, self.root, self.rejected, relations, self._sources
+        )
+
+    def _known(self, pairs: list[tuple[str, str, str]]) -> pd.DataFrame:
+        """Relations of images that are there."""
+        named = {image_id for pair in pairs for image_id in pair[:2]}
+        rows = []
+        for image_id in sorted(named):
+            rows += self.listing.run(
+                "SELECT image_id, role FROM images WHERE image_id = ?", image_id
+            )
+        there = {image_id for image_id, _ in rows}
+        return manifest.make_relations(
+            [pair for pair in pairs if there.issuperset(pair[:2])],
+            pd.DataFrame(rows, columns=["image_id", "role"]),
         )
 
 
@@ -360,15 +375,37 @@ def read_table(path: Path, *columns: str) -> pd.DataFrame:
     Raises:
         ValueError: it is absent or unreadable, or lacks a column.
     """
+    return pd.concat(read_blocks(path, *columns), ignore_index=True)
+
+
+def read_blocks(path: Path, *columns: str) -> Iterator[pd.DataFrame]:
+    """As `read_table`, some rows at a time; one block at least."""
     try:
-        table = pd.read_csv(
-            path, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
-    except (OSError, ValueError) as error:
+        with pd.read_csv(
+            path,
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+            chunksize=manifest.BLOCK_ROWS,
+        ) as blocks:
+            for block in blocks:
+                _check_columns(path, block, columns)
+                yield block
+    except (
+        OSError,
+        UnicodeError,
+        pd.errors.ParserError,
+        pd.errors.EmptyDataError,
+    ) as error:
         raise ValueError(
             f"Expected a CSV file. Received: path={str(path)!r} ({error}). "
             "Check --dataset, or get the file again."
         ) from error
+
+
+def _check_columns(
+    path: Path, table: pd.DataFrame, columns: Sequence[str]
+) -> None:
     missing = [name for name in columns if name not in table]
     if missing:
         raise ValueError(
@@ -376,23 +413,22 @@ def read_table(path: Path, *columns: str) -> pd.DataFrame:
             f"path={str(path)!r} without {missing}. Choose another --reader, "
             "or get the file again."
         )
-    return table
 
 
-def read_lines(path: Path) -> list[str]:
-    """Lines of a text file, without the empty ones.
+def read_lines(path: Path) -> Iterator[str]:
+    """Lines of a text file, without the empty ones, as they are asked for.
 
     Raises:
         ValueError: it is absent or not UTF-8.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
+        with path.open(encoding="utf-8-sig") as file:
+            yield from filter(None, map(str.strip, file))
+    except (OSError, UnicodeError) as error:
         raise ValueError(
             f"Expected a text file in UTF-8. Received: path={str(path)!r} "
             f"({error}). Check --dataset, or get the file again."
         ) from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def number(text: str) -> float:
@@ -439,13 +475,14 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
         return
     above = above | {identity}
     with os.scandir(folder) as entries:
-        names = sorted(
-            (entry.name, _is_folder(entry))
+        # A folder is marked by what no name holds, and sorts before all.
+        names = sorted_names(
+            entry.name + "\0" * _is_folder(entry)
             for entry in entries
             if not entry.name.startswith(".")
         )
-    for name, is_folder in names:
-        if is_folder:
-            yield from _walk(folder / name, above)
-        else:
-            yield folder / name
+        for name in names:
+            if name.endswith("\0"):
+                yield from _walk(folder / name[:-1], above)
+            else:
+                yield folder / name

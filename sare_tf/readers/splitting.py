@@ -1,14 +1,18 @@
 """Splits and roles where the layout has none: by place, at random, by seed."""
 
+import array
+import itertools
+import operator
+import sys
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from sare_tf import manifest
+from sare_tf.listing import Listing
 from sare_tf.readers import coordinates, reading
 
 # Two splits keep this far apart: twice the usual radius of a positive, so that
@@ -16,6 +20,8 @@ from sare_tf.readers import coordinates, reading
 APART_M = 50.0
 # Images linked by steps of APART_M form an area; a larger one is cut.
 _AREA_M = 500.0
+# Pairs of images that are looked at together.
+_LINKED_PAIRS = 1 << 20
 
 
 def split_places(
@@ -62,20 +68,50 @@ def split_places(
     }
 
 
+def split_by(
+    images: Listing,
+    place: str,
+    *,
+    fractions: Sequence[float],
+    seed: int,
+    where: str = "true",
+) -> None:
+    """Gives images a split by `split_places`.
+
+    Args:
+        images: nothing is done where there are none.
+        place: of an image, in SQL.
+        fractions: of `split_places`; errors as there.
+        seed: of `split_places`.
+        where: which images, in SQL.
+    """
+    places = images.column(
+        f"SELECT DISTINCT {place} AS place FROM images WHERE {where} "
+        "ORDER BY place"
+    )
+    if places:
+        split_of = split_places(places, fractions=fractions, seed=seed)
+        images.define("split_of", lambda place: split_of[place])
+        images.run(f"UPDATE images SET split = split_of({place}) WHERE {where}")
+
+
 def choose_roles(
-    image_ids: pd.Series, places: Sequence[str], *, fraction: float, seed: int
-) -> np.ndarray:
+    images: Listing,
+    place: str,
+    *,
+    fraction: float,
+    seed: int,
+    where: str = "true",
+) -> None:
     """Makes a share of each place's images queries, at random.
 
     Args:
-        image_ids: str [B], each once.
-        places: B names of places.
+        images: those of `where` are given a role.
+        place: of an image, in SQL.
         fraction: share of queries. A place of two or more images has at least
             one query and one database image; a place of one has no query.
         seed: the same seed gives the same choice.
-
-    Returns:
-        The roles, object [B].
+        where: which images, in SQL.
 
     Raises:
         ValueError: a fraction that is not between 0 and 1.
@@ -85,16 +121,23 @@ def choose_roles(
             "Expected a share above 0 and below 1. Received: "
             f"query_fraction={fraction}."
         )
-    places = manifest.categories(places)
-    order = manifest.in_order(image_ids, places)
     rng = np.random.default_rng(seed)
-    roles = np.full(len(order), "database", object)
-    codes = places.codes[order]
-    for images in np.split(order, np.flatnonzero(np.diff(codes)) + 1):
-        count = max(round(fraction * len(images)), 1)
-        queries = rng.permutation(len(images))[: min(count, len(images) - 1)]
-        roles[images[queries]] = "query"
-    return roles
+    rows = images.run(
+        f"SELECT {place} AS place, rowid FROM images WHERE {where} "
+        "ORDER BY place, image_id"
+    )
+    chosen = array.array("q")
+    for _, members in itertools.groupby(rows, operator.itemgetter(0)):
+        members = [row for _, row in members]
+        count = max(round(fraction * len(members)), 1)
+        queries = rng.permutation(len(members))
+        for position in queries[: min(count, len(members) - 1)]:
+            chosen.append(members[position])
+    images.run(f"UPDATE images SET role = 'database' WHERE {where}")
+    images.run_many(
+        "UPDATE images SET role = 'query' WHERE rowid = ?",
+        ((row,) for row in chosen),
+    )
 
 
 def find_areas(
@@ -111,21 +154,49 @@ def find_areas(
         zones: B zones; images of different ones are never near.
     """
     names = np.empty(len(east_m), object)
+    zones = np.asarray(zones, object)
     for zone in sorted(set(zones)):
-        rows = np.flatnonzero(np.array(zones, object) == zone)
+        rows = np.flatnonzero(zones == zone)
         points = np.stack([east_m[rows], north_m[rows]], axis=1)
-        pairs = cKDTree(points).query_pairs(APART_M, output_type="ndarray")
-        graph = coo_array(
-            (np.ones(len(pairs)), pairs.T), shape=(len(rows), len(rows))
-        )
-        _, area = connected_components(graph, directed=False)
-        for number, inside in enumerate(coordinates.members(area)):
+        for number, inside in enumerate(coordinates.members(_linked(points))):
             squares = np.zeros((len(inside), 2))
             if np.ptp(points[inside], axis=0).max() > _AREA_M:
                 squares = points[inside] // _AREA_M
             for row, (right, up) in zip(rows[inside], squares, strict=True):
-                names[row] = f"{zone} {number} {right:.0f} {up:.0f}"
+                name = f"{zone} {number} {right:.0f} {up:.0f}"
+                # One text in memory for all of an area.
+                names[row] = sys.intern(name)
     return names.tolist()
+
+
+def _linked(points: np.ndarray) -> np.ndarray:
+    """Sets of points that steps of at most 50 m link.
+
+    Args:
+        points: [B, 2], in metres.
+
+    Returns:
+        int64 [B]: numbers from 0, in the order of the first of each.
+    """
+    tree = cKDTree(points)
+    label = np.arange(len(points))
+    counts = tree.query_ball_point(points, APART_M, return_length=True)
+    start = 0
+    while start < len(points):
+        # So many points that their pairs have room.
+        sums = np.cumsum(counts[start : start + _LINKED_PAIRS])
+        stop = start + max(int(np.searchsorted(sums, _LINKED_PAIRS)), 1)
+        pairs = cKDTree(points[start:stop]).sparse_distance_matrix(
+            tree, APART_M, output_type="ndarray"
+        )
+        links = label[pairs["i"] + start], label[pairs["j"]]
+        graph = coo_array(
+            (np.ones(len(pairs), bool), links), shape=2 * (len(points),)
+        )
+        label = connected_components(graph, directed=False)[1][label]
+        start = stop
+    _, first, label = np.unique(label, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[label]
 
 
 def too_near(
@@ -174,7 +245,7 @@ def complete(
     and an image that is not is refused; by place_id elsewhere.
 
     Args:
-        found: its table is completed.
+        found: its listing is completed.
         split_fractions: of `split_places`; None: the rows have splits.
         query_fraction: of `choose_roles`; None: the rows have roles.
         seed: of both.
@@ -183,46 +254,59 @@ def complete(
         ValueError: rows with neither all coordinates nor all places, or as
             `split_places` and `choose_roles` do.
     """
-    table = found.table
-    if table.empty or (split_fractions is None and query_fraction is None):
+    images = found.listing
+    if split_fractions is None and query_fraction is None:
         return
-    located = "utm_east_m" in table and np.isfinite(table["utm_east_m"]).all()
-    if not located and not (
-        "place_id" in table and (table["place_id"] != "").all()
-    ):
+    without_place, without_position, count = images.run(
+        "SELECT sum(place_id = ''), sum(utm_east_m IS NULL), count(*) "
+        "FROM images"
+    ).fetchone()
+    if not count:
+        return
+    if without_place and without_position:
         raise ValueError(
             "Expected a position of every image, or a place of every image, to "
-            f"choose splits and queries by. Received: {len(table)} images, "
+            f"choose splits and queries by. Received: {count} images, "
             "some with the one and some with the other. Add what is missing, "
             "or columns split and role."
         )
-    if located:
-        east, north = (
-            table[name].to_numpy() for name in ("utm_east_m", "utm_north_m")
+    images.run("UPDATE images SET area = place_id")
+    if not without_position:
+        rows, east, north, zones = _positions(images)
+        areas = find_areas(east, north, zones)
+        images.run_many(
+            "UPDATE images SET area = ? WHERE rowid = ?",
+            zip(areas, rows.tolist(), strict=True),
         )
-        zones = table["utm_zone"].to_numpy(object)
-        groups = manifest.categories(find_areas(east, north, zones))
-    else:
-        groups = manifest.categories(table["place_id"])
     if split_fractions is not None:
-        split_of = split_places(
-            list(groups.categories), fractions=split_fractions, seed=seed
-        )
-        table["split"] = manifest.categories(groups.map(split_of))
+        split_by(images, "area", fractions=split_fractions, seed=seed)
     if query_fraction is not None:
-        named = groups
-        if "place_id" in table:
-            places = table["place_id"].to_numpy(object)
-            named = np.where(places != "", places, groups)
-        places = [
-            f"{split} {place}"
-            for split, place in zip(table["split"], named, strict=True)
-        ]
-        table["role"] = manifest.categories(
-            choose_roles(
-                table["image_id"], places, fraction=query_fraction, seed=seed
-            )
+        # A place that reaches into two splits is one in each.
+        choose_roles(
+            images,
+            "split || ' ' || CASE WHEN place_id = '' THEN area ELSE place_id "
+            "END",
+            fraction=query_fraction,
+            seed=seed,
         )
-    if split_fractions is not None and located:
-        near = too_near(east, north, zones, table["split"].to_numpy(object))
-        found.drop(near, f"within {APART_M:g} m of an image of another split")
+    if split_fractions is not None and not without_position:
+        splits = images.column("SELECT split FROM images ORDER BY rowid")
+        near = too_near(east, north, zones, splits)
+        found.drop(
+            rows[near], f"within {APART_M:g} m of an image of another split"
+        )
+
+
+def _positions(images: Listing) -> tuple[np.ndarray, ...]:
+    """Row int64 [B], east and north [B], and zone, object [B], of each."""
+    select = "SELECT {} FROM images ORDER BY rowid"
+    numbers = np.fromiter(
+        images.run(select.format("rowid, utm_east_m, utm_north_m")),
+        np.dtype((np.float64, 3)),
+    )
+    zones = np.fromiter(
+        (sys.intern(zone) for (zone,) in images.run(select.format("utm_zone"))),
+        object,
+    )
+    rows, east, north = numbers.T
+    return rows.astype(np.int64), east, north, zones

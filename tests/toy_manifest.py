@@ -1,0 +1,10 @@
+"""Manifests in memory, of rows that hold what is known."""
+
+from sare_tf.listing import Listing
+
+
+def make(rows):
+    listing = Listing()
+    listing.add_all(rows)
+    listing.check()
+    return listing.table()
