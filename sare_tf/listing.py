@@ -69,6 +69,8 @@ class Listing:
         self.run(
             f"CREATE TABLE images ({SCHEMA}, {passing}, UNIQUE (image_id))"
         )
+        # One transaction for all: to end one takes longer than a row does.
+        self.run("BEGIN")
 
     def __len__(self) -> int:
         return self.value("SELECT count(*) FROM images")

@@ -20,8 +20,8 @@ import hashlib
 import itertools
 import json
 import operator
+import os
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
 import pandas as pd
 
@@ -157,8 +157,8 @@ def _planned(reading: Reading) -> Iterator[tuple]:
         'ORDER BY split, role, "group", image_id'
     )
     for position, image in enumerate(images, 1):
-        path = reading.root / reading.source(image[0]).path
-        yield (position, *image, *_status(path))
+        path = reading.source(image[0]).path
+        yield (position, *image, *_status(os.path.join(reading.root, path)))
 
 
 def _group_of(
@@ -171,10 +171,10 @@ def _group_of(
     return f"{zone}_{east:.0f}_{north:.0f}".lstrip("_")
 
 
-def _status(path: Path) -> tuple[int, int]:
+def _status(path: str) -> tuple[int, int]:
     """Size and time; -1 for what cannot be looked at: reading will say why."""
     try:
-        status = path.stat()
+        status = os.stat(path)
     except OSError:
         return -1, -1
     return status.st_size, status.st_mtime_ns

@@ -33,7 +33,7 @@ def plan(root, sizes, monkeypatch, **options):
     monkeypatch.setattr(
         record_plan,
         "_status",
-        lambda path: (sizes[path.relative_to(root).as_posix()], 7),
+        lambda path: (sizes[os.path.relpath(path, root)], 7),
     )
     options = {"shard_mebibytes": 1, "preparation": AS_IS} | options
     return record_plan.make(reading(root, sizes), **options)

@@ -102,7 +102,7 @@ def parse(name: str) -> dict[str, object]:
     Raises:
         ValueError: it is no image name of the convention; says why.
     """
-    if not reading.is_image(Path(name)):
+    if not reading.is_image(name):
         raise ValueError(reading.NOT_IMAGE)
     stem, _, _ = name.rpartition(".")
     before, *fields = stem.split("@")

@@ -28,16 +28,16 @@ def read(dataset: Path) -> reading.Reading:
     """
     found = reading.Collector(dataset, dataset, layout=_LAYOUT)
     queries, images = [], {}
-    for path in reading.walk(dataset):
-        image_id = path.relative_to(dataset).as_posix()
-        if path.name.endswith(_SUFFIX):
-            queries.append(path)
-        elif reading.is_image(path) and path.stem in images:
-            found.refuse(image_id, f"of the same name as {images[path.stem]}")
-        elif reading.is_image(path) and found.add(
-            image_id, split="test", role="database"
+    for name in reading.walk(dataset):
+        stem = Path(name).stem
+        if name.endswith(_SUFFIX):
+            queries.append(dataset / name)
+        elif reading.is_image(name) and stem in images:
+            found.refuse(name, f"of the same name as {images[stem]}")
+        elif reading.is_image(name) and found.add(
+            name, split="test", role="database"
         ):
-            images[path.stem] = image_id
+            images[stem] = name
     if images and not queries:
         raise ValueError(
             f"Expected lists *{_SUFFIX} of the ground truth. Received: "

@@ -38,8 +38,9 @@ def read(
     for split in split_folders or [""]:
         for folder, role in reading.ROLES.items():
             top = root / split / folder
+            above = len((top / "_").relative_to(root).as_posix()) - 1
             for image_id in found.images(top):
-                place, *below = (root / image_id).relative_to(top).parts
+                place, _, below = image_id[above:].partition("/")
                 if below:
                     found.add(image_id, split=split, role=role, place_id=place)
                 else:

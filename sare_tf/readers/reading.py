@@ -109,9 +109,12 @@ class Collector:
 
         A folder that does not exist has none.
         """
-        for path in walk(folder) if folder.is_dir() else ():
-            image_id = path.relative_to(self.root).as_posix()
-            if is_image(path):
+        if not folder.is_dir():
+            return
+        above = folder.relative_to(self.root).as_posix()
+        for name in walk(folder):
+            image_id = name if above == "." else f"{above}/{name}"
+            if is_image(name):
                 yield image_id
             else:
                 self.refuse(image_id, NOT_IMAGE)
@@ -439,17 +442,20 @@ def number(text: str) -> float:
         return float("nan")
 
 
-def walk(folder: Path) -> Iterator[Path]:
+def walk(folder: Path) -> Iterator[str]:
     """All files below a folder, sorted; follows links, but no circle twice.
 
     Hidden files and folders are passed over, as operating systems leave them.
+
+    Yields:
+        Paths relative to the folder, with slashes.
     """
-    yield from _walk(folder, frozenset())
+    yield from _walk(os.fspath(folder), "", frozenset())
 
 
-def is_image(path: Path | PurePosixPath) -> bool:
+def is_image(path: str | os.PathLike[str]) -> bool:
     """True for the extensions that are read, in any case."""
-    return path.suffix.lower() in EXTENSIONS
+    return os.path.splitext(path)[1].lower() in EXTENSIONS
 
 
 def _is_no_text(name: str) -> bool:
@@ -468,8 +474,11 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
-    status = folder.stat()
+def _walk(
+    folder: str, below: str, above: frozenset[tuple[int, int]]
+) -> Iterator[str]:
+    """Files of a folder, whose own path ends in `below`."""
+    status = os.stat(folder)
     identity = (status.st_dev, status.st_ino)
     if identity in above:
         return
@@ -483,6 +492,8 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
         )
         for name in names:
             if name.endswith("\0"):
-                yield from _walk(folder / name[:-1], above)
+                name = name[:-1]
+                inside = os.path.join(folder, name)
+                yield from _walk(inside, f"{below}{name}/", above)
             else:
-                yield folder / name
+                yield below + name
