@@ -31,7 +31,7 @@ _SQL_TYPES = {"str": "TEXT", "float64": "REAL", "int64": "INTEGER"}
 # Numbers of numpy, which SQLite does not know.
 sqlite3.register_adapter(np.int64, int)
 # Of memory for pages of the database, and as much for each sorting.
-_CACHE_KIBIBYTES = 8 << 10
+_CACHE_KIBIBYTES = 2 << 10
 
 _SORTED_IN_MEMORY = 1 << 16
 
