@@ -16,9 +16,10 @@ of the ratios of each turn.
 `memory` makes folders of very small images, and builds records of each in a
 process of its own: the peak of its memory above that of its imports. `places`
 has folders of 10 images, `positions` all images of a role in one folder, with
-their coordinates in their names. A shard has 1 MiB, which are as many of these
-images as 128 MiB have of photographs. `--noverify_images` leaves decoding out,
-which takes most of the time.
+their coordinates in their names, and `list` names the same in a CSV file, from
+which splits and roles are chosen by position. A shard has 1 MiB, which are as
+many of these images as 128 MiB have of photographs. `--noverify_images` leaves
+decoding out.
 """
 
 import os
@@ -47,6 +48,7 @@ flags.DEFINE_string("folder", None, "Disk to measure on; default: temporary.")
 LAYOUTS = {
     "places": ("place_folders", "place"),
     "positions": ("at_names", "radius"),
+    "list": ("csv_table", "radius"),
 }
 flags.DEFINE_list("layouts", list(LAYOUTS), "Of the memory table.")
 
@@ -176,8 +178,9 @@ def make_tiny(folder, count, layout):
     folder.mkdir()
     encoded = tf.io.encode_jpeg(np.zeros((8, 8, 3), np.uint8)).numpy()
     rng = np.random.default_rng(0)
-    # One in each 100 square metres, in the mean.
-    points = np.round(rng.uniform(0, 10 * count**0.5, (count, 2)), 2)
+    # One in each 1,000 square metres, in the mean.
+    points = rng.uniform(0, (1000 * count) ** 0.5, (count, 2))
+    lines = ["path,latitude,longitude"]
     for start in range(0, count, 10_000):
         # A file has at most some 65,000 names.
         first = folder / f"{start}.first"
@@ -191,8 +194,12 @@ def make_tiny(folder, count, layout):
                 place = folder / "photos/images/test" / role
                 east, north = points[number]
                 name = f"@{east:.2f}@{north:.2f}@33@U@@@{number:07d}@.jpg"
+                degrees = f"{north / 111_000:.7f},{15 + east / 111_000:.7f}"
+                lines.append(f"images/test/{role}/{name},{degrees}")
             place.mkdir(parents=True, exist_ok=True)
             os.link(first, place / name)
+    if layout == "list":
+        (folder / "photos/images.csv").write_text("\n".join(lines))
 
 
 def one(folder):

@@ -159,10 +159,14 @@ class Listing:
                 or role, or several UTM zones beside coordinates without zone.
         """
         for name in ("image_id", "split", "role"):
-            if len(some := self.table(f"images WHERE {name} = '' LIMIT 1")):
+            row = self.run(
+                f"SELECT {COLUMNS} FROM images WHERE {name} = '' LIMIT 1"
+            ).fetchone()
+            if row:
+                row = dict(zip(manifest.COLUMNS, row, strict=True))
                 raise ValueError(
                     "Expected image_id, split and role of every image. "
-                    f"Received: {some.iloc[0].to_dict()} without {[name]}."
+                    f"Received: {row} without {[name]}."
                 )
         for name, allowed in (
             ("split", manifest.SPLITS),

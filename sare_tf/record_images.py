@@ -6,6 +6,7 @@ images, as `images.decode` gives them.
 """
 
 import struct
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -29,7 +30,11 @@ _ENDS = frozenset({0xD9, 0xDA})
 
 
 def prepare(
-    encoded: bytes, *, box: Box | None, preparation: Preparation
+    encoded: bytes,
+    *,
+    box: Box | None,
+    preparation: Preparation,
+    eighth: tuple[int, int] | None = None,
 ) -> tuple[bytes, int, int]:
     """Makes what is stored of an image.
 
@@ -38,6 +43,7 @@ def prepare(
         box: the part that is the image; what lies beyond the file's image is
             left out. Stored as PNG, which loses nothing. None: all of it.
         preparation: what is done to it.
+        eighth: what `eighths` gave for it.
 
     Returns:
         The bytes to store, and their upright height and width.
@@ -48,7 +54,7 @@ def prepare(
     longest = preparation.longest_side
     quality = preparation.jpeg_quality
     if box is None and not quality:
-        height, width = _checked_size(encoded, preparation)
+        height, width = _checked_size(encoded, preparation, eighth)
         if not longest or max(height, width) <= longest:
             return encoded, height, width
     image = images.pixels(encoded)
@@ -67,6 +73,30 @@ def prepare(
     else:
         encoded = tf.io.encode_png(image).numpy()
     return encoded, height, width
+
+
+def eighths(batch: Sequence[bytes]) -> list[tuple[int, int] | None]:
+    """Decodes JPEGs at an eighth of their size, which finds those that cannot
+    be: all coefficients are read, and to transform fewer of them cannot fail.
+
+    All at once, which takes half the time of one after the other.
+
+    Args:
+        batch: bytes of files.
+
+    Returns:
+        Height and width as stored, of the eighth. None for what is no JPEG or
+        is too large; for all, if one cannot be decoded.
+    """
+    found = [None] * len(batch)
+    rows = [row for row, encoded in enumerate(batch) if _is_for_eighth(encoded)]
+    try:
+        sizes = _eighths(tf.constant([batch[row] for row in rows], tf.string))
+    except tf.errors.InvalidArgumentError:
+        return found
+    for row, (height, width) in zip(rows, sizes.numpy().tolist(), strict=True):
+        found[row] = (height, width)
+    return found
 
 
 def header_size(encoded: bytes) -> tuple[int, int]:
@@ -117,7 +147,9 @@ def _jpeg_size(encoded: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _checked_size(encoded: bytes, preparation: Preparation) -> tuple[int, int]:
+def _checked_size(
+    encoded: bytes, preparation: Preparation, eighth: tuple[int, int] | None
+) -> tuple[int, int]:
     """Upright height and width, once the image has passed."""
     try:
         height, width = header_size(encoded)
@@ -126,27 +158,33 @@ def _checked_size(encoded: bytes, preparation: Preparation) -> tuple[int, int]:
             raise
         height = width = 0
     if 0 < height * width <= images.MOST_PIXELS:
-        if not preparation.verify or _has_whole_scan(encoded, height, width):
+        if not preparation.verify:
+            return height, width
+        found = eighth or eighths([encoded])[0]
+        # Others have two headers, say, which the decoder is asked about.
+        if found and sorted(found) == sorted([-(-height // 8), -(-width // 8)]):
             return height, width
     # The decoder has the last word, and its reason.
     height, width, _ = images.pixels(encoded).shape
     return height, width
 
 
-def _has_whole_scan(encoded: bytes, height: int, width: int) -> bool:
-    """True for a JPEG that decodes: all its coefficients are read, but
-    transformed at an eighth of the size, which cannot fail and takes less."""
+def _is_for_eighth(encoded: bytes) -> bool:
     if not encoded.startswith(_JPEG):
         return False
     try:
-        found = _eighth(encoded).numpy().tolist()
-    except tf.errors.InvalidArgumentError:
+        height, width = header_size(encoded)
+    except ValueError:
         return False
-    # Of a file with two headers, say, which the decoder is asked about.
-    return sorted(found) == sorted([-(-height // 8), -(-width // 8)])
+    return height * width <= images.MOST_PIXELS
 
 
 # The pixels stay where they are decoded.
-@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
-def _eighth(encoded: tf.Tensor) -> tf.Tensor:
-    return tf.shape(tf.io.decode_jpeg(encoded, channels=3, ratio=8))[:2]
+@tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+def _eighths(encoded: tf.Tensor) -> tf.Tensor:
+    return tf.map_fn(
+        lambda one: tf.shape(tf.io.decode_jpeg(one, channels=3, ratio=8))[:2],
+        encoded,
+        fn_output_signature=tf.TensorSpec([2], tf.int32),
+        parallel_iterations=32,
+    )

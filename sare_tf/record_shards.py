@@ -277,22 +277,46 @@ def _batches(shard: Shard, rows: pd.DataFrame) -> Iterator[list[_Task]]:
 def _prepare_batch(
     batch: list[_Task], *, root: Path, preparation: Preparation
 ) -> list[_Prepared | _Refused]:
-    return [_prepare(task, root, preparation) for task in batch]
+    """Reads, checks and serialises images; or says why they are refused."""
+    files_read = [_read_or_refuse(root, task) for task in batch]
+    eighths = [None] * len(batch)
+    if preparation.verify and not preparation.jpeg_quality:
+        # What is cut is decoded for it.
+        eighths = record_images.eighths(
+            [
+                b"" if task.source.box or isinstance(file, _Refused) else file
+                for task, file in zip(batch, files_read, strict=True)
+            ]
+        )
+    return [
+        file
+        if isinstance(file, _Refused)
+        else _prepare(task, file, eighth, preparation)
+        for task, file, eighth in zip(batch, files_read, eighths, strict=True)
+    ]
 
 
-def _prepare(
-    task: _Task, root: Path, preparation: Preparation
-) -> _Prepared | _Refused:
-    """Reads, checks and serialises an image; or says why it is refused."""
+def _read_or_refuse(root: Path, task: _Task) -> bytes | _Refused:
     try:
-        encoded = _read(root, task)
+        return _read(root, task)
     except OSError as error:
         # A file that could not be looked at is another once it can.
         settled = task.modified_ns == -1
         return _Refused(task.image_id, f"cannot be read: {error}", settled)
+
+
+def _prepare(
+    task: _Task,
+    encoded: bytes,
+    eighth: tuple[int, int] | None,
+    preparation: Preparation,
+) -> _Prepared | _Refused:
     try:
         encoded, height, width = record_images.prepare(
-            encoded, box=task.source.box, preparation=preparation
+            encoded,
+            box=task.source.box,
+            preparation=preparation,
+            eighth=eighth,
         )
     except ValueError as error:
         return _Refused(task.image_id, str(error))

@@ -21,7 +21,7 @@ APART_M = 50.0
 # Images linked by steps of APART_M form an area; a larger one is cut.
 _AREA_M = 500.0
 # Pairs of images that are looked at together.
-_LINKED_PAIRS = 1 << 20
+_LINKED_PAIRS = 1 << 18
 
 
 def split_places(
