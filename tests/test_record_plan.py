@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -18,11 +19,11 @@ AS_IS = Preparation()
 
 
 def reading(root, names, **more):
-    rows = [
+    rows = (
         {"image_id": name, "split": "train", "role": "database"}
         | {"place_id": name.partition("/")[0]}
         for name in names
-    ]
+    )
     listing = Listing()
     listing.add_all(rows)
     return Reading(listing, root, [], **more)
@@ -100,6 +101,28 @@ def test_added_images_change_few_shards(tmp_path, monkeypatch, seed):
     sizes.pop("p0100/0.jpg")
     after = {s.digest for s in plan(tmp_path, sizes, monkeypatch)}
     assert 1 <= len(after - before) <= 3
+
+
+def test_memory_does_not_grow_with_the_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(record_plan, "_status", lambda _: (1 << 10, 7))
+
+    def peak(count):
+        """Bytes of Python and numpy, which hold nothing of the database."""
+        names = (f"p{view // 10}/{view}.jpg" for view in range(count))
+        tracemalloc.start()
+        try:
+            made = reading(tmp_path, names)
+            shards = record_plan.make(
+                made, shard_mebibytes=1, preparation=AS_IS
+            )
+            assert sum(shard.count for shard in shards) == count
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(10)  # imports
+    # Twice: a shard may be of twice the size.
+    assert peak(30_000) < 2 * peak(3_000)
 
 
 def test_a_digest_holds_all_that_counts(tmp_path):
