@@ -122,7 +122,7 @@ def test_memory_does_not_grow_with_the_images(tmp_path, monkeypatch):
 
     peak(10)  # imports
     # Twice: a shard may be of twice the size.
-    assert peak(30_000) < 2 * peak(3_000)
+    assert peak(15_000) < 2 * peak(2_000)
 
 
 def test_a_digest_holds_all_that_counts(tmp_path):
