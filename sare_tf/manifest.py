@@ -131,17 +131,6 @@ def has_places(manifest: pd.DataFrame) -> bool:
     return bool((manifest["place_id"] != "").all())
 
 
-def has_truth(
-    queries: pd.DataFrame,
-    database: pd.DataFrame,
-    *,
-    relations: pd.DataFrame | None = None,
-) -> bool:
-    """True if `positives` can tell with some rule, as "auto" chooses."""
-    rule = choose_rule(queries, database, relations=relations)
-    return rule != "place" or (has_places(queries) and has_places(database))
-
-
 def choose_rule(
     queries: pd.DataFrame,
     database: pd.DataFrame,

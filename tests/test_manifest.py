@@ -218,16 +218,6 @@ def test_auto_follows_a_list_of_these_queries_only():
     assert manifest.choose_rule(queries, database, rule="place") == "place"
 
 
-def test_what_nothing_is_said_of():
-    queries, database, both = listed()
-    bare = [some.assign(utm_east_m=np.nan) for some in (queries, database)]
-    relations = manifest.make_relations([("q1", "a0", "positive")], both)
-    assert manifest.has_truth(queries, database)
-    assert not manifest.has_truth(*bare)
-    assert manifest.has_truth(*bare, relations=relations)
-    assert manifest.has_truth(*(some.assign(place_id="x") for some in bare))
-
-
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
