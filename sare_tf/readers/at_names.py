@@ -55,8 +55,8 @@ def read(
             without_roles.append(split)
             for image_id in _images(found, top):
                 _add(found, image_id, split=split, role="")
+    found.listing.define("cell", _cell)
     for split in without_roles:
-        found.listing.define("cell", cell)
         splitting.choose_roles(
             found.listing,
             "cell(utm_zone, utm_east_m, utm_north_m)",
@@ -91,7 +91,7 @@ def _add(
     found.add(image_id, split=split, role=role, **fields)
 
 
-def cell(zone: str, east_m: float, north_m: float) -> str:
+def _cell(zone: str, east_m: float, north_m: float) -> str:
     """Names the square of 10 m that a point is in."""
     return f"{zone} {east_m // _CELL_M:.0f} {north_m // _CELL_M:.0f}"
 
