@@ -47,9 +47,9 @@ test-backends: $(INSTALLED)
 	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest tests/backends; \
 	for backend in $(BACKENDS); do \
 		KERAS_BACKEND=$$backend $(VENV_BACKENDS)/bin/python -m pytest \
-			tests/backends tests/test_netvlad.py tests/test_pooling.py \
-			tests/test_losses.py tests/test_tuple_losses.py \
-			tests/test_place_losses.py; \
+			tests/backends tests/model/test_netvlad.py \
+			tests/model/test_pooling.py tests/losses/test_sare.py \
+			tests/losses/test_tuple_losses.py tests/losses/test_place_losses.py; \
 	done
 
 # What needs the extras beam and similarity, with the versions they allow.
@@ -57,9 +57,10 @@ test-extras:
 	test -x $(VENV_EXTRAS)/bin/python || $(PYTHON) -m venv $(VENV_EXTRAS)
 	$(VENV_EXTRAS)/bin/python -m pip install --quiet \
 		-c tests/extras/constraints.txt -e ".[dev,beam,similarity]"
-	$(VENV_EXTRAS)/bin/python -m pytest tests/test_beam.py \
-		tests/test_beam_index.py tests/test_similarity_losses.py \
-		tests/test_similarity_sampler.py
+	$(VENV_EXTRAS)/bin/python -m pytest tests/distributed/test_beam.py \
+		tests/distributed/test_beam_index.py \
+		tests/losses/test_similarity_losses.py \
+		tests/losses/test_similarity_sampler.py
 
 # Weights of PyTorch's projects: networks in plain PyTorch are saved as those
 # save them, imported here and compared, then exported and loaded again.
@@ -68,10 +69,10 @@ test-weights: $(INSTALLED)
 	$(VENV_WEIGHTS)/bin/python -m pip install --quiet -c constraints.txt \
 		-c tests/backends/constraints.txt h5py numpy pillow torch
 	rm -rf $(WEIGHTS)
-	PYTHONPATH=$(CURDIR) $(BIN)/python tests/weights/pictures.py $(WEIGHTS)
-	$(VENV_WEIGHTS)/bin/python tests/weights/networks.py $(WEIGHTS)
-	SARE_TF_WEIGHTS=$(WEIGHTS) $(BIN)/python -m pytest tests/weights
-	$(VENV_WEIGHTS)/bin/python tests/weights/loads.py $(WEIGHTS)
+	PYTHONPATH=$(CURDIR) $(BIN)/python tests/pytorch/pictures.py $(WEIGHTS)
+	$(VENV_WEIGHTS)/bin/python tests/pytorch/networks.py $(WEIGHTS)
+	SARE_TF_WEIGHTS=$(WEIGHTS) $(BIN)/python -m pytest tests/pytorch
+	$(VENV_WEIGHTS)/bin/python tests/pytorch/loads.py $(WEIGHTS)
 	cat $(WEIGHTS)/differences.txt
 
 install: $(INSTALLED)

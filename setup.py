@@ -21,7 +21,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["sare_tf", "sare_tf.*"]),
-    package_data={"sare_tf": ["templates/*"]},
+    package_data={"sare_tf.pages": ["templates/*"]},
     python_requires=">=3.11,<3.14",
     install_requires=[
         "absl-py",

@@ -35,7 +35,8 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags, logging
 
-from sare_tf import build_records, images
+from sare_tf import build_records
+from sare_tf.dataset import image_decoding
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("mode", "speed", ["speed", "memory", "one"], "See above.")
@@ -80,7 +81,7 @@ def make_photographs(folder, count):
 
 def decode_all(paths):
     dataset = tf.data.Dataset.from_tensor_slices(paths).map(
-        lambda path: tf.shape(images.decode(tf.io.read_file(path))),
+        lambda path: tf.shape(image_decoding.decode(tf.io.read_file(path))),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
     for _ in dataset:

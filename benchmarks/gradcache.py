@@ -23,7 +23,7 @@ import numpy as np
 from absl import app, flags
 
 from sare_tf import losses, model
-from sare_tf.place_network import PlaceNetwork
+from sare_tf.training.place_network import PlaceNetwork
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("images", 512, "B, two of each place.", 4)

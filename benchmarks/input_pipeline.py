@@ -35,8 +35,10 @@ import torch
 from absl import app, flags, logging
 from PIL import Image
 
-from sare_tf import build_records, parallel, pipeline, places
-from sare_tf.records import Records
+from sare_tf import build_records
+from sare_tf.records.records import Records
+from sare_tf.runtime import tfdata_threads
+from sare_tf.training import datasets, place_batches
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("photographs", 480, "How many; a multiple of 48.", 48)
@@ -99,15 +101,15 @@ def bare(encoded: list[bytes], size: tuple[int, int] | None) -> tf.data.Dataset:
         return tf.saturate_cast(tf.round(image), tf.uint8)
 
     images = tf.data.Dataset.from_tensor_slices(encoded).map(
-        load, num_parallel_calls=parallel.THREADS
+        load, num_parallel_calls=tfdata_threads.THREADS
     )
-    return parallel.fixed(images.batch(_BATCH).prefetch(2))
+    return tfdata_threads.fixed(images.batch(_BATCH).prefetch(2))
 
 
 def tuple_batches(records: Records, height: int, width: int) -> tf.data.Dataset:
     """Random tuples, as many images as there are."""
     order = np.random.default_rng(1).permutation(len(records.manifest))
-    return pipeline.tuple_dataset(
+    return datasets.tuple_dataset(
         records,
         order.reshape(-1, _IMAGES_OF_TUPLE),
         height=height,
@@ -117,13 +119,15 @@ def tuple_batches(records: Records, height: int, width: int) -> tf.data.Dataset:
     )
 
 
-def place_batches(records: Records, height: int, width: int) -> tf.data.Dataset:
+def place_dataset_of(
+    records: Records, height: int, width: int
+) -> tf.data.Dataset:
     """Batches that have every place once."""
     rows = records.manifest
-    return pipeline.planned_place_dataset(
+    return datasets.planned_place_dataset(
         records,
         rows,
-        places.plan_batches(
+        place_batches.plan_batches(
             rows, places_per_batch=_PLACES, images_per_place=_IMAGES_OF_PLACE
         ),
         height=height,
@@ -148,7 +152,7 @@ def measure(paths: list[Path], records: Records, height: int, width: int):
         Files(paths, height, width),
         batch_size=_BATCH,
         shuffle=True,
-        num_workers=parallel.CORES,
+        num_workers=tfdata_threads.CORES,
         persistent_workers=True,
         # After TensorFlow's threads have started, fork is not safe.
         multiprocessing_context="spawn",
@@ -159,7 +163,7 @@ def measure(paths: list[Path], records: Records, height: int, width: int):
         "bare decoding and resizing": bare(encoded, (height, width)),
         "PyTorch DataLoader, PIL": loader,
         "sare_tf, tuples": tuple_batches(records, height, width),
-        "sare_tf, places": place_batches(records, height, width),
+        "sare_tf, places": place_dataset_of(records, height, width),
     }
     processes = [os.getpid()]
     found = {name: [] for name in sources}
@@ -184,8 +188,8 @@ def main(argv):
     del argv
     logging.set_verbosity(logging.WARNING)
     print(
-        f"{FLAGS.photographs} photographs, {parallel.CORES} workers, medians "
-        f"of {FLAGS.repeats} passes.\n\n"
+        f"{FLAGS.photographs} photographs, {tfdata_threads.CORES} workers, "
+        f"medians of {FLAGS.repeats} passes.\n\n"
         "| size | | images/s | times bare | times PyTorch | core ms per image "
         "| times bare by core time | times PyTorch by core time |\n"
         "|---|---|---:|---:|---:|---:|---:|---:|"

@@ -30,18 +30,12 @@ from pathlib import Path
 import keras
 from absl import app, flags, logging
 
-from sare_tf import (
-    build_records,
-    checkpoints,
-    files,
-    losses,
-    retrieval,
-    synthetic_city,
-    train,
-    train_data,
-)
-from sare_tf.options import Options
-from sare_tf.records import Records
+from sare_tf import build_records, losses, synthetic_city, train
+from sare_tf.records.records import Records
+from sare_tf.runtime import atomic_files
+from sare_tf.search import exact_search
+from sare_tf.training import run_folder, train_data
+from sare_tf.training.options import Options
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("folder", "runs/benchmarks/losses", "Where runs are kept.")
@@ -110,7 +104,7 @@ def train_once(records: Path, folder: Path, options: dict) -> tuple | None:
             raise
         logging.warning("%s diverged: %s", folder.name, error)
         return None
-    _, state = checkpoints.read_state(folder)
+    _, state = run_folder.read_state(folder)
     best = int(state["best"].removeprefix("epoch-"))
     recall = state["history"][best]["recall_at"]
     return recall["5"], recall["1"]
@@ -120,7 +114,7 @@ def test_recall(records: Path, folder: Path, options: dict) -> dict[int, float]:
     """Recall@N of the best epoch on the test district."""
     path = folder / "test_recall.json"
     if not path.is_file():
-        _, state = checkpoints.read_state(folder)
+        _, state = run_folder.read_state(folder)
         network = keras.models.load_model(
             folder / state["best"] / "model.keras", compile=False
         )
@@ -128,14 +122,16 @@ def test_recall(records: Path, folder: Path, options: dict) -> dict[int, float]:
         split = train_data.Split(
             Records(records), "test", Options(**_COMMON, **options)
         )
-        neighbours, _ = retrieval.nearest(
+        neighbours, _ = exact_search.nearest(
             split.embed(embedder, split.queries),
             split.embed(embedder, split.database),
             max(_KS),
         )
         truth = split.positives(25.0)
-        files.write_json(path, retrieval.recall_at(neighbours, truth, _KS))
-    found = files.read_json(path, made_by="python -m benchmarks.losses")
+        atomic_files.write_json(
+            path, exact_search.recall_at(neighbours, truth, _KS)
+        )
+    found = atomic_files.read_json(path, made_by="python -m benchmarks.losses")
     return {k: found[str(k)] for k in _KS}
 
 

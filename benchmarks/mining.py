@@ -26,7 +26,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from sare_tf import mining
+from sare_tf.training import hard_negatives
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("queries", 7416, "Rows of the cache that are queries.", 1)
@@ -56,7 +56,7 @@ def measure(dtype, num_queries, database_size, dimension, repeats):
     positives = [some[::2] for some in same]
 
     def mine(negative_pool):
-        mining.mine(
+        hard_negatives.mine(
             queries,
             database,
             queries=np.arange(num_queries),
@@ -92,11 +92,13 @@ def measure(dtype, num_queries, database_size, dimension, repeats):
 
 def _products(queries, database):
     """All products, in the blocks of `mining.mine`, each let go at once."""
-    for start in range(0, len(queries), mining.QUERY_BLOCK):
-        block = tf.constant(queries[start : start + mining.QUERY_BLOCK])
+    for start in range(0, len(queries), hard_negatives.QUERY_BLOCK):
+        block = tf.constant(queries[start : start + hard_negatives.QUERY_BLOCK])
         block = tf.cast(block, tf.float32)
-        for first in range(0, len(database), mining.DATABASE_BLOCK):
-            rows = tf.constant(database[first : first + mining.DATABASE_BLOCK])
+        for first in range(0, len(database), hard_negatives.DATABASE_BLOCK):
+            rows = tf.constant(
+                database[first : first + hard_negatives.DATABASE_BLOCK]
+            )
             rows = tf.cast(rows, tf.float32)
             tf.matmul(block, rows, transpose_b=True).numpy()
 

@@ -15,8 +15,9 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
-from sare_tf import distribution, losses, model
-from sare_tf.place_network import PlaceNetwork
+from sare_tf import losses, model
+from sare_tf.distributed import strategies
+from sare_tf.training.place_network import PlaceNetwork
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("replicas", 2, "How many: 1, 2, 4 or 8.", 1, 8)
@@ -97,7 +98,7 @@ def train(strategy, case):
         network, loss = make(rng)
         network.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss)
         network.optimizer.build(network.trainable_variables)
-    distribution.check_network(network)
+    strategies.check_network(network)
     dataset = tf.data.Dataset.from_tensor_slices(data(rng))
     dataset = dataset.batch(BATCH, drop_remainder=True)
     shown = []

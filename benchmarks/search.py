@@ -36,7 +36,8 @@ import numpy as np
 import threadpoolctl
 from absl import app, flags
 
-from sare_tf import approximate, parallel, retrieval
+from sare_tf.runtime import tfdata_threads
+from sare_tf.search import exact_search, scann_searcher
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("sizes", ["250000x512", "50000x4096"], "Rows x dimension.")
@@ -133,7 +134,7 @@ def methods(database: np.ndarray, options: Options) -> Iterator[Method]:
     yield Method(
         "exact, sare_tf (numpy)",
         0.0,
-        lambda queries, _: retrieval.nearest(queries, database, _K)[0],
+        lambda queries, _: exact_search.nearest(queries, database, _K)[0],
     )
     yield from _faiss_methods(database, options)
     yield from _scann_methods(database, options)
@@ -196,9 +197,9 @@ def _faiss_methods(database: np.ndarray, options: Options) -> Iterator[Method]:
 
 
 def _scann_methods(database: np.ndarray, options: Options) -> Iterator[Method]:
-    scann = approximate.scann_module()
-    rules = approximate.rules(count=_TRAINED, dimension=database.shape[1])
-    brute_force = approximate.Searcher.build(
+    scann = scann_searcher.scann_module()
+    rules = scann_searcher.rules(count=_TRAINED, dimension=database.shape[1])
+    brute_force = scann_searcher.Searcher.build(
         scann, database, {"searcher": "brute_force"}
     )
     yield Method(
@@ -211,7 +212,7 @@ def _scann_methods(database: np.ndarray, options: Options) -> Iterator[Method]:
     for times, soar_lambda, codes in options.trees:
         leaves = round(times * root)
         began = time.perf_counter()
-        searcher = approximate.Searcher.build(
+        searcher = scann_searcher.Searcher.build(
             scann,
             database,
             {
@@ -291,13 +292,13 @@ def measure(count: int, dimension: int, options: Options) -> str:
     database = descriptors(count + num_queries, dimension, options.spread)
     # The last rows are further images of the same places.
     database, queries = database[:count], database[count:].copy()
-    _, truth = retrieval.nearest(queries, database, _K)
+    _, truth = exact_search.nearest(queries, database, _K)
 
     def recall_of(rows):
         distances = np.stack(
-            retrieval.distances_to(queries, database, list(abs(rows)))
+            exact_search.distances_to(queries, database, list(abs(rows)))
         )
-        return retrieval.recall_of_search(
+        return exact_search.recall_of_search(
             np.where(rows < 0, np.inf, distances), truth
         )
 
@@ -315,7 +316,7 @@ def measure(count: int, dimension: int, options: Options) -> str:
                         best
                     )
         # The next one is built with all cores.
-        method.set_threads(parallel.CORES)
+        method.set_threads(tfdata_threads.CORES)
     seconds = {key: [] for key in chosen}
     for _ in range(options.repeats):
         for method, threads in itertools.product(every, options.threads):

@@ -85,10 +85,10 @@ def in_batches(arrays, size):
         return {"x": arrays[0], "y": arrays[1], "batch_size": size}
     import tensorflow as tf
 
-    from sare_tf import parallel
+    from sare_tf.runtime import tfdata_threads
 
     batches = tf.data.Dataset.from_tensor_slices(arrays).batch(size)
-    return {"x": parallel.fixed(batches.prefetch(2))}
+    return {"x": tfdata_threads.fixed(batches.prefetch(2))}
 
 
 def torch_step(network, device, *, channels_last):

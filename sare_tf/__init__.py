@@ -13,10 +13,10 @@ _HOME = {
     "over_tuples": "sare_tf.model.embedder",
     "SARELoss": "sare_tf.losses",
     "PlaceSARELoss": "sare_tf.losses",
-    "PlaceNetwork": "sare_tf.place_network",
-    "tuple_dataset": "sare_tf.pipeline",
-    "tuple_record_dataset": "sare_tf.pipeline",
-    "place_dataset": "sare_tf.pipeline",
+    "PlaceNetwork": "sare_tf.training.place_network",
+    "tuple_dataset": "sare_tf.training.datasets",
+    "tuple_record_dataset": "sare_tf.training.datasets",
+    "place_dataset": "sare_tf.training.datasets",
     "losses": None,
 }
 

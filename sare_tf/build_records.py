@@ -36,20 +36,19 @@ from absl import flags, logging
 from tqdm import tqdm
 
 import sare_tf
-from sare_tf import (
-    beam,
-    files,
-    manifest,
-    readers,
-    record_plan,
-    record_shards,
-    record_verification,
-    record_warnings,
-    records,
-    tuple_records,
-)
 from sare_tf import flags as stage_flags
-from sare_tf.record_plan import Preparation, Shard
+from sare_tf.dataset import manifest, readers
+from sare_tf.distributed import beam
+from sare_tf.records import (
+    records,
+    shard_building,
+    shard_plan,
+    tuple_records,
+    unused_images,
+    verification,
+)
+from sare_tf.records.shard_plan import Preparation, Shard
+from sare_tf.runtime import atomic_files
 
 FLAGS = flags.FLAGS
 
@@ -116,7 +115,7 @@ def run(
         ValueError: no usable image, or an `out` that holds something else.
     """
     out = Path(out)
-    files.settle_folder(out)
+    atomic_files.settle_folder(out)
     _check_replaceable(out)
     reading = readers.read(
         dataset,
@@ -131,11 +130,11 @@ def run(
         longest_side=resize_to,
         jpeg_quality=reencode_quality,
     )
-    shards = record_plan.make(
+    shards = shard_plan.make(
         reading, shard_mebibytes=shard_mebibytes, preparation=preparation
     )
     made_from = {
-        "format": record_plan.FORMAT,
+        "format": shard_plan.FORMAT,
         "reader": reader,
         "shard_mebibytes": shard_mebibytes,
         "preparation": dataclasses.asdict(preparation),
@@ -147,7 +146,7 @@ def run(
         shutil.rmtree(partial, ignore_errors=True)
         return out
     # Refuses a rule that the layout cannot follow now, not after the work.
-    record_warnings.check_rule(
+    unused_images.check_rule(
         reading.listing, rule=positives, relations=reading.relations
     )
     logging.info(
@@ -155,13 +154,13 @@ def run(
         len(reading.listing),
         reading.root,
     )
-    with files.explained_writing("records", partial):
+    with atomic_files.explained_writing("records", partial):
         partial.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(partial, shards)
-        record_shards.reuse(shards, finished=out, folder=partial)
+        shard_building.reuse(shards, finished=out, folder=partial)
     missing = []
     for shard in shards:
-        built = record_shards.find(shard, partial)
+        built = shard_building.find(shard, partial)
         if built is None or not built.settled:
             missing.append(shard)
     if len(missing) < len(shards):
@@ -172,7 +171,7 @@ def run(
         )
     engine = engine or functools.partial(build_here, num_workers=num_workers)
     engine(missing, root=reading.root, folder=partial, preparation=preparation)
-    with files.explained_writing("records", out):
+    with atomic_files.explained_writing("records", out):
         _gather(
             shards,
             partial,
@@ -208,7 +207,7 @@ def verify(path: str | Path, *, num_workers: int = 0) -> None:
         ValueError: they are damaged; each damage is logged.
     """
     path = Path(path)
-    damage = record_verification.find_damage(
+    damage = verification.find_damage(
         path, num_workers=num_workers or os.cpu_count()
     )
     for found in damage:
@@ -257,7 +256,7 @@ def build_here(
                 yield waiting.popleft().result()
 
         for shard in shards:
-            record_shards.build(
+            shard_building.build(
                 shard,
                 root=root,
                 folder=folder,
@@ -276,7 +275,7 @@ def build_by(
 ) -> None:
     """Builds shards by what calls a function with each, as `beam.for_each`."""
     build = functools.partial(
-        record_shards.build,
+        shard_building.build,
         root=root.resolve(),
         folder=folder.resolve(),
         preparation=preparation,
@@ -299,7 +298,9 @@ def _gather(
     Raises:
         ValueError: one is missing, or there is no image in them.
     """
-    built = {shard.name: record_shards.find(shard, partial) for shard in shards}
+    built = {
+        shard.name: shard_building.find(shard, partial) for shard in shards
+    }
     absent = [name for name, shard in built.items() if shard is None]
     if absent:
         raise ValueError(
@@ -325,7 +326,7 @@ def _gather(
             & ~relations["database"].isin(refused)
         ]
         relations = relations.reset_index(drop=True)
-    warnings = record_warnings.find(
+    warnings = unused_images.find(
         reading.listing,
         refused=refused,
         rule=rule,
@@ -337,9 +338,9 @@ def _gather(
         for name, shard in built.items():
             yield shard.rows().assign(shard=name)
 
-    with files.folder_in_one_piece(out) as folder:
+    with atomic_files.folder_in_one_piece(out) as folder:
         for name, shard in built.items():
-            files.link_or_copy(shard.path, folder / name)
+            atomic_files.link_or_copy(shard.path, folder / name)
         if relations is not None:
             records.write_relations(relations, folder)
         listed = {
@@ -349,9 +350,9 @@ def _gather(
                 ("warnings", ("what", "warning"), warnings),
             )
         }
-        counts = record_warnings.counts(reading.listing)
+        counts = unused_images.counts(reading.listing)
         manifest.write_parts(parts(), folder / "manifest.parquet")
-        files.write_json(
+        atomic_files.write_json(
             folder / "records.json",
             {
                 "count": count,
@@ -360,7 +361,7 @@ def _gather(
                 "relations": None if relations is None else len(relations),
                 "fingerprint": records.fingerprint(parts(), relations),
                 "shards": {
-                    shard.name: record_shards.entry(shard, built[shard.name])
+                    shard.name: shard_building.entry(shard, built[shard.name])
                     for shard in shards
                 },
                 "made_from": made_from,

@@ -31,19 +31,14 @@ from absl import flags, logging
 from tqdm import tqdm
 
 import sare_tf
-from sare_tf import (
-    check_report,
-    files,
-    images,
-    manifest,
-    protocols,
-    readers,
-    report,
-)
 from sare_tf import flags as stage_flags
-from sare_tf.checks import answers, finding, positions
-from sare_tf.checks import images as image_checks
-from sare_tf.records import Records
+from sare_tf.checks import finding, positions, splits_and_positives
+from sare_tf.checks import image_findings as image_checks
+from sare_tf.dataset import image_decoding, manifest, readers
+from sare_tf.evaluation import protocols
+from sare_tf.pages import check_page, evaluation_page
+from sare_tf.records.records import Records
+from sare_tf.runtime import atomic_files
 
 FLAGS = flags.FLAGS
 _FILES = {"check.json", "check.html", "images.csv"}
@@ -118,7 +113,7 @@ def run(
             rule, or an `out` that holds something else.
     """
     out = Path(out)
-    files.check_replaceable(out, names=_FILES)
+    atomic_files.check_replaceable(out, names=_FILES)
     if split not in manifest.SPLITS:
         raise ValueError(
             f"Expected a split: {', '.join(manifest.SPLITS)}. Received: "
@@ -160,7 +155,7 @@ def run(
     )
     found, answered, samples = [], {}, []
     for name in manifest.SPLITS:
-        some, without, shown = answers.positives(
+        some, without, shown = splits_and_positives.positives(
             table, name, rules[name], is_used=name in ("train", "val", split)
         )
         found += some
@@ -178,9 +173,9 @@ def run(
                 name for name, rule in rules.items() if rule.other_timestamp
             },
         ),
-        *answers.splits(table, evaluated=split),
+        *splits_and_positives.splits(table, evaluated=split),
         *found,
-        *answers.places(table),
+        *splits_and_positives.places(table),
         *positions.overlap(table, radius_m=positive_radius_m),
         *positions.zones(table),
         *positions.positions(table),
@@ -221,10 +216,10 @@ def run(
             "tensorflow": tf.__version__,
         },
     }
-    with files.folder_in_one_piece(out) as folder:
-        files.write_json(folder / "check.json", summary)
+    with atomic_files.folder_in_one_piece(out) as folder:
+        atomic_files.write_json(folder / "check.json", summary)
         _write_images(folder / "images.csv", found)
-        check_report.write(
+        check_page.write(
             folder / "check.html",
             summary=summary,
             table=table,
@@ -309,7 +304,7 @@ class _Dataset:
         encoded = (self._reading.root / source.path).read_bytes()
         if source.box is None:
             return encoded
-        part = images.cut(images.pixels(encoded), source.box)
+        part = image_decoding.cut(image_decoding.pixels(encoded), source.box)
         return tf.io.encode_png(part).numpy()
 
 
@@ -395,7 +390,7 @@ def _rules(
     train_positives: str,
     protocol: str,
     numbers: dict[str, Any],
-) -> dict[str, answers.Rule]:
+) -> dict[str, splits_and_positives.Rule]:
     """What answers the queries of each split, as training and evaluation say.
 
     Raises:
@@ -412,7 +407,7 @@ def _rules(
         )
         if split == evaluated:
             name = rule if protocol == "auto" else protocol
-            rules[split] = answers.by_protocol(
+            rules[split] = splits_and_positives.by_protocol(
                 protocols.choose(name, **numbers), relations
             )
             continue
@@ -426,7 +421,7 @@ def _rules(
             meaning += f", --train_positives={train_positives}"
         else:
             del options["min_distance_m"]  # Validation has none.
-        rules[split] = answers.by_manifest(
+        rules[split] = splits_and_positives.by_manifest(
             meaning,
             rule=rule,
             radius_m=radius_m[split],
@@ -481,7 +476,7 @@ def _look(
     """Digest, height and width, and traits of an image; or why not."""
     try:
         encoded = load()
-        height, width, traits = images.examine(encoded)
+        height, width, traits = image_decoding.examine(encoded)
     except OSError as error:
         return f"cannot be read: {error}"
     except ValueError as error:
@@ -498,7 +493,7 @@ def _unseen(table: pd.DataFrame) -> image_checks.Contents:
         problems={},
         digests=digests,
         sizes=table[["height", "width"]].to_numpy(np.int32).clip(0),
-        traits={name: [] for name in images.TRAITS},
+        traits={name: [] for name in image_decoding.TRAITS},
     )
 
 
@@ -545,7 +540,7 @@ def _cases(
     subject: _Dataset | _Records,
     contents: image_checks.Contents,
     samples: Sequence[tuple[str, str, list[str]]],
-) -> list[check_report.Case]:
+) -> list[check_page.Case]:
     """Sample places with their pictures: a query and its positives."""
     index = pd.Index(subject.table["image_id"])
     points = finding.points_of(subject.table)
@@ -559,14 +554,14 @@ def _cases(
                 continue
             metres = np.hypot(*(points[rows] - points[rows[0]]).T)
             pictures = [
-                report.Picture(
+                evaluation_page.Picture(
                     encoded=subject.load(row),
                     name=index[row],
                     metres=float(m) if np.isfinite(m) else None,
                 )
                 for row, m in zip(rows, metres, strict=True)
             ]
-            cases.append(check_report.Case(split=split, pictures=pictures))
+            cases.append(check_page.Case(split=split, pictures=pictures))
     return cases
 
 
@@ -635,7 +630,7 @@ def main(argv) -> None:
         image_width=FLAGS.image_width,
     )
     command = "python -m sare_tf.check --flagfile=..."
-    if not files.read_json(path, made_by=command)["ok"]:
+    if not atomic_files.read_json(path, made_by=command)["ok"]:
         sys.exit(1)
 
 

@@ -18,8 +18,10 @@ import numpy as np
 import pandas as pd
 from absl import flags, logging
 
-from sare_tf import files, report, scores
 from sare_tf import flags as stage_flags
+from sare_tf.evaluation import metrics
+from sare_tf.pages import evaluation_page
+from sare_tf.runtime import atomic_files
 
 FLAGS = flags.FLAGS
 _FILES = {"compare.json", "compare.html"}
@@ -31,7 +33,9 @@ class _Run:
 
     def __init__(self, path: Path):
         self.path = path
-        self.metrics = files.read_json(path / "metrics.json", made_by=_COMMAND)
+        self.metrics = atomic_files.read_json(
+            path / "metrics.json", made_by=_COMMAND
+        )
         try:
             self.table = pd.read_csv(
                 path / "queries.csv", dtype={"image_id": str}
@@ -59,7 +63,7 @@ class _Run:
 
     def figures(self, ks: Sequence[int]) -> pd.DataFrame:
         """One column per figure, one row per query that counts."""
-        found = scores.within(self.ranks, ks)
+        found = metrics.within(self.ranks, ks)
         figures = {f"recall@{k}": found[:, at] for at, k in enumerate(ks)}
         figures |= {name: self.table[name] for name in self.precisions}
         return pd.DataFrame(figures)[self.counted]
@@ -81,7 +85,7 @@ def run(*, runs: Sequence[str | Path], out: str | Path) -> Path:
             the difference), or an `out` that holds something else.
     """
     out = Path(out)
-    files.check_replaceable(out, names=_FILES)
+    atomic_files.check_replaceable(out, names=_FILES)
     if len(runs) < 2:
         raise ValueError(
             f"Expected the folders of at least two evaluations. Received: "
@@ -97,16 +101,18 @@ def run(*, runs: Sequence[str | Path], out: str | Path) -> Path:
         "protocol": opened[0].metrics["protocol"],
         "split": opened[0].metrics["split"],
         "queries": len(first),
-        "confidence": scores.CONFIDENCE,
+        "confidence": metrics.CONFIDENCE,
         "runs": [
             _compare(run, run.figures(ks), None if at == 0 else first)
             for at, run in enumerate(opened)
         ],
     }
-    with files.folder_in_one_piece(out) as folder:
-        files.write_json(folder / "compare.json", comparison)
-        page = report.environment().get_template("compare.html")
-        files.write_text(folder / "compare.html", page.render(comparison))
+    with atomic_files.folder_in_one_piece(out) as folder:
+        atomic_files.write_json(folder / "compare.json", comparison)
+        page = evaluation_page.environment().get_template("compare.html")
+        atomic_files.write_text(
+            folder / "compare.html", page.render(comparison)
+        )
     logging.info("Comparison in %s; look at %s", out, out / "compare.html")
     return out / "compare.json"
 
@@ -166,7 +172,7 @@ def _compare(
     run: _Run, figures: pd.DataFrame, first: pd.DataFrame | None
 ) -> dict[str, Any]:
     """JSON: the run's means, and how they differ from those of the first."""
-    ends = scores.interval(figures.to_numpy(np.float64))
+    ends = metrics.interval(figures.to_numpy(np.float64))
     found = {
         name: {
             "mean": float(figures[name].mean()),
@@ -176,14 +182,14 @@ def _compare(
     }
     if first is not None:
         change = figures.to_numpy(np.float64) - first.to_numpy(np.float64)
-        ends = scores.interval(change)
+        ends = metrics.interval(change)
         for at, name in enumerate(figures):
             found[name] |= {
                 "difference": float(change[:, at].mean()),
                 "difference_interval": ends[:, at].tolist(),
             }
             if name.startswith("recall@"):
-                found[name]["mcnemar"] = scores.mcnemar(
+                found[name]["mcnemar"] = metrics.mcnemar(
                     first[name].to_numpy(bool), figures[name].to_numpy(bool)
                 )
     return {
@@ -197,7 +203,9 @@ def _compare(
 
 def main(argv) -> None:
     path = run(runs=argv[1:], out=FLAGS.comparison)
-    comparison = files.read_json(path, made_by="python -m sare_tf.compare")
+    comparison = atomic_files.read_json(
+        path, made_by="python -m sare_tf.compare"
+    )
     sys.stdout.write(describe(comparison))
 
 

@@ -21,15 +21,15 @@ from sare_tf import (
     build_records,
     evaluate,
     export,
-    files,
     index,
-    manifest,
-    retrieval,
     synthetic_city,
     train,
 )
 from sare_tf import flags as stage_flags
-from sare_tf.records import Records
+from sare_tf.dataset import manifest
+from sare_tf.records.records import Records
+from sare_tf.runtime import atomic_files
+from sare_tf.search import exact_search
 
 FLAGS = flags.FLAGS
 _PIXELS = (32, 24)
@@ -62,7 +62,7 @@ def pixel_recall(
     queries = records.rows(split, "query")
     database = records.rows(split, "database")
     ks = [k for k in ks if k <= len(database)]
-    neighbours, _ = retrieval.nearest(
+    neighbours, _ = exact_search.nearest(
         pixel_descriptors(records, queries),
         pixel_descriptors(records, database),
         max(ks),
@@ -70,7 +70,7 @@ def pixel_recall(
     positives = manifest.positives(
         queries, database, rule=rule, radius_m=radius_m
     )
-    return retrieval.recall_at(neighbours, positives, ks)
+    return exact_search.recall_at(neighbours, positives, ks)
 
 
 def summarise(out: Path) -> str:
@@ -121,11 +121,11 @@ def summarise(out: Path) -> str:
         ("untrained", untrained / "evaluation"),
         ("trained", Path(FLAGS.evaluation)),
     ):
-        metrics = files.read_json(
+        metrics = atomic_files.read_json(
             folder / "metrics.json", made_by="python -m sare_tf.evaluate"
         )
         summary[name] = {"recall_at": metrics["recall_at"]}
-    files.write_json(out / "summary.json", summary)
+    atomic_files.write_json(out / "summary.json", summary)
     lines = ["", "recall at " + "".join(f"{k:>8}" for k in ks)]
     for name, values in summary.items():
         recall = {int(k): value for k, value in values["recall_at"].items()}

@@ -19,21 +19,15 @@ import numpy as np
 import pandas as pd
 from absl import flags, logging
 
-from sare_tf import (
-    files,
-    manifest,
-    outcomes,
-    protocols,
-    report,
-    retrieval,
-    scores,
-    searching,
-    serving,
-    truth,
-)
 from sare_tf import flags as stage_flags
 from sare_tf import index as index_stage
-from sare_tf.records import Records
+from sare_tf import serving
+from sare_tf.dataset import manifest
+from sare_tf.evaluation import ground_truth, metrics, protocols, query_results
+from sare_tf.pages import evaluation_page
+from sare_tf.records.records import Records
+from sare_tf.runtime import atomic_files
+from sare_tf.search import exact_search, opened_index
 
 FLAGS = flags.FLAGS
 _FILES = {"metrics.json", "queries.csv", "report.html"}
@@ -92,7 +86,7 @@ def run(
             something else.
     """
     out = Path(out)
-    files.check_replaceable(out, names=_FILES)
+    atomic_files.check_replaceable(out, names=_FILES)
     opened = Records(records)
     search = index_stage.Index.open(index, exact=exact)
     _check_records(search, opened, split)
@@ -113,8 +107,8 @@ def run(
         subtask=msls_subtask,
     )
     logging.info("Protocol %s. %s", chosen.name, protocols.describe(chosen))
-    queries = queries[truth.asked(chosen, queries)]
-    judged = truth.judge(chosen, queries, database, relations=relations)
+    queries = queries[ground_truth.asked(chosen, queries)]
+    judged = ground_truth.judge(chosen, queries, database, relations=relations)
     searched = len(database)
     if judged.allowed is not None:
         searched = int(judged.allowed.sum())
@@ -132,23 +126,23 @@ def run(
     speed = {"embed_seconds": time.perf_counter() - began}
     depth = min(searched, max(*ks, _CURVE, *chosen.mean_average_precision_at))
     began = time.perf_counter()
-    found, distances = retrieval.nearest(
+    found, distances = exact_search.nearest(
         descriptors,
         search.descriptors,
-        min(searched, truth.depth(chosen, judged, depth)),
+        min(searched, ground_truth.depth(chosen, judged, depth)),
         allowed=judged.allowed,
     )
     speed["exact_search_seconds"] = time.perf_counter() - began
     compared = _compare_search(
         search, descriptors, distances, speed, judged, depth
     )
-    results = outcomes.Outcomes(
+    results = query_results.Outcomes(
         queries=queries,
         database=database,
         descriptors=descriptors,
         database_descriptors=search.descriptors,
         judged=judged,
-        ranking=truth.rank(judged, found, distances, depth),
+        ranking=ground_truth.rank(judged, found, distances, depth),
         full_ranking=chosen.full_ranking,
         average_precision_at=chosen.mean_average_precision_at,
         place_radius_m=positive_radius_m,
@@ -177,12 +171,12 @@ def run(
         "database_digest": _digest(database["image_id"]),
         "export_fingerprint": servable.fingerprint,
         "records_fingerprint": opened.fingerprint,
-        "versions": searching.versions(),
+        "versions": opened_index.versions(),
     }
-    with files.folder_in_one_piece(out) as folder:
-        files.write_json(folder / "metrics.json", metrics)
+    with atomic_files.folder_in_one_piece(out) as folder:
+        atomic_files.write_json(folder / "metrics.json", metrics)
         results.table().to_csv(folder / "queries.csv", index=False)
-        report.write(
+        evaluation_page.write(
             folder / "report.html",
             metrics=metrics,
             places=results.places(),
@@ -246,7 +240,9 @@ def _choose_ks(
 
 
 def _check_positives(
-    protocol: protocols.Protocol, queries: pd.DataFrame, judged: truth.Truth
+    protocol: protocols.Protocol,
+    queries: pd.DataFrame,
+    judged: ground_truth.Truth,
 ) -> int:
     """Counts queries without a positive, and tells of them."""
     without = [
@@ -277,7 +273,7 @@ def _compare_search(
     descriptors: np.ndarray,
     exact: np.ndarray,
     speed: dict[str, float],
-    judged: truth.Truth,
+    judged: ground_truth.Truth,
     depth: int,
 ) -> dict[str, Any]:
     """How much of exact search the index's own search finds, and how fast.
@@ -307,15 +303,17 @@ def _compare_search(
         speed["search_seconds"] = time.perf_counter() - began
         # The index knows nothing of a database that is searched in part.
         if judged.allowed is None or judged.allowed.all():
-            compared["recall_of_exact"] = retrieval.recall_of_search(
+            compared["recall_of_exact"] = exact_search.recall_of_search(
                 distances, exact[:, :k]
             )
             # The protocol's recall, of what this search finds.
             found = index.search(descriptors, exact.shape[1])
-            rows, _ = truth.rank(judged, *found, depth)
-            ranks = scores.first_rank(retrieval.hits(rows, judged.positives))
+            rows, _ = ground_truth.rank(judged, *found, depth)
+            ranks = metrics.first_rank(
+                exact_search.hits(rows, judged.positives)
+            )
             every = range(1, rows.shape[1] + 1)
-            within = scores.within(ranks[judged.counted], every)
+            within = metrics.within(ranks[judged.counted], every)
             compared["recall_curve"] = within.mean(axis=0).tolist()
     seconds = speed["embed_seconds"] + speed["search_seconds"]
     speed["queries_per_second"] = len(descriptors) / seconds

@@ -38,19 +38,15 @@ from absl import flags, logging
 from tqdm import tqdm
 
 import sare_tf
-from sare_tf import (
-    files,
-    images,
-    losses,
-    model,
-    optimizers,
-    place_network,
-    warmup,
-)
 from sare_tf import flags as stage_flags
-from sare_tf.checkpoints import read_state
+from sare_tf import losses, model
+from sare_tf.dataset import image_decoding
 from sare_tf.model import whitening
-from sare_tf.records import Records
+from sare_tf.records.records import Records
+from sare_tf.runtime import atomic_files
+from sare_tf.serving import warmup_requests
+from sare_tf.training import optimizers, place_network
+from sare_tf.training.run_folder import read_state
 
 FLAGS = flags.FLAGS
 # Registers the classes that a checkpoint names.
@@ -142,10 +138,10 @@ def run(
         if child.name.isdigit()
     ]
     version = export / str(max(versions, default=0) + 1)
-    with files.folder_in_one_piece(version) as folder:
+    with atomic_files.folder_in_one_piece(version) as folder:
         graph.write(folder, fingerprint)
-        warmup.write(folder, height=graph.height, width=graph.width)
-        files.write_json(
+        warmup_requests.write(folder, height=graph.height, width=graph.width)
+        atomic_files.write_json(
             folder / "sare_tf.json",
             {
                 "fingerprint": fingerprint,
@@ -246,7 +242,7 @@ class _Graph:
 
     def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """The signature `serving_default`, but for the fingerprint."""
-        batch, valid = images.load_batch(
+        batch, valid = image_decoding.load_batch(
             image_bytes, height=self.height, width=self.width
         )
         descriptors = self.embed(batch)["descriptor"]
@@ -316,7 +312,7 @@ def _scaled(batch: tf.Tensor, scale: float) -> tf.Tensor:
         return batch
     size = tf.cast(tf.shape(batch)[1:3], tf.float32) * scale
     height, width = tf.unstack(tf.cast(tf.maximum(tf.round(size), 1), tf.int32))
-    return images.resize(batch, height=height, width=width)
+    return image_decoding.resize(batch, height=height, width=width)
 
 
 def _whiten(

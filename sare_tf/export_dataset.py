@@ -24,8 +24,10 @@ import pandas as pd
 from absl import flags, logging
 from tqdm import tqdm
 
-from sare_tf import files, manifest, records
 from sare_tf import flags as stage_flags
+from sare_tf.dataset import manifest
+from sare_tf.records import records
+from sare_tf.runtime import atomic_files
 
 FLAGS = flags.FLAGS
 _FOLDERS = {"database": "database", "query": "queries"}
@@ -61,7 +63,7 @@ def run(*, records_path: str | Path, out: str | Path, layout: str) -> Path:
             "Choose another --out, or remove it."
         )
     opened = records.Records(records_path)
-    with files.folder_in_one_piece(out) as folder:
+    with atomic_files.folder_in_one_piece(out) as folder:
         names = _LAYOUTS[layout](folder, opened.manifest)
         images = opened.read_images(opened.manifest)
         for name, encoded in zip(
@@ -137,8 +139,8 @@ def _openibl(folder: Path, table: pd.DataFrame) -> list[str]:
         identities.append(images.tolist())
         positions.append([east_m, north_m])
     meta = {"name": "sare_tf", "identities": identities, "utm": positions}
-    files.write_json(folder / "meta.json", meta)
-    files.write_json(folder / "splits.json", splits)
+    atomic_files.write_json(folder / "meta.json", meta)
+    atomic_files.write_json(folder / "splits.json", splits)
     return [f"raw/{name}" for name in names]
 
 
@@ -146,7 +148,7 @@ def _hloc(folder: Path, table: pd.DataFrame) -> list[str]:
     names = safe_names(table)
     for (split, role), rows in table.groupby(["split", "role"]).indices.items():
         lines = [f"{names[row]}\n" for row in rows]
-        files.write_text(
+        atomic_files.write_text(
             folder / f"{split}_{_FOLDERS[role]}.txt", "".join(lines)
         )
     return [f"images/{name}" for name in names]

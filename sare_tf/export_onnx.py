@@ -22,8 +22,9 @@ import numpy as np
 import tensorflow as tf
 from absl import flags, logging
 
-from sare_tf import files, serving
 from sare_tf import flags as stage_flags
+from sare_tf import serving
+from sare_tf.runtime import atomic_files
 
 FLAGS = flags.FLAGS
 # The newest that tf2onnx 1.17 was made for.
@@ -68,7 +69,7 @@ def run(*, export: str | Path, out: str | Path) -> Path:
             f"resizing for others. Received: export={str(servable.path)!r} "
             f"with scales={scales}. Export again with --scales=1."
         )
-    with files.folder_in_one_piece(out) as folder:
+    with atomic_files.folder_in_one_piece(out) as folder:
         _convert(servable.path, folder / "model.onnx")
         difference = compare(servable, folder / "model.onnx")
         if not difference <= _TOLERANCE:

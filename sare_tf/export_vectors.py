@@ -37,11 +37,13 @@ import numpy as np
 import pandas as pd
 from absl import flags, logging
 
-from sare_tf import export_dataset, files, retrieval, serving
+from sare_tf import export_dataset, serving
 from sare_tf import flags as stage_flags
 from sare_tf import index as index_stage
-from sare_tf.records import Records
-from sare_tf.searching import Index
+from sare_tf.records.records import Records
+from sare_tf.runtime import atomic_files
+from sare_tf.search import exact_search
+from sare_tf.search.opened_index import Index
 
 FLAGS = flags.FLAGS
 # Rows held in memory at a time.
@@ -106,12 +108,12 @@ def run(
         rows["image_id"].tolist(),
         batch_size=batch_size,
     )
-    found, distances = retrieval.nearest(
+    found, distances = exact_search.nearest(
         descriptors, search.descriptors, min(k, len(search.manifest))
     )
     queries = _Side("queries", rows.reset_index(drop=True), descriptors)
     database = _Side("database", search.manifest, search.descriptors)
-    with files.folder_in_one_piece(out) as folder:
+    with atomic_files.folder_in_one_piece(out) as folder:
         _LAYOUTS[layout](folder, queries, database, found, distances)
     logging.info(
         "%d database images and %d queries with %d matches each as %s in %s.",
@@ -210,7 +212,7 @@ def _hloc(folder, queries, database, found, distances) -> None:
         for query, neighbours in zip(queries.names, found, strict=True)
         for row in neighbours
     ]
-    files.write_text(folder / "pairs.txt", "".join(pairs))
+    atomic_files.write_text(folder / "pairs.txt", "".join(pairs))
 
 
 def _kapture(folder, queries, database, found, distances) -> None:
@@ -268,7 +270,7 @@ def _kapture(folder, queries, database, found, distances) -> None:
 
 def _kapture_table(path: Path, header: str, lines: list[str]) -> None:
     text = "\n".join(["# kapture format: 1.1", f"# {header}", *lines])
-    files.write_text(path, text + "\n")
+    atomic_files.write_text(path, text + "\n")
 
 
 def _msls(folder, queries, database, found, distances) -> None:
@@ -293,7 +295,7 @@ def _msls(folder, queries, database, found, distances) -> None:
         " ".join([query, *of_database[neighbours]]) + "\n"
         for query, neighbours in zip(of_queries, found, strict=True)
     ]
-    files.write_text(folder / "submission.csv", "".join(lines))
+    atomic_files.write_text(folder / "submission.csv", "".join(lines))
 
 
 def _parquet(folder, queries, database, found, distances) -> None:

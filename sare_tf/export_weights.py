@@ -21,8 +21,8 @@ from absl import flags, logging
 
 from sare_tf import export, weights
 from sare_tf import flags as stage_flags
-from sare_tf.checkpoints import read_state
-from sare_tf.weights import building
+from sare_tf.training.run_folder import read_state
+from sare_tf.weights import network_building
 
 FLAGS = flags.FLAGS
 
@@ -58,7 +58,7 @@ def run(
         )
     _, state = read_state(checkpoints)
     embedder = export.load_embedder(Path(checkpoints), epoch or state["best"])
-    found = building.take_apart(embedder)
+    found = network_building.take_apart(embedder)
     if not found.aggregation.clamped:
         logging.warning(
             "PyTorch's networks lengthen the part of a cluster that hardly any "

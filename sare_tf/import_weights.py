@@ -30,19 +30,14 @@ import numpy as np
 from absl import flags, logging
 from tqdm import tqdm
 
-from sare_tf import (
-    build_records,
-    checkpoints,
-    files,
-    manifest,
-    model,
-    pipeline,
-    retrieval,
-    weights,
-)
+from sare_tf import build_records, model, weights
 from sare_tf import flags as stage_flags
-from sare_tf.records import Records
-from sare_tf.weights import building
+from sare_tf.dataset import manifest
+from sare_tf.records.records import Records
+from sare_tf.runtime import atomic_files
+from sare_tf.search import exact_search
+from sare_tf.training import datasets, run_folder
+from sare_tf.weights import network_building
 
 FLAGS = flags.FLAGS
 _FILES = {"config.json", "state.json", "epoch-0000"}
@@ -94,10 +89,10 @@ def run(
             something else.
     """
     out = Path(out)
-    files.check_replaceable(out, names=_FILES)
+    atomic_files.check_replaceable(out, names=_FILES)
     _check_imported(out)
     found = weights.read(source, format_name=format_name, pca=pca)
-    embedder = building.build(
+    embedder = network_building.build(
         found,
         aggregation=aggregation,
         whitening_dimension=whitening_dimension,
@@ -128,9 +123,7 @@ def run(
         if whitened
         else None,
     }
-    checkpoints.write_untrained(
-        out, config, network=model.over_tuples(embedder)
-    )
+    run_folder.write_untrained(out, config, network=model.over_tuples(embedder))
     if dataset is not None:
         _check_recall(
             embedder,
@@ -241,7 +234,7 @@ def _check_recall(
         rows, descriptors = {}, {}
         for role in ("query", "database"):
             rows[role] = records.manifest[records.manifest["role"] == role]
-            batches = pipeline.image_dataset(
+            batches = datasets.image_dataset(
                 records,
                 rows[role],
                 height=height,
@@ -262,10 +255,10 @@ def _check_recall(
             relations=records.relations,
         )
     ks = [k for k in _RECALL_AT if k <= len(rows["database"])]
-    neighbours, _ = retrieval.nearest(
+    neighbours, _ = exact_search.nearest(
         descriptors["query"], descriptors["database"], max(ks)
     )
-    recall = retrieval.recall_at(neighbours, right, ks)
+    recall = exact_search.recall_at(neighbours, right, ks)
     logging.info(
         "%s on %d queries and %d database images of %s. On Pitts30k-val "
         "expect recall@1 of about 0.8 or more; 0.01 means wrong preprocessing "
@@ -292,7 +285,9 @@ def _digest(source: Path) -> str | None:
 def _check_imported(out: Path) -> None:
     """Refuses to replace a training that has not gone beyond epoch 0."""
     if (out / "config.json").is_file():
-        config = files.read_json(out / "config.json", made_by="import_weights")
+        config = atomic_files.read_json(
+            out / "config.json", made_by="import_weights"
+        )
         if "imported" not in config:
             raise ValueError(
                 "Expected a new folder, or an earlier import. Received: "

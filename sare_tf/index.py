@@ -34,21 +34,21 @@ import numpy as np
 import pandas as pd
 from absl import flags, logging
 
-from sare_tf import (
-    approximate,
-    beam,
+from sare_tf import flags as stage_flags
+from sare_tf import serving
+from sare_tf.distributed import beam
+from sare_tf.records.records import Records
+from sare_tf.runtime import atomic_files
+from sare_tf.search import (
     embedding,
-    files,
     index_changes,
-    searching,
+    opened_index,
+    scann_searcher,
     segment_building,
     segments,
-    serving,
 )
-from sare_tf import flags as stage_flags
-from sare_tf.index_changes import add, compact, remove
-from sare_tf.records import Records
-from sare_tf.searching import COMMAND, Index
+from sare_tf.search.index_changes import add, compact, remove
+from sare_tf.search.opened_index import COMMAND, Index
 
 FLAGS = flags.FLAGS
 
@@ -101,8 +101,8 @@ def run(
     """
     index_changes.check_tuning(target_recall, tune_tree)
     out = Path(out)
-    files.put_back(out)
-    files.check_replaceable(out, names=searching.NAMES)
+    atomic_files.put_back(out)
+    atomic_files.check_replaceable(out, names=opened_index.NAMES)
     opened = Records(records)
     rows = _of_shard(opened.rows(split, "database"), shard)
     servable = serving.load(export)
@@ -121,7 +121,7 @@ def run(
         return compact(
             index=out, target_recall=target_recall, tune_tree=tune_tree
         )
-    with files.folder_to_resume(
+    with atomic_files.folder_to_resume(
         out, {**made_from, "batch_size": batch_size, "count": len(rows)}
     ) as unfinished:
         segment = segment_building.make(
@@ -135,7 +135,7 @@ def run(
             tune_tree=tune_tree,
             for_each=for_each,
         )
-        searching.write_metadata(
+        opened_index.write_metadata(
             unfinished.folder,
             {
                 "count": len(rows),
@@ -214,7 +214,7 @@ def _find(out: Path, made_from: dict[str, Any]) -> Index | None:
     """The index of `out` if it was made from this; None to build anew."""
     if not (out / "index.json").is_file():
         return None
-    changed = files.read_json(out / "index.json", made_by=COMMAND).get(
+    changed = atomic_files.read_json(out / "index.json", made_by=COMMAND).get(
         "changes"
     )
     try:
@@ -245,7 +245,7 @@ def _find(out: Path, made_from: dict[str, Any]) -> Index | None:
 def _is_searcher_as_asked(
     found: Index, target_recall: float, tune_tree: bool
 ) -> bool:
-    if approximate.scann_module() is None:
+    if scann_searcher.scann_module() is None:
         return True
     asked = {"target_recall": target_recall, "tune_tree": tune_tree}
     if any(found.metadata.get(name) != asked[name] for name in asked):

@@ -19,9 +19,10 @@ from absl import flags, logging
 from tqdm import tqdm
 
 from sare_tf import flags as stage_flags
-from sare_tf import locate_picture, serving
-from sare_tf.locator import Answer, Gallery, Locator
-from sare_tf.readers import reading
+from sare_tf import serving
+from sare_tf.dataset.readers import reading
+from sare_tf.pages import locate_picture
+from sare_tf.search.locator import Answer, Gallery, Locator
 
 FLAGS = flags.FLAGS
 # A file with more is no photograph that can be decoded.
@@ -225,7 +226,7 @@ def main(argv) -> None:
 
 def _serve(rest: Sequence[str]) -> None:
     # Flask and waitress are an extra.
-    from sare_tf import web
+    from sare_tf.pages import locate_server
 
     if rest:
         raise ValueError(
@@ -239,14 +240,14 @@ def _serve(rest: Sequence[str]) -> None:
         exact=FLAGS.exact_search,
         positive_radius_m=FLAGS.positive_radius_m,
     )
-    application = web.application(
+    application = locate_server.application(
         locate,
         Gallery(FLAGS.records, locate.index),
         k=min(FLAGS.k, len(locate.index.manifest)),
         upload_bytes=FLAGS.upload_mebibytes << 20,
         host=FLAGS.host,
     )
-    web.serve(application, host=FLAGS.host, port=FLAGS.port)
+    locate_server.serve(application, host=FLAGS.host, port=FLAGS.port)
 
 
 if __name__ == "__main__":

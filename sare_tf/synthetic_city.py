@@ -20,8 +20,9 @@ import numpy as np
 from absl import flags, logging
 from tqdm import tqdm
 
-from sare_tf import city_rendering, files
 from sare_tf import flags as stage_flags
+from sare_tf.city import painting
+from sare_tf.runtime import atomic_files
 
 FLAGS = flags.FLAGS
 # Shares of places, and where the district begins, in metres east.
@@ -92,7 +93,7 @@ def run(
         ]
     pictures = num_places * (database_per_place + queries_per_place)
     logging.info("Rendering %d pictures of %d places.", pictures, num_places)
-    with files.folder_in_one_piece(out) as folder:
+    with atomic_files.folder_in_one_piece(out) as folder:
         for split in _DISTRICTS:
             for role in ("database", "queries"):
                 (folder / "images" / split / role).mkdir(parents=True)
@@ -103,7 +104,7 @@ def run(
                 for name, encoded in place:
                     (folder / "images" / name).write_bytes(encoded)
                     progress.update()
-        files.write_json(folder / "city.json", made_from)
+        atomic_files.write_json(folder / "city.json", made_from)
     logging.info(
         "City in %s. Next: python -m sare_tf.build_records --dataset=%s "
         "--records=...",
@@ -189,7 +190,7 @@ def _pictures(job: tuple) -> list[tuple[str, bytes]]:
     """All pictures of one place: names below `images`, and JPEGs."""
     split, number, east_m, north_m, heading_deg, made_from = job
     seed = (made_from["seed"], list(_DISTRICTS).index(split), number)
-    place = city_rendering.paint_place(seed)
+    place = painting.paint_place(seed)
     rng = np.random.default_rng((*seed, 1))
     pictures = []
     for role, count in (
@@ -197,8 +198,8 @@ def _pictures(job: tuple) -> list[tuple[str, bytes]]:
         ("queries", made_from["queries_per_place"]),
     ):
         for view in range(count):
-            moment = city_rendering.draw_moment(rng)
-            encoded = city_rendering.render(
+            moment = painting.draw_moment(rng)
+            encoded = painting.render(
                 place,
                 moment,
                 rng,
@@ -254,7 +255,7 @@ def _check(made_from: dict[str, int]) -> None:
 def _is_up_to_date(out: Path, made_from: dict[str, int]) -> bool:
     """True for the same city; refuses a folder that is no city."""
     if (out / "city.json").is_file():
-        found = files.read_json(
+        found = atomic_files.read_json(
             out / "city.json", made_by="python -m sare_tf.synthetic_city"
         )
         if found == made_from:

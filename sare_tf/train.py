@@ -26,24 +26,23 @@ import pandas as pd
 import tensorflow as tf
 from absl import flags, logging
 
-from sare_tf import (
-    bad_images,
-    distribution,
-    losses,
-    optimizers,
-    progress,
-    train_data,
-    training_epoch,
-    training_log,
-    training_network,
-    training_plan,
-    worker_loop,
-)
 from sare_tf import flags as stage_flags
-from sare_tf.checkpoints import Run
-from sare_tf.options import Options
-from sare_tf.records import Records
-from sare_tf.training_log import TrainingLog
+from sare_tf import losses
+from sare_tf.distributed import strategies, workers
+from sare_tf.records.records import Records
+from sare_tf.runtime import progress
+from sare_tf.training import (
+    compiled_network,
+    epoch_loop,
+    memory_estimate,
+    optimizers,
+    tensorboard,
+    train_data,
+    unreadable_images,
+)
+from sare_tf.training.options import Options
+from sare_tf.training.run_folder import Run
+from sare_tf.training.tensorboard import TrainingLog
 
 FLAGS = flags.FLAGS
 # A run may go on with other values of these; the rest must stay as it was.
@@ -86,10 +85,10 @@ def run(
             lost.
     """
     options = Options(**options)
-    strategy = distribution.make(options.strategy)
+    strategy = strategies.make(options.strategy)
     # Refuse what does not fit before a run begins.
-    training_network.check_batch(strategy, options)
-    training_network.build_loss(options)
+    compiled_network.check_batch(strategy, options)
+    compiled_network.build_loss(options)
     train_data.draws(options)
     if options.tuples is not None and options.loss in losses.PLACE_LOSSES:
         raise ValueError(
@@ -103,7 +102,7 @@ def run(
         return Path(checkpoints)
     while True:
         try:
-            with worker_loop.lost_workers_named(strategy):
+            with workers.lost_workers_named(strategy):
                 return _run(
                     opened,
                     Path(checkpoints),
@@ -111,11 +110,11 @@ def run(
                     strategy,
                     profile=profile,
                 )
-        except bad_images.ERRORS as error:
-            bad_images.find(
+        except unreadable_images.ERRORS as error:
+            unreadable_images.find(
                 checkpoints, opened, error, limit=options.max_bad_images
             )
-            if worker_loop.is_used(strategy):
+            if workers.is_used(strategy):
                 raise ConnectionError(
                     "Expected images that can be read. Received: one that "
                     "cannot, which is left out from now on. Start all workers "
@@ -131,9 +130,9 @@ def _run(
     *,
     profile: bool,
 ) -> Path:
-    chief = distribution.is_chief(strategy)
+    chief = strategies.is_chief(strategy)
     data = train_data.Data.of(
-        records, options, bad=bad_images.read(checkpoints)
+        records, options, bad=unreadable_images.read(checkpoints)
     )
     past = Run(
         checkpoints,
@@ -150,13 +149,11 @@ def _run(
         - ({"epochs"} if options.schedule == "cosine" else set()),
         writes=chief,
     )
-    worker_loop.check_same(
-        strategy, f"{options} {records.fingerprint} {past.last}"
-    )
+    workers.check_same(strategy, f"{options} {records.fingerprint} {past.last}")
     keras.utils.set_random_seed(options.seed)
     with strategy.scope():
         if past.last is None:
-            network = training_network.build(data.train, options)
+            network = compiled_network.build(data.train, options)
             size = (0, 0)
             if data.miner:
                 size = (len(data.train.queries), options.num_negatives)
@@ -168,16 +165,16 @@ def _run(
             # Saved with the average in the place of the weights.
             optimizers.exchange_average(network)
             logging.info("Going on after %s.", past.last)
-    distribution.check_network(network)
-    worker_loop.take_weights_of_chief(network)
-    past.check_space(training_plan.checkpoint_bytes(network))
+    strategies.check_network(network)
+    workers.take_weights_of_chief(network)
+    past.check_space(memory_estimate.checkpoint_bytes(network))
     # Other workers' curves are the chief's; theirs go when the run ends.
     unkept = None if chief else tempfile.TemporaryDirectory()
     log = TrainingLog(
         Path(unkept.name) if unkept else checkpoints / "tensorboard",
         epochs=len(past.history),
     )
-    profiler = training_log.Profile(log.folder) if profile else None
+    profiler = tensorboard.Profile(log.folder) if profile else None
 
     for epoch in range(len(past.history), options.epochs + 1):
         measured, mined = {"epoch": epoch}, None
@@ -188,7 +185,7 @@ def _run(
         if epoch:
             begin = time.monotonic()
             callbacks = [profiler] if profiler else []
-            found, mined = training_epoch.train(
+            found, mined = epoch_loop.train(
                 network,
                 data,
                 options,
@@ -224,7 +221,7 @@ def _validate(
     log: TrainingLog,
 ) -> dict[int, float] | None:
     """Measures recall; the projector shows the best epoch's descriptors."""
-    step = training_epoch.steps_taken(network)
+    step = epoch_loop.steps_taken(network)
     log.values(step, {"epoch": measured["epoch"]})
     val = data.val
     if val is None:
@@ -240,7 +237,7 @@ def _validate(
         network.distribute_strategy, val.recall(queries, database)
     )
     log.values(step, {f"val/recall_at_{k}": v for k, v in recall.items()})
-    chosen, answers = val.sample(training_log.PROJECTOR_IMAGES)
+    chosen, answers = val.sample(tensorboard.PROJECTOR_IMAGES)
     if past.would_be_best({**measured, "recall_at": recall}) and len(chosen):
         log.projector(
             data.records,
@@ -256,7 +253,7 @@ def _of_chief(
     strategy: tf.distribute.Strategy, recall: dict[int, float]
 ) -> dict[int, float]:
     """One recall for all workers, by which they choose the best epoch."""
-    values = worker_loop.from_chief(strategy, np.array(list(recall.values())))
+    values = workers.from_chief(strategy, np.array(list(recall.values())))
     return dict(zip(recall, values.tolist(), strict=True))
 
 
@@ -299,7 +296,7 @@ def _tell_plan(data: train_data.Data, options: Options) -> None:
             f"images, of {data.train.source.count} in {data.train.source.path}"
         )
     else:
-        _, plan = train_data.place_batches(
+        _, plan = train_data.planned_batches(
             data.records, options, epoch=1, bad=data.bad
         )
         (steps, images), longest, database = plan.images.shape, 0, 0
@@ -315,8 +312,8 @@ def _tell_plan(data: train_data.Data, options: Options) -> None:
         )
     logging.info(
         "What would be trained:\n%s",
-        training_plan.describe(
-            training_network.build_embedder(options),
+        memory_estimate.describe(
+            compiled_network.build_embedder(options),
             options,
             epoch=epoch,
             steps=steps,

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.backend.event_processing import event_file_loader
 
-from sare_tf.checkpoints import read_state
+from sare_tf.training.run_folder import read_state
 
 
 def weights(checkpoints, name="last"):

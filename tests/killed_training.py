@@ -16,7 +16,8 @@ import numpy as np
 import tensorflow as tf
 import toy_training
 
-from sare_tf import mining, pipeline, train
+from sare_tf import train
+from sare_tf.training import datasets, hard_negatives
 
 
 def kill(*_) -> np.int64:
@@ -25,11 +26,11 @@ def kill(*_) -> np.int64:
 
 
 def kill_while_mining() -> None:
-    mining._nearest_of = kill
+    hard_negatives._nearest_of = kill
 
 
 def kill_while_training() -> None:
-    make, made = pipeline.tuple_dataset, []
+    make, made = datasets.tuple_dataset, []
 
     def dataset(*args, **options):
         made.append(make(*args, **options))
@@ -46,7 +47,7 @@ def kill_while_training() -> None:
 
         return made[-1].enumerate().map(in_the_second)
 
-    pipeline.tuple_dataset = dataset
+    datasets.tuple_dataset = dataset
 
 
 def kill_while_saving() -> None:

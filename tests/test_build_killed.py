@@ -3,19 +3,21 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from paths import ROOT
 from test_build_records import build, contents, large_photos, photos
 from toy_search import jpeg
 
-from sare_tf import build_records, manifest, record_shards, records
+from sare_tf import build_records
+from sare_tf.dataset import manifest
+from sare_tf.records import records, shard_building
 
 
 @pytest.mark.own_process
 def test_a_build_killed_at_any_moment_is_completed(tmp_path):
     large_photos(tmp_path / "photos", places=3, database=3, queries=1)
-    script = Path(__file__).with_name("killed_builds.py")
+    script = ROOT / "tests" / "killed_builds.py"
     points = 7
     result = subprocess.run(
         [sys.executable, script, tmp_path / "photos", tmp_path / "records"]
@@ -152,14 +154,14 @@ def test_an_image_that_changes_meanwhile(tmp_path, change, message):
 
 def test_a_file_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch):
     photos(tmp_path / "photos")
-    real = record_shards._read
+    real = shard_building._read
 
     def fails(root, task):
         if task.image_id == "val/queries/p1/0.jpg":
             raise OSError(5, "Input/output error")
         return real(root, task)
 
-    monkeypatch.setattr(record_shards, "_read", fails)
+    monkeypatch.setattr(shard_building, "_read", fails)
     out = build(tmp_path)
     rejected = (out / "rejected.csv").read_text().splitlines()
     assert rejected[1:] == [
@@ -175,7 +177,7 @@ def test_a_file_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path, engine=stops)
     assert records.Records(out).fingerprint == fingerprint
-    monkeypatch.setattr(record_shards, "_read", real)
+    monkeypatch.setattr(shard_building, "_read", real)
     build(tmp_path)
     assert len(records.Records(out).manifest) == 75
     assert (out / "rejected.csv").read_text().splitlines() == ["path,reason"]

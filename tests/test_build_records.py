@@ -10,7 +10,9 @@ import tensorflow as tf
 from PIL import Image
 from toy_search import jpeg
 
-from sare_tf import build_records, manifest, records
+from sare_tf import build_records
+from sare_tf.dataset import manifest
+from sare_tf.records import records
 
 
 def photos(root, *, places=5, database=3, queries=2):

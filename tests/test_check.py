@@ -3,23 +3,20 @@
 import csv
 import json
 import logging
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from paths import SHARED
 from PIL import Image
 from scipy import io
 from toy_images import BAD, GOOD, encode
 from toy_search import jpeg
 
-from sare_tf import build_records, check, manifest
+from sare_tf import build_records, check
+from sare_tf.dataset import manifest
 
-SHARED = Path(
-    os.environ.get("SARE_TF_SHARED", Path(__file__).parents[2] / "shared")
-)
 SPECS = SHARED / "data" / "netvlad_specs"
 TOWER = SHARED / "data" / "ie_tower_320"
 FILES = ["check.html", "check.json", "images.csv"]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from paths import ROOT
 
 from sare_tf import demo
-from sare_tf.records import Records
+from sare_tf.records.records import Records
 
-ROOT = Path(__file__).parents[1]
 SETTINGS = [
     f"--flagfile={ROOT / 'configs' / 'demo.flags'}",
     "--places=16",

@@ -12,8 +12,10 @@ import toy_search
 from absl import flags
 from absl.testing import flagsaver
 
-from sare_tf import evaluate, index, manifest, report, serving
-from sare_tf.records import Records
+from sare_tf import evaluate, index, serving
+from sare_tf.dataset import manifest
+from sare_tf.pages import evaluation_page
+from sare_tf.records.records import Records
 
 
 def _make(root, **options):
@@ -197,8 +199,8 @@ def test_pictures_of_an_index_that_lost_images(inputs, tmp_path):
     photos = Path(inputs["records"]).parent / "photos" / "images"
     for source, name in found:
         encoded = (photos / name).read_bytes()
-        picture = report.Picture(encoded=encoded, name=name)
-        assert source == report.thumbnail(picture)
+        picture = evaluation_page.Picture(encoded=encoded, name=name)
+        assert source == evaluation_page.thumbnail(picture)
 
 
 def test_what_auto_stands_for(inputs):

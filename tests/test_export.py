@@ -16,9 +16,11 @@ from absl.testing import flagsaver
 from PIL import Image, ImageOps
 from tensorflow.core.protobuf import saved_model_pb2
 
-from sare_tf import export, images, serving, train, warmup
-from sare_tf.checkpoints import read_state
-from sare_tf.records import Records
+from sare_tf import export, serving, train
+from sare_tf.dataset import image_decoding
+from sare_tf.records.records import Records
+from sare_tf.serving import warmup_requests
+from sare_tf.training.run_folder import read_state
 
 FLAGS = flags.FLAGS
 WHITENED = 5
@@ -84,7 +86,9 @@ def embedder(root):
 
 def expected(root, encoded):
     """By the Keras model, on images decoded one by one."""
-    batch = np.stack([images.load(one, height=32, width=32) for one in encoded])
+    batch = np.stack(
+        [image_decoding.load(one, height=32, width=32) for one in encoded]
+    )
     return embedder(root).predict(batch, verbose=0)
 
 
@@ -126,7 +130,7 @@ def test_a_photograph_held_sideways_is_turned(root):
     sideways = photographs()[-1]
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(sideways)))
     assert upright.size == (40, 56)
-    pixels = images.resize(np.asarray(upright), height=32, width=32)
+    pixels = image_decoding.resize(np.asarray(upright), height=32, width=32)
     found, _ = serving.load(root / "export")([sideways])
     np.testing.assert_allclose(found, embedder(root)(pixels[None]), atol=1e-5)
 
@@ -319,13 +323,15 @@ def test_descriptors_of_several_scales_are_averaged(root, tmp_path):
     ):
         export.main(["export"])
     encoded = photographs()
-    batch = np.stack([images.load(one, height=32, width=32) for one in encoded])
+    batch = np.stack(
+        [image_decoding.load(one, height=32, width=32) for one in encoded]
+    )
     # Unknown sizes, for a model that was built for one.
     any_size = [tf.TensorSpec((None, None, None, 3), tf.uint8)]
     embed = tf.function(embedder(root), input_signature=any_size)
     total = np.float64(embed(batch))
     for size in (23, 16):  # 32 x 0.7071 = 22.6
-        smaller = images.resize(batch, height=size, width=size)
+        smaller = image_decoding.resize(batch, height=size, width=size)
         total += np.float64(embed(smaller))
     servable = serving.load(tmp_path / "export")
     found, _ = servable(encoded)
@@ -342,7 +348,7 @@ def test_the_other_signature_takes_pixels(root):
     encoded = photographs()
     model = tf.saved_model.load(str(root / "export" / "1"))
     batch = np.stack(
-        [images.load(one, height=32, width=32) for one in encoded]
+        [image_decoding.load(one, height=32, width=32) for one in encoded]
     ).astype(np.float32)
     found = model.signatures["embed_tensor"](images=tf.constant(batch))
     np.testing.assert_allclose(
@@ -397,20 +403,20 @@ def test_requests_to_warm_up_with(root):
     one, batch = [r.numpy() for r in tf.data.TFRecordDataset([str(path)])]
     # Its last field is the image, so that this is all of it.
     encoded = one[one.index(b"\xff\xd8\xff") :]
-    assert one == warmup.prediction_log([encoded])
-    assert batch == warmup.prediction_log(8 * [encoded])
-    assert images.decode(encoded).shape == (32, 32, 3)
+    assert one == warmup_requests.prediction_log([encoded])
+    assert batch == warmup_requests.prediction_log(8 * [encoded])
+    assert image_decoding.decode(encoded).shape == (32, 32, 3)
     assert serving.load(folder)([encoded])[1].all()
 
 
 def test_requests_are_encoded_as_by_the_official_classes():
     # SerializeToString(deterministic=True) of a PredictionLog of
     # tensorflow-serving-api 2.20.0, for the same images.
-    assert warmup.prediction_log([b"one", b"\xff\xd8two"]).hex() == (
+    assert warmup_requests.prediction_log([b"one", b"\xff\xd8two"]).hex() == (
         "323a0a380a111a0f73657276696e675f64656661756c7412230a0b696d6167655f62"
         "797465731214080712041202080242036f6e654205ffd874776f"
     )
-    long = warmup.prediction_log([2 * bytes(range(256))])
+    long = warmup_requests.prediction_log([2 * bytes(range(256))])
     assert len(long) == 567
     assert hashlib.sha256(long).hexdigest() == (
         "1875db83b2ec45a8725fe0efd09dbed4f9bebb9fa6eb096ebb52a9f5e99e92be"

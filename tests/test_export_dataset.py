@@ -4,7 +4,9 @@ import pickle
 import pytest
 from toy_search import jpeg
 
-from sare_tf import build_records, export_dataset, manifest, readers, records
+from sare_tf import build_records, export_dataset
+from sare_tf.dataset import manifest, readers
+from sare_tf.records import records
 
 NAMES = {
     "train/database": (

@@ -9,7 +9,8 @@ import tensorflow as tf
 from absl import flags
 from absl.testing import flagsaver
 
-from sare_tf import checkpoints, export, export_onnx, model, serving
+from sare_tf import export, export_onnx, model, serving
+from sare_tf.training import run_folder
 
 CONFIG = {
     "image_height": 32,
@@ -26,7 +27,7 @@ def exported(tmp_path_factory):
     """Of an untrained network, at one scale and at two."""
     root = tmp_path_factory.mktemp("onnx")
     embedder = model.build_embedder(backbone="small", num_clusters=3)
-    checkpoints.write_untrained(
+    run_folder.write_untrained(
         root / "run", CONFIG, network=model.over_tuples(embedder)
     )
     for name, scales in (("export", (1,)), ("scaled", (1, 0.5))):

@@ -11,7 +11,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from sare_tf import export_vectors, index, serving
-from sare_tf.records import Records
+from sare_tf.records.records import Records
 
 DIMENSION = toy_search.DIMENSION
 

@@ -20,8 +20,8 @@ from absl.testing import flagsaver
 
 import sare_tf
 from sare_tf import export, export_weights, import_weights, serving, weights
-from sare_tf.checkpoints import read_state
-from sare_tf.weights import building, torch_file
+from sare_tf.training.run_folder import read_state
+from sare_tf.weights import network_building, torch_file
 
 TORCHVISION = {
     "mean": 255 * np.array([0.485, 0.456, 0.406]),
@@ -122,7 +122,7 @@ def test_descriptors_are_those_of_the_definition(
     write(folder / "file", found, kind)
     read = weights.read(folder / "file")
     assert read.source == format_name
-    embedder = building.build(read)
+    embedder = network_building.build(read)
     result = embedder.predict(toy_weights.pictures(), verbose=0)
     expected, other = (
         toy_weights.descriptors(
@@ -164,11 +164,11 @@ def test_vgg16_of_keras_and_of_openibl_agree(folder, found, maps):
     for name in ("vgg.weights.h5", "vd16.pth"):
         read = weights.read(folder / name)
         assert read.aggregation is None
-        embedder = building.build(read, aggregation="mac")
+        embedder = network_building.build(read, aggregation="mac")
         result = embedder.predict(toy_weights.pictures(), verbose=0)
         np.testing.assert_allclose(result, expected, atol=2e-6)
     with pytest.raises(ValueError, match="backbone alone.*aggregation='netv"):
-        building.build(read, aggregation="netvlad")
+        network_building.build(read, aggregation="netvlad")
 
 
 def test_models_of_keras(tmp_path):
@@ -313,7 +313,7 @@ def test_a_bias_and_a_shorter_whitening(folder, found, maps):
     torch_file.write(folder / "file", state)
     read = weights.read(folder / "file")
     plain, short = (
-        building.build(read, whitening_dimension=dimension)
+        network_building.build(read, whitening_dimension=dimension)
         for dimension in (0, 2)
     )
     expected = toy_weights.descriptors(
@@ -329,9 +329,9 @@ def test_a_bias_and_a_shorter_whitening(folder, found, maps):
         short.predict(pictures, verbose=0), first, atol=2e-6
     )
     with pytest.raises(ValueError, match="at most the 4 dimensions"):
-        building.build(read, whitening_dimension=5)
+        network_building.build(read, whitening_dimension=5)
 
-    back = weights.pytorch_netvlad.saved(building.take_apart(plain))
+    back = weights.pytorch_netvlad.saved(network_building.take_apart(plain))
     assert back["parallel"] is False
     assert back["state_dict"].keys() == {
         name for name in state if name[:4] != "WPCA"
@@ -339,15 +339,15 @@ def test_a_bias_and_a_shorter_whitening(folder, found, maps):
     for name, array in back["state_dict"].items():
         np.testing.assert_array_equal(array, state[name])
     with pytest.raises(ValueError, match="without whitening"):
-        weights.pytorch_netvlad.saved(building.take_apart(short))
+        weights.pytorch_netvlad.saved(network_building.take_apart(short))
     with pytest.raises(ValueError, match="mean .*which OpenIBL fixes"):
-        weights.openibl.saved(building.take_apart(plain))
+        weights.openibl.saved(network_building.take_apart(plain))
 
 
 def test_a_network_without_a_place_in_those_files(tmp_path):
     embedder = sare_tf.build_embedder(backbone="small", num_clusters=2)
     with pytest.raises(ValueError, match="VGG16 up to conv5_3 with NetVLAD"):
-        building.take_apart(embedder)
+        network_building.take_apart(embedder)
 
 
 def stub(found, **changes):
@@ -421,16 +421,16 @@ def test_a_backbone_that_does_not_fit(found):
         "preprocessing": weights.found.CAFFE_RGB,
     }
     with pytest.raises(ValueError, match="Received: block1_conv1 in one"):
-        building.build(weights.Found(layers=layers, **options))
+        network_building.build(weights.Found(layers=layers, **options))
     layers["block1_conv1"] = [first[0][:2], first[1]]
     with pytest.raises(ValueError, match="of shapes .* for block1_conv1"):
-        building.build(weights.Found(layers=layers, **options))
+        network_building.build(weights.Found(layers=layers, **options))
     layers["block1_conv1"] = first
     netvlad = weights.found.NetVLADWeights(
         assignment=np.ones((8, 2)), centres=np.ones((2, 8))
     )
     with pytest.raises(ValueError, match="512 channels.*centres of 8"):
-        building.build(
+        network_building.build(
             weights.Found(layers=layers, aggregation=netvlad, **options)
         )
     kernel, bias = layers["block5_conv3"]
@@ -438,7 +438,9 @@ def test_a_backbone_that_does_not_fit(found):
     found = weights.Found(layers=layers, **options)
     with pytest.raises(ValueError, match="length 1 .*nan"):
         import_weights.check_norms(
-            building.build(found, aggregation="mac"), height=32, width=32
+            network_building.build(found, aggregation="mac"),
+            height=32,
+            width=32,
         )
 
 

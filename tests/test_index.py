@@ -14,18 +14,16 @@ import toy_search
 from absl import flags
 from absl.testing import flagsaver
 
-from sare_tf import (
-    approximate,
+from sare_tf import index, locate, serving
+from sare_tf.records.records import Records
+from sare_tf.runtime import atomic_files
+from sare_tf.search import (
     embedding,
-    files,
-    index,
-    locate,
-    retrieval,
+    exact_search,
+    scann_searcher,
+    scann_tuning,
     segment_building,
-    serving,
-    tuning,
 )
-from sare_tf.records import Records
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +79,7 @@ def test_search_finds_what_exact_search_finds(toy, exact, k):
     assert opened.searches_with == ("exact" if exact else "scann")
     queries = toy_search.unit(0, 7, toy_search.DIMENSION)
     rows, distances = opened.search(queries, k)
-    _, expected = retrieval.nearest(queries, opened.descriptors, k)
+    _, expected = exact_search.nearest(queries, opened.descriptors, k)
     np.testing.assert_allclose(distances, expected, atol=1e-5)
     of_rows = ((queries[:, None] - opened.descriptors[rows]) ** 2).sum(-1)
     np.testing.assert_allclose(distances, of_rows, atol=1e-5)
@@ -165,7 +163,7 @@ def test_a_folder_of_someone_else_is_left_alone(toy, tmp_path):
         index.run(records=toy["records"], export=toy["export"], out=tmp_path)
     assert (tmp_path / "holiday.jpg").exists()
     with pytest.raises(ValueError, match="which is a file"):
-        files.check_replaceable(tmp_path / "holiday.jpg", names=set())
+        atomic_files.check_replaceable(tmp_path / "holiday.jpg", names=set())
 
 
 @pytest.mark.parametrize("length", [0.5, float("nan")])
@@ -224,7 +222,7 @@ def test_without_scann_search_is_exact(toy, tmp_path, monkeypatch):
     opened = index.Index.open(toy["out"])
     assert opened.searches_with == "exact"
     query = toy_search.unit(0, 2, toy_search.DIMENSION)
-    expected = retrieval.nearest(query, opened.descriptors, 4)
+    expected = exact_search.nearest(query, opened.descriptors, 4)
     np.testing.assert_array_equal(opened.search(query, 4)[0], expected[0])
     # Once ScaNN is there the index is built again, with it.
     monkeypatch.undo()
@@ -312,7 +310,7 @@ def test_shards_of_the_records_are_one_index(toy, tmp_path):
         parts.descriptors[:], whole.descriptors, atol=1e-6
     )
     queries = toy_search.unit(4, 9, toy_search.DIMENSION)
-    expected = retrieval.nearest(queries, parts.descriptors[:], 18)
+    expected = exact_search.nearest(queries, parts.descriptors[:], 18)
     rows, distances = parts.search(queries, 18)
     np.testing.assert_array_equal(rows, expected[0])
     np.testing.assert_array_equal(distances, expected[1])
@@ -349,7 +347,7 @@ def test_another_target_builds_scann_alone(built, monkeypatch):
 
 
 def test_a_choice_of_trees_builds_scann_alone(built, monkeypatch):
-    monkeypatch.setattr(approximate, "_TREE_FROM", 0)
+    monkeypatch.setattr(scann_searcher, "_TREE_FROM", 0)
     asked = []
 
     def tune(build, parameters, descriptors, *, tune_tree, keep, **_):
@@ -358,7 +356,7 @@ def test_a_choice_of_trees_builds_scann_alone(built, monkeypatch):
             keep(build({**parameters, "num_leaves": leaves}))
         return None
 
-    monkeypatch.setattr(tuning, "tune", tune)
+    monkeypatch.setattr(scann_tuning, "tune", tune)
     index.run(**built, target_recall=0.9)
     for _ in range(2):
         index.run(**built, target_recall=0.9, tune_tree=True)
@@ -377,7 +375,7 @@ def test_a_choice_of_trees_needs_a_target(built):
 
 
 def test_a_tuned_index_searches_as_it_was_tuned(built, monkeypatch):
-    monkeypatch.setattr(approximate, "_TREE_FROM", 0)
+    monkeypatch.setattr(scann_searcher, "_TREE_FROM", 0)
     index.run(**built, target_recall=0.9)
     segment = index.Index.open(built["out"]).metadata["segments"][0]
     assert segment["tuned"]["target_recall"] == 0.9

@@ -6,16 +6,16 @@ Real processes and SIGKILL, which no program can take notice of.
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import toy_training
 from finished_runs import assert_same_run, events
+from paths import ROOT
 
 from sare_tf import train
-from sare_tf.checkpoints import read_state
+from sare_tf.training.run_folder import read_state
 
-HERE = Path(__file__).parent
+HERE = ROOT / "tests"
 
 
 @pytest.mark.own_process

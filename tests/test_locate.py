@@ -13,9 +13,12 @@ import pytest
 import toy_search
 from absl import flags
 from absl.testing import flagsaver
+from paths import ROOT
 from PIL import Image
 
-from sare_tf import index, locate, locate_picture, locator
+from sare_tf import index, locate
+from sare_tf.pages import locate_picture
+from sare_tf.search import locator
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +301,7 @@ def _command(inputs, *rest):
         ],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
         check=False,
     )

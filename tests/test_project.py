@@ -9,121 +9,41 @@ from pathlib import Path
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from paths import ROOT
 
 import sare_tf
 from sare_tf import train
 
-ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sare_tf"
 FLAGFILES = sorted((ROOT / "configs").rglob("*.flags"))
 
-# Who may import what within the package (DESIGN: later stages import earlier
-# parts only; right of export nothing imports model, losses, mining, training).
-# Everyone may import flags, files and the package's version.
-BASIS = {"flags", "files", "sare_tf"}
-DATA = {"manifest", "records", "readers", "images"}
-SERVED = {"serving", "retrieval", "report", "index", "manifest", "records"}
-JUDGED = {"protocols", "truth", "scores", "outcomes", "confidence"}
+# Which folder may import which, beside what those may. Every part may import
+# the flags and the package's version.
 MAY_IMPORT = {
-    "manifest": set(),
-    "listing": {"manifest"},
-    "readers": {"listing", "manifest", "unpickling"},
-    "parallel": set(),
-    "records": {"manifest", "parallel"},
-    "images": {"orientation"},
-    "orientation": set(),
-    "places": {"manifest"},
-    "tuples": set(),
-    "tuple_records": {"manifest", "parallel", "records", "tuples"},
-    "pipeline": {"images", "records", "manifest", "parallel", "places"}
-    | {"tuple_records"},
+    "runtime": set(),
     "losses": set(),
+    "city": set(),
+    "dataset": {"runtime"},
+    "distributed": {"runtime"},
+    "serving": {"runtime"},
+    "records": {"dataset"},
     "model": set(),
-    "optimizers": set(),
-    "retrieval": set(),
-    "mining": set(),
-    "transports": set(),
-    "remote": {"transports"},
-    "serving": {"remote"},
-    "report": set(),
-    "protocols": set(),
-    "truth": {"manifest", "retrieval", "protocols"},
-    "scores": set(),
-    "confidence": {"manifest"},
-    "outcomes": {"manifest", "records", "report", "retrieval", "scores"}
-    | {"truth", "confidence"},
-    "warmup": set(),
-    "unpickling": set(),
-    "weights": {"model", "unpickling"},
-    "export_onnx": {"serving"},
-    "export_weights": {"checkpoints", "export", "weights"},
-    "import_weights": DATA
-    | {"build_records", "checkpoints", "model", "pipeline", "retrieval"}
-    | {"weights"},
-    "synthetic_city": {"city_rendering"},
-    "city_rendering": set(),
-    "record_plan": {"listing", "manifest", "readers"},
-    "record_warnings": {"listing", "manifest"},
-    "record_images": {"images", "orientation", "record_plan"},
-    "record_shards": DATA | {"record_plan", "record_images"},
-    "record_verification": {"manifest", "records"},
-    "beam": {"beam_model"},
-    "beam_model": set(),
-    "build_records": DATA
-    | {"record_plan", "record_shards", "record_verification"}
-    | {"record_warnings", "tuple_records", "beam"},
-    "checks": {"manifest", "readers", "protocols", "truth"},
-    "check_report": {"manifest", "report"},
-    "check": DATA | {"checks", "check_report", "report", "protocols"},
-    "export_dataset": DATA,
-    "options": set(),
-    "checkpoints": {"tuples"},
-    "progress": set(),
-    "place_network": set(),
-    "worker_loop": set(),
-    "distribution": {"worker_loop"},
-    "train_data": {"manifest", "records", "pipeline", "options", "progress"}
-    | {"retrieval", "mining", "tuple_records", "distribution", "model"}
-    | {"losses", "places"},
-    "training_network": {"losses", "model", "optimizers", "place_network"}
-    | {"distribution", "options", "train_data"},
-    "training_epoch": {"pipeline", "optimizers", "progress", "tuples"}
-    | {"options", "train_data", "training_log"}
-    | {"distribution", "worker_loop"},
-    "training_pictures": {"records", "pipeline", "mining"},
-    "training_log": {"records", "pipeline", "mining", "training_pictures"},
-    "training_plan": {"mining", "options"},
-    "bad_images": {"records", "pipeline"},
-    "train": {"records", "losses", "optimizers", "progress", "bad_images"}
-    | {"distribution", "worker_loop"}
-    | {"options", "checkpoints", "train_data"}
-    | {"training_network", "training_epoch", "training_log"}
-    | {"training_plan"},
-    "export": DATA
-    | {"checkpoints", "model", "losses", "optimizers", "warmup"}
-    | {"place_network"},
-    "approximate": set(),
-    "tuning": {"approximate", "parallel", "retrieval"},
-    "segments": {"approximate", "manifest", "retrieval", "tuning"},
-    "searching": {"retrieval", "segments", "serving"},
-    "embedding": {"records", "searching", "serving"},
-    "segment_building": {"embedding", "records", "segments", "serving"},
-    "index_changes": {"records", "searching", "segment_building", "segments"}
-    | {"serving"},
-    "index": {"approximate", "beam", "embedding", "index_changes", "records"}
-    | {"searching", "segment_building", "segments", "serving"},
-    "export_vectors": SERVED | {"export_dataset", "searching"},
-    "evaluate": SERVED | JUDGED | {"searching"},
-    "compare": {"report", "scores"},
-    "locator": {"confidence", "images", "readers", "records", "searching"}
-    | {"serving"},
-    "locate_picture": {"images", "locator"},
-    "web": {"images", "locator", "manifest", "report"},
-    "locate": {"locator", "locate_picture", "readers", "serving", "web"},
-    "demo": DATA
-    | SERVED
-    | {"synthetic_city", "build_records", "train"}
-    | {"export", "evaluate"},
+    "weights": {"model", "runtime"},
+    "search": {"serving", "records"},
+    "evaluation": {"search", "pages"},
+    "pages": {"search"},
+    "training": {"distributed", "losses", "model", "records", "search"},
+    "checks": {"evaluation"},
+}
+# Stages import folders. These work on an export, which is all that they know of
+# a network.
+RIGHT_OF_EXPORT = {"index", "evaluate", "locate", "compare"} | {
+    "export_onnx",
+    "export_vectors",
+}
+LEFT_OF_EXPORT = {"losses", "model", "training", "weights"}
+IMPORTS_STAGES = {"demo", "evaluate", "export_vectors", "export_weights"} | {
+    "import_weights"
 }
 
 
@@ -140,8 +60,8 @@ def _part_of(path: Path) -> str:
 
 
 def _imported(path: Path) -> set[str]:
-    """Parts of the package that a module imports."""
-    found = set()
+    """Folders and stages that a module imports, other than its own."""
+    imported = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = []
         if isinstance(node, ast.Import):
@@ -150,19 +70,47 @@ def _imported(path: Path) -> set[str]:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         for name in names:
             parts = name.split(".")
-            if parts[0] == "sare_tf":
-                found.add(parts[1] if len(parts) > 1 else "sare_tf")
-    return found
+            if parts[0] == "sare_tf" and len(parts) > 1:
+                imported.add(parts[1])
+    return imported - {_part_of(path), "flags", "__version__"}
 
 
-@pytest.mark.parametrize("path", _parts(), ids=lambda path: path.stem)
-def test_imports_follow_the_design(path):
-    part = _part_of(path)
-    if part in ("__init__", "flags", "files"):
-        assert not _imported(path) - {"flags"}
-        return
-    allowed = MAY_IMPORT[part] | BASIS | {part, "__version__"}
-    assert not _imported(path) - allowed
+def _closure(folder: str) -> set[str]:
+    """What a folder may import, directly or through what it may import."""
+    reached, ahead = set(), [folder]
+    while ahead:
+        for other in MAY_IMPORT[ahead.pop()] - reached:
+            reached.add(other)
+            ahead.append(other)
+    return reached
+
+
+STAGES = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "flags"}
+
+
+@pytest.mark.parametrize("folder", MAY_IMPORT)
+def test_imports_follow_the_design(folder):
+    imported = set().union(*map(_imported, (PACKAGE / folder).rglob("*.py")))
+    assert imported <= _closure(folder)
+    assert folder not in _closure(folder) or folder in ("evaluation", "pages")
+    unused = MAY_IMPORT[folder] - imported
+    assert not unused, f"{folder} does not import {unused}"
+
+
+def test_every_folder_is_in_the_table():
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders == set(MAY_IMPORT)
+    assert not folders & STAGES
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_stages_import_folders(stage):
+    imported = _imported(PACKAGE / f"{stage}.py")
+    if stage not in IMPORTS_STAGES:
+        assert imported <= set(MAY_IMPORT)
+    if stage in RIGHT_OF_EXPORT:
+        folders = imported & set(MAY_IMPORT)
+        assert not folders.union(*map(_closure, folders)) & LEFT_OF_EXPORT
 
 
 @pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.name)

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sare_tf import city_rendering, manifest, readers, synthetic_city
+from sare_tf import synthetic_city
+from sare_tf.city import painting
+from sare_tf.dataset import manifest, readers
 
 SIZE = {"image_width": 64, "image_height": 48}
 
@@ -124,7 +126,7 @@ def test_pictures_of_a_place_differ_less_than_places():
 
     def picture(place, seed):
         rng = np.random.default_rng(seed)
-        moment = city_rendering.Moment(
+        moment = painting.Moment(
             x_m=0.0,
             back_m=0.0,
             yaw_deg=0.0,
@@ -134,8 +136,8 @@ def test_pictures_of_a_place_differ_less_than_places():
             weather="overcast",
             night=False,
         )
-        encoded = city_rendering.render(
-            city_rendering.paint_place((9, place)),
+        encoded = painting.render(
+            painting.paint_place((9, place)),
             moment,
             rng,
             width=80,
@@ -204,7 +206,7 @@ def test_after_an_error_nothing_is_left(tmp_path, monkeypatch):
     def fails(*_, **__):
         raise OSError("disk full")
 
-    monkeypatch.setattr(city_rendering, "render", fails)
+    monkeypatch.setattr(painting, "render", fails)
     with pytest.raises(OSError, match="disk full"):
         synthetic_city.run(
             out=tmp_path / "city", num_places=10, num_workers=1, **SIZE

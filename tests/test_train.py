@@ -11,19 +11,12 @@ import toy_training
 from finished_runs import assert_same_run, comparable, events, weights
 from toy_search import jpeg
 
-from sare_tf import (
-    build_records,
-    files,
-    model,
-    optimizers,
-    pipeline,
-    train,
-    train_data,
-    training_network,
-)
-from sare_tf.checkpoints import read_state
-from sare_tf.options import Options
-from sare_tf.records import Records
+from sare_tf import build_records, model, train
+from sare_tf.records.records import Records
+from sare_tf.runtime import atomic_files
+from sare_tf.training import compiled_network, datasets, optimizers, train_data
+from sare_tf.training.options import Options
+from sare_tf.training.run_folder import read_state
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +93,7 @@ def test_a_kill_between_two_writes_repeats_the_epoch(
     records, finished, tmp_path, monkeypatch, state_write
 ):
     """Write 1 ends epoch 0, 2 and 3 the epochs after."""
-    write_json = files.write_json
+    write_json = atomic_files.write_json
     written = []
 
     def write(path, value):
@@ -112,7 +105,7 @@ def test_a_kill_between_two_writes_repeats_the_epoch(
 
     options = {"records": records, "checkpoints": tmp_path / "checkpoints"}
     options |= toy_training.OPTIONS
-    monkeypatch.setattr(files, "write_json", write)
+    monkeypatch.setattr(atomic_files, "write_json", write)
     with pytest.raises(Killed):
         train.run(**options)
     monkeypatch.undo()
@@ -181,7 +174,7 @@ def test_one_wrong_image_names_its_step_and_tuple(
     Its queries are the last three in the order of that epoch. The run that
     goes on ends as if undisturbed, though it was stopped between two rounds.
     """
-    made = pipeline.tuple_dataset
+    made = datasets.tuple_dataset
     calls = []
 
     def poisoned(source, tuples, **options):
@@ -196,7 +189,7 @@ def test_one_wrong_image_names_its_step_and_tuple(
 
     options = {"records": records, "checkpoints": tmp_path / "checkpoints"}
     options |= toy_training.OPTIONS
-    monkeypatch.setattr(pipeline, "tuple_dataset", poisoned)
+    monkeypatch.setattr(datasets, "tuple_dataset", poisoned)
     with pytest.raises(ValueError, match="Expected a finite loss") as raised:
         train.run(**options)
     monkeypatch.undo()
@@ -287,11 +280,11 @@ def test_the_interval_never_exceeds_what_was_asked(records):
 def test_embedding_in_blocks_equals_one_call(records, monkeypatch, dtype):
     options = Options(**toy_training.OPTIONS, cache_dtype=dtype, batch_size=4)
     split = train_data.Split(Records(records), "train", options)
-    embedder = training_network.build(split, options).get_layer("embedder")
+    embedder = compiled_network.build(split, options).get_layer("embedder")
     monkeypatch.setattr(train_data, "_EMBED_BLOCK_BYTES", 5 * 4 * 384)
     found = split.embed(embedder, split.database)
     assert found.dtype == dtype
-    dataset = pipeline.image_dataset(
+    dataset = datasets.image_dataset(
         split.records, split.database, height=32, width=32, batch_size=12
     )
     expected = embedder.predict(dataset, verbose=0)
@@ -700,10 +693,10 @@ def test_other_arithmetic_trains_as_well(records, tmp_path, changes):
 
 def test_what_bfloat16_trained_computes_in_float32_when_asked(records):
     options = Options(**toy_training.OPTIONS, precision="mixed_bfloat16")
-    embedder = training_network.build_embedder(options)
+    embedder = compiled_network.build_embedder(options)
     conv = embedder.get_layer("backbone").get_layer("stage2_conv")
     assert conv.compute_dtype == "bfloat16"
-    plain = training_network.build_embedder(Options(**toy_training.OPTIONS))
+    plain = compiled_network.build_embedder(Options(**toy_training.OPTIONS))
     plain.set_weights(embedder.get_weights())
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3))
     images = images.astype(np.float32)

@@ -7,7 +7,9 @@ import numpy as np
 import toy_manifest
 import toy_search
 
-from sare_tf import files, index, segments, serving
+from sare_tf import index, serving
+from sare_tf.runtime import atomic_files
+from sare_tf.search import segments
 
 # Tests put another in its place.
 _load = serving.load
@@ -27,7 +29,7 @@ def write(
         {"image_id": name, "split": "test", "role": "database"}
         for name in image_ids
     )
-    with files.folder_to_resume(folder, {}) as unfinished:
+    with atomic_files.folder_to_resume(folder, {}) as unfinished:
         segments.write_descriptors(
             [descriptors], unfinished, shape=descriptors.shape, dtype=dtype
         )
@@ -51,7 +53,7 @@ def write(
             "removed": None,
             "changes": 0,
         }
-        files.write_json(unfinished.folder / "index.json", metadata)
+        atomic_files.write_json(unfinished.folder / "index.json", metadata)
     return folder
 
 

@@ -1,6 +1,6 @@
 """Manifests in memory, of rows that hold what is known."""
 
-from sare_tf.listing import Listing
+from sare_tf.dataset.sqlite_manifest import Listing
 
 
 def make(rows):

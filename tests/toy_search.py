@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from sare_tf import build_records, images
+from sare_tf import build_records
+from sare_tf.dataset import image_decoding
 
 DIMENSION = 48
 
@@ -77,7 +78,9 @@ class _Pixels(tf.Module):
         input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")]
     )
     def serve(self, image_bytes):
-        pixels, valid = images.load_batch(image_bytes, height=4, width=4)
+        pixels, valid = image_decoding.load_batch(
+            image_bytes, height=4, width=4
+        )
         flat = tf.reshape(tf.cast(pixels, tf.float32), (-1, DIMENSION))
         flat -= tf.reduce_mean(flat, axis=1, keepdims=True)
         descriptor = tf.math.l2_normalize(flat, 1) * self.length

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from toy_search import jpeg
 
-from sare_tf import build_records, manifest
+from sare_tf import build_records
+from sare_tf.dataset import manifest
 
 OPTIONS = {
     "image_height": 32,

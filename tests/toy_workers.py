@@ -22,11 +22,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 import toy_training
+from paths import ROOT
 
-from sare_tf import pipeline, train, worker_loop
-from sare_tf.checkpoints import read_state
+from sare_tf import train
+from sare_tf.distributed import workers
+from sare_tf.training import datasets
+from sare_tf.training.run_folder import read_state
 
-ROOT = Path(__file__).parents[1]
 # Of 12 queries: two epochs of two rounds, of one and two batches. SGD, as Adam
 # would make much of the rounding of a gradient that is nearly 0.
 OPTIONS = {
@@ -144,9 +146,9 @@ def main() -> None:
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * arguments.pop("cpus", 1)
     )
-    worker_loop.START_S = arguments.pop("start_s", worker_loop.START_S)
-    pipeline.tuple_dataset = _killing(
-        pipeline.tuple_dataset, arguments.pop("killed_at", None)
+    workers.START_S = arguments.pop("start_s", workers.START_S)
+    datasets.tuple_dataset = _killing(
+        datasets.tuple_dataset, arguments.pop("killed_at", None)
     )
     train.run(**arguments)
 

@@ -9,7 +9,6 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from sare_tf import manifest
 from sare_tf.checks.finding import (
     ERROR,
     NOTE,
@@ -20,7 +19,8 @@ from sare_tf.checks.finding import (
     named,
     points_of,
 )
-from sare_tf.readers import coordinates
+from sare_tf.dataset import manifest
+from sare_tf.dataset.readers import utm
 
 # Images in touching cells of this size are one region.
 _REGION_M = 10_000.0
@@ -257,13 +257,11 @@ def _degrees(table: pd.DataFrame, points: np.ndarray) -> np.ndarray:
     located = np.isfinite(points).all(axis=1)
     for zone in set(zones[located]):
         try:
-            coordinates.parse_zone(zone)
+            utm.parse_zone(zone)
         except ValueError:
             continue
         rows = np.flatnonzero(located & (zones == zone))
-        degrees[rows] = np.stack(
-            coordinates.to_degrees(*points[rows].T, zone), axis=1
-        )
+        degrees[rows] = np.stack(utm.to_degrees(*points[rows].T, zone), axis=1)
     return degrees
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import h5py
 
 from sare_tf.weights import (
-    benchmark,
     keras_vgg,
     mat_file,
     netvlad_mat,
@@ -21,15 +20,16 @@ from sare_tf.weights import (
     pytorch_netvlad,
     torch_file,
     torch_layers,
+    vgl_benchmark,
 )
-from sare_tf.weights.found import Found
+from sare_tf.weights.imported_network import Found
 
 # Those that are told apart by the names in a state_dict.
 _TORCH = {
     "openibl": openibl,
     "pytorch_netvlad": pytorch_netvlad,
     "patch_netvlad": patch_netvlad,
-    "benchmark": benchmark,
+    "benchmark": vgl_benchmark,
 }
 FORMATS = (*_TORCH, "netvlad_mat", "netvlad_tf", "keras")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 
 from sare_tf.model import backbones
-from sare_tf.weights.found import VGG16_LAYERS, Found
+from sare_tf.weights.imported_network import VGG16_LAYERS, Found
 
 
 def read(source: Path) -> Found:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from sare_tf.weights.found import (
+from sare_tf.weights.imported_network import (
     CAFFE_RGB,
     VGG16_LAYERS,
     Found,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from sare_tf.weights.found import (
+from sare_tf.weights.imported_network import (
     CAFFE_RGB,
     VGG16_LAYERS,
     Found,

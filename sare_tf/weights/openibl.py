@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from sare_tf.weights import torch_layers
-from sare_tf.weights.found import CAFFE_RGB, Found
+from sare_tf.weights.imported_network import CAFFE_RGB, Found
 from sare_tf.weights.torch_file import Tensor
 
 # Lower bound of eigenvalues: ibl/pca.py.

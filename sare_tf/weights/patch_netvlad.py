@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sare_tf.weights import torch_layers
-from sare_tf.weights.found import TORCHVISION, Found
+from sare_tf.weights.imported_network import TORCHVISION, Found
 from sare_tf.weights.torch_file import Tensor
 
 

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from sare_tf import unpickling
+from sare_tf.runtime import safe_pickle
 
 # First objects of the older container: torch/serialization.py.
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -220,7 +220,7 @@ def _read_zip(path: Path) -> Any:
 
         return _Storage(dtype, count, read_member)
 
-    return unpickling.load_stream(
+    return safe_pickle.load_stream(
         io.BytesIO(program), allowed=_NAMES, persistent=_once(storage)
     )
 
@@ -252,7 +252,7 @@ def _read_old(path: Path, file: BinaryIO) -> Any:
         return storages.setdefault(key, _Storage(dtype, count))
 
     def load() -> Any:
-        return unpickling.load_stream(file, allowed=_NAMES, persistent=storage)
+        return safe_pickle.load_stream(file, allowed=_NAMES, persistent=storage)
 
     if load() != _MAGIC or load() != _PROTOCOL:
         raise ValueError("neither a zip archive nor PyTorch's older container")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sare_tf.weights import torch_file
-from sare_tf.weights.found import (
+from sare_tf.weights.imported_network import (
     VGG16_LAYERS,
     Found,
     NetVLADWeights,

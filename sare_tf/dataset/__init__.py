@@ -1,0 +1,1 @@
+"""What a dataset is, and reading one from disk."""

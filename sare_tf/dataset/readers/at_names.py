@@ -1,0 +1,139 @@
+"""Folders whose file names hold the coordinates, between `@`.
+
+    <dataset>/images/{train,val,test}/{database,queries}/**/@<east>@<north>@
+    <zone number>@<zone letter>@<latitude>@<longitude>@<panorama>@<tile>@
+    <heading>@<pitch>@<roll>@<height>@<timestamp>@<note>@.jpg
+
+in one name. East and north, in metres, are required; the rest may be empty or
+absent. Written by the VPR-datasets-downloader for Pittsburgh, Tokyo 24/7, MSLS,
+St Lucia, Nordland and others, and used by SF-XL. Only the base name is parsed:
+a folder above may hold an `@`.
+
+A file `<folder>_images_paths.txt` beside a folder lists its images, one path
+relative to the folder a line, and is read instead of the folder. A split
+without database/ and queries/ (the training images of SF-XL) gets its queries
+from each square of 10 m. Where neighbouring images have different zones, they
+are given one, see `coordinates.unify`.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from sare_tf.dataset import manifest
+from sare_tf.dataset.readers import reading, splitting
+
+_LAYOUT = "images/{train,val,test}/{database,queries}/@<east>@<north>@...@.jpg"
+# CosPlace's, who makes places of SF-XL so.
+_CELL_M = 10.0
+
+
+def read(
+    dataset: Path, *, query_fraction: float, utm_zone: str, seed: int
+) -> reading.Reading:
+    """Reads the layout; its split folders are the split.
+
+    Args:
+        dataset: the folder.
+        query_fraction: share of queries in a split without roles.
+        utm_zone: zone for all images; empty: theirs, where there is one.
+        seed: of the choice of queries.
+
+    Raises:
+        ValueError: no image, or several zones that cannot be made one.
+    """
+    found = reading.Collector(
+        dataset, reading.image_root(dataset), layout=_LAYOUT
+    )
+    without_roles = []
+    for split in manifest.SPLITS:
+        top = found.root / split
+        for folder, role in reading.ROLES.items():
+            for image_id in _images(found, top / folder):
+                _add(found, image_id, split=split, role=role)
+        if not any((top / folder).exists() for folder in reading.ROLES):
+            without_roles.append(split)
+            for image_id in _images(found, top):
+                _add(found, image_id, split=split, role="")
+    found.listing.define("cell", _cell)
+    for split in without_roles:
+        splitting.choose_roles(
+            found.listing,
+            "cell(utm_zone, utm_east_m, utm_north_m)",
+            fraction=query_fraction,
+            seed=seed,
+            where=f"split = '{split}'",
+        )
+    found.unify_zones(utm_zone=utm_zone)
+    return found.finish()
+
+
+def _images(found: reading.Collector, folder: Path) -> Iterator[str]:
+    paths = folder.with_name(f"{folder.name}_images_paths.txt")
+    if not paths.is_file():
+        yield from found.images(folder)
+        return
+    below = folder.relative_to(found.root).as_posix()
+    for line in reading.read_lines(paths):
+        image_id = found.listed(f"{below}/{line}")
+        if image_id:
+            yield image_id
+
+
+def _add(
+    found: reading.Collector, image_id: str, *, split: str, role: str
+) -> None:
+    try:
+        fields = parse(image_id.rpartition("/")[2])
+    except ValueError as error:
+        found.refuse(image_id, str(error))
+        return
+    found.add(image_id, split=split, role=role, **fields)
+
+
+def _cell(zone: str, east_m: float, north_m: float) -> str:
+    """Names the square of 10 m that a point is in."""
+    return f"{zone} {east_m // _CELL_M:.0f} {north_m // _CELL_M:.0f}"
+
+
+def parse(name: str) -> dict[str, object]:
+    """Parses the base name of a file into columns of the manifest.
+
+    Raises:
+        ValueError: it is no image name of the convention; says why.
+    """
+    if not reading.is_image(name):
+        raise ValueError(reading.NOT_IMAGE)
+    stem, _, _ = name.rpartition(".")
+    before, *fields = stem.split("@")
+    if before or len(fields) < 2:
+        raise ValueError("no @<east>@<north>@ at the start of the name")
+    fields = [field.strip() for field in fields] + [""] * 14
+    try:
+        east, north = float(fields[0]), float(fields[1])
+    except ValueError:
+        east = north = math.nan
+    if not (math.isfinite(east) and math.isfinite(north)):
+        raise ValueError(
+            f"east and north are no numbers: {fields[0]!r}, {fields[1]!r}"
+        )
+    parsed = {
+        "utm_east_m": east,
+        "utm_north_m": north,
+        "utm_zone": fields[2].lstrip("0") + fields[3].upper(),
+        "panorama_id": "" if fields[6] == "None" else fields[6],
+        "timestamp": fields[12],
+        "condition": fields[13],
+    }
+    if not any(fields[2:6]) and fields[6].isdecimal():
+        # Made-up coordinates, as of Nordland, AmsterTime and SPED: no zone, and
+        # the number of the frame (or pair) in place of a panorama.
+        parsed["frame"] = int(fields[6])
+    if fields[8]:
+        try:
+            parsed["heading_deg"] = float(fields[8])
+        except ValueError:
+            raise ValueError(
+                f"the heading is no number: {fields[8]!r}"
+            ) from None
+    return parsed

@@ -1,0 +1,191 @@
+"""A table of photographs: one CSV file and the images that it names.
+
+    <dataset>/images.csv, or another name if it is the only .csv there
+
+Columns, by the names of its first line, in any order and letter case; others
+are passed over:
+
+    path                            required; relative to the dataset
+    latitude, longitude             degrees of WGS84
+    utm_east, utm_north, utm_zone   metres, instead; zone such as 17T, or none
+    place                           images of the same spot have the same
+    split                           train, val or test
+    role                            database or query
+    heading, timestamp, panorama, sequence, frame, condition
+
+Every image has a position or a place. Without `split`, areas (or, where not
+every image has a position, places) are split at random; without `role`, each
+area's or place's queries are chosen at random. Commas, semicolons or tabs
+separate; the encoding is UTF-8, with or without a byte order mark.
+"""
+
+import csv
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from sare_tf.dataset import manifest
+from sare_tf.dataset.readers import reading, splitting
+
+_LAYOUT = "the paths that the CSV file names"
+_DEGREES = ("latitude", "longitude")
+_METRES = ("utm_east", "utm_north")
+_TEXTS = {
+    "timestamp": "timestamp",
+    "panorama": "panorama_id",
+    "sequence": "sequence_id",
+    "condition": "condition",
+}
+_COLUMNS = {
+    *("path", *_DEGREES, *_METRES, "utm_zone", "place", "split", "role"),
+    *("heading", "frame", *_TEXTS),
+}
+
+
+def read(
+    dataset: Path,
+    *,
+    split_fractions: Sequence[float],
+    query_fraction: float,
+    utm_zone: str,
+    seed: int,
+    list_only: bool,
+) -> reading.Reading:
+    """Reads the table.
+
+    Args:
+        dataset: the folder of the table.
+        split_fractions: shares for train, val and test, without `split`.
+        query_fraction: share of queries, without `role`.
+        utm_zone: zone for all; empty: see `coordinates.project`.
+        seed: of splits and queries.
+        list_only: images may be absent.
+
+    Raises:
+        ValueError: no table, one that cannot be read or lacks columns, or no
+            image that can be used.
+    """
+    table = reading.only_file(dataset, "images.csv", "*.csv")
+    found = reading.Collector(
+        dataset, dataset, layout=_LAYOUT, list_only=list_only
+    )
+    lines = _read(table)
+    header = _header(table, next(lines, (1, []))[1])
+    for number, fields in lines:
+        if len(fields) != len(header):
+            name = fields[0] if fields else ""
+            found.refuse(
+                name,
+                f"line {number}: {len(fields)} fields, not {len(header)}",
+            )
+            continue
+        _add(found, dict(zip(header, fields, strict=True)))
+    found.set_coordinates(utm_zone=utm_zone)
+    found.unify_zones(utm_zone=utm_zone)
+    splitting.complete(
+        found,
+        split_fractions=None if "split" in header else split_fractions,
+        query_fraction=None if "role" in header else query_fraction,
+        seed=seed,
+    )
+    return found.finish()
+
+
+def _read(table: Path) -> Iterator[tuple[int, list[str]]]:
+    """The numbered lines that are not empty, as they are asked for."""
+    try:
+        with table.open(encoding="utf-8-sig") as file:
+            first = file.readline()
+            delimiter = max(",;\t", key=first.count)
+            lines = itertools.chain([first], file)
+            reader = csv.reader(lines, delimiter=delimiter, strict=True)
+            yield from ((reader.line_num, line) for line in reader if line)
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise ValueError(
+            f"Expected a CSV file in UTF-8. Received: path={str(table)!r} "
+            f"({error}). Save it as CSV UTF-8."
+        ) from error
+
+
+def _header(table: Path, line: list[str]) -> list[str]:
+    """The names of the columns."""
+    header = [name.strip().lower() for name in line]
+    _check(table, header)
+    other = sorted(set(header) - _COLUMNS)
+    if other:
+        logging.info("Columns of %s passed over: %s.", table, ", ".join(other))
+    return header
+
+
+def _check(table: Path, header: list[str]) -> None:
+    counts = [
+        sum(name in header for name in pair) for pair in (_DEGREES, _METRES)
+    ]
+    if (
+        "path" not in header
+        or 1 in counts
+        or counts == [2, 2]
+        or not ("place" in header or any(counts))
+        or len(set(header)) < len(header)
+    ):
+        raise ValueError(
+            "Expected columns path, and latitude and longitude, or utm_east "
+            "and utm_north, or place, each once. Received: "
+            f"path={str(table)!r} with {header}. Rename them in its first line."
+        )
+
+
+def _add(found: reading.Collector, fields: dict[str, str]) -> None:
+    fields = {name: value.strip() for name, value in fields.items()}
+    image_id = found.listed(fields["path"])
+    if not image_id:
+        return
+    try:
+        columns = _columns(fields)
+    except ValueError as error:
+        found.refuse(image_id, str(error))
+        return
+    found.add(image_id, **columns)
+
+
+def _columns(fields: dict[str, str]) -> dict[str, object]:
+    """Columns of the manifest from the fields of a line.
+
+    Raises:
+        ValueError: why the line cannot be used.
+    """
+    columns = {"split": fields.get("split", ""), "role": fields.get("role", "")}
+    for name, allowed in (("split", manifest.SPLITS), ("role", manifest.ROLES)):
+        if name in fields and columns[name] not in allowed:
+            raise ValueError(
+                f"{name} {columns[name]!r} is not {', '.join(allowed)}"
+            )
+    if fields.get("place"):
+        columns["place_id"] = fields["place"]
+    if any(fields.get(name) for name in _DEGREES):
+        columns["degrees"] = tuple(_number(fields, name) for name in _DEGREES)
+    elif any(fields.get(name) for name in _METRES):
+        columns |= {f"{name}_m": _number(fields, name) for name in _METRES}
+        columns["utm_zone"] = fields.get("utm_zone", "").lstrip("0").upper()
+    elif "place_id" not in columns:
+        raise ValueError("neither a position nor a place")
+    if fields.get("heading"):
+        columns["heading_deg"] = _number(fields, "heading") % 360
+    if fields.get("frame"):
+        frame = _number(fields, "frame")
+        if frame < 0 or frame % 1:
+            raise ValueError(f"frame is no count: {fields['frame']!r}")
+        columns["frame"] = int(frame)
+    for name, column in _TEXTS.items():
+        columns[column] = fields.get(name, "")
+    return columns
+
+
+def _number(fields: dict[str, str], name: str) -> float:
+    value = reading.number(fields[name])
+    if not np.isfinite(value):
+        raise ValueError(f"{name} is no number: {fields[name]!r}")
+    return value

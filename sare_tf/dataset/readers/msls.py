@@ -1,0 +1,114 @@
+"""Mapillary Street-level Sequences, as they are downloaded.
+
+    <dataset>/train_val/<city>/{query,database}/images/<key>.jpg
+        raw.csv            key,lon,lat,ca,captured_at,pano
+        postprocessed.csv  key,easting,northing,night,view_direction,...
+        seq_info.csv       key,sequence_key,frame_number
+        subtask_index.csv  key,all,s2w,w2s,o2n,n2o,d2n,n2d
+    <dataset>/test/<city>/...   the same without raw.csv and postprocessed.csv
+
+Copenhagen and San Francisco (cph, sf) are val, the other cities of train_val/
+train. As in the official code, panoramas are left out. The subtasks of an image
+are in `subtasks`, for the protocol to choose from, and queries without a
+positive stay, for it to count. The test cities have no coordinates. Tables are
+joined by key and columns found by name: their order on disk is not that of the
+documentation.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sare_tf.dataset.readers import reading, utm
+
+_LAYOUT = "{train_val,test}/<city>/{query,database}/images/<key>.jpg"
+_SUBTASKS = ("all", "s2w", "w2s", "o2n", "n2o", "d2n", "n2d")
+_VAL_CITIES = ("cph", "sf")
+
+
+def read(dataset: Path) -> reading.Reading:
+    """Reads the layout.
+
+    Raises:
+        ValueError: no image, or a table that is absent or lacks columns.
+    """
+    found = reading.Collector(dataset, dataset, layout=_LAYOUT)
+    for part in ("train_val", "test"):
+        if not (dataset / part).is_dir():
+            continue
+        for city in sorted((dataset / part).iterdir()):
+            split = "train" if part == "train_val" else "test"
+            if part == "train_val" and city.name in _VAL_CITIES:
+                split = "val"
+            if city.is_dir() and not city.name.startswith("."):
+                _read_city(found, city, split)
+    return found.finish()
+
+
+def _read_city(found: reading.Collector, city: Path, split: str) -> None:
+    tables = {}
+    for role in ("database", "query"):
+        if (city / role).is_dir():
+            tables[role] = _table(city / role, located=split != "test")
+    zone = ""
+    if split != "test" and tables:
+        # The zone of a city is not said: it is that of its median point.
+        raw = pd.concat(tables.values())
+        zone = utm.zone_of(
+            float(raw["lat"].map(reading.number).median()),
+            float(raw["lon"].map(reading.number).median()),
+        )
+    for role, table in tables.items():
+        folder = city / role / "images"
+        present = set(found.images(folder))
+        below = folder.relative_to(found.root).as_posix()
+        for row in table.to_dict("records"):
+            image_id = f"{below}/{row['key']}.jpg"
+            if image_id not in present:
+                found.refuse(image_id, f"named in the tables, {reading.ABSENT}")
+            elif row.get("pano") == "True":
+                found.refuse(image_id, "panorama")
+            else:
+                columns = _columns(row, zone)
+                found.add(image_id, split=split, role=role, **columns)
+        named = set(below + "/" + table["key"] + ".jpg")
+        for image_id in sorted(present - named):
+            found.refuse(image_id, "not in the tables")
+
+
+def _table(folder: Path, *, located: bool) -> pd.DataFrame:
+    """All tables of a folder, joined."""
+    needed = {"seq_info": (), "subtask_index": _SUBTASKS}
+    if located:
+        needed["raw"] = ("lon", "lat", "ca", "captured_at", "pano")
+        needed["postprocessed"] = (
+            *("easting", "northing", "night", "view_direction"),
+        )
+    joined = None
+    for name, columns in needed.items():
+        table = reading.read_table(folder / f"{name}.csv", "key", *columns)
+        kept = table.columns.difference(["key"]) if not columns else columns
+        table = table[["key", *kept]]
+        joined = table if joined is None else joined.merge(table, on="key")
+    return joined
+
+
+def _columns(row: dict[str, str], zone: str) -> dict[str, object]:
+    sequence = row.get("sequence_key", row.get("sequence_id", ""))
+    subtasks = [name for name in _SUBTASKS if row[name] == "True"]
+    columns = {"sequence_id": sequence, "subtasks": " ".join(subtasks)}
+    frame = reading.number(row.get("frame_number", ""))
+    if np.isfinite(frame):
+        columns["frame"] = int(frame)
+    if zone:
+        time = "night" if row["night"] == "True" else "day"
+        columns |= {
+            "utm_east_m": reading.number(row["easting"]),
+            "utm_north_m": reading.number(row["northing"]),
+            "utm_zone": zone,
+            "heading_deg": reading.number(row["ca"]),
+            "timestamp": row["captured_at"],
+            "condition": f"{time}_{row['view_direction'].lower()}",
+        }
+    return columns

@@ -1,0 +1,1 @@
+"""Strategies of tf.distribute, workers, and Apache Beam."""

@@ -1,0 +1,1 @@
+"""Protocols, ground truth, metrics and results per query."""

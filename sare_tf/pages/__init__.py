@@ -1,0 +1,1 @@
+"""HTML pages, drawings and the server of `locate`."""

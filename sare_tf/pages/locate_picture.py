@@ -1,0 +1,123 @@
+"""A picture of photographs and what was found for them: one PNG file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from sare_tf.dataset import image_decoding
+from sare_tf.search.locator import Answer, Gallery, Match
+
+# Rows of a picture; with more no viewer shows it.
+MOST_PHOTOS = 50
+_INCHES = 2.2
+_DPI = 120
+# Pixels of an image's longer side, enough for `_INCHES` at `_DPI`.
+_SIDE = 320
+_QUERY, _SAME, _OTHER = "#1d2733", "#1a8f4c", "#9aa6b2"
+_TEXT = {"fontsize": 8, "color": "#1d2733", "loc": "left", "linespacing": 1.35}
+
+
+def check(path: str | Path, count: int) -> None:
+    """Refuses what cannot be drawn, before photographs are looked up.
+
+    Args:
+        path: the PNG file.
+        count: photographs.
+
+    Raises:
+        ValueError: another file name, no folder to write to, or too many
+            photographs.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(
+            f"Expected a PNG file. Received: picture={str(path)!r}. Name one "
+            "that ends in .png."
+        )
+    if not path.parent.is_dir():
+        raise ValueError(
+            f"Expected a folder to write to. Received: picture={str(path)!r}, "
+            "whose folder does not exist. Make it first."
+        )
+    if count > MOST_PHOTOS:
+        raise ValueError(
+            f"Expected at most {MOST_PHOTOS} photographs for a picture. "
+            f"Received: {count}. Use --json, or name fewer."
+        )
+
+
+def write(
+    path: str | Path,
+    rows: Sequence[tuple[str, bytes, Answer]],
+    gallery: Gallery,
+) -> None:
+    """Draws a row for each photograph: itself, then its matches.
+
+    A green frame is an image of the place of the first match, a grey one is of
+    another.
+
+    Args:
+        path: the PNG file.
+        rows: name, encoded image and answer of each photograph.
+        gallery: has the images of the matches.
+    """
+    columns = 1 + max(len(answer.matches) for *_, answer in rows)
+    figure = Figure(
+        figsize=(_INCHES * columns, 1.05 * _INCHES * len(rows) + 0.2),
+        layout="constrained",
+        facecolor="white",
+    )
+    figure.supxlabel(
+        "green: the place of the first match, right or not", fontsize=8
+    )
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for line, (name, encoded, answer) in zip(grid, rows, strict=True):
+        for axes in line:
+            axes.set_axis_off()
+        sure = "no other place"
+        if answer.confidence is not None:
+            sure = f"confidence {answer.confidence:.2f}"
+        _draw(line[0], encoded, f"{_short(name)}\n{sure}", _QUERY)
+        found = gallery.read([match.image_id for match in answer.matches])
+        for rank, (axes, match, image) in enumerate(
+            zip(line[1:], answer.matches, found, strict=False), 1
+        ):
+            colour = _SAME if match.same_place else _OTHER
+            _draw(axes, image, _caption(rank, match), colour)
+    temporary = Path(path).with_name(f".{Path(path).name}.unfinished")
+    figure.savefig(temporary, format="png", dpi=_DPI)
+    temporary.replace(path)
+
+
+def _draw(axes: Axes, encoded: bytes | None, title: str, colour: str) -> None:
+    axes.set_axis_on()
+    axes.set_xticks([])
+    axes.set_yticks([])
+    # A name may hold dollar signs, which are no formulas.
+    axes.set_title(title, parse_math=False, **_TEXT)
+    for spine in axes.spines.values():
+        spine.set_color(colour)
+        spine.set_linewidth(3)
+    if encoded is None:
+        axes.text(0.5, 0.5, "not in the records", ha="center", fontsize=8)
+        return
+    image = Image.fromarray(image_decoding.pixels(encoded))
+    image.thumbnail((_SIDE, _SIDE))
+    axes.imshow(np.asarray(image))
+
+
+def _caption(rank: int, match: Match) -> str:
+    where = _short(match.place_id or match.image_id.rpartition("/")[2])
+    if match.latitude is not None:
+        where = f"{match.latitude:.5f}, {match.longitude:.5f}"
+    elif match.utm_east_m is not None:
+        where = f"{match.utm_east_m:.0f} m E, {match.utm_north_m:.0f} m N"
+    return f"{rank}: d² {match.squared_distance:.3f}\n{where}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 26 else f"{name[:12]}…{name[-13:]}"

@@ -1,0 +1,204 @@
+"""Are finished records still what was built? Reads every byte of them once.
+
+    python -m sare_tf.build_records --verify --flagfile=configs/demo.flags
+
+Held against records.json and the manifest: the files that should be there and
+their sizes, where each record starts and ends, its checksums, its image_id and
+the digest of its image; and the manifest and relations against the fingerprint.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from google.protobuf import message
+from tqdm import tqdm
+
+from sare_tf.dataset import manifest
+from sare_tf.records import records
+from sare_tf.runtime import atomic_files
+
+_BUFFER_BYTES = 1 << 20
+_COLUMNS = ("shard", "byte_offset", "byte_length", "sha256")
+
+
+class Damage(NamedTuple):
+    """What is not as it was built.
+
+    Attributes:
+        file: name in the folder.
+        byte_offset: where in it, or -1 for all of it.
+        what: in words.
+    """
+
+    file: str
+    byte_offset: int
+    what: str
+
+    def __str__(self) -> str:
+        at = f" at byte {self.byte_offset}" if self.byte_offset >= 0 else ""
+        return f"{self.file}{at}: {self.what}"
+
+
+def find_damage(path: str | Path, *, num_workers: int = 1) -> list[Damage]:
+    """Reads records whole.
+
+    Args:
+        path: their folder.
+        num_workers: shards read at a time, by threads.
+
+    Returns:
+        All that is damaged, by shard and offset; empty: nothing is.
+
+    Raises:
+        FileNotFoundError: no finished records are there.
+        ValueError: records.json is none, or of an earlier version.
+    """
+    path = Path(path)
+    metadata = atomic_files.read_json(
+        path / "records.json", made_by=records.COMMAND
+    )
+    try:
+        sizes = {n: s["bytes"] for n, s in metadata["shards"].items()}
+        counts = {n: s["count"] for n, s in metadata["shards"].items()}
+        damage, table = _check_tables(path, metadata)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"Expected records.json of finished records. Received: "
+            f"path={str(path)!r} ({error!r}). Delete the folder and run "
+            f"{records.COMMAND} again."
+        ) from error
+    unknown = {file.name for file in path.glob("*.tfrecord")} - set(sizes)
+    damage += [
+        Damage(name, -1, "a shard that records.json does not name")
+        for name in sorted(unknown)
+    ]
+    if table is None:
+        return damage
+    rows = dict(list(table.groupby("shard", sort=False)))
+    with (
+        tqdm(total=len(table), unit="image", desc="verify", leave=False) as bar,
+        ThreadPoolExecutor(num_workers) as pool,
+    ):
+
+        def check(name: str) -> list[Damage]:
+            part = rows.get(name, table[:0])
+            if len(part) != counts[name]:
+                what = f"{counts[name]} images, of which the manifest has "
+                return [Damage(name, -1, f"{what}{len(part)}")]
+            found = list(_check_shard(path / name, part, sizes[name]))
+            bar.update(len(part))
+            return found
+
+        for found in pool.map(check, sizes):
+            damage += found
+    return damage
+
+
+def _check_tables(
+    path: Path, metadata: dict[str, Any]
+) -> tuple[list[Damage], pd.DataFrame | None]:
+    """Checks the manifest and the relations; the manifest if it can be used."""
+    try:
+        table = manifest.read(path / "manifest.parquet")
+        missing = [name for name in _COLUMNS if name not in table]
+        if missing:
+            raise ValueError(f"without the columns {missing}")
+    except (OSError, ValueError) as error:
+        return [Damage("manifest.parquet", -1, str(error))], None
+    relations = None
+    if metadata["relations"] is not None:
+        try:
+            relations = pd.read_parquet(path / "relations.parquet")
+        except (OSError, ValueError) as error:
+            return [Damage("relations.parquet", -1, str(error))], table
+    if records.fingerprint([table], relations) != metadata["fingerprint"]:
+        what = "its rows, or relations.parquet, are not those of records.json"
+        return [Damage("manifest.parquet", -1, what)], table
+    return [], table
+
+
+def _check_shard(
+    path: Path, rows: pd.DataFrame, num_bytes: int
+) -> Iterator[Damage]:
+    """Reads one shard, and goes on after each damage with the next record."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        yield Damage(path.name, -1, f"cannot be read: {error.strerror}")
+        return
+    if size != num_bytes:
+        yield Damage(
+            path.name,
+            min(size, num_bytes),
+            f"the file ends at byte {size}, not at {num_bytes}",
+        )
+    ends = rows["byte_offset"] + rows["byte_length"]
+    begins = [0, *ends[:-1]] if len(rows) else []
+    if begins != rows["byte_offset"].tolist() or ends.max() != num_bytes:
+        yield Damage(
+            path.name, -1, "the manifest's records do not lie end to end in it"
+        )
+        return
+    names = ("byte_offset", "byte_length", "image_id", "sha256")
+    expected = list(zip(*(rows[name] for name in names), strict=True))
+    position = 0
+    while position < len(expected):
+        stream = _stream(path, expected[position][0])
+        while position < len(expected):
+            offset, length, image_id, sha256 = expected[position]
+            position += 1
+            if offset + length > size:
+                what = f"{image_id} and all after it are missing"
+                yield Damage(path.name, offset, what)
+                return
+            try:
+                serialised = next(stream, b"")
+            except tf.errors.OpError as error:
+                what = str(error).splitlines()[0].partition("} ")[2] or error
+                yield Damage(path.name, offset, f"{image_id}: {what}")
+                break
+            what = _compare(serialised, length, image_id, sha256)
+            if what:
+                yield Damage(path.name, offset, f"{image_id}: {what}")
+                break
+
+
+def _stream(path: Path, offset: int) -> Iterator[bytes]:
+    """Records of a file, in order, from an offset on."""
+
+    def read(path: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
+        variant = tf.raw_ops.TFRecordDatasetV2(
+            filenames=path[None],
+            compression_type="",
+            buffer_size=_BUFFER_BYTES,
+            byte_offsets=offset[None],
+        )
+        element = tf.TensorSpec([], tf.string)
+        return tf.data.experimental.from_variant(variant, element)
+
+    # Only within another dataset can this one be iterated.
+    dataset = tf.data.Dataset.from_tensors((str(path), np.int64(offset)))
+    return dataset.flat_map(read).as_numpy_iterator()
+
+
+def _compare(serialised: bytes, length: int, image_id: str, sha256: str) -> str:
+    """What is wrong with a record whose checksums hold; empty: nothing."""
+    if len(serialised) + records.FRAME_BYTES != length:
+        return "another record lies there"
+    try:
+        feature = tf.train.Example.FromString(serialised).features.feature
+        [found] = feature["image/id"].bytes_list.value
+        [encoded] = feature["image/encoded"].bytes_list.value
+    except (ValueError, message.DecodeError):
+        return "no Example of an image"
+    if found.decode(errors="replace") != image_id:
+        return f"the record is of {found.decode(errors='replace')!r}"
+    if hashlib.sha256(encoded).hexdigest() != sha256:
+        return "the image is not the one that was built"
+    return ""

@@ -1,0 +1,1 @@
+"""Files, progress, pickles and threads: what every stage needs."""

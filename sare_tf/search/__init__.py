@@ -1,0 +1,1 @@
+"""Exact and approximate neighbours, and the index on disk."""

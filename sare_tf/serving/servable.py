@@ -1,0 +1,157 @@
+"""The exported model as a callable: encoded images in, descriptors out.
+
+Everything right of `export` embeds through this module, so that what is
+evaluated is what is served:
+
+    servable = serving.load("runs/demo/export")        # in this process
+    servable = serving.load("grpc://localhost:8500")   # on a TF Serving
+    descriptors, valid = servable([photo.read_bytes()])
+
+It needs TensorFlow alone, neither Keras nor the model's code.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from absl import flags, logging
+
+from sare_tf import flags as stage_flags
+from sare_tf.runtime import atomic_files
+from sare_tf.serving.remote import RemoteServable, Server
+
+FLAGS = flags.FLAGS
+_COMMAND = "python -m sare_tf.export --flagfile=..."
+_OUTPUTS = ["descriptor", "fingerprint", "valid"]
+
+
+class Servable:
+    """A loaded SavedModel.
+
+    Call arguments:
+        image_bytes: JPEG or PNG bytes of B images; B may be 0.
+
+    Output:
+        float32 [B, dimension], rows of unit length, and bool [B], whether an
+        image could be decoded. Where it could not its row is all zeros.
+
+    Attributes:
+        source: what `load` makes another one of, on other machines, too.
+
+    Args:
+        path: folder of one version, holding `saved_model.pb`.
+
+    Raises:
+        ValueError: the model has other outputs.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.source = path.resolve()
+        # Keeps the object alive: signatures hold only weak references to it.
+        self._model = tf.saved_model.load(str(path))
+        self._serve = self._model.signatures["serving_default"]
+        outputs = sorted(self._serve.structured_outputs)
+        if outputs != _OUTPUTS:
+            raise ValueError(
+                f"Expected an export with the outputs {', '.join(_OUTPUTS)}. "
+                f"Received: export={str(path)!r} with {', '.join(outputs)}. "
+                f"Run {_COMMAND} again."
+            )
+        self.metadata = _metadata(path)
+        self.dimension = int(self.metadata["dimension"])
+        self.fingerprint = self.metadata["fingerprint"]
+
+    def __call__(
+        self, image_bytes: Sequence[bytes]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        images = tf.constant(list(image_bytes), tf.string)
+        outputs = self._serve(image_bytes=images)
+        return outputs["descriptor"].numpy(), outputs["valid"].numpy()
+
+
+def load(export: str | Path | Server) -> Servable | RemoteServable:
+    """Loads an export, or connects to a server that has loaded one.
+
+    Args:
+        export: folder with numbered versions, of which the highest is taken,
+            or the folder of one version; or the address of a TF Serving, as
+            `Server` has it.
+
+    Raises:
+        FileNotFoundError: no finished export is there.
+        ImportError, ConnectionError, TimeoutError, ValueError: as of
+            `RemoteServable`.
+    """
+    if isinstance(export, Server):
+        return RemoteServable(export)
+    if "://" in str(export):
+        return RemoteServable(Server(address=str(export)))
+    return Servable(_version(Path(export)))
+
+
+def named_by_flags() -> str | Server:
+    """What --server or --export name, for the `main` of a stage.
+
+    --server goes before --export. Where there is an export as well, the server
+    must have the same model.
+
+    Raises:
+        ValueError: neither has a value.
+    """
+    if not FLAGS.server:
+        stage_flags.required("export")
+        return FLAGS.export
+    fingerprint = None
+    try:
+        if FLAGS.export:
+            metadata = _metadata(_version(Path(FLAGS.export)))
+            fingerprint = metadata["fingerprint"]
+    except FileNotFoundError:
+        logging.info(
+            "%s takes the place of --export=%s, where there is none.",
+            FLAGS.server,
+            FLAGS.export,
+        )
+    return Server(
+        address=FLAGS.server,
+        root_certificates=FLAGS.server_root_certificates,
+        certificate=FLAGS.server_certificate,
+        private_key=FLAGS.server_private_key,
+        images_per_request=FLAGS.server_images_per_request,
+        requests_in_flight=FLAGS.server_requests_in_flight,
+        request_timeout_s=FLAGS.server_request_timeout_s,
+        timeout_s=FLAGS.server_timeout_s,
+        fingerprint=fingerprint,
+    )
+
+
+def _version(export: Path) -> Path:
+    if (export / "saved_model.pb").is_file():
+        return export
+    versions = [
+        child
+        for child in (export.iterdir() if export.is_dir() else [])
+        if child.name.isdigit() and (child / "saved_model.pb").is_file()
+    ]
+    if not versions:
+        raise FileNotFoundError(
+            "Expected an export: a folder with numbered versions, each "
+            f"holding saved_model.pb. Received: export={str(export)!r}. "
+            f"Run {_COMMAND} first."
+        )
+    return max(versions, key=lambda child: int(child.name))
+
+
+def _metadata(path: Path) -> dict:
+    """sare_tf.json of a version."""
+    metadata = atomic_files.read_json(path / "sare_tf.json", made_by=_COMMAND)
+    missing = {"dimension", "fingerprint"} - metadata.keys()
+    if missing:
+        raise ValueError(
+            "Expected sare_tf.json with dimension and fingerprint. Received: "
+            f"export={str(path)!r} without {', '.join(sorted(missing))}. Run "
+            f"{_COMMAND} again."
+        )
+    return metadata

@@ -1,0 +1,1 @@
+"""Training: data, mining, an epoch, the run folder, TensorBoard."""

@@ -1,0 +1,164 @@
+"""The network that is trained, as the options of training say.
+
+What they say that cannot be is refused here, before a run begins.
+"""
+
+import keras
+import tensorflow as tf
+
+from sare_tf import losses, model
+from sare_tf.distributed import strategies
+from sare_tf.training import optimizers, train_data
+from sare_tf.training.options import Options
+from sare_tf.training.place_network import PlaceNetwork
+
+
+def build(
+    train: train_data.Split | train_data.StoredTuples, options: Options
+) -> keras.Model:
+    """The network with its loss and optimizer.
+
+    Args:
+        train: whose images NetVLAD's clusters are first made of.
+        options: of training.
+
+    Returns:
+        keras.Model from batches to descriptors, compiled.
+
+    Raises:
+        ValueError: options that do not fit.
+    """
+    centres = None
+    if options.netvlad_centres:
+        if options.aggregation != "netvlad":
+            raise ValueError(
+                "Expected aggregation='netvlad' with netvlad_centres. "
+                f"Received: aggregation={options.aggregation!r}. Leave "
+                "--netvlad_centres out."
+            )
+        centres = model.read_centres(options.netvlad_centres)
+    embedder = build_embedder(options)
+    if options.aggregation == "netvlad":
+        try:
+            model.initialise_netvlad(
+                embedder,
+                train.first_images(),
+                centres=centres,
+                seed=options.seed,
+            )
+        except tf.errors.DataLossError as error:
+            if options.tuples is None:
+                raise  # `bad_images` finds out
+            raise train.source.damaged(error) from error
+    augmentation = None
+    if options.augment:
+        augmentation = model.Augmentation(options.augment)
+    if options.loss in losses.PLACE_LOSSES:
+        network = PlaceNetwork(
+            embedder,
+            augmentation=augmentation,
+            chunk_images=options.chunk_images,
+            memory_images=options.memory_images,
+            memory_after_steps=options.memory_after_steps,
+            separation_m=options.positive_radius_m,
+        )
+    else:
+        network = model.over_tuples(embedder, augmentation=augmentation)
+    network.compile(
+        optimizer=optimizers.build(
+            options.optimizer,
+            learning_rate=options.learning_rate,
+            weight_decay=options.weight_decay,
+            averaging_momentum=options.averaging_momentum,
+        ),
+        loss=build_loss(options),
+        jit_compile="auto"
+        if options.jit_compile is None
+        else options.jit_compile,
+    )
+    # Now, so that epoch 0 is saved with it and can be gone on from.
+    network.optimizer.build(network.trainable_variables)
+    return network
+
+
+def build_embedder(options: Options) -> keras.Model:
+    """images [B, H, W, 3] -> descriptors [B, D].
+
+    Raises:
+        ValueError: unknown names, or nothing in it is trained.
+    """
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(options.precision)
+    try:
+        embedder = model.build_embedder(
+            backbone=options.backbone,
+            aggregation=options.aggregation,
+            num_clusters=options.num_clusters,
+            weights=options.weights,
+            cut_layer=options.cut_layer,
+            train_from=options.train_from,
+            image_size=(options.image_height, options.image_width),
+        )
+    finally:
+        keras.config.set_dtype_policy(policy)
+    if not embedder.trainable_weights:
+        raise ValueError(
+            "Expected weights to train. Received: "
+            f"train_from={options.train_from!r}, "
+            f"aggregation={options.aggregation!r}, which has none. Name a "
+            "layer of the backbone by --train_from."
+        )
+    return embedder
+
+
+def build_loss(options: Options) -> keras.losses.Loss:
+    """The loss over tuples or over places."""
+    return losses.build(
+        options.loss,
+        kernel=options.kernel,
+        inverse_bandwidth=options.inverse_bandwidth,
+        margin=options.margin,
+        scaling=options.joint_scaling,
+        hardest_negatives=options.hardest_negatives,
+    )
+
+
+def check_batch(strategy: tf.distribute.Strategy, options: Options) -> None:
+    """Refuses batches that replicas, chunks or the loss cannot have.
+
+    Raises:
+        ValueError: says which.
+    """
+    if options.loss not in losses.PLACE_LOSSES:
+        for name in ("chunk_images", "memory_images"):
+            if getattr(options, name):
+                raise ValueError(
+                    f"Expected {name}=0 with a loss over tuples. Received: "
+                    f"{name}={getattr(options, name)}, loss={options.loss!r}. "
+                    "Choose one of --loss=place_*."
+                )
+        strategies.check_batch(
+            strategy,
+            size=options.tuples_per_batch,
+            what="tuples, by --tuples_per_batch",
+        )
+        return
+    size = options.places_per_batch * options.images_per_place
+    strategies.check_batch(
+        strategy,
+        size=size,
+        what="images, by --places_per_batch times --images_per_place",
+    )
+    of_a_replica = size // strategy.num_replicas_in_sync
+    if options.chunk_images and of_a_replica % options.chunk_images:
+        raise ValueError(
+            "Expected chunk_images to divide the images of a replica. "
+            f"Received: chunk_images={options.chunk_images}, {of_a_replica} "
+            "images. Change --chunk_images or --places_per_batch."
+        )
+    if options.memory_images and not options.loss.startswith("place_sare"):
+        raise ValueError(
+            "Expected memory_images=0 with a loss other than "
+            "place_sare_joint and place_sare_independent. Received: "
+            f"memory_images={options.memory_images}, loss={options.loss!r}."
+        )

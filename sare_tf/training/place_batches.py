@@ -1,0 +1,225 @@
+"""Places of images, and batches of places to train on.
+
+A place batch has P places with K images each. Every other image of its place
+attracts an image, and every image of another place repels it; so a batch must
+hold no two images that are neither surely one place nor surely two.
+
+Which images show one place:
+
+- those of one `place_id`, where every image has one;
+- else a group of images that stands by itself: linked by steps of at most the
+  place's radius, no two farther apart than it, and, where every image has a
+  heading, no two turned by more than a sector;
+- groups that are larger are cut: into square cells whose diagonal is the
+  radius, and into sectors of headings, as what is seen facing the other way is
+  not the same place. Cells and sectors are those of Berton et al., "Rethinking
+  Visual Geo-localization for Large-Scale Applications", CVPR 2022, section 3.2.
+
+Which places may meet in a batch: where every image has coordinates, those with
+no two images within the separation, inclusive. So neighbouring cells, other
+headings and places beside each other are left to other batches.
+"""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from scipy.spatial import cKDTree
+
+from sare_tf.dataset import manifest
+
+# Berton et al. 2022, section 4: their alpha.
+_SECTOR_DEG = 30.0
+
+
+@dataclasses.dataclass(frozen=True)
+class PlaceBatches:
+    """The batches of one epoch.
+
+    Attributes:
+        images: int64 [M, P * K], positions in the rows; K of a place stand
+            together.
+        labels: int64 [M, P * K], numbers of places as `number_places` has them.
+        small_places: how many have fewer than K images and are left out.
+        left_over: how many places did not come to fill a batch.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    small_places: int
+    left_over: int
+
+
+def number_places(rows: pd.DataFrame, *, radius_m: float = 10.0) -> np.ndarray:
+    """Numbers the places of images.
+
+    Args:
+        rows: N rows of a manifest.
+        radius_m: of a place, where coordinates tell it: no two of its images
+            are farther apart.
+
+    Returns:
+        int64 [N], from 0, without gaps.
+
+    Raises:
+        ValueError: images without place_id and without coordinates, or a
+            radius not positive.
+    """
+    if not radius_m > 0:
+        raise ValueError(
+            f"Expected a positive radius. Received: radius_m={radius_m}."
+        )
+    known = rows["place_id"].to_numpy(object) != ""
+    if known.all():
+        keys = [rows["place_id"].to_numpy(str)]
+    elif manifest.has_coordinates(rows):
+        keys = _groups_and_cells(rows, radius_m)
+    else:
+        raise ValueError(
+            "Expected a place_id or coordinates of every image. Received: "
+            f"{len(rows)} images, {(~known).sum()} without place_id. Use one "
+            "folder per place, or a layout with coordinates."
+        )
+    table = pd.DataFrame(dict(enumerate(keys)))
+    return table.groupby(list(table.columns)).ngroup().to_numpy()
+
+
+def plan_batches(
+    rows: pd.DataFrame,
+    *,
+    places_per_batch: int,
+    images_per_place: int,
+    radius_m: float = 10.0,
+    separation_m: float = 25.0,
+    seed: int = 0,
+) -> PlaceBatches:
+    """Plans an epoch: every place at most once, in batches that are full.
+
+    Places come in a random order, each into the first batch that has room and
+    no image near it. Batches that are not full in the end are left out; another
+    seed leaves out others.
+
+    Args:
+        rows: N rows of a manifest.
+        places_per_batch: P.
+        images_per_place: K, drawn without repetition from the place's images.
+        radius_m: of a place, see `number_places`.
+        separation_m: images of two places in a batch are farther apart.
+        seed: of the order and of the images.
+
+    Returns:
+        The batches.
+
+    Raises:
+        ValueError: P or K below 2, places that cannot be told, or too few of
+            them for one batch.
+    """
+    if places_per_batch < 2 or images_per_place < 2:
+        raise ValueError(
+            "Expected at least 2 places in a batch and 2 images of each: an "
+            "image needs one to attract it and one to repel it. Received: "
+            f"places_per_batch={places_per_batch}, "
+            f"images_per_place={images_per_place}."
+        )
+    numbers = number_places(rows, radius_m=radius_m)
+    members = pd.Series(np.arange(len(rows))).groupby(numbers).indices
+    large = [
+        place
+        for place, found in members.items()
+        if len(found) >= images_per_place
+    ]
+    counts = (
+        f"{len(large)} of {len(members)} places with {images_per_place} images"
+    )
+    if len(large) < places_per_batch:
+        raise ValueError(
+            f"Expected at least {places_per_batch} places with "
+            f"{images_per_place} images each. Received: {counts}. Lower "
+            "places_per_batch or images_per_place, or add images."
+        )
+    near = _near_places(rows, numbers, separation_m)
+    rng = np.random.default_rng(seed)
+    full, unfinished = [], {}
+    batch_of = np.full(len(members), -1)
+    for count, place in enumerate(rng.permutation(large)):
+        taken = set(batch_of[near[place]]) if near else set()
+        batch = next((b for b in unfinished if b not in taken), count)
+        batch_of[place] = batch
+        unfinished.setdefault(batch, []).append(place)
+        if len(unfinished[batch]) == places_per_batch:
+            full.append(unfinished.pop(batch))
+    if not full:
+        raise ValueError(
+            f"Expected {places_per_batch} places that are all more than "
+            f"{separation_m} m apart. Received: {counts}, too near each other. "
+            "Lower places_per_batch or separation_m."
+        )
+    images = [
+        [
+            rng.choice(members[place], images_per_place, replace=False)
+            for place in batch
+        ]
+        for batch in full
+    ]
+    return PlaceBatches(
+        np.asarray(images, np.int64).reshape(len(full), -1),
+        np.repeat(np.asarray(full, np.int64), images_per_place, axis=1),
+        len(members) - len(large),
+        len(large) - len(full) * places_per_batch,
+    )
+
+
+def _groups_and_cells(rows: pd.DataFrame, radius_m: float) -> list[np.ndarray]:
+    """What images of one place have in common, arrays [N]."""
+    table = pd.DataFrame(_coordinates(rows), columns=["east", "north"])
+    points, which = np.unique(table, axis=0, return_inverse=True)
+    linked = _within(points, radius_m)
+    _, groups = sparse.csgraph.connected_components(linked, directed=False)
+    groups = groups[which.reshape(-1)]
+    headings = rows["heading_deg"].to_numpy(np.float64) % 360.0
+    if not np.isfinite(headings).all():
+        headings = np.zeros(len(rows))
+    # From the group's first image, so that north is no border.
+    _, first = np.unique(groups, return_index=True)
+    turned = headings - headings[first][groups]
+    table["turned"] = (turned + 180.0) % 360.0 - 180.0
+    by_group = table.groupby(groups)
+    extent = by_group.transform("max") - by_group.transform("min")
+    whole = np.hypot(extent["east"], extent["north"]) <= radius_m
+    whole &= extent["turned"] <= _SECTOR_DEG
+    side = radius_m / np.sqrt(2.0)
+    cells = [
+        np.floor(table["east"] / side),
+        np.floor(table["north"] / side),
+        np.floor(headings / _SECTOR_DEG),
+    ]
+    return [groups, *(np.where(whole, 0.0, cell) for cell in cells)]
+
+
+def _within(points: np.ndarray, distance_m: float) -> sparse.csr_array:
+    """bool [n, n]: which points are within a distance, inclusive."""
+    pairs = cKDTree(points).query_pairs(distance_m, output_type="ndarray")
+    ones = np.ones(len(pairs), bool)
+    shape = (len(points), len(points))
+    close = sparse.csr_array((ones, (pairs[:, 0], pairs[:, 1])), shape)
+    return close + close.T + sparse.eye_array(len(points), dtype=bool)
+
+
+def _near_places(
+    rows: pd.DataFrame, numbers: np.ndarray, separation_m: float
+) -> list[np.ndarray] | None:
+    """Per place those with an image within the separation, itself included."""
+    if not manifest.has_coordinates(rows):
+        return None
+    points, which = np.unique(_coordinates(rows), axis=0, return_inverse=True)
+    close = _within(points, separation_m)
+    holds = sparse.csr_array(
+        (np.ones(len(rows), bool), (numbers, which.reshape(-1)))
+    )
+    near = sparse.csr_array(holds @ close @ holds.T)
+    return np.split(near.indices, near.indptr[1:-1])
+
+
+def _coordinates(rows: pd.DataFrame) -> np.ndarray:
+    return rows[["utm_east_m", "utm_north_m"]].to_numpy(np.float64)

@@ -1,0 +1,299 @@
+"""The folder of a training run: start or resume, write an epoch, tidy up.
+
+    config.json      the options of the run, and the records it trains on
+    state.json       names the last and the best epoch; measured values of all
+    epoch-NNNN/      model.keras with the optimizer's state, remembered.npy; of
+                     an epoch that mined tuples.parquet, the tuples in order
+    tensorboard/     curves and pictures, see `training_log`
+    bad_images.json  images left out because they cannot be read, if any
+
+An epoch's folder is written under another name and renamed, and `state.json`
+after it: a kill leaves the run after its last whole epoch. Kept are the first
+epoch, which is the network before training, the last and the best.
+"""
+
+import io
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from sare_tf.dataset import tuple_lists
+from sare_tf.runtime import atomic_files
+
+# The first, the last and the best.
+KEPT_EPOCHS = 3
+COMMAND = "python -m sare_tf.train --flagfile=..."
+
+
+class Run:
+    """A run that is started, or goes on after its last whole epoch.
+
+    Attributes:
+        folder: of the run.
+        history: measured values of each epoch from 0: dicts with `epoch` and
+            `recall_at`, a mapping from N to recall@N, or None.
+        last: name of the last epoch's folder; None before the first.
+        best: name of the best epoch's folder, by recall@5 as the original code
+            chooses, then @1, then @10; the first of equals. Without recalls
+            the last.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        config: Mapping[str, Any],
+        *,
+        may_change: Collection[str],
+        writes: bool = True,
+    ):
+        """Opens the folder, or makes it.
+
+        Args:
+            folder: of the run.
+            config: the options of the run, as JSON holds them.
+            may_change: names of options with which a run may go on.
+            writes: whether this process makes and writes the folder; of several
+                workers, one does.
+
+        Raises:
+            ValueError: a run with other options, a folder of other files, or
+                one that cannot be written to.
+        """
+        self.folder = Path(folder)
+        state = {"last": None, "best": None, "history": []}
+        if (self.folder / "state.json").is_file():
+            found, state = read_state(self.folder)
+            _check_same(self.folder, found, config, may_change)
+        elif writes:
+            _start(self.folder, config)
+        if writes:
+            _check_writable(self.folder)
+        self._writes = writes
+        self.last, self.best = state["last"], state["best"]
+        self.history = state["history"]
+
+    def load(self) -> tuple[keras.Model, np.ndarray]:
+        """The network and the remembered negatives of the last epoch.
+
+        Raises:
+            ValueError: they are damaged, or not there.
+        """
+        folder = self.folder / self.last
+        try:
+            return (
+                keras.models.load_model(folder / "model.keras"),
+                np.load(folder / "remembered.npy"),
+            )
+        except (EOFError, KeyError, OSError, TypeError, ValueError) as error:
+            raise ValueError(
+                "Expected a checkpoint that can be read. Received: "
+                f"{str(folder)!r} ({error}). Delete the folder of the run and "
+                "train again, or take the best epoch, "
+                f"{self.best}, as it is."
+            ) from error
+
+    def finish_epoch(
+        self,
+        measured: dict[str, Any],
+        *,
+        network: keras.Model,
+        remembered: np.ndarray,
+        mined: pd.DataFrame | None = None,
+    ) -> None:
+        """Saves the epoch, then the state that names it, then tidies up.
+
+        Raises:
+            OSError: it cannot be written; the run is as it was before.
+        """
+        name = f"epoch-{measured['epoch']:04d}"
+        history = [*self.history, measured]
+        best = name if self.would_be_best(measured) else self.best
+        if not self._writes:
+            self.last, self.best, self.history = name, best, history
+            return
+        try:
+            with atomic_files.folder_in_one_piece(self.folder / name) as folder:
+                network.save(folder / "model.keras")
+                # np.save to a file does not notice that a disk is full.
+                whole = io.BytesIO()
+                np.save(whole, remembered)
+                (folder / "remembered.npy").write_bytes(whole.getvalue())
+                if mined is not None:
+                    tuple_lists.write(mined, folder / "tuples.parquet")
+            atomic_files.write_json(
+                self.folder / "state.json",
+                {"last": name, "best": best, "history": history},
+            )
+        except OSError as error:
+            raise OSError(
+                f"Expected to save {name}. Received: {error}, in "
+                f"checkpoints={str(self.folder)!r}. "
+                + (f"{self.last} is untouched. " if self.last else "")
+                + "Make room, and run the same command again: it goes on there."
+            ) from error
+        self.last, self.best, self.history = name, best, history
+        kept = {"epoch-0000", self.last, self.best}
+        for folder in self.folder.glob("epoch-*"):
+            if folder.name not in kept:
+                shutil.rmtree(folder)
+
+    def would_be_best(self, measured: dict[str, Any]) -> bool:
+        """Whether an epoch with these values becomes the best."""
+        # max gives the first of equals.
+        return measured is max([*self.history, measured], key=_score)
+
+    def check_space(self, checkpoint_bytes: int) -> None:
+        """Refuses to begin what the disk cannot hold.
+
+        Args:
+            checkpoint_bytes: about the size of one epoch's folder.
+
+        Raises:
+            ValueError: no room for the epochs that are kept and a new one.
+        """
+        present = len(list(self.folder.glob("epoch-*")))
+        needed = max(1, KEPT_EPOCHS + 1 - present) * checkpoint_bytes
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise ValueError(
+                f"Expected {needed / 2**20:.0f} MiB of free space for "
+                f"checkpoints. Received: checkpoints={str(self.folder)!r}, "
+                f"with {free / 2**20:.0f} MiB free. Make room, or choose "
+                "another --checkpoints."
+            )
+
+    def summary(self) -> str:
+        """What came of the run and where it is, in lines."""
+        minutes = sum(entry.get("epoch_s", 0.0) for entry in self.history) / 60
+        lines = [
+            f"{len(self.history) - 1} epochs, {minutes:.1f} minutes of training"
+        ]
+        for title, name in (
+            ("before training", "epoch-0000"),
+            ("best", self.best),
+        ):
+            entry = self.history[int(name.removeprefix("epoch-"))]
+            values = [
+                f"val recall@{k} {value:.3f}"
+                for k, value in (entry["recall_at"] or {}).items()
+            ]
+            lines.append(f"  {title:<16} {name}  {', '.join(values)}")
+        lines.append(f"  {'checkpoints':<16} {self.folder}")
+        lines.append(
+            f"  {'curves':<16} tensorboard --logdir "
+            f"{self.folder / 'tensorboard'}"
+        )
+        return "\n".join(lines)
+
+    def epochs_since_best(self) -> int:
+        """Epochs after the best one."""
+        best = int(self.best.removeprefix("epoch-"))
+        return len(self.history) - 1 - best
+
+
+def write_untrained(
+    folder: str | Path, config: Mapping[str, Any], *, network: keras.Model
+) -> None:
+    """Writes the folder of a run that has epoch 0 alone, in one piece.
+
+    Args:
+        folder: of the run; replaced.
+        config: its options, as JSON holds them.
+        network: over tuples.
+    """
+    state = {
+        "last": "epoch-0000",
+        "best": "epoch-0000",
+        "history": [{"epoch": 0, "recall_at": None}],
+    }
+    with atomic_files.folder_in_one_piece(folder) as unfinished:
+        (unfinished / "epoch-0000").mkdir()
+        network.save(unfinished / "epoch-0000" / "model.keras")
+        atomic_files.write_json(unfinished / "config.json", dict(config))
+        atomic_files.write_json(unfinished / "state.json", state)
+
+
+def read_state(folder: str | Path) -> tuple[dict, dict]:
+    """Reads the options and the state of a run.
+
+    Returns:
+        The options with the records' fingerprint, and the state: `last` and
+        `best` name folders of epochs, `history` has one entry per epoch.
+
+    Raises:
+        FileNotFoundError: nothing was trained there.
+    """
+    folder = Path(folder)
+    return (
+        atomic_files.read_json(folder / "config.json", made_by=COMMAND),
+        atomic_files.read_json(folder / "state.json", made_by=COMMAND),
+    )
+
+
+def _start(folder: Path, config: Mapping[str, Any]) -> None:
+    """Makes the folder of a run; one without an epoch starts over."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+    if not (folder / "config.json").is_file() and any(
+        # A kill may have left a hidden file.
+        not path.name.startswith(".")
+        for path in folder.iterdir()
+    ):
+        raise ValueError(
+            "Expected an empty or new folder for checkpoints. Received: "
+            f"checkpoints={str(folder)!r}, which holds other files. "
+            "Choose another --checkpoints."
+        )
+    _check_writable(folder)
+    atomic_files.write_json(folder / "config.json", dict(config))
+
+
+def _check_writable(folder: Path) -> None:
+    probe = folder / ".probe"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+
+
+def _not_writable(folder: Path, error: OSError) -> ValueError:
+    return ValueError(
+        "Expected a folder that can be written to. Received: "
+        f"checkpoints={str(folder)!r} ({error}). Choose another --checkpoints."
+    )
+
+
+def _check_same(
+    folder: Path,
+    found: Mapping[str, Any],
+    config: Mapping[str, Any],
+    may_change: Collection[str],
+) -> None:
+    differences = [
+        f"{name}: {found.get(name)!r} there, {value!r} now"
+        for name, value in config.items()
+        if name not in may_change and found.get(name) != value
+    ]
+    if differences:
+        raise ValueError(
+            "Expected the options this run was started with. Received: "
+            f"checkpoints={str(folder)!r} with "
+            + "; ".join(differences)
+            + ". Choose another --checkpoints, or delete that folder."
+        )
+
+
+def _score(measured: Mapping[str, Any]) -> tuple[float, ...]:
+    recall = measured["recall_at"]
+    if recall is None:
+        return (float(measured["epoch"]),)
+    # JSON has turned the keys of earlier epochs into strings.
+    return tuple(recall.get(k, recall.get(str(k), 0.0)) for k in (5, 1, 10))

@@ -1,0 +1,192 @@
+"""Figures against hand-made numbers and loops from their definitions."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from sare_tf.evaluation import metrics
+
+
+def test_first_rank_and_within_by_hand():
+    hits = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 0]], bool)
+    assert metrics.first_rank(hits).tolist() == [2, 1, 0]
+    assert metrics.within([2, 1, 0], [1, 2]).tolist() == [
+        [False, True],
+        [True, True],
+        [False, False],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "expected"),
+    [
+        # All first: every precision is 1.
+        ([1, 2, 3], 1.0),
+        # Precision before rank 2 is 0 of 1, at it 1 of 2: 1 * (0 + 1/2) / 2.
+        ([2], 0.25),
+        # 1/2 * (1 + 1) / 2, then before rank 4 1 of 3, at it 2 of 4:
+        # 1/2 * (1/3 + 1/2) / 2. Sum 1/2 + 5/24 = 17/24.
+        ([1, 4], 17 / 24),
+        # In any order.
+        ([4, 1], 17 / 24),
+        # Before and at rank 3: 0 of 2, 1 of 3; at 4: 1 of 3, 2 of 4; at 10:
+        # 2 of 9, 3 of 10; each pair counts half of a third.
+        ([3, 4, 10], (1 / 3 + 1 / 3 + 1 / 2 + 2 / 9 + 3 / 10) / 6),
+    ],
+)
+def test_average_precision_by_hand(ranks, expected):
+    assert metrics.average_precision(np.array(ranks)) == pytest.approx(
+        expected, abs=1e-15
+    )
+
+
+def test_average_precision_is_no_mean_of_precisions():
+    # That mean would be (1 + 2/4) / 2 = 3/4.
+    assert metrics.average_precision(np.array([1, 4])) < 0.75
+    assert math.isnan(metrics.average_precision(np.array([], int)))
+
+
+@pytest.mark.parametrize(
+    ("ranks", "k", "expected"),
+    [
+        ([1, 3], 1, 1.0),
+        # Two of the first five; the last positive is at 3: two of three.
+        ([1, 3], 5, 2 / 3),
+        ([2, 8], 5, 1 / 5),
+        ([7, 8], 5, 0.0),
+    ],
+)
+def test_precision_at_by_hand(ranks, k, expected):
+    assert metrics.precision_at(np.array(ranks), k) == pytest.approx(expected)
+
+
+def test_precision_without_positives():
+    assert math.isnan(metrics.precision_at(np.array([], int), 5))
+
+
+def test_average_precision_at_by_hand():
+    hits = np.array([[1, 0, 1, 0], [0, 0, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]])
+    counts = np.array([2, 5, 9, 0])
+    found = metrics.average_precision_at(hits.astype(bool), counts, 3)
+    # (1/1 + 2/3) / 2; none of the first three; 3 of min(9, 3); no positive.
+    np.testing.assert_allclose(found[:3], [5 / 6, 0, 1])
+    assert math.isnan(found[3])
+    found = metrics.average_precision_at(hits.astype(bool), counts, 4)
+    np.testing.assert_allclose(found[:3], [5 / 6, 1 / 4 / 4, 1])
+
+
+def test_interval_equals_all_resamplings_of_three_queries():
+    # 27 equally likely draws of three values, listed in full.
+    values = np.array([0.0, 1.0, 5.0])
+    means = [np.mean(draw) for draw in itertools.product(values, repeat=3)]
+    expected = np.quantile(means, [0.1, 0.9])
+    ends = metrics.interval(values[:, None], resamples=40000, confidence=0.8)
+    np.testing.assert_allclose(ends[:, 0], expected, atol=1e-12)
+
+
+def test_interval_of_a_share_is_the_binomial_one():
+    values = np.zeros((400, 2))
+    values[:80, 0] = values[:, 1] = 1
+    ends = metrics.interval(values, resamples=4000)
+    # 0.2 +- 1.96 sqrt(0.2 * 0.8 / 400) = 0.2 +- 0.0392
+    np.testing.assert_allclose(ends[:, 0], [0.1608, 0.2392], atol=0.004)
+    assert ends[:, 1].tolist() == [1, 1]
+
+
+def test_interval_is_seeded_and_does_not_depend_on_blocks(monkeypatch):
+    values = np.random.default_rng(1).random((50, 3))
+    ends = metrics.interval(values)
+    np.testing.assert_array_equal(ends, metrics.interval(values))
+    assert (ends != metrics.interval(values, seed=1)).any()
+    monkeypatch.setattr(metrics, "_DRAWN", 70)
+    np.testing.assert_allclose(ends, metrics.interval(values), rtol=1e-14)
+
+
+def test_interval_without_queries():
+    with pytest.raises(ValueError, match=r"values.shape=\(0, 3\)"):
+        metrics.interval(np.zeros((0, 3)))
+
+
+def test_mcnemar_by_hand():
+    first = np.array([1, 1, 1, 1, 1, 1, 0, 0, 1], bool)
+    second = np.array([0, 0, 0, 0, 0, 1, 1, 0, 1], bool)
+    # 5 against 1 of 6: 2 * (C(6,0) + C(6,1)) / 2^6 = 14 / 64.
+    assert metrics.mcnemar(first, second) == {
+        "only_first": 5,
+        "only_second": 1,
+        "p_value": pytest.approx(14 / 64),
+    }
+    assert metrics.mcnemar(first, first)["p_value"] == 1.0
+
+
+def test_localisation_by_hand():
+    metres = np.array(
+        [[4.0, 1.0], [25.0, 90.0], [np.inf, 10.0], [60.0, 7.5], [np.nan] * 2]
+    )
+    found = metrics.localisation(metres, [1, 2])
+    assert found["queries"] == 4
+    assert found["median_m"] == (25 + 60) / 2
+    assert found["within_m"] == {"5": 0.25, "10": 0.25, "25": 0.5, "50": 0.5}
+    curves = found["recall_over_distance"]
+    assert curves["metres"] == list(range(101))
+    # First images at 4, 25, inf, 60 m; better of two at 1, 25, 10, 7.5 m.
+    for at, first, best in ((3, 0, 1), (4, 1, 1), (8, 1, 2), (10, 1, 3)):
+        assert curves["1"][at] == first / 4
+        assert curves["2"][at] == best / 4
+    assert (curves["1"][24], curves["1"][25], curves["1"][100]) == (
+        0.25,
+        0.5,
+        0.75,
+    )
+
+
+def test_localisation_without_coordinates_or_near_images():
+    assert metrics.localisation(np.full((3, 2), np.nan), [1]) is None
+    found = metrics.localisation(np.full((3, 2), np.inf), [1])
+    assert found["median_m"] is None
+
+
+def test_breakdown_by_hand():
+    groups = {
+        "condition": np.array(["night", "day", "night", ""], object),
+        "city": np.array(["one"] * 4, object),
+        "heading": np.array(["W", "N", "E", "N"], object),
+    }
+    found = metrics.breakdown(groups, np.array([1, 2, 0, 1]), [1, 2])
+    assert list(found) == ["condition", "heading"]
+    assert list(found["condition"]) == ["day", "night"]
+    assert found["condition"]["night"]["queries"] == 2
+    assert found["condition"]["night"]["recall_at"] == {"1": 0.5, "2": 0.5}
+    assert found["condition"]["night"]["recall_at_interval"]["1"] == [0, 1]
+    assert found["condition"]["day"]["recall_at"] == {"1": 0.0, "2": 1.0}
+    assert list(found["heading"]) == ["N", "E", "W"]
+
+
+def test_compass():
+    headings = np.array([0, 22, 23, 90, 337, 338, 359.9, -45, 180, np.nan])
+    assert metrics.compass(headings).tolist() == [
+        *("N", "N", "NE", "E", "NW", "N", "N", "NW", "S", "")
+    ]
+
+
+def test_reliability_by_hand():
+    # 25 queries of confidence 0, 0.04, ... in mixed order, and 2 without one:
+    # 2 parts of 13 and 12. Right are those from 0.4 on, numbers 10 to 24.
+    confidence = np.arange(25) / 25
+    right = np.arange(25) >= 10
+    order = np.random.default_rng(0).permutation(25)
+    parts = metrics.reliability(
+        np.append(confidence[order], [np.nan, np.nan]),
+        np.append(right[order], [False, True]),
+    )
+    assert parts == [
+        {"from": 0.0, "to": 12 / 25, "queries": 13, "right": 3 / 13},
+        {"from": 13 / 25, "to": 24 / 25, "queries": 12, "right": 1.0},
+    ]
+    many = metrics.reliability(np.zeros(500), np.ones(500, bool))
+    assert [part["queries"] for part in many] == [100] * 5
+    (few,) = metrics.reliability(np.zeros(3), np.ones(3, bool))
+    assert few["queries"] == 3
+    assert metrics.reliability(np.full(3, np.nan), np.ones(3, bool)) == []

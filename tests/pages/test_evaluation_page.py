@@ -1,0 +1,359 @@
+"""The page: what it shows, and that it needs nothing else."""
+
+import base64
+import dataclasses
+import html.parser
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sare_tf.pages import evaluation_page
+
+METRICS = {
+    "recall_at": {"1": 0.5, "3": 0.75},
+    "recall_at_interval": {"1": [0.4, 0.6], "3": [0.7, 0.8]},
+    "recall_at_left_out": [20],
+    "recall_curve": {
+        "recall": [0.5, 0.7, 0.75, 0.8],
+        "low": [0.4, 0.6, 0.7, 0.7],
+        "high": [0.6, 0.75, 0.8, 0.85],
+    },
+    "precisions": {"average_precision_at_10": 0.125},
+    "precisions_interval": {"average_precision_at_10": [0.1, 0.2]},
+    "intervals": {"confidence": 0.95, "resamples": 1000},
+    "localisation": {
+        "median_m": 7.5,
+        "within_m": {"5": 0.25, "10": 0.625},
+        "recall_over_distance": {"metres": [0, 1], "1": [0, 0.5]},
+    },
+    "breakdown": {
+        "condition": {
+            f"condition {number:02d}": {
+                "queries": number + 1,
+                "recall_at": {"1": 0.125, "3": 0.375},
+                "recall_at_interval": {"1": [0, 0.2], "3": [0.3, 0.4]},
+            }
+            for number in range(30)
+        }
+    },
+    "confidence": [
+        {"from": 0.0, "to": 0.125, "queries": 1000, "right": 0.25},
+        {"from": 0.125, "to": 0.5, "queries": 227, "right": 0.875},
+    ],
+    "split": "test",
+    "counts": {
+        "queries": 1234,
+        "queries_without_positive": 7,
+        "queries_counted": 1227,
+        "database": 56789,
+    },
+    "protocol": {
+        "name": "msls",
+        "definition": "Recall@N is a share.",
+        "used_by": "all of them",
+        "parameters": {"leaves_out": True},
+    },
+    "dimension": 64,
+    "search": {
+        "metrics": "exact",
+        "index": "scann",
+        "k": 10,
+        "recall_of_exact": 0.987,
+        "recall_curve": [0.4375, 0.5, 0.6875, 0.7],
+    },
+    "speed": {"queries_per_second": 1234.56},
+    "export_fingerprint": "e" * 64,
+    "records_fingerprint": "a" * 64,
+    "versions": {"sare_tf": "1", "scann": None},
+}
+
+
+def _places(count=6, database=20, seed=0):
+    rng = np.random.default_rng(seed)
+    return evaluation_page.Places(
+        database=rng.random((database, 2)) * 500 + [5e5, 4.5e6],
+        queries=rng.random((count, 2)) * 500 + [5e5, 4.5e6],
+        placed=rng.random((count, 2)) * 500 + [5e5, 4.5e6],
+        right=np.arange(count) % 2 == 0,
+        cities=np.full(count, "17T", object),
+    )
+
+
+def _encoded(value=90, size=(40, 30), kind="JPEG"):
+    encoded = io.BytesIO()
+    Image.new("RGB", size, (value, 120, 60)).save(encoded, kind)
+    return encoded.getvalue()
+
+
+def _case(name, *, correct, missed=None, condition="day"):
+    return evaluation_page.Case(
+        query=evaluation_page.Picture(encoded=_encoded(), name=name),
+        condition=condition,
+        retrieved=[
+            evaluation_page.Picture(
+                encoded=_encoded(90 + rank),
+                name=f"{name}-{rank}",
+                correct=hit,
+                squared_distance=0.1 * (rank + 1),
+                metres=None if rank else 12.34,
+            )
+            for rank, hit in enumerate(correct)
+        ],
+        missed=missed,
+    )
+
+
+def _write(path, metrics=METRICS, cases=None, places=None):
+    if cases is None:
+        cases = [
+            _case("bad", correct=[False, False, True]),
+            _case("good", correct=[True, True, False], condition="night"),
+        ]
+    evaluation_page.write(
+        path, metrics=metrics, places=places or _places(), cases=cases
+    )
+    return path.read_text(encoding="utf-8")
+
+
+class _Reader(html.parser.HTMLParser):
+    """Collects pictures as (class of the figure, alt), and open tags."""
+
+    def __init__(self):
+        super().__init__()
+        self.figures, self.sources, self.open = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag not in ("img", "meta"):
+            self.open.append((tag, attributes.get("class")))
+        if tag == "img":
+            self.sources.append(attributes["src"])
+            if self.open[-1][0] == "figure":
+                self.figures.append((self.open[-1][1], attributes["alt"]))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop()[0] == tag
+
+
+def test_frames_follow_the_hits_in_order(tmp_path):
+    reader = _Reader()
+    reader.feed(_write(tmp_path / "report.html"))
+    assert reader.open == []
+    assert reader.figures == [
+        ("query", "query: bad"),
+        ("wrong", "✗ 1: bad-0"),
+        ("wrong", "✗ 2: bad-1"),
+        ("right", "✓ 3: bad-2"),
+        ("query", "query: good"),
+        ("right", "✓ 1: good-0"),
+        ("right", "✓ 2: good-1"),
+        ("wrong", "✗ 3: good-2"),
+    ]
+
+
+def test_a_missed_positive_is_shown(tmp_path):
+    missed = evaluation_page.Picture(
+        encoded=_encoded(), name="there", correct=True, squared_distance=1.5
+    )
+    cases = [_case("bad", correct=[False], missed=missed)]
+    page = _write(tmp_path / "report.html", cases=cases)
+    assert 'alt="should have come: there"' in page
+
+
+def test_an_image_that_the_records_lack(tmp_path):
+    lacking = evaluation_page.Picture(encoded=None, name="gone", correct=True)
+    cases = [_case("bad", correct=[False], missed=lacking)]
+    page = _write(tmp_path / "report.html", cases=cases)
+    assert "not in these records" in page
+    assert 'title="gone">gone<' in page
+    assert 'alt="should have come' not in page
+
+
+def test_figures_of_the_metrics_are_there(tmp_path):
+    page = _write(tmp_path / "report.html")
+    text = re.sub(r"<[^>]*>", "|", page)
+    for words in (
+        "50.0 %||recall@1||40.0 to 60.0",
+        "75.0 %||recall@3||70.0 to 80.0",
+        "12.5 %||mean average precision@10||10.0 to 20.0",
+        "1,234",
+        "of these counted||1,227|",
+        "without a positive, left out||7|",
+        "56,789",
+        "ScaNN finds of the exact 10 nearest||98.7 %",
+        "recall@1 / 3 through ScaNN||43.8 / 68.8 %",
+        "embedding and ScaNN search||1,234.6|",
+        "0.125 to 0.500||227||87.5 %",
+        "N larger than the database||20|",
+        "median error of the first image||7.5 m",
+        "within 5 / 10 m||25.0 / 62.5 %",
+        "Recall@N is a share. Used by: all of them.",
+        "d² 0.100 · 12.3 m",
+        "d² 0.200|",
+        "2 of 1,227 queries",
+        "condition 23||24||12.5||37.5|",
+        "The first 24 of 30; metrics.json has all.",
+    ):
+        assert words in text, words
+    assert "condition 24" not in text
+
+
+def test_what_is_not_known_is_left_out(tmp_path):
+    metrics = {
+        **METRICS,
+        "search": {
+            "index": "exact",
+            "recall_of_exact": None,
+            "recall_curve": None,
+        },
+        "confidence": [],
+        "localisation": None,
+        "breakdown": {},
+        "precisions": {},
+    }
+    nowhere = np.full((6, 2), np.nan)
+    places = dataclasses.replace(_places(), queries=nowhere)
+    page = _write(tmp_path / "report.html", metrics, places=places)
+    for words in (
+        "ScaNN",
+        "How sure",
+        "precision",
+        "Where queries",
+        "distance<",
+        "group",
+    ):
+        assert words not in page, words
+    far = {**METRICS["localisation"], "median_m": None}
+    page = _write(tmp_path / "far.html", {**METRICS, "localisation": far})
+    assert "median error" not in page
+
+
+def test_cases_can_be_filtered(tmp_path):
+    page = _write(tmp_path / "report.html")
+    found = re.findall(r'data-kind="(\w+)" data-condition="(\w+)"', page)
+    assert found == [("wrong", "day"), ("right", "night")]
+    assert "<option>day</option><option>night</option>" in page
+    # One condition needs no choice.
+    page = _write(
+        tmp_path / "report.html", cases=[_case("a", correct=[True])] * 2
+    )
+    assert "<option>" not in page
+    assert evaluation_page.Case(query=None, retrieved=[]).kind == "wrong"
+
+
+def test_page_needs_nothing_else_and_is_reproducible(tmp_path):
+    page = _write(tmp_path / "report.html")
+    reader = _Reader()
+    reader.feed(page)
+    # 2 queries with 3 pictures each, 2 curves, a map.
+    assert len(reader.sources) == 11
+    assert all(source.startswith("data:image/") for source in reader.sources)
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "url(" not in page
+    assert page == _write(tmp_path / "again.html")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "again.html",
+        "report.html",
+    ]
+
+
+def test_names_are_escaped(tmp_path):
+    page = _write(
+        tmp_path / "report.html",
+        cases=[_case('"><script>alert(1)</script>', correct=[True])],
+    )
+    assert "<script>alert" not in page
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((640, 480), (240, 180)), ((100, 80), (100, 80))]
+)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_thumbnail_keeps_colour_and_proportion(size, expected, kind):
+    picture = evaluation_page.Picture(
+        encoded=_encoded(200, size, kind), name="a"
+    )
+    kind, encoded = evaluation_page.thumbnail(picture).split(",")
+    assert kind == "data:image/jpeg;base64"
+    image = Image.open(io.BytesIO(base64.b64decode(encoded)))
+    assert image.size == expected
+    difference = np.asarray(image).astype(int) - [200, 120, 60]
+    assert np.abs(difference).max() <= 4
+
+
+def _drawing(source: str) -> str:
+    kind, encoded = source.split(",")
+    assert kind == "data:image/svg+xml;base64"
+    return base64.b64decode(encoded).decode()
+
+
+def test_curve_marks_the_values():
+    recall = [0.5, 0.7, 0.95]
+    curve = {"recall": recall, "low": recall, "high": recall}
+    drawing = _drawing(
+        evaluation_page._recall_curve(curve, [1, 3], searched=None)
+    )
+    assert "<!-- 50.0 -->" in drawing
+    assert "<!-- 95.0 -->" in drawing
+    assert "<!-- 70.0 -->" not in drawing
+    assert "<!-- ScaNN -->" not in drawing
+    both = evaluation_page._recall_curve(curve, [1], searched=[0.4, 0.6, 0.9])
+    assert "<!-- ScaNN -->" in _drawing(both)
+
+
+def test_curve_of_one_image():
+    curve = {"recall": [1.0], "low": [1.0], "high": [1.0]}
+    drawn = _drawing(evaluation_page._recall_curve(curve, [1], searched=[1.0]))
+    assert "<!-- 100.0 -->" in drawn
+
+
+def test_each_large_city_has_a_map():
+    places = _places(count=21)
+    # 6, 5, 4, 3, 2, 1 queries; the last is nowhere.
+    cities = np.repeat(list("abcdef"), [6, 5, 4, 3, 2, 1]).astype(object)
+    maps = evaluation_page._maps(dataclasses.replace(places, cities=cities))
+    assert [some["name"] for some in maps] == ["a", "b", "c", "d"]
+    assert len({some["drawing"] for some in maps}) == 4
+    (only,) = evaluation_page._maps(places)
+    assert only["name"] == ""
+    assert "<!-- placed wrong -->" in _drawing(only["drawing"])
+
+
+def test_a_map_of_many_points_stays_small():
+    places = _places(count=20_000, database=50_000)
+    (only,) = evaluation_page._maps(places)
+    assert "<image" in _drawing(only["drawing"])
+    assert len(only["drawing"]) < 1_000_000
+
+
+def test_a_map_holds_all_queries_and_equal_metres():
+    points = np.array([[100.0, 100.0], [1100.0, 300.0]])
+    low, high = evaluation_page.frame(points)
+    assert (low < 100).all()
+    assert (high > [1100, 300]).all()
+    # 1000 m and a margin; 1.15 times as wide as high.
+    np.testing.assert_allclose((high - low)[0], 1.08 * 1000 + 60)
+    np.testing.assert_allclose((high - low)[0] / (high - low)[1], 1.15)
+
+
+@pytest.mark.parametrize("encoded", [b"", b"not an image", _encoded()[:200]])
+def test_a_picture_that_cannot_be_decoded(encoded):
+    picture = evaluation_page.Picture(encoded=encoded, name="broken.jpg")
+    with pytest.raises(ValueError, match="an image. Received: broken.jpg"):
+        evaluation_page.thumbnail(picture)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a.jpg", "a.jpg"),
+        ("database/lift/a.jpg", "lift/a.jpg"),
+        ("images/test/queries/@1@2@.jpg", "@1@2@.jpg"),
+    ],
+)
+def test_short_names(tmp_path, name, shown):
+    page = _write(tmp_path / "report.html", cases=[_case(name, correct=[])])
+    assert f'title="{name}">{shown}<' in page

@@ -1,0 +1,487 @@
+"""The page that locates what is dropped on it: answers, refusals, a browser."""
+
+import http.client
+import io
+import json
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import threading
+import urllib.request
+import zlib
+
+import pytest
+import toy_search
+from absl import flags
+from absl.testing import flagsaver
+from PIL import Image
+
+from sare_tf import index, locate
+from sare_tf.pages import locate_server
+from sare_tf.search import locator
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("toy")
+    records = toy_search.records(root)
+    export = toy_search.export(root / "export")
+    index.run(records=records, export=export, out=root / "index")
+    return {"index": root / "index", "export": export, "records": records}
+
+
+@pytest.fixture(scope="module")
+def search(inputs):
+    return locator.Locator(index=inputs["index"], export=inputs["export"])
+
+
+@pytest.fixture(scope="module")
+def app(inputs, search):
+    gallery = locator.Gallery(inputs["records"], search.index)
+    return locate_server.application(search, gallery, k=4, upload_bytes=1 << 20)
+
+
+@pytest.fixture
+def client(app):
+    return app.test_client()
+
+
+def _error(answer, code):
+    assert answer.status_code == code
+    assert answer.mimetype == "application/json"
+    return answer.get_json()["error"]
+
+
+def test_an_answer_is_the_locators(client, search):
+    encoded = toy_search.jpeg(2, 99)
+    answer = client.post("/locate?k=5", data=encoded)
+    assert answer.status_code == 200
+    found = answer.get_json()
+    (expected,) = search([encoded], k=5)
+    places = found.pop("map")
+    thumbnails = [match.pop("thumbnail") for match in found["matches"]]
+    assert found == json.loads(json.dumps(expected.as_json()))
+    assert all(some.startswith("data:image/jpeg;") for some in thumbnails)
+    assert len(set(thumbnails)) == 5
+    # 4 matches unless asked for others.
+    found = client.post("/locate", data=encoded).get_json()
+    assert len(found["matches"]) == 4
+    assert places["matches"][0] is not None
+
+
+def test_map_by_hand(search):
+    (answer,) = search([toy_search.jpeg(2, 99)], k=4)
+    drawn = locate_server.map_of(answer, search)
+    # 100 m to the next place at least: place 1 or 3, and 2 are there. All
+    # images stand on one line, in the middle of the map's height.
+    height = drawn["height_m"]
+    assert drawn["width_m"] == pytest.approx(1.15 * height)
+    first = answer.matches[0]
+    low = first.utm_east_m - drawn["matches"][0][0]
+    for match, point in zip(answer.matches, drawn["matches"], strict=True):
+        assert point == pytest.approx(
+            [match.utm_east_m - low, height / 2], abs=0.1
+        )
+    east = {500_000 + 100 * p + 2 * v for p in range(6) for v in range(3)}
+    inside = {x - low for x in east if 0 <= x - low <= drawn["width_m"]}
+    # One image of each cell, 60 to a side.
+    cell = drawn["width_m"] / 60
+    assert len(drawn["database"]) == len({x // cell for x in inside})
+    for x, _ in drawn["database"]:
+        assert min(abs(x - some) for some in inside) < 0.1
+
+
+def test_no_map_of_what_has_no_position(search):
+    unknown = locator.Match(
+        image_id="a",
+        place_id="",
+        squared_distance=0.5,
+        same_place=True,
+        utm_east_m=None,
+        utm_north_m=None,
+        utm_zone="",
+        latitude=None,
+        longitude=None,
+    )
+    assert (
+        locate_server.map_of(locator.Answer(matches=[unknown]), search) is None
+    )
+    known, *_ = search([toy_search.jpeg(2, 99)], k=1)[0].matches
+    drawn = locate_server.map_of(
+        locator.Answer(matches=[known, unknown]), search
+    )
+    assert [point is None for point in drawn["matches"]] == [False, True]
+
+
+def _png_header(width, height):
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + struct.pack(">I", 13)
+        + head
+        + struct.pack(">I", zlib.crc32(head))
+    )
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "words"),
+    [
+        (b"", 415, "empty file"),
+        (b"GIF89a and more", 415, "not a JPEG or PNG image: a GIF file"),
+        (b"<svg onload=alert(1)>", 415, "an HTML or XML file"),
+        (b"\xff\xd8\xff and nonsense", 415, "damaged or truncated header"),
+        # 16 GB in 33 bytes.
+        (_png_header(65535, 65535), 415, "more than 67,108,864 pixels"),
+        (_png_header(100, 100), 422, "a damaged or truncated PNG"),
+        (toy_search.jpeg(2, 1)[:700], 422, "a damaged or truncated JPEG"),
+        (toy_search.jpeg(2, 1) + 64 * b"\xff\xda", 415, "more than 64 scans"),
+        (bytes(1 << 20) + b"0", 413, "larger than 1 MiB"),
+    ],
+)
+def test_hostile_uploads_are_refused_and_the_next_answered(
+    client, sent, code, words
+):
+    assert words in _error(client.post("/locate", data=sent), code)
+    answer = client.post("/locate", data=toy_search.jpeg(1, 99))
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("k", ["0", "19", "-1", "x", "9" * 5000, "²", "1e1"])
+def test_k_out_of_range(client, k):
+    answer = client.post(
+        "/locate", query_string={"k": k}, data=toy_search.jpeg(1, 99)
+    )
+    assert "Expected k from 1 to 18" in _error(answer, 400)
+
+
+def test_forms_and_their_file_names_are_not_taken(client):
+    name = "../../etc/<script>.jpg"
+    form = {"photo": (io.BytesIO(toy_search.jpeg(1, 99)), name)}
+    answer = client.post("/locate", data=form)
+    error = _error(answer, 415)
+    assert "curl --data-binary @PHOTO.jpg" in error
+    assert "script" not in error
+
+
+@pytest.mark.parametrize(
+    ("host", "code"),
+    [
+        ("127.0.0.1:8008", 200),
+        ("localhost", 200),
+        ("LOCALHOST:1", 200),
+        ("[::1]:8008", 200),
+        ("192.168.7.7", 200),
+        ("evil.example:8008", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("localhost.evil.example", 403),
+        ("[::1", 403),
+        ("a b", 403),
+    ],
+)
+def test_names_that_lead_here_by_their_owners_will(client, host, code):
+    assert client.get("/", headers={"Host": host}).status_code == code
+
+
+def test_a_name_that_is_listened_at(search):
+    app = locate_server.application(search, None, host="Photos.example")
+    client = app.test_client()
+    found = client.get("/", headers={"Host": "photos.example:80"})
+    assert found.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"Origin": "http://localhost"}, 200),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "http://localhost:9999"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+    ],
+)
+def test_other_pages_may_not_ask(client, headers, code):
+    answer = client.post(
+        "/locate", data=toy_search.jpeg(1, 99), headers=headers
+    )
+    assert answer.status_code == code
+    if code == 403:
+        assert "Only this server's own page" in _error(answer, 403)
+
+
+def test_everything_has_the_security_headers(client):
+    answers = [
+        client.get("/"),
+        client.get("/locate.css"),
+        client.get("/locate.js"),
+        client.get("/nothing"),
+        client.post("/locate", data=b"x"),
+        client.post("/locate", data=toy_search.jpeg(1, 99)),
+    ]
+    assert [answer.status_code for answer in answers] == [
+        200, 200, 200, 404, 415, 200,
+    ]  # fmt: skip
+    for answer in answers:
+        policy = answer.headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'")
+        assert "unsafe" not in policy
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_the_page_needs_no_other_server(client):
+    page = client.get("/").get_data(as_text=True)
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert sources == ["data:,", "/locate.css", "/locate.js"]
+    # The policy forbids both.
+    assert "<style" not in page
+    assert not re.search(r"\son\w+=|style=", page)
+    for path in ("/locate.css", "/locate.js"):
+        text = client.get(path).get_data(as_text=True)
+        assert "url(" not in text
+        assert set(re.findall(r"https?://[\w.]+", text)) <= {
+            "http://www.w3.org"
+        }
+    assert "18 images" in page
+    assert "at most 1 MiB" in page
+
+
+def test_pages_that_are_not_there(client):
+    answer = client.get("/<script>alert(1)</script>")
+    assert answer.status_code == 404
+    assert answer.mimetype == "text/html"
+    page = answer.get_data(as_text=True)
+    assert "Not Found" in page
+    assert "<script" not in page
+    assert "method" in _error(client.get("/locate"), 405)
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "words"),
+    [
+        (TimeoutError("secret"), 503, "model's server does not answer"),
+        (ConnectionError("secret"), 503, "model's server does not answer"),
+        (RuntimeError("secret"), 500, "could not be answered"),
+    ],
+)
+def test_failures_are_logged_and_survived(search, caplog, failure, code, words):
+    class Failing:
+        index, places = search.index, search.places
+
+        def check_k(self, k):
+            search.check_k(k)
+
+        def __call__(self, encoded, *, k):
+            raise failure
+
+    client = locate_server.application(Failing(), None).test_client()
+    for _ in range(2):
+        error = _error(
+            client.post("/locate", data=toy_search.jpeg(1, 99)), code
+        )
+        assert words in error
+        assert "secret" not in error
+    assert "secret" in caplog.text
+
+
+def test_an_image_that_left_the_records(search):
+    class Empty:
+        def read(self, names):
+            return [None] * len(names)
+
+    client = locate_server.application(search, Empty()).test_client()
+    found = client.post("/locate", data=toy_search.jpeg(1, 99)).get_json()
+    assert [match["thumbnail"] for match in found["matches"]] == [None] * 5
+
+
+@pytest.fixture
+def served(app):
+    """The address of the page on a real socket."""
+    started = {}
+    create = locate_server.waitress.create_server
+
+    def remember(*arguments, **options):
+        started["server"] = create(*arguments, **options)
+        ready.set()
+        return started["server"]
+
+    ready = threading.Event()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(locate_server.waitress, "create_server", remember)
+        thread = threading.Thread(
+            target=locate_server.serve,
+            args=(app,),
+            kwargs={"host": "127.0.0.1", "port": 0},
+            daemon=True,
+        )
+        thread.start()
+        assert ready.wait(30)
+        yield f"http://127.0.0.1:{started['server'].effective_port}"
+        server = started["server"]
+        server.task_dispatcher.shutdown()
+        # By the thread that waits at the sockets: closed by another while it
+        # waits, they would end it with an error.
+        server.trigger.pull_trigger(
+            lambda: server.asyncore.close_all(server._map)
+        )
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_a_real_socket(served):
+    request = urllib.request.Request(
+        f"{served}/locate?k=1", data=toy_search.jpeg(2, 99)
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert "Server" not in answer.headers
+        assert len(json.load(answer)["matches"]) == 1
+    # Three times what is allowed never reaches the page: the connection is
+    # answered with 413, and may be closed while it is still sent.
+    connection = http.client.HTTPConnection(served.partition("://")[2])
+    try:
+        connection.request("POST", "/locate", body=bytes(3 << 20))
+        with connection.getresponse() as answer:
+            assert answer.status == 413
+    except ConnectionError:
+        pass
+    finally:
+        connection.close()
+    with urllib.request.urlopen(served, timeout=60) as answer:
+        assert b"Where was this photograph taken?" in answer.read()
+
+
+def test_an_address_that_is_taken(app):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"--port={port}.*Choose another"):
+            locate_server.serve(app, host="127.0.0.1", port=port)
+
+
+def test_a_warning_beyond_this_machine(app, caplog, monkeypatch):
+    class Server:
+        def run(self):
+            raise KeyboardInterrupt
+
+        def close(self):
+            self.closed = True
+
+    server = Server()
+    monkeypatch.setattr(
+        locate_server.waitress, "create_server", lambda *some, **options: server
+    )
+    for host, warned in (("0.0.0.0", True), ("127.0.0.1", False)):
+        caplog.clear()
+        with pytest.raises(KeyboardInterrupt):
+            locate_server.serve(app, host=host, port=0)
+        assert server.closed
+        assert ("Whoever reaches" in caplog.text) == warned
+
+
+def test_main_serves_what_the_flags_name(inputs, monkeypatch):
+    served = {}
+    monkeypatch.setattr(
+        locate_server,
+        "serve",
+        lambda app, **options: served.update(options, app=app),
+    )
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    with flagsaver.flagsaver(
+        **{name: str(path) for name, path in inputs.items()},
+        serve=True,
+        port=8123,
+        k=50,
+        upload_mebibytes=3,
+    ):
+        locate.main(["locate"])
+        assert (served["host"], served["port"]) == ("127.0.0.1", 8123)
+        page = served["app"].test_client().get("/").get_data(as_text=True)
+        # No more matches than the index has images.
+        assert 'data-k="18"' in page
+        assert 'data-upload-bytes="3145728"' in page
+
+
+# What a person does: a page of the same server drops a photograph.
+_TRY = """
+(async () => {
+  const bytes = await (await fetch("/try.jpg")).blob();
+  const file = new File([bytes], "try.jpg", { type: "image/jpeg" });
+  const moved = new DataTransfer();
+  moved.items.add(file);
+  document.dispatchEvent(new DragEvent("drop", { dataTransfer: moved }));
+})();
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_in_a_browser(inputs, search, tmp_path):
+    app = locate_server.application(
+        search, locator.Gallery(inputs["records"], search.index), k=5
+    )
+    show_page = app.view_functions["show_page"]
+    script = '<script src="/try.js" defer></script></head>'
+    app.add_url_rule(
+        "/try", "try", lambda: show_page().replace("</head>", script, 1)
+    )
+    app.add_url_rule(
+        "/try.js",
+        "try_script",
+        lambda: (_TRY, {"Content-Type": "text/javascript"}),
+    )
+    app.add_url_rule(
+        "/try.jpg",
+        "try_photo",
+        lambda: (toy_search.jpeg(2, 99), {"Content-Type": "image/jpeg"}),
+    )
+    server = locate_server.waitress.create_server(app, host="127.0.0.1", port=0)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+
+    def browse(*options):
+        return subprocess.run(
+            [
+                CHROMIUM,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--enable-logging=stderr",
+                f"--user-data-dir={tmp_path / 'profile'}",
+                "--timeout=20000",
+                "--virtual-time-budget=8000",
+                *options,
+                f"http://127.0.0.1:{server.effective_port}/try",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=True,
+        )
+
+    try:
+        for width, height in ((1366, 1200), (390, 2400)):
+            shot = tmp_path / f"{width}.png"
+            done = browse(
+                f"--screenshot={shot}", f"--window-size={width},{height}"
+            )
+            with Image.open(shot) as image:
+                assert image.size == (width, height)
+                colours = image.convert("RGB").getcolors(1 << 24)
+            # Green frames: the answer was drawn.
+            assert dict(map(reversed, colours)).get((26, 143, 76), 0) > 100
+            assert "Content Security Policy" not in done.stderr
+        drawn = browse("--dump-dom").stdout
+    finally:
+        server.task_dispatcher.shutdown()
+        server.close()
+        thread.join(10)
+    assert drawn.count("<li class=") == 5
+    assert drawn.count('<li class="same"') == 3
+    assert re.search(r"50020[024]\.0 m E, 4500000\.0 m N", drawn)
+    assert 'href="https://www.openstreetmap.org/?mlat=40.6' in drawn
+    assert re.search(r'<svg id="map".*<circle.*class="same"', drawn)
+    assert 'id="status" role="status" aria-live="polite">Found.<' in drawn

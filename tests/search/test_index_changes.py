@@ -1,0 +1,280 @@
+"""Adding to an index, removing from it, and making one segment of it again."""
+
+import numpy as np
+import pytest
+import toy_index
+import toy_search
+from absl import flags
+from absl.testing import flagsaver
+
+from sare_tf import evaluate, index, serving
+from sare_tf.records.records import Records
+from sare_tf.search import index_changes, segment_building, segments
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """records, export and index of 18 database images, 3 of each place."""
+    return toy_index.build(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture
+def built(toy, tmp_path):
+    """The same with an index of the test's own."""
+    return toy_index.copy(toy, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def more(tmp_path_factory):
+    """Records of 4 database images of 2 other places."""
+    return toy_search.records(
+        tmp_path_factory.mktemp("more"), views=(2, 1), places=2, first_place=9
+    )
+
+
+def _added(built, more):
+    return {
+        "index": built["out"],
+        "records": more,
+        "export": built["export"],
+    }
+
+
+def test_images_are_added_without_building_again(built, more):
+    before = toy_index.bytes_of(built["out"])
+    index.add(**_added(built, more))
+    opened = index.Index.open(built["out"])
+    rows = Records(more).rows("test", "database")
+    names = opened.manifest["image_id"].tolist()
+    assert names[18:] == rows["image_id"].tolist()
+    embedded = index.embed(
+        serving.load(built["export"]),
+        Records(more).read_images(rows),
+        names[18:],
+    )
+    np.testing.assert_array_equal(opened.descriptors[18:22], embedded)
+    found, distances = opened.search(embedded, 1)
+    assert found[:, 0].tolist() == [18, 19, 20, 21]
+    np.testing.assert_allclose(distances, 0, atol=1e-5)
+    # Only index.json changed.
+    after = toy_index.bytes_of(built["out"])
+    kept = {name: after[name] for name in before}
+    assert {name for name in kept if kept[name] != before[name]} == {
+        "index.json"
+    }
+    fingerprints = {Records(built["records"]).fingerprint}
+    fingerprints.add(Records(more).fingerprint)
+    assert opened.records_fingerprints == fingerprints
+
+
+def test_images_are_added_once(built, more):
+    index.add(**_added(built, more))
+    with pytest.raises(ValueError, match="4 that it holds, such as"):
+        index.add(**_added(built, more))
+    assert index.Index.open(built["out"]).metadata["count"] == 22
+
+
+def test_a_failed_addition_goes_on(built, more, monkeypatch):
+    monkeypatch.setattr(segment_building, "_RECORD_EVERY", 1)
+    before = index.Index.open(built["out"]).metadata
+    for after, expected in ((3, 3), (9, 1)):
+        servable = toy_index.StoppedServable(
+            built["export"], toy_index.fail, after
+        )
+        monkeypatch.setattr(serving, "load", lambda export, it=servable: it)
+        try:
+            index.add(**_added(built, more), batch_size=1)
+        except OSError:
+            assert index.Index.open(built["out"]).metadata == before
+        assert servable.batches == expected
+    assert index.Index.open(built["out"]).metadata["count"] == 22
+    names = {path.name for path in built["out"].iterdir()}
+    assert names == {
+        *("index.json", "manifest.parquet", "descriptors.npy", "scann"),
+        "added-00001",
+    }
+
+
+def test_an_addition_that_was_killed_last_is_made_again(
+    built, more, monkeypatch
+):
+    def killed(folder, metadata):
+        raise KeyboardInterrupt
+
+    before = index.Index.open(built["out"]).metadata
+    monkeypatch.setattr(index_changes, "_write_change", killed)
+    with pytest.raises(KeyboardInterrupt):
+        index.add(**_added(built, more))
+    assert index.Index.open(built["out"]).metadata == before
+    monkeypatch.undo()
+    index.add(**_added(built, more))
+    assert index.Index.open(built["out"]).metadata["count"] == 22
+
+
+def test_an_index_whose_replacement_was_killed_is_put_back(built, more):
+    out = built["out"]
+    index.add(**_added(built, more))
+    for again in (
+        lambda: index.run(**built),
+        lambda: index.compact(index=out),
+    ):
+        # Between the two renames of a replacement.
+        out.rename(out.with_name(".index.replaced"))
+        again()
+        assert index.Index.open(out).metadata["count"] == 22
+    assert [path.name for path in out.parent.iterdir()] == ["index"]
+
+
+def test_a_changed_index_is_evaluated_with_the_records_of_either(built, more):
+    index.add(**_added(built, more))
+    opened = index.Index.open(built["out"])
+    for records in (built["records"], more):
+        evaluate._check_records(opened, Records(records), "test")
+
+
+def test_images_of_another_export_are_not_added(built, more, tmp_path):
+    other = toy_search.export(tmp_path / "other", length=1.00001)
+    with pytest.raises(ValueError, match="Expected the export that built"):
+        index.add(index=built["out"], records=more, export=other)
+
+
+def _ids(tmp_path, *names):
+    path = tmp_path / "ids.txt"
+    path.write_text("".join(f"{name}\n" for name in names))
+    return path
+
+
+def test_images_are_removed_and_added_again(built, more, tmp_path):
+    out = built["out"]
+    index.add(**_added(built, more))
+    names = index.Index.open(out).manifest["image_id"].tolist()
+    index.remove(index=out, ids=_ids(tmp_path, names[3], "", names[19]))
+    index.remove(index=out, ids=_ids(tmp_path, names[0], names[0]))
+    opened = index.Index.open(out)
+    kept = [name for row, name in enumerate(names) if row not in (0, 3, 19)]
+    assert opened.manifest["image_id"].tolist() == kept
+    rows, _ = opened.search(opened.descriptors[:], 19)
+    assert rows[:, 0].tolist() == list(range(19))
+    assert (np.sort(rows, axis=1) == np.arange(19)).all()
+    # What a killed change left, and what the last one replaced, is cleared.
+    (out / "added-00009").mkdir()
+    (out / "removed-00009.npy").touch()
+    index.remove(index=out, ids=_ids(tmp_path, *names[20:], names[18]))
+    assert {path.name for path in out.glob("*d-*")} == {
+        "added-00001",
+        "removed-00004.npy",
+    }
+    # The added images are all gone, and may come again.
+    index.add(**_added(built, more))
+    again = index.Index.open(out).manifest["image_id"].tolist()
+    assert again == [*kept[:16], *names[18:]]
+
+
+def test_removal_refuses_what_it_cannot_mean(built, tmp_path):
+    out = built["out"]
+    names = index.Index.open(out).manifest["image_id"].tolist()
+    before = toy_index.bytes_of(out)
+    for wrong, message in (
+        ([names[0], "x.jpg", "y.jpg"], "lacks 2: x.jpg, y.jpg"),
+        ([], "with 0 ids"),
+        (names, "with all 18 of the index"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            index.remove(index=out, ids=_ids(tmp_path, *wrong))
+    with pytest.raises(FileNotFoundError, match="Expected a text file"):
+        index.remove(index=out, ids=tmp_path / "nothing.txt")
+    assert toy_index.bytes_of(out) == before
+
+
+def test_changes_are_made_to_one_index(built, more):
+    for change, options in (
+        (index.compact, {}),
+        (index.remove, {"ids": "ids.txt"}),
+        (index.add, {"records": more, "export": built["export"]}),
+    ):
+        with pytest.raises(FileNotFoundError, match="folder of one index"):
+            change(index=built["out"].parent, **options)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_compaction_changes_nothing_but_the_files(
+    toy, more, tmp_path, monkeypatch, dtype
+):
+    out = tmp_path / "index"
+    inputs = {"records": toy["records"], "export": toy["export"]}
+    index.run(**inputs, out=out, dtype=dtype)
+    index.add(index=out, records=more, export=toy["export"])
+    names = index.Index.open(out).manifest["image_id"].tolist()
+    index.remove(index=out, ids=_ids(tmp_path, names[3], names[20]))
+    before = index.Index.open(out, exact=True)
+    descriptors = before.descriptors[:]
+    found = before.search(toy_search.unit(4, 9, toy_search.DIMENSION), 20)
+    # In several steps.
+    monkeypatch.setattr(
+        index_changes, "_COPIED_NUMBERS", 3 * toy_search.DIMENSION
+    )
+    index.compact(index=out)
+    after = index.Index.open(out, exact=True)
+    assert {path.name for path in out.iterdir()} == {
+        *("index.json", "manifest.parquet", "descriptors.npy", "scann"),
+    }
+    assert after.manifest.equals(before.manifest)
+    assert after.descriptors.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(after.descriptors, descriptors)
+    again = after.search(toy_search.unit(4, 9, toy_search.DIMENSION), 20)
+    np.testing.assert_array_equal(again[0], found[0])
+    np.testing.assert_array_equal(again[1], found[1])
+    assert after.records_fingerprints == before.records_fingerprints
+    assert index.Index.open(out).searches_with == "scann"
+
+
+def test_a_change_during_compaction_is_not_lost(built, tmp_path, monkeypatch):
+    out = built["out"]
+    names = index.Index.open(out).manifest["image_id"].tolist()
+    finish = segments.finish
+
+    def remove_meanwhile(*arguments, **options):
+        index.remove(index=out, ids=_ids(tmp_path, names[5]))
+        return finish(*arguments, **options)
+
+    monkeypatch.setattr(segments, "finish", remove_meanwhile)
+    with pytest.raises(ValueError, match="with 1 changes, not 0"):
+        index.compact(index=out)
+    monkeypatch.undo()
+    assert index.Index.open(out).metadata["count"] == 17
+    index.compact(index=out)
+    assert index.Index.open(out).metadata["count"] == 17
+
+
+def test_a_changed_index_is_kept(built, more, tmp_path):
+    out = built["out"]
+    index.add(**_added(built, more))
+    index.run(**built)
+    assert index.Index.open(out).metadata["count"] == 22
+    other = toy_search.export(tmp_path / "other", length=1.00001)
+    with pytest.raises(ValueError, match="added or removed 1 times"):
+        index.run(records=built["records"], export=other, out=out)
+    (out / "descriptors.npy").write_bytes(b"")
+    with pytest.raises(ValueError, match="Expected a whole index"):
+        index.run(**built)
+
+
+def test_main_makes_one_change_at_a_time(built, more, tmp_path):
+    flags.FLAGS.mark_as_parsed()
+    folders = {"index": str(built["out"]), "export": str(built["export"])}
+    with (
+        flagsaver.flagsaver(compact=True, remove_ids="ids.txt"),
+        pytest.raises(ValueError, match="--remove_ids, --compact. Run one"),
+    ):
+        index.main(["index"])
+    with flagsaver.flagsaver(**folders, add_records=str(more)):
+        index.main(["index"])
+    names = index.Index.open(built["out"]).manifest["image_id"].tolist()
+    ids = _ids(tmp_path, names[0], names[21])
+    with flagsaver.flagsaver(**folders, remove_ids=str(ids)):
+        index.main(["index"])
+    with flagsaver.flagsaver(**folders, compact=True):
+        index.main(["index"])
+    opened = index.Index.open(built["out"])
+    assert opened.manifest["image_id"].tolist() == names[1:21]
+    assert len(opened.metadata["segments"]) == 1

@@ -1,0 +1,116 @@
+"""Estimates against counts by hand."""
+
+import keras
+import numpy as np
+import pytest
+
+from sare_tf.model import build_embedder
+from sare_tf.training import memory_estimate, optimizers
+from sare_tf.training.options import Options
+
+OPTIONS = {
+    "image_height": 32,
+    "image_width": 16,
+    "backbone": "small",
+    "num_clusters": 4,
+    "optimizer": "adam",
+}
+
+
+def _embedder(**changes):
+    return build_embedder(
+        backbone="small",
+        aggregation="netvlad",
+        num_clusters=4,
+        image_size=(32, 16),
+        **changes,
+    )
+
+
+# Of the small network: convolutions without bias, scale and offset of each
+# normalisation, the last convolution with bias; NetVLAD's two of 4 x 96.
+FIRST = 9 * 3 * 16 + 2 * 16
+SECOND = 9 * 16 * 32 + 2 * 32
+THIRD = 9 * 32 * 64 + 2 * 64
+REST = 9 * 64 * 96 + 96 + 2 * 4 * 96
+
+
+def test_parameters_trained_and_frozen():
+    assert memory_estimate.parameters(_embedder()) == (
+        FIRST + SECOND + THIRD + REST,
+        0,
+    )
+    assert memory_estimate.parameters(_embedder(train_from="stage3_conv")) == (
+        THIRD + REST,
+        FIRST + SECOND,
+    )
+
+
+# Numbers per image of 32 x 16: the image, three layers a stage, the map of
+# 4 x 2 locations, the descriptor.
+IMAGE, STAGES = 32 * 16 * 3, (16 * 8 * 16, 8 * 4 * 32, 4 * 2 * 64)
+END = 4 * 2 * 96 + 4 * 96
+
+
+@pytest.mark.parametrize(
+    ("train_from", "numbers"),
+    [
+        # All outputs are kept, the image before them, and two gradients.
+        ("stage1_conv", IMAGE + 3 * sum(STAGES) + END + 2 * STAGES[0]),
+        # Two outputs of the first stage at a time are more: 4,096 numbers.
+        # From the third stage on: 512 * 3 + 1,152 kept, 1,024 before them.
+        ("stage3_conv", 3 * STAGES[2] + END + STAGES[1] + 2 * STAGES[0]),
+    ],
+)
+def test_activations_that_a_step_keeps(train_from, numbers):
+    for precision, size in (("float32", 4), ("mixed_bfloat16", 2)):
+        needed = memory_estimate.memory(
+            _embedder(train_from=train_from),
+            Options(**OPTIONS, precision=precision),
+            images_per_step=5,
+            queries=7,
+            database=11,
+        )
+        assert needed["activations of a step"] == 5 * size * numbers
+
+
+def test_the_other_parts():
+    needed = memory_estimate.memory(
+        _embedder(),
+        Options(**OPTIONS, cache_dtype="float16", averaging_momentum=0.9),
+        images_per_step=5,
+        queries=7,
+        database=11,
+    )
+    count = FIRST + SECOND + THIRD + REST
+    assert needed["weights"] == needed["gradients of the weights"] == 4 * count
+    # Two moments and the average.
+    assert needed["state of the optimizer"] == 3 * 4 * count
+    assert needed["images of a step"] == 5 * IMAGE * (1 + 4)
+    assert needed["mining: descriptors"] == (7 + 11) * 4 * 96 * 2
+    assert needed["mining: distances"] == 7 * 11 * 4
+    without = memory_estimate.memory(
+        _embedder(),
+        Options(**OPTIONS),
+        images_per_step=5,
+        queries=0,
+        database=0,
+    )
+    assert not [part for part in without if part.startswith("mining")]
+
+
+def test_the_size_of_a_checkpoint(tmp_path):
+    """Within its description of the layers, 1 MiB at most."""
+    network = keras.Sequential(
+        [keras.Input((512,)), keras.layers.Dense(1024, use_bias=False)]
+    )
+    network.compile(
+        optimizer=optimizers.build("adam", learning_rate=1.0, weight_decay=0.0),
+        loss="mse",
+    )
+    network.optimizer.build(network.trainable_variables)
+    network.save(tmp_path / "model.keras")
+    size = (tmp_path / "model.keras").stat().st_size
+    expected = memory_estimate.checkpoint_bytes(network)
+    assert size <= expected <= size + 2**20
+    np.testing.assert_allclose(expected, 3 * 512 * 1024 * 4 + 2**20, atol=64)

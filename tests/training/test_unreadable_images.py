@@ -1,0 +1,132 @@
+"""Records that are damaged while a run is under way."""
+
+import logging
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import toy_training
+from finished_runs import assert_same_run
+
+from sare_tf import train
+from sare_tf.records.records import Records
+from sare_tf.training import datasets, train_data, unreadable_images
+from sare_tf.training.options import Options
+from sare_tf.training.run_folder import read_state
+
+
+def damage(records, image_ids):
+    """Turns one bit of each image's record."""
+    rows = Records(records).manifest.set_index("image_id")
+    for image_id in image_ids:
+        row = rows.loc[image_id]
+        with (records / row["shard"]).open("r+b") as file:
+            file.seek(row["byte_offset"] + row["byte_length"] // 2)
+            (byte,) = file.read(1)
+            file.seek(-1, 1)
+            file.write(bytes([byte ^ 1]))
+
+
+def ids(records, split, role, *positions):
+    rows = Records(records).rows(split, role)
+    return rows["image_id"].iloc[list(positions)].tolist()
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """Records, and a run of one epoch on them; then three images are lost."""
+    root = tmp_path_factory.mktemp("data")
+    records, run = toy_training.records(root), root / "run"
+    options = {**toy_training.OPTIONS, "epochs": 1}
+    train.run(records=records, checkpoints=run, **options)
+    lost = [
+        *ids(records, "train", "query", 4),
+        *ids(records, "train", "database", 3),
+        *ids(records, "val", "database", 0),
+    ]
+    damage(records, lost)
+    return records, run, lost
+
+
+def test_lost_images_are_named_counted_and_left_out(
+    stopped, tmp_path, monkeypatch, caplog
+):
+    records, run, lost = stopped
+    for name in ("one", "other"):
+        shutil.copytree(run, tmp_path / name)
+    made, seen = datasets.tuple_dataset, []
+
+    def watched(source, tuples, **options):
+        seen.append(source.manifest["image_id"].to_numpy()[tuples])
+        return made(source, tuples, **options)
+
+    monkeypatch.setattr(datasets, "tuple_dataset", watched)
+    with caplog.at_level(logging.WARNING):
+        for name in ("one", "other"):
+            train.run(
+                records=records,
+                checkpoints=tmp_path / name,
+                **toy_training.OPTIONS,
+            )
+    assert set(unreadable_images.read(tmp_path / "one")) == set(lost)
+    for image_id in lost:
+        assert f"Left out: {image_id} (" in caplog.text
+    assert "3 bad images of 10 allowed" in caplog.text
+    assert read_state(tmp_path / "one")[1]["last"] == "epoch-0002"
+    # Rounds of 6 and 3 of the 11 queries that are left, whole batches of 3.
+    assert [len(tuples) for tuples in seen] == [6, 3] * 2
+    assert not np.isin(np.concatenate(seen), lost).any()
+    assert_same_run(tmp_path / "one", tmp_path / "other")
+
+
+def test_more_than_the_limit_end_the_run(stopped, tmp_path):
+    records, run, lost = stopped
+    shutil.copytree(run, tmp_path / "run")
+    options = {**toy_training.OPTIONS, "max_bad_images": 2}
+    with pytest.raises(ValueError, match="at most 2 images .* 3 in") as raised:
+        train.run(records=records, checkpoints=tmp_path / "run", **options)
+    for image_id in lost:
+        assert image_id in str(raised.value)
+    assert not (tmp_path / "run" / unreadable_images.NAME).exists()
+    assert read_state(tmp_path / "run")[1]["last"] == "epoch-0001"
+
+
+def test_an_error_of_another_kind_stays_what_it_is(stopped, tmp_path):
+    records, _, lost = stopped
+    (tmp_path / unreadable_images.NAME).write_text(
+        "{" + ", ".join(f'"{image_id}": ""' for image_id in lost) + "}"
+    )
+    error = tf.errors.InvalidArgumentError(None, None, "of the network")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="of the network"):
+        unreadable_images.find(tmp_path, Records(records), error, limit=10)
+
+
+def test_batches_of_places_do_without_lost_images(stopped, tmp_path):
+    """Places of 4 images: two have lost one and 4 others are left."""
+    records, _, lost = stopped
+    options = {**toy_training.OPTIONS, "loss": "place_sare_joint"}
+    options |= {"places_per_batch": 2, "images_per_place": 4, "epochs": 1}
+    run = train.run(records=records, checkpoints=tmp_path / "run", **options)
+    assert set(unreadable_images.read(run)) == set(lost)
+    entry = read_state(run)[1]["history"][1]
+    assert np.isfinite(entry["loss"])
+
+
+def test_mining_and_validation_with_a_lost_image_by_hand(stopped):
+    """A negative that is lost is none; a query's only positives leave it."""
+    records = Records(stopped[0])
+    options = Options(**toy_training.OPTIONS)
+    database = records.rows("train", "database")["image_id"].tolist()
+    # The first place: both of its database images.
+    split = train_data.Split(records, "train", options, bad=database[:2])
+    miner = train_data.Miner(split, options)
+    # 10 queries are left: 3 whole batches of 3.
+    assert set(np.concatenate(miner.rounds(1))) < set(range(2, 12))
+    assert miner.steps(1) == 3
+    assert all(set(rows) >= {0, 1} for rows in miner._same_place)
+    assert miner.images_to_embed(np.arange(2, 12)) == 10 + 10
+    lost = records.rows("val", "query")["image_id"].iloc[:1].tolist()
+    val = train_data.Validation(records, options, bad=lost)
+    assert len(val.queries) == 11
+    assert len(val.database) == 12
