@@ -37,6 +37,7 @@ from absl import app, flags, logging
 
 from sare_tf import build_records
 from sare_tf.dataset import image_decoding
+from sare_tf.records.options import RecordOptions
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("mode", "speed", ["speed", "memory", "one"], "See above.")
@@ -104,11 +105,13 @@ def speed(folder):
 
     def build(verify_images):
         build_records.run(
-            dataset=source,
-            out=target,
-            reader="place_folders",
-            positives="place",
-            verify_images=verify_images,
+            RecordOptions(
+                dataset=source,
+                records=target,
+                reader="place_folders",
+                positives="place",
+                verify_images=verify_images,
+            )
         )
 
     # Name -> what it does, and the name of what it is held against.
@@ -209,12 +212,14 @@ def one(folder):
     before = status_bytes("VmRSS")
     begin = time.perf_counter()
     build_records.run(
-        dataset=folder / "photos",
-        out=folder / "records",
-        reader=reader,
-        positives=positives,
-        shard_mebibytes=1,
-        verify_images=FLAGS.verify_images,
+        RecordOptions(
+            dataset=folder / "photos",
+            records=folder / "records",
+            reader=reader,
+            positives=positives,
+            shard_mebibytes=1,
+            verify_images=FLAGS.verify_images,
+        )
     )
     print(status_bytes("VmHWM") - before, time.perf_counter() - begin)
 

@@ -36,6 +36,7 @@ from absl import app, flags, logging
 from PIL import Image
 
 from sare_tf import build_records
+from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
 from sare_tf.runtime import tfdata_threads
 from sare_tf.training import datasets, place_batches
@@ -199,9 +200,11 @@ def main(argv):
         paths = photographs(folder / "photographs", FLAGS.photographs)
         records = Records(
             build_records.run(
-                dataset=folder / "photographs",
-                out=folder / "records",
-                reader="place_folders",
+                RecordOptions(
+                    dataset=folder / "photographs",
+                    records=folder / "records",
+                    reader="place_folders",
+                )
             )
         )
         for size in FLAGS.sizes:

@@ -31,11 +31,13 @@ import keras
 from absl import app, flags, logging
 
 from sare_tf import build_records, losses, synthetic_city, train
+from sare_tf.city.options import CityOptions
+from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files
 from sare_tf.search import exact_search
 from sare_tf.training import run_folder, train_data
-from sare_tf.training.options import Options
+from sare_tf.training.options import Options, TrainingOptions
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("folder", "runs/benchmarks/losses", "Where runs are kept.")
@@ -98,7 +100,11 @@ def rows() -> dict[str, dict[str, object]]:
 def train_once(records: Path, folder: Path, options: dict) -> tuple | None:
     """Validation recall@5 and @1 of the best epoch; None if it diverged."""
     try:
-        train.run(records=records, checkpoints=folder, **_COMMON, **options)
+        train.run(
+            TrainingOptions(
+                records=records, checkpoints=folder, **_COMMON, **options
+            )
+        )
     except ValueError as error:
         if "finite" not in str(error):
             raise
@@ -172,8 +178,12 @@ def main(argv) -> None:
     # A budget of its own: runs of another one are no part of this table.
     budget = (FLAGS.city_places, FLAGS.num_epochs, FLAGS.epoch_queries)
     out = Path(FLAGS.folder) / "-".join(map(str, budget))
-    city = synthetic_city.run(out=out / "city", num_places=FLAGS.city_places)
-    records = build_records.run(dataset=city, out=out / "records")
+    city = synthetic_city.run(
+        CityOptions(out=out / "city", places=FLAGS.city_places)
+    )
+    records = build_records.run(
+        RecordOptions(dataset=city, records=out / "records")
+    )
     wanted = {
         name: options
         for name, options in rows().items()

@@ -32,12 +32,13 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import tensorflow as tf
-from absl import flags, logging
+from absl import logging
 from tqdm import tqdm
 
 import sare_tf
-from sare_tf import flags as stage_flags
+from sare_tf import flags
 from sare_tf.dataset import manifest, readers
+from sare_tf.dataset.readers import reading as dataset_reading
 from sare_tf.distributed import beam
 from sare_tf.records import (
     records,
@@ -47,10 +48,9 @@ from sare_tf.records import (
     unused_images,
     verification,
 )
+from sare_tf.records.options import RecordOptions
 from sare_tf.records.shard_plan import Preparation, Shard
 from sare_tf.runtime import atomic_files
-
-FLAGS = flags.FLAGS
 
 
 @contextlib.contextmanager
@@ -64,79 +64,73 @@ def _plain_memory() -> Iterator[None]:
         pa.set_memory_pool(pool)
 
 
-@_plain_memory()
 def run(
-    *,
-    dataset: str | Path,
-    out: str | Path,
-    reader: str = "at_names",
-    shard_mebibytes: int = 128,
-    num_workers: int = 0,
-    verify_images: bool = True,
-    resize_to: int = 0,
-    reencode_quality: int = 0,
-    split_fractions: Sequence[float] = (0.6, 0.15, 0.25),
-    query_fraction: float = 0.25,
-    utm_zone: str = "",
-    positives: str = "auto",
-    positive_radius_m: float = 25.0,
-    seed: int = 0,
-    engine: Callable[..., None] | None = None,
+    options: RecordOptions, *, engine: Callable[..., None] | None = None
 ) -> Path:
-    """Builds records.
+    """Builds records, or tuple records, or verifies records.
 
     Records of the same images and options are kept as they are; of others, and
     of a run that was stopped, the shards that did not change are.
 
     Args:
-        dataset: folder of raw images.
-        out: folder of the records; replaced if it holds some.
-        reader: layout of the dataset, a name in `readers.READERS`.
-        shard_mebibytes: about the size of one shard.
-        num_workers: threads that read and check images; 0: one per core.
-        verify_images: decode each image, to refuse those that cannot be.
-        resize_to: longer side of what is stored, at most; 0: no limit.
-        reencode_quality: JPEG quality to store each image with; 0: bytes of
-            the file, and 95 for what is resized.
-        split_fractions: for a layout without splits, see `readers.read`.
-        query_fraction: for a layout without roles.
-        utm_zone: of latitudes and longitudes.
-        positives: rule of `manifest.positives`, to count queries without any.
-        positive_radius_m: of that rule.
-        seed: of splits and roles.
+        options: the dataset, or the list of tuples, and what is built; the
+            folder is replaced if it holds earlier records.
         engine: what builds shards, called as `build_here` is, which it
-            defaults to. It leaves them in `folder` by `record_shards.build`.
+            defaults to. It leaves them in `folder` by `shard_building.build`.
 
     Returns:
-        `out`.
+        The folder of what was built or verified.
 
     Raises:
         FileNotFoundError: no such dataset.
-        ValueError: no usable image, or an `out` that holds something else.
+        ValueError: no usable image, or a folder that holds something else.
     """
-    out = Path(out)
+    for_each = beam.chosen(options)
+    if options.verify:
+        verify(options.records, num_workers=options.num_workers)
+        return Path(options.records)
+    if options.tuple_list is not None:
+        return tuple_records.build(
+            records=options.records,
+            tuple_list=options.tuple_list,
+            out=options.tuples,
+            shard_mebibytes=options.shard_mebibytes,
+            seed=options.seed,
+            for_each=for_each,
+        )
+    if for_each:
+        engine = functools.partial(build_by, for_each=for_each)
+    return _build(options, engine)
+
+
+@_plain_memory()
+def _build(options: RecordOptions, engine: Callable[..., None] | None) -> Path:
+    """Builds records of a dataset."""
+    out = Path(options.records)
     atomic_files.settle_folder(out)
     _check_replaceable(out)
     reading = readers.read(
-        dataset,
-        reader=reader,
-        split_fractions=split_fractions,
-        query_fraction=query_fraction,
-        utm_zone=utm_zone,
-        seed=seed,
+        options.dataset,
+        reader=options.reader,
+        split_fractions=options.split_fractions,
+        query_fraction=options.query_fraction,
+        utm_zone=options.utm_zone,
+        seed=options.seed,
     )
     preparation = Preparation(
-        verify=verify_images,
-        longest_side=resize_to,
-        jpeg_quality=reencode_quality,
+        verify=options.verify_images,
+        longest_side=options.resize_to,
+        jpeg_quality=options.reencode_quality,
     )
     shards = shard_plan.make(
-        reading, shard_mebibytes=shard_mebibytes, preparation=preparation
+        reading,
+        shard_mebibytes=options.shard_mebibytes,
+        preparation=preparation,
     )
     made_from = {
         "format": shard_plan.FORMAT,
-        "reader": reader,
-        "shard_mebibytes": shard_mebibytes,
+        "reader": options.reader,
+        "shard_mebibytes": options.shard_mebibytes,
         "preparation": dataclasses.asdict(preparation),
         "source": _source_digest(reading, shards),
     }
@@ -147,7 +141,7 @@ def run(
         return out
     # Refuses a rule that the layout cannot follow now, not after the work.
     unused_images.check_rule(
-        reading.listing, rule=positives, relations=reading.relations
+        reading.listing, rule=options.positives, relations=reading.relations
     )
     logging.info(
         "Building records of %d images in %s.",
@@ -169,7 +163,9 @@ def run(
             len(shards),
             len(shards) - len(missing),
         )
-    engine = engine or functools.partial(build_here, num_workers=num_workers)
+    engine = engine or functools.partial(
+        build_here, num_workers=options.num_workers
+    )
     engine(missing, root=reading.root, folder=partial, preparation=preparation)
     with atomic_files.explained_writing("records", out):
         _gather(
@@ -178,8 +174,8 @@ def run(
             out,
             reading=reading,
             made_from=made_from,
-            rule=positives,
-            radius_m=positive_radius_m,
+            rule=options.positives,
+            radius_m=options.positive_radius_m,
         )
     shutil.rmtree(partial)
     return out
@@ -288,7 +284,7 @@ def _gather(
     partial: Path,
     out: Path,
     *,
-    reading: readers.Reading,
+    reading: dataset_reading.Reading,
     made_from: dict[str, Any],
     rule: str,
     radius_m: float,
@@ -374,7 +370,9 @@ def _gather(
     _tell(out, counts, listed)
 
 
-def _source_digest(reading: readers.Reading, shards: Sequence[Shard]) -> str:
+def _source_digest(
+    reading: dataset_reading.Reading, shards: Sequence[Shard]
+) -> str:
     """Digest of names, rows, sizes and times: changes when a file does."""
     digest = hashlib.sha256()
     digest.update(json.dumps([shard.digest for shard in shards]).encode())
@@ -452,41 +450,8 @@ def _tell(
 
 
 def main(argv) -> None:
-    for_each = beam.named_by_flags(argv[1:])
-    if FLAGS.verify:
-        stage_flags.required("records")
-        verify(FLAGS.records, num_workers=FLAGS.num_workers)
-        return
-    if FLAGS.tuple_list is not None:
-        stage_flags.required("records", "tuples")
-        tuple_records.build(
-            records=FLAGS.records,
-            tuple_list=FLAGS.tuple_list,
-            out=FLAGS.tuples,
-            shard_mebibytes=FLAGS.shard_mebibytes,
-            seed=FLAGS.seed,
-            for_each=for_each,
-        )
-        return
-    stage_flags.required("dataset", "records")
-    run(
-        dataset=FLAGS.dataset,
-        out=FLAGS.records,
-        reader=FLAGS.reader,
-        shard_mebibytes=FLAGS.shard_mebibytes,
-        num_workers=FLAGS.num_workers,
-        verify_images=FLAGS.verify_images,
-        resize_to=FLAGS.resize_to,
-        reencode_quality=FLAGS.reencode_quality,
-        split_fractions=stage_flags.fractions(FLAGS.split_fractions),
-        query_fraction=FLAGS.query_fraction,
-        utm_zone=FLAGS.utm_zone,
-        positives=FLAGS.positives,
-        positive_radius_m=FLAGS.positive_radius_m,
-        seed=FLAGS.seed,
-        engine=for_each and functools.partial(build_by, for_each=for_each),
-    )
+    run(RecordOptions.from_flags(beam_flags=argv[1:]))
 
 
 if __name__ == "__main__":
-    stage_flags.start(main, takes_files=True)
+    flags.start(main, takes_files=True)

@@ -27,20 +27,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from absl import flags, logging
+from absl import logging
 from tqdm import tqdm
 
 import sare_tf
-from sare_tf import flags as stage_flags
+from sare_tf import flags
 from sare_tf.checks import finding, positions, splits_and_positives
 from sare_tf.checks import image_findings as image_checks
+from sare_tf.checks.options import CheckOptions
 from sare_tf.dataset import image_decoding, manifest, readers
 from sare_tf.evaluation import protocols
 from sare_tf.pages import check_page, evaluation_page
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files
 
-FLAGS = flags.FLAGS
 _FILES = {"check.json", "check.html", "images.csv"}
 # Records read at a time.
 _BLOCK = 64
@@ -51,106 +51,58 @@ _EXAMPLES, _SIZES = 10, 12
 _PLACES = 3
 
 
-def run(
-    *,
-    out: str | Path,
-    dataset: str | Path | None = None,
-    records: str | Path | None = None,
-    check_of: str = "auto",
-    check_images: bool = True,
-    reader: str = "at_names",
-    num_workers: int = 0,
-    split_fractions: Sequence[float] = (0.6, 0.15, 0.25),
-    query_fraction: float = 0.25,
-    utm_zone: str = "",
-    seed: int = 0,
-    split: str = "test",
-    positives: str = "auto",
-    positive_radius_m: float = 25.0,
-    train_positives: str = "openibl",
-    train_positive_radius_m: float = 10.0,
-    protocol: str = "auto",
-    positive_frames: int = 10,
-    positive_heading_deg: float = 0.0,
-    msls_subtask: str = "all",
-    image_height: int = 480,
-    image_width: int = 640,
-) -> Path:
+def run(options: CheckOptions) -> Path:
     """Checks a dataset or records.
 
     Args:
-        out: folder of what was found; replaced if it holds such.
-        dataset: folder of raw images.
-        records: folder of `build_records`.
-        check_of: "dataset", "records", or "auto": the dataset where its folder
-            exists, else the records.
-        check_images: read and decode every image; otherwise the list alone
-            is checked.
-        reader: layout of the dataset, a name in `readers.READERS`.
-        num_workers: threads that decode; 0: one per core.
-        split_fractions: for a layout without splits, see `readers.read`.
-        query_fraction: for a layout without roles.
-        utm_zone: of latitudes and longitudes.
-        seed: of splits and roles.
-        split: that is evaluated.
-        positives: rule of `manifest.positives`.
-        positive_radius_m: of val, and of the protocol radius.
-        train_positives: rule of `manifest.TRAIN_RULES`, for train.
-        train_positive_radius_m: for train.
-        protocol: of the split that is evaluated, as in `evaluate`.
-        positive_frames: for the protocol frames.
-        positive_heading_deg: for the protocols radius and msls.
-        msls_subtask: for the protocol msls.
-        image_height: of the model's input.
-        image_width: of the model's input.
+        options: what is checked and by which rules, and the folder of the
+            findings, which is replaced if it holds some.
 
     Returns:
         The path of check.json.
 
     Raises:
         FileNotFoundError: neither a dataset nor records are there.
-        ValueError: they cannot be read at all, an unknown split, protocol or
-            rule, or an `out` that holds something else.
+        ValueError: they cannot be read at all, or a folder that holds something
+            else.
     """
-    out = Path(out)
+    out = Path(options.findings)
+    split = options.split
     atomic_files.check_replaceable(out, names=_FILES)
-    if split not in manifest.SPLITS:
-        raise ValueError(
-            f"Expected a split: {', '.join(manifest.SPLITS)}. Received: "
-            f"split={split!r}."
-        )
-    if _choose(dataset, records, check_of) == "dataset":
+    if _choose(options.dataset, options.records, options.check_of) == "dataset":
         subject = _Dataset(
-            Path(dataset),
-            is_list_wanted=not check_images,
-            reader=reader,
-            split_fractions=split_fractions,
-            query_fraction=query_fraction,
-            utm_zone=utm_zone,
-            seed=seed,
+            Path(options.dataset),
+            is_list_wanted=not options.check_images,
+            reader=options.reader,
+            split_fractions=options.split_fractions,
+            query_fraction=options.query_fraction,
+            utm_zone=options.utm_zone,
+            seed=options.seed,
         )
     else:
-        subject = _Records(records)
+        subject = _Records(options.records)
     table, relations = subject.table, subject.relations
     logging.info("Checking %d images of %s.", len(table), subject.path)
-    is_read = check_images and not subject.is_list
-    contents = _look_at(subject, num_workers) if is_read else _unseen(table)
+    is_read = options.check_images and not subject.is_list
+    contents = (
+        _look_at(subject, options.num_workers) if is_read else _unseen(table)
+    )
     rules = _rules(
         subject,
         split,
-        positives=positives,
+        positives=options.positives,
         radius_m={
-            "train": train_positive_radius_m,
-            "val": positive_radius_m,
-            "test": positive_radius_m,
+            "train": options.train_positive_radius_m,
+            "val": options.positive_radius_m,
+            "test": options.positive_radius_m,
         },
-        train_positives=train_positives,
-        protocol=protocol,
+        train_positives=options.train_positives,
+        protocol=options.protocol,
         numbers={
-            "radius_m": positive_radius_m,
-            "frames": positive_frames,
-            "heading_deg": positive_heading_deg,
-            "subtask": msls_subtask,
+            "radius_m": options.positive_radius_m,
+            "frames": options.positive_frames,
+            "heading_deg": options.positive_heading_deg,
+            "subtask": options.msls_subtask,
         },
     )
     found, answered, samples = [], {}, []
@@ -168,7 +120,7 @@ def run(
             table,
             contents,
             relations=relations,
-            radius_m=positive_radius_m,
+            radius_m=options.positive_radius_m,
             by_timestamp={
                 name for name, rule in rules.items() if rule.other_timestamp
             },
@@ -176,11 +128,14 @@ def run(
         *splits_and_positives.splits(table, evaluated=split),
         *found,
         *splits_and_positives.places(table),
-        *positions.overlap(table, radius_m=positive_radius_m),
+        *positions.overlap(table, radius_m=options.positive_radius_m),
         *positions.zones(table),
         *positions.positions(table),
         *image_checks.sizes(
-            table, contents, height=image_height, width=image_width
+            table,
+            contents,
+            height=options.image_height,
+            width=options.image_width,
         ),
     ]
     found.sort(key=lambda one: finding.SEVERITIES.index(one.severity))
@@ -256,7 +211,7 @@ class _Dataset:
         try:
             self._reading = readers.read(path, reader=reader, **options)
         except (FileNotFoundError, readers.reading.NoImages) as error:
-            if reader not in readers.LISTS or not path.is_dir():
+            if not readers.reads_lists(reader) or not path.is_dir():
                 raise
             if not is_list_wanted:
                 logging.warning("%s The list alone is checked.", error)
@@ -605,34 +560,11 @@ def _tell(out: Path, found: Sequence[finding.Finding], *, after: str) -> None:
 
 def main(argv) -> None:
     del argv
-    path = run(
-        out=FLAGS.findings,
-        dataset=FLAGS.dataset,
-        records=FLAGS.records,
-        check_of=FLAGS.check_of,
-        check_images=FLAGS.check_images,
-        reader=FLAGS.reader,
-        num_workers=FLAGS.num_workers,
-        split_fractions=stage_flags.fractions(FLAGS.split_fractions),
-        query_fraction=FLAGS.query_fraction,
-        utm_zone=FLAGS.utm_zone,
-        seed=FLAGS.seed,
-        split=FLAGS.split,
-        positives=FLAGS.positives,
-        positive_radius_m=FLAGS.positive_radius_m,
-        train_positives=FLAGS.train_positives,
-        train_positive_radius_m=FLAGS.train_positive_radius_m,
-        protocol=FLAGS.protocol,
-        positive_frames=FLAGS.positive_frames,
-        positive_heading_deg=FLAGS.positive_heading_deg,
-        msls_subtask=FLAGS.msls_subtask,
-        image_height=FLAGS.image_height,
-        image_width=FLAGS.image_width,
-    )
+    path = run(CheckOptions.from_flags())
     command = "python -m sare_tf.check --flagfile=..."
     if not atomic_files.read_json(path, made_by=command)["ok"]:
         sys.exit(1)
 
 
 if __name__ == "__main__":
-    stage_flags.start(main)
+    flags.start(main)

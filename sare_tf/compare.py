@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from absl import flags, logging
+from absl import logging
 
-from sare_tf import flags as stage_flags
+from sare_tf import flags
 from sare_tf.evaluation import metrics
+from sare_tf.evaluation.options import ComparisonOptions
 from sare_tf.pages import evaluation_page
 from sare_tf.runtime import atomic_files
 
-FLAGS = flags.FLAGS
 _FILES = {"compare.json", "compare.html"}
 _COMMAND = "python -m sare_tf.evaluate --flagfile=..."
 
@@ -69,29 +69,24 @@ class _Run:
         return pd.DataFrame(figures)[self.counted]
 
 
-def run(*, runs: Sequence[str | Path], out: str | Path) -> Path:
+def run(options: ComparisonOptions) -> Path:
     """Compares evaluations with the first of them.
 
     Args:
-        runs: folders of `evaluate`, at least two.
-        out: folder of the comparison; replaced if it holds one.
+        options: folders of the evaluations, and of the comparison, which is
+            replaced if it holds one.
 
     Returns:
         The path of compare.json.
 
     Raises:
         FileNotFoundError: a run is absent or unfinished.
-        ValueError: fewer than two runs, runs that cannot be compared (names
-            the difference), or an `out` that holds something else.
+        ValueError: runs that cannot be compared (names the difference), or a
+            folder that holds something else.
     """
-    out = Path(out)
+    out = Path(options.comparison)
     atomic_files.check_replaceable(out, names=_FILES)
-    if len(runs) < 2:
-        raise ValueError(
-            f"Expected the folders of at least two evaluations. Received: "
-            f"{[str(path) for path in runs]}. Name them after the command."
-        )
-    opened = [_Run(Path(path)) for path in runs]
+    opened = [_Run(Path(path)) for path in options.runs]
     for other in opened[1:]:
         _check_comparable(opened[0], other)
     ks = sorted({k for run in opened for k in run.recall_at})
@@ -202,7 +197,7 @@ def _compare(
 
 
 def main(argv) -> None:
-    path = run(runs=argv[1:], out=FLAGS.comparison)
+    path = run(ComparisonOptions.from_flags(runs=argv[1:]))
     comparison = atomic_files.read_json(
         path, made_by="python -m sare_tf.compare"
     )
@@ -210,4 +205,4 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
-    stage_flags.start(main, takes_files=True)
+    flags.start(main, takes_files=True)

@@ -7,32 +7,63 @@ trained network two others are evaluated on the same test district: `pixels`,
 downsampled colour pixels, and `untrained`, the network of epoch 0.
 """
 
+import dataclasses
 import io
 import sys
 import time
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pandas as pd
-from absl import flags, logging
+from absl import logging
 from PIL import Image
 
 from sare_tf import (
     build_records,
     evaluate,
     export,
+    flags,
     index,
     synthetic_city,
     train,
 )
-from sare_tf import flags as stage_flags
+from sare_tf.city.options import CityOptions
 from sare_tf.dataset import manifest
+from sare_tf.evaluation.options import EvaluationOptions
+from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files
 from sare_tf.search import exact_search
+from sare_tf.search.options import IndexOptions
+from sare_tf.training.options import ExportOptions, TrainingOptions
 
-FLAGS = flags.FLAGS
 _PIXELS = (32, 24)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """Options of the stages that the demo runs."""
+
+    city: CityOptions
+    records: RecordOptions
+    training: TrainingOptions
+    export: ExportOptions
+    index: IndexOptions
+    evaluation: EvaluationOptions
+
+    @classmethod
+    def from_flags(cls) -> Self:
+        """Takes the values of the flags; the city is --dataset."""
+        records = RecordOptions.from_flags()
+        return cls(
+            city=CityOptions.from_flags(out=records.dataset),
+            records=records,
+            training=TrainingOptions.from_flags(),
+            export=ExportOptions.from_flags(),
+            index=IndexOptions.from_flags(),
+            evaluation=EvaluationOptions.from_flags(),
+        )
 
 
 def pixel_descriptors(records: Records, rows: pd.DataFrame) -> np.ndarray:
@@ -73,10 +104,11 @@ def pixel_recall(
     return exact_search.recall_at(neighbours, positives, ks)
 
 
-def summarise(out: Path) -> str:
+def summarise(options: DemoOptions, out: Path) -> str:
     """Evaluates pixels and epoch 0 beside the finished evaluation.
 
     Args:
+        options: of the stages.
         out: folder for `summary.json` and what the untrained network needs.
 
     Returns:
@@ -84,42 +116,33 @@ def summarise(out: Path) -> str:
     """
     untrained = out / "untrained"
     version = export.run(
-        checkpoints=FLAGS.checkpoints,
-        export=untrained / "export",
-        epoch="epoch-0000",
+        dataclasses.replace(
+            options.export, export=untrained / "export", epoch="epoch-0000"
+        )
     )
-    ks = [int(k) for k in FLAGS.recall_at]
-    index.run(
-        records=FLAGS.records,
-        export=version,
-        out=untrained / "index",
-        split=FLAGS.split,
-        batch_size=FLAGS.batch_size,
-    )
+    places = {"export": version, "index": untrained / "index"}
+    index.run(dataclasses.replace(options.index, **places))
+    evaluation = options.evaluation
     evaluate.run(
-        index=untrained / "index",
-        records=FLAGS.records,
-        export=version,
-        out=untrained / "evaluation",
-        split=FLAGS.split,
-        recall_at=ks,
-        positives=FLAGS.positives,
-        positive_radius_m=FLAGS.positive_radius_m,
+        dataclasses.replace(
+            evaluation, **places, evaluation=untrained / "evaluation"
+        )
     )
+    ks = evaluation.recall_at
     summary = {
         "pixels": {
             "recall_at": pixel_recall(
-                Records(FLAGS.records),
-                split=FLAGS.split,
+                Records(evaluation.records),
+                split=evaluation.split,
                 ks=ks,
-                radius_m=FLAGS.positive_radius_m,
-                rule=FLAGS.positives,
+                radius_m=evaluation.positive_radius_m,
+                rule=evaluation.positives,
             )
         }
     }
     for name, folder in (
         ("untrained", untrained / "evaluation"),
-        ("trained", Path(FLAGS.evaluation)),
+        ("trained", Path(evaluation.evaluation)),
     ):
         metrics = atomic_files.read_json(
             folder / "metrics.json", made_by="python -m sare_tf.evaluate"
@@ -145,39 +168,58 @@ def _shown(path: str) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-def main(argv) -> None:
+def run(options: DemoOptions) -> Path:
+    """Runs all stages on a rendered city, and compares the result.
+
+    Args:
+        options: of the stages.
+
+    Returns:
+        The path of summary.json.
+
+    Raises:
+        FileNotFoundError, OSError, ValueError: as of the stages.
+    """
     begin = time.monotonic()
-    stage_flags.required(
-        "dataset", "records", "checkpoints", "export", "index", "evaluation"
-    )
-    synthetic_city.run(
-        out=Path(FLAGS.dataset),
-        num_places=FLAGS.places,
-        seed=FLAGS.seed,
-        image_width=FLAGS.image_width,
-        image_height=FLAGS.image_height,
-        num_workers=FLAGS.num_workers,
-    )
-    for stage in (build_records, train, export, index, evaluate):
+    stages = {
+        synthetic_city: options.city,
+        build_records: options.records,
+        train: options.training,
+        export: options.export,
+        index: options.index,
+        evaluate: options.evaluation,
+    }
+    for stage, of_stage in stages.items():
         logging.info("--- %s", stage.__name__)
-        stage.main(argv)
-    out = Path(FLAGS.evaluation).parent
-    table = summarise(out)
-    photo = min(Path(FLAGS.dataset).glob(f"images/{FLAGS.split}/queries/*"))
+        stage.run(of_stage)
+    evaluation = Path(options.evaluation.evaluation)
+    out = evaluation.parent
+    table = summarise(options, out)
+    photo = min(
+        Path(options.city.out).glob(
+            f"images/{options.evaluation.split}/queries/*"
+        )
+    )
     command = f"{_shown(sys.executable)} -m sare_tf.locate"
     sys.stdout.write(
         f"{table}\n\n"
         f"Made in {(time.monotonic() - begin) / 60:.1f} minutes:\n"
-        f"  the city        {FLAGS.dataset}\n"
-        f"  the model       {FLAGS.export}\n"
-        f"  the index       {FLAGS.index}\n"
+        f"  the city        {options.city.out}\n"
+        f"  the model       {options.export.export}\n"
+        f"  the index       {options.index.index}\n"
         f"  summary         {out / 'summary.json'}\n"
-        f"  look at this    {Path(FLAGS.evaluation) / 'report.html'}\n\n"
+        f"  look at this    {evaluation / 'report.html'}\n\n"
         "Next: find one photograph of the city,\n"
         f"  {command} {' '.join(sys.argv[1:])} {photo}\n"
         "or use your own: configs/own_photos.flags\n"
     )
+    return out / "summary.json"
+
+
+def main(argv) -> None:
+    del argv
+    run(DemoOptions.from_flags())
 
 
 if __name__ == "__main__":
-    stage_flags.start(main)
+    flags.start(main)

@@ -17,19 +17,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from absl import flags, logging
+from absl import logging
 
-from sare_tf import flags as stage_flags
+from sare_tf import flags, serving
 from sare_tf import index as index_stage
-from sare_tf import serving
 from sare_tf.dataset import manifest
 from sare_tf.evaluation import ground_truth, metrics, protocols, query_results
+from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.pages import evaluation_page
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files
 from sare_tf.search import exact_search, opened_index
 
-FLAGS = flags.FLAGS
 _FILES = {"metrics.json", "queries.csv", "report.html"}
 # Neighbours by which approximate search is compared with exact search.
 _COMPARED = 10
@@ -37,44 +36,14 @@ _COMPARED = 10
 _CURVE = 100
 
 
-def run(
-    *,
-    index: str | Path,
-    records: str | Path,
-    export: str | Path | serving.Server,
-    out: str | Path,
-    split: str = "test",
-    protocol: str = "auto",
-    recall_at: Sequence[int] = (1, 5, 10, 20),
-    positives: str = "auto",
-    positive_radius_m: float = 25.0,
-    positive_frames: int = 10,
-    positive_heading_deg: float = 0.0,
-    msls_subtask: str = "all",
-    batch_size: int = 32,
-    exact: bool = False,
-) -> Path:
+def run(options: EvaluationOptions) -> Path:
     """Evaluates an export on the queries of a split.
 
     Args:
-        index: folder of the index of that split, records and export.
-        records: folder of `build_records`.
-        export: folder of `export`, or of one of its versions; or a server of
-            it (`serving.load`).
-        out: folder of the results; replaced if it holds some.
-        split: whose queries are looked up.
-        protocol: a name in `protocols.PROTOCOLS`, or auto: the one named by
-            `positives`.
-        recall_at: the N of recall@N. Those above the number of database images
-            are left out with a warning and listed in the metrics.
-        positives: for protocol auto, rule of `manifest.positives`.
-        positive_radius_m: for the protocol radius, inclusive.
-        positive_frames: for the protocol frames, inclusive.
-        positive_heading_deg: if above 0, a positive looks at most so many
-            degrees away from where the query looks; for radius and msls.
-        msls_subtask: for the protocol msls.
-        batch_size: images embedded at a time.
-        exact: do not measure ScaNN.
+        options: the index of that split, the records and the export that it
+            was built from, and what is evaluated. The N of recall@N above the
+            number of database images are left out with a warning, and listed
+            in the metrics.
 
     Returns:
         The path of metrics.json.
@@ -82,29 +51,31 @@ def run(
     Raises:
         FileNotFoundError: an input is absent or unfinished.
         ValueError: inputs that do not belong together or lack what the
-            protocol needs, no query with a positive, or an `out` that holds
-            something else.
+            protocol needs, no query with a positive, or a folder of results
+            that holds something else.
     """
-    out = Path(out)
+    out = Path(options.evaluation)
+    split = options.split
     atomic_files.check_replaceable(out, names=_FILES)
-    opened = Records(records)
-    search = index_stage.Index.open(index, exact=exact)
+    opened = Records(options.records)
+    search = index_stage.Index.open(options.index, exact=options.exact_search)
     _check_records(search, opened, split)
-    servable = serving.load(export)
+    servable = serving.load(serving.named(options))
     search.check_export(servable)
     queries = opened.rows(split, "query")
     database = search.manifest
     relations = opened.relations
+    protocol = options.protocol
     if protocol == "auto":
         protocol = manifest.choose_rule(
-            queries, database, rule=positives, relations=relations
+            queries, database, rule=options.positives, relations=relations
         )
     chosen = protocols.choose(
         protocol,
-        radius_m=positive_radius_m,
-        frames=positive_frames,
-        heading_deg=positive_heading_deg,
-        subtask=msls_subtask,
+        radius_m=options.positive_radius_m,
+        frames=options.positive_frames,
+        heading_deg=options.positive_heading_deg,
+        subtask=options.msls_subtask,
     )
     logging.info("Protocol %s. %s", chosen.name, protocols.describe(chosen))
     queries = queries[ground_truth.asked(chosen, queries)]
@@ -112,7 +83,7 @@ def run(
     searched = len(database)
     if judged.allowed is not None:
         searched = int(judged.allowed.sum())
-    ks, left_out = _choose_ks(recall_at, searched)
+    ks, left_out = _choose_ks(options.recall_at, searched)
     without = _check_positives(chosen, queries, judged)
 
     logging.info("Embedding %d queries of %s.", len(queries), split)
@@ -121,7 +92,7 @@ def run(
         servable,
         opened.read_images(queries),
         queries["image_id"].tolist(),
-        batch_size=batch_size,
+        batch_size=options.batch_size,
     )
     speed = {"embed_seconds": time.perf_counter() - began}
     depth = min(searched, max(*ks, _CURVE, *chosen.mean_average_precision_at))
@@ -145,7 +116,7 @@ def run(
         ranking=ground_truth.rank(judged, found, distances, depth),
         full_ranking=chosen.full_ranking,
         average_precision_at=chosen.mean_average_precision_at,
-        place_radius_m=positive_radius_m,
+        place_radius_m=options.positive_radius_m,
     )
     figures = results.figures(ks)
     metrics = {
@@ -218,11 +189,6 @@ def _choose_ks(
     recall_at: Sequence[int], database_size: int
 ) -> tuple[list[int], list[int]]:
     ks = sorted(set(recall_at))
-    if not ks or ks[0] < 1:
-        raise ValueError(
-            "Expected at least one N of recall@N, each 1 or more. Received: "
-            f"recall_at={list(recall_at)}."
-        )
     left_out = [k for k in ks if k > database_size]
     ks = [k for k in ks if k <= database_size]
     if not ks:
@@ -330,31 +296,8 @@ def _digest(image_ids: pd.Series) -> str:
 
 def main(argv) -> None:
     del argv
-    stage_flags.required("index", "records", "evaluation")
-    try:
-        recall_at = [int(k) for k in FLAGS.recall_at]
-    except ValueError as error:
-        raise ValueError(
-            "Expected whole numbers. Received: "
-            f"--recall_at={','.join(FLAGS.recall_at)}."
-        ) from error
-    run(
-        index=FLAGS.index,
-        records=FLAGS.records,
-        export=serving.named_by_flags(),
-        out=FLAGS.evaluation,
-        split=FLAGS.split,
-        protocol=FLAGS.protocol,
-        recall_at=recall_at,
-        positives=FLAGS.positives,
-        positive_radius_m=FLAGS.positive_radius_m,
-        positive_frames=FLAGS.positive_frames,
-        positive_heading_deg=FLAGS.positive_heading_deg,
-        msls_subtask=FLAGS.msls_subtask,
-        batch_size=FLAGS.batch_size,
-        exact=FLAGS.exact_search,
-    )
+    run(EvaluationOptions.from_flags())
 
 
 if __name__ == "__main__":
-    stage_flags.start(main)
+    flags.start(main)

@@ -34,84 +34,60 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import flags, logging
+from absl import logging
 from tqdm import tqdm
 
 import sare_tf
-from sare_tf import flags as stage_flags
-from sare_tf import losses, model
+from sare_tf import flags, model
 from sare_tf.dataset import image_decoding
 from sare_tf.model import whitening
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files
 from sare_tf.serving import warmup_requests
-from sare_tf.training import optimizers, place_network
-from sare_tf.training.run_folder import read_state
+from sare_tf.training.options import ExportOptions
+from sare_tf.training.run_folder import load_embedder, read_state
 
-FLAGS = flags.FLAGS
-# Registers the classes that a checkpoint names.
-_REGISTERED = (losses, model, optimizers, place_network)
 _EPSILON = 1e-12
 
 
-def run(
-    *,
-    checkpoints: str | Path,
-    export: str | Path,
-    epoch: str | None = None,
-    records: str | Path | None = None,
-    whitening_dimension: int = 0,
-    whitening_samples: int = 10_000,
-    truncate_dimension: int = 0,
-    allow_other_records: bool = False,
-    scales: Sequence[float] = (1.0,),
-    batch_size: int = 32,
-    seed: int = 0,
-    model_licence: str | None = None,
-) -> Path:
+def run(options: ExportOptions) -> Path:
     """Writes the next version of an export.
 
     Args:
-        checkpoints: folder of a training run.
-        export: folder of the versions; the new one is the highest plus 1.
-        epoch: name of the epoch's folder; the best one by default.
-        records: those that were trained on. Whitening needs them; without it
-            `sare_tf.json` counts their images.
-        whitening_dimension: length of the descriptors; 0: as the network
-            makes them, without whitening.
-        whitening_samples: images that whitening is fitted to, drawn from the
-            database of the train split. Their descriptors are held in memory,
-            4 bytes a number, and `whitening.fit` says what it adds.
-        truncate_dimension: keep so many of a descriptor's first numbers, after
-            whitening, and normalise again; 0: all.
-        allow_other_records: fit whitening to records that were not trained on.
-        scales: sizes, relative to the network's input, at which an image is
-            embedded; descriptors are averaged and normalised again.
-        batch_size: images embedded at a time.
-        seed: of the sample.
-        model_licence: of the model, for `sare_tf.json`.
+        options: the folder of a training run, and the folder of the versions;
+            the new one is the highest plus 1. The records are those that were
+            trained on: whitening needs them, and `sare_tf.json` counts their
+            images. The descriptors that whitening is fitted to are held in
+            memory, 4 bytes a number; `whitening.fit` says what it adds.
 
     Returns:
         The folder of the new version.
 
     Raises:
         FileNotFoundError: no such checkpoint or records.
-        ValueError: records that are missing or that were not trained on, too
-            few images for the whitening or a network that is whitened already,
-            more numbers to keep than a descriptor has, or scales that are not
-            positive.
+        ValueError: another network than the checkpoint's, records that are
+            missing or that were not trained on, too few images for the
+            whitening or a network that is whitened already, more numbers to
+            keep than a descriptor has, or scales that are not positive.
     """
-    checkpoints, export = Path(checkpoints), Path(export)
+    checkpoints, export = Path(options.checkpoints), Path(options.export)
+    whitening_dimension = options.whitening_dimension
+    truncate_dimension, scales = options.truncate_dimension, options.scales
+    records = options.records
+    if records and not (whitening_dimension or Path(records).is_dir()):
+        # A checkpoint that came without its records can be exported, too.
+        records = None
     config, state = read_state(checkpoints)
-    epoch = epoch or state["best"]
+    _check_network(options, config)
+    epoch = options.epoch or state["best"]
     _check_scales(scales)
     embedder, given = _apart(
-        load_embedder(checkpoints, epoch), whitening_dimension
+        load_embedder(checkpoints, epoch=epoch), whitening_dimension
     )
     opened = records and Records(records)
     trained_on = opened and opened.fingerprint == config["records_fingerprint"]
     if whitening_dimension:
-        _check_records(opened, config, allow_other_records)
+        _check_records(opened, config, options.allow_other_records)
     graph = _Graph(
         embedder,
         height=config["image_height"],
@@ -126,9 +102,9 @@ def run(
             graph,
             opened,
             dimension=whitening_dimension,
-            samples=whitening_samples,
-            batch_size=batch_size,
-            seed=seed,
+            samples=options.whitening_samples,
+            batch_size=options.batch_size,
+            seed=options.seed,
         )
     graph.truncation = truncate_dimension
     fingerprint = graph.fingerprint
@@ -154,7 +130,7 @@ def run(
                 "scales": list(scales),
                 "whitening": whitened,
                 "truncated_from": graph.length if truncate_dimension else None,
-                "licence": model_licence,
+                "licence": options.model_licence,
                 "checkpoint": epoch,
                 "validation": state["history"][_number(epoch)],
                 "training": config,
@@ -367,22 +343,6 @@ def _whiten(
     }
 
 
-def load_embedder(checkpoints: Path, epoch: str) -> keras.Model:
-    """Loads the network of an epoch, without what it is trained with.
-
-    Raises:
-        FileNotFoundError: no such epoch; names those there are.
-    """
-    path = checkpoints / epoch / "model.keras"
-    if not path.is_file():
-        kept = sorted(folder.name for folder in checkpoints.glob("epoch-*"))
-        raise FileNotFoundError(
-            f"Expected one of the epochs {kept}. Received: epoch={epoch!r}."
-        )
-    network = keras.models.load_model(path, compile=False)
-    return model.in_float32(network.get_layer("embedder"))
-
-
 def _apart(
     embedder: keras.Model, dimension: int
 ) -> tuple[keras.Model, model.Whitening | None]:
@@ -445,24 +405,12 @@ def _check_records(
         )
 
 
-def check_flags(checkpoints: str | Path) -> None:
-    """Refuses a checkpoint of another network than the flags describe.
-
-    Raises:
-        ValueError: names the flags that differ.
-    """
-    config, _ = read_state(checkpoints)
-    shaping = (
-        "backbone",
-        "aggregation",
-        "num_clusters",
-        "image_height",
-        "image_width",
-    )
+def _check_network(options: ExportOptions, config: dict[str, Any]) -> None:
+    """Refuses a checkpoint of another network than the options describe."""
     differences = [
-        f"--{name}={FLAGS[name].value} but the checkpoint has {config[name]}"
-        for name in shaping
-        if FLAGS[name].present and FLAGS[name].value != config[name]
+        f"--{name}={asked} but the checkpoint has {config[name]}"
+        for name in options.FIXED
+        if (asked := getattr(options, name)) not in (None, config[name])
     ]
     if differences:
         raise ValueError(
@@ -474,32 +422,8 @@ def check_flags(checkpoints: str | Path) -> None:
 
 def main(argv) -> None:
     del argv
-    stage_flags.required("checkpoints", "export")
-    check_flags(FLAGS.checkpoints)
-    try:
-        scales = [float(scale) for scale in FLAGS.scales]
-    except ValueError as error:
-        raise ValueError(
-            f"Expected numbers. Received: --scales={','.join(FLAGS.scales)}."
-        ) from error
-    records = FLAGS.records
-    if records and not (FLAGS.whitening_dimension or Path(records).is_dir()):
-        # A checkpoint that came without its records can be exported, too.
-        records = None
-    run(
-        checkpoints=FLAGS.checkpoints,
-        export=FLAGS.export,
-        records=records,
-        whitening_dimension=FLAGS.whitening_dimension,
-        whitening_samples=FLAGS.whitening_samples,
-        truncate_dimension=FLAGS.truncate_dimension,
-        allow_other_records=FLAGS.allow_other_records,
-        scales=scales,
-        batch_size=FLAGS.batch_size,
-        seed=FLAGS.seed,
-        model_licence=FLAGS.model_licence,
-    )
+    run(ExportOptions.from_flags())
 
 
 if __name__ == "__main__":
-    stage_flags.start(main)
+    flags.start(main)

@@ -21,48 +21,41 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
-from absl import flags, logging
+from absl import logging
 from tqdm import tqdm
 
-from sare_tf import flags as stage_flags
+from sare_tf import flags
 from sare_tf.dataset import manifest
 from sare_tf.records import records
+from sare_tf.records.options import ExportDatasetOptions
 from sare_tf.runtime import atomic_files
 
-FLAGS = flags.FLAGS
 _FOLDERS = {"database": "database", "query": "queries"}
 _SHORT = {"query": "q", "database": "db"}
 _APART_M = 1000.0
 
 
-def run(*, records_path: str | Path, out: str | Path, layout: str) -> Path:
+def run(options: ExportDatasetOptions) -> Path:
     """Writes images, and what the layout says of them.
 
     Args:
-        records_path: folder of the records.
-        out: new folder.
-        layout: at_names, openibl or hloc.
+        options: the records, the new folder and its layout.
 
     Returns:
-        `out`.
+        The new folder.
 
     Raises:
         FileNotFoundError: no finished records are there.
-        ValueError: an unknown layout, an `out` that exists, or images that the
-            layout cannot tell the places of.
+        ValueError: a folder that exists, or images that the layout cannot tell
+            the places of.
     """
-    if layout not in _LAYOUTS:
-        raise ValueError(
-            f"Expected a layout: {', '.join(_LAYOUTS)}. Received: "
-            f"layout={layout!r}."
-        )
-    out = Path(out)
+    out, layout = Path(options.out), options.layout
     if out.exists():
         raise ValueError(
             f"Expected a new folder. Received: out={str(out)!r}, which exists. "
             "Choose another --out, or remove it."
         )
-    opened = records.Records(records_path)
+    opened = records.Records(options.records)
     with atomic_files.folder_in_one_piece(out) as folder:
         names = _LAYOUTS[layout](folder, opened.manifest)
         images = opened.read_images(opened.manifest)
@@ -203,9 +196,8 @@ def _extension(image_id: str) -> str:
 
 def main(argv) -> None:
     del argv
-    stage_flags.required("records", "out")
-    run(records_path=FLAGS.records, out=FLAGS.out, layout=FLAGS.layout)
+    run(ExportDatasetOptions.from_flags())
 
 
 if __name__ == "__main__":
-    stage_flags.start(main)
+    flags.start(main)

@@ -20,25 +20,23 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from absl import flags, logging
+from absl import logging
 
-from sare_tf import flags as stage_flags
-from sare_tf import serving
+from sare_tf import flags, serving
 from sare_tf.runtime import atomic_files
+from sare_tf.serving.options import OnnxOptions
 
-FLAGS = flags.FLAGS
 # The newest that tf2onnx 1.17 was made for.
 _OPSET = 18
 _TOLERANCE = 1e-4
 _NEEDED = ("tf2onnx", "onnxruntime")
 
 
-def run(*, export: str | Path, out: str | Path) -> Path:
+def run(options: OnnxOptions) -> Path:
     """Converts an export, and compares what both give.
 
     Args:
-        export: folder of `export`, or of one of its versions.
-        out: new folder.
+        options: the export, or one of its versions, and the new folder.
 
     Returns:
         The path of the model.
@@ -46,10 +44,10 @@ def run(*, export: str | Path, out: str | Path) -> Path:
     Raises:
         ImportError: the extra `onnx` is not installed.
         FileNotFoundError: no such export.
-        ValueError: an `out` that exists, several scales, a graph that cannot
+        ValueError: a folder that exists, several scales, a graph that cannot
             be converted, or that then gives other descriptors.
     """
-    out = Path(out)
+    out = Path(options.out)
     missing = [name for name in _NEEDED if not importlib.util.find_spec(name)]
     if missing:
         raise ImportError(
@@ -61,7 +59,7 @@ def run(*, export: str | Path, out: str | Path) -> Path:
             f"Expected a new folder. Received: out={str(out)!r}, which exists. "
             "Choose another --out, or remove it."
         )
-    servable = serving.load(export)
+    servable = serving.load(options.export)
     scales = servable.metadata["scales"]
     if scales != [1]:
         raise ValueError(
@@ -142,9 +140,8 @@ def _convert(export: Path, path: Path) -> None:
 
 def main(argv) -> None:
     del argv
-    stage_flags.required("export", "out")
-    run(export=FLAGS.export, out=FLAGS.out)
+    run(OnnxOptions.from_flags())
 
 
 if __name__ == "__main__":
-    stage_flags.start(main)
+    flags.start(main)

@@ -35,17 +35,16 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
-from absl import flags, logging
+from absl import logging
 
-from sare_tf import export_dataset, serving
-from sare_tf import flags as stage_flags
+from sare_tf import export_dataset, flags, serving
 from sare_tf import index as index_stage
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files
 from sare_tf.search import exact_search
 from sare_tf.search.opened_index import Index
+from sare_tf.search.options import VectorOptions
 
-FLAGS = flags.FLAGS
 # Rows held in memory at a time.
 _BLOCK = 4096
 # Rows of one file for Vertex AI, which takes up to 5,000 files.
@@ -53,63 +52,40 @@ _VERTEX_ROWS = 100_000
 _NAME = "sare_tf"
 
 
-def run(
-    *,
-    index: str | Path,
-    records: str | Path,
-    export: str | Path | serving.Server,
-    out: str | Path,
-    layout: str,
-    split: str = "test",
-    k: int = 5,
-    batch_size: int = 32,
-) -> Path:
+def run(options: VectorOptions) -> Path:
     """Writes the descriptors of a split's database and queries, and matches.
 
     Args:
-        index: folder of the index of that split, or folders, see
-            `Index.open`, which are shards of it.
-        records: folder of the records that it was built from.
-        export: folder of the export that it was built with, or a server of it
-            (`serving.load`).
-        out: new folder.
-        layout: hloc, kapture, msls, numpy, parquet or vertex.
-        split: whose queries are embedded.
-        k: matches of a query.
-        batch_size: images embedded at a time.
+        options: the index of that split, or shards of it; the records and the
+            export that it was built from; the new folder and its layout.
 
     Returns:
-        `out`.
+        The new folder.
 
     Raises:
         FileNotFoundError: an input is absent.
-        ValueError: an unknown layout, an `out` that exists, inputs that do not
-            belong together, or names that the layout cannot hold.
+        ValueError: a folder that exists, inputs that do not belong together, or
+            names that the layout cannot hold.
     """
-    if layout not in _LAYOUTS:
-        raise ValueError(
-            f"Expected a layout: {', '.join(_LAYOUTS)}. Received: "
-            f"layout={layout!r}."
-        )
-    out = Path(out)
+    out, layout = Path(options.out), options.layout
     if out.exists():
         raise ValueError(
             f"Expected a new folder. Received: out={str(out)!r}, which exists. "
             "Choose another --out, or remove it."
         )
-    search = Index.open(index, exact=True)
-    servable = serving.load(export)
+    search = Index.open(options.index, exact=True)
+    servable = serving.load(serving.named(options))
     search.check_export(servable)
-    opened = Records(records)
-    rows = _queries(opened, split)
+    opened = Records(options.records)
+    rows = _queries(opened, options.split)
     descriptors = index_stage.embed(
         servable,
         opened.read_images(rows),
         rows["image_id"].tolist(),
-        batch_size=batch_size,
+        batch_size=options.batch_size,
     )
     found, distances = exact_search.nearest(
-        descriptors, search.descriptors, min(k, len(search.manifest))
+        descriptors, search.descriptors, min(options.k, len(search.manifest))
     )
     queries = _Side("queries", rows.reset_index(drop=True), descriptors)
     database = _Side("database", search.manifest, search.descriptors)
@@ -380,18 +356,8 @@ _LAYOUTS: dict[str, Callable[..., None]] = {
 
 def main(argv) -> None:
     del argv
-    stage_flags.required("index", "records", "out")
-    run(
-        index=FLAGS.index,
-        records=FLAGS.records,
-        export=serving.named_by_flags(),
-        out=FLAGS.out,
-        layout=FLAGS.layout,
-        split=FLAGS.split,
-        k=FLAGS.k,
-        batch_size=FLAGS.batch_size,
-    )
+    run(VectorOptions.from_flags())
 
 
 if __name__ == "__main__":
-    stage_flags.start(main)
+    flags.start(main)

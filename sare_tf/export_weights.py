@@ -17,47 +17,36 @@ is not in a checkpoint, and so not in these files.
 
 from pathlib import Path
 
-from absl import flags, logging
+from absl import logging
 
-from sare_tf import export, weights
-from sare_tf import flags as stage_flags
-from sare_tf.training.run_folder import read_state
-from sare_tf.weights import network_building
-
-FLAGS = flags.FLAGS
+from sare_tf import flags
+from sare_tf.training.run_folder import load_embedder
+from sare_tf.weights import network_building, weight_files
+from sare_tf.weights.options import ExportWeightsOptions
 
 
-def run(
-    *,
-    checkpoints: str | Path,
-    out: str | Path,
-    format_name: str,
-    epoch: str | None = None,
-) -> Path:
+def run(options: ExportWeightsOptions) -> Path:
     """Writes the weights of a checkpoint.
 
     Args:
-        checkpoints: folder of a training or of an import.
-        out: the file, .pth.
-        format_name: openibl or pytorch_netvlad.
-        epoch: name of the epoch's folder; the best one by default.
+        options: the folder of a training or of an import, the epoch, and the
+            new file, .pth, with its format.
 
     Returns:
-        `out`.
+        The file.
 
     Raises:
         FileNotFoundError: no such checkpoint.
-        ValueError: an unknown format, a network that has no place in it, or
-            an `out` that exists.
+        ValueError: a network that has no place in the format, or a file that
+            exists.
     """
-    out = Path(out)
+    out = Path(options.out)
     if out.exists():
         raise ValueError(
             f"Expected a new file. Received: out={str(out)!r}, which exists. "
             "Choose another --out, or remove it."
         )
-    _, state = read_state(checkpoints)
-    embedder = export.load_embedder(Path(checkpoints), epoch or state["best"])
+    embedder = load_embedder(options.checkpoints, epoch=options.epoch)
     found = network_building.take_apart(embedder)
     if not found.aggregation.clamped:
         logging.warning(
@@ -66,20 +55,15 @@ def run(
             "descriptors differ there and here."
         )
     out.parent.mkdir(parents=True, exist_ok=True)
-    weights.write(out, found, format_name=format_name)
-    logging.info("Weights for %s in %s.", format_name, out)
+    weight_files.write(out, found, format_name=options.format)
+    logging.info("Weights for %s in %s.", options.format, out)
     return out
 
 
 def main(argv) -> None:
     del argv
-    stage_flags.required("checkpoints", "out")
-    run(
-        checkpoints=FLAGS.checkpoints,
-        out=FLAGS.out,
-        format_name=FLAGS.format,
-    )
+    run(ExportWeightsOptions.from_flags())
 
 
 if __name__ == "__main__":
-    stage_flags.start(main)
+    flags.start(main)

@@ -27,85 +27,64 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from absl import flags, logging
+from absl import logging
 from tqdm import tqdm
 
-from sare_tf import build_records, model, weights
-from sare_tf import flags as stage_flags
+from sare_tf import build_records, flags, model
 from sare_tf.dataset import manifest
+from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files
 from sare_tf.search import exact_search
 from sare_tf.training import datasets, run_folder
-from sare_tf.weights import network_building
+from sare_tf.weights import network_building, weight_files
+from sare_tf.weights.imported_network import Found
+from sare_tf.weights.options import ImportOptions
 
-FLAGS = flags.FLAGS
 _FILES = {"config.json", "state.json", "epoch-0000"}
 _RECALL_AT = (1, 5, 10)
 _UNIT_TOLERANCE = 1e-3
 
 
-def run(
-    *,
-    source: str | Path,
-    out: str | Path,
-    format_name: str = "auto",
-    pca: str | Path | None = None,
-    aggregation: str | None = None,
-    whitening_dimension: int | None = None,
-    image_height: int = 480,
-    image_width: int = 640,
-    dataset: str | Path | None = None,
-    reader: str = "at_names",
-    positives: str = "auto",
-    positive_radius_m: float = 25.0,
-    batch_size: int = 32,
-) -> Path:
+def run(options: ImportOptions) -> Path:
     """Writes a checkpoint of trained weights.
 
     Args:
-        source: the file; a folder or a prefix for netvlad_tf.
-        out: folder of the checkpoint; replaced if it holds an import.
-        format_name: a name in `weights.FORMATS`, or auto.
-        pca: the PCA beside a training of OpenIBL.
-        aggregation: for a file that holds a backbone alone.
-        whitening_dimension: None: as in the source; 0: not whitened; else the
-            first dimensions of its whitening.
-        image_height: rows of the network's input.
-        image_width: columns of it.
-        dataset: small labelled folder to check the network with, or None.
-        reader: its layout.
-        positives: rule of `manifest.positives` for that folder.
-        positive_radius_m: of that rule.
-        batch_size: images embedded at a time.
+        options: the file (a folder or a prefix for netvlad_tf), its format, and
+            the folder of the checkpoint, which is replaced if it holds an
+            import. `aggregation` is for a file that holds only a backbone.
+            With a `dataset`, a small labelled folder, the network is checked.
 
     Returns:
-        `out`.
+        The folder of the checkpoint.
 
     Raises:
         FileNotFoundError: no such source or dataset.
-        ValueError: a source that is not understood whole, a network whose
-            descriptors are not of unit length, or an `out` that holds
-            something else.
+        ValueError: a source that is not understood as a whole, a network whose
+            descriptors are not of unit length, or a folder that holds something
+            else.
     """
-    out = Path(out)
+    out, source = Path(options.out), options.source
+    height, width = options.image_height, options.image_width
     atomic_files.check_replaceable(out, names=_FILES)
     _check_imported(out)
-    found = weights.read(source, format_name=format_name, pca=pca)
+    found = weight_files.read(
+        source, format_name=options.format, pca=options.pca
+    )
     embedder = network_building.build(
         found,
-        aggregation=aggregation,
-        whitening_dimension=whitening_dimension,
+        aggregation=options.aggregation,
+        whitening_dimension=options.whitening_dimension,
     )
     for line in describe(found, embedder):
         logging.info("%s", line)
-    check_norms(embedder, height=image_height, width=image_width)
+    check_norms(embedder, height=height, width=width)
     whitening = embedder.layers[-1]
     whitened = isinstance(whitening, model.Whitening)
     aggregating = embedder.layers[-2 if whitened else -1]
     config = {
-        "image_height": image_height,
-        "image_width": image_width,
+        "image_height": height,
+        "image_width": width,
         "backbone": found.backbone,
         "aggregation": aggregating.name,
         "num_clusters": getattr(aggregating, "num_clusters", None),
@@ -124,17 +103,8 @@ def run(
         else None,
     }
     run_folder.write_untrained(out, config, network=model.over_tuples(embedder))
-    if dataset is not None:
-        _check_recall(
-            embedder,
-            dataset,
-            height=image_height,
-            width=image_width,
-            reader=reader,
-            positives=positives,
-            positive_radius_m=positive_radius_m,
-            batch_size=batch_size,
-        )
+    if options.dataset is not None:
+        _check_recall(embedder, options)
     logging.info(
         "Imported into %s. Next: python -m sare_tf.export --checkpoints=%s "
         "--export=...",
@@ -144,11 +114,11 @@ def run(
     return out
 
 
-def describe(found: weights.Found, embedder: keras.Model) -> list[str]:
+def describe(found: Found, embedder: keras.Model) -> list[str]:
     """What was found, in words.
 
     Args:
-        found: what `weights.read` returned.
+        found: what `weight_files.read` returned.
         embedder: what was built of it.
     """
     settings = found.preprocessing
@@ -210,25 +180,11 @@ def check_norms(embedder: keras.Model, *, height: int, width: int) -> None:
     )
 
 
-def _check_recall(
-    embedder: keras.Model,
-    dataset: str | Path,
-    *,
-    height: int,
-    width: int,
-    reader: str,
-    positives: str,
-    positive_radius_m: float,
-    batch_size: int,
-) -> None:
+def _check_recall(embedder: keras.Model, options: ImportOptions) -> None:
     """Tells the recall on a folder, all splits together."""
     with tempfile.TemporaryDirectory() as folder:
         built = build_records.run(
-            dataset=dataset,
-            out=Path(folder) / "records",
-            reader=reader,
-            positives=positives,
-            positive_radius_m=positive_radius_m,
+            options.part(RecordOptions, records=Path(folder) / "records")
         )
         records = Records(built)
         rows, descriptors = {}, {}
@@ -237,9 +193,9 @@ def _check_recall(
             batches = datasets.image_dataset(
                 records,
                 rows[role],
-                height=height,
-                width=width,
-                batch_size=batch_size,
+                height=options.image_height,
+                width=options.image_width,
+                batch_size=options.batch_size,
             )
             descriptors[role] = np.concatenate(
                 [
@@ -250,8 +206,8 @@ def _check_recall(
         right = manifest.positives(
             rows["query"],
             rows["database"],
-            rule=positives,
-            radius_m=positive_radius_m,
+            rule=options.positives,
+            radius_m=options.positive_radius_m,
             relations=records.relations,
         )
     ks = [k for k in _RECALL_AT if k <= len(rows["database"])]
@@ -266,7 +222,7 @@ def _check_recall(
         ", ".join(f"recall@{k} {value:.3f}" for k, value in recall.items()),
         len(rows["query"]),
         len(rows["database"]),
-        dataset,
+        options.dataset,
     )
 
 
@@ -298,28 +254,8 @@ def _check_imported(out: Path) -> None:
 
 def main(argv) -> None:
     del argv
-    stage_flags.required("source", "out")
-
-    def given(name):
-        """A flag's value; None where its default would mean something else."""
-        return FLAGS[name].value if FLAGS[name].present else None
-
-    run(
-        source=FLAGS.source,
-        out=FLAGS.out,
-        format_name=FLAGS.format,
-        pca=FLAGS.pca,
-        aggregation=given("aggregation"),
-        whitening_dimension=given("whitening_dimension"),
-        image_height=FLAGS.image_height,
-        image_width=FLAGS.image_width,
-        dataset=FLAGS.dataset,
-        reader=FLAGS.reader,
-        positives=FLAGS.positives,
-        positive_radius_m=FLAGS.positive_radius_m,
-        batch_size=FLAGS.batch_size,
-    )
+    run(ImportOptions.from_flags())
 
 
 if __name__ == "__main__":
-    stage_flags.start(main)
+    flags.start(main)

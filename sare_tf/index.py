@@ -32,16 +32,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from absl import flags, logging
+from absl import logging
 
-from sare_tf import flags as stage_flags
-from sare_tf import serving
+from sare_tf import flags, serving
 from sare_tf.distributed import beam
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files
 from sare_tf.search import (
     embedding,
-    index_changes,
     opened_index,
     scann_searcher,
     segment_building,
@@ -49,90 +47,100 @@ from sare_tf.search import (
 )
 from sare_tf.search.index_changes import add, compact, remove
 from sare_tf.search.opened_index import COMMAND, Index
-
-FLAGS = flags.FLAGS
+from sare_tf.search.options import IndexOptions
 
 
 def run(
+    options: IndexOptions,
     *,
-    records: str | Path,
-    export: str | Path | serving.Server,
-    out: str | Path,
-    split: str = "test",
-    batch_size: int = 32,
-    shard: str = "0/1",
-    dtype: str = "float32",
-    target_recall: float = 0.0,
-    tune_tree: bool = False,
     for_each: Callable[..., None] | None = None,
 ) -> Path:
-    """Embeds the database images of a split and builds the index.
+    """Builds the index, or makes the change to it that options name.
 
     An index of the same export, records, split and dtype is kept as it is, with
     what was added and removed since; only ScaNN is built again where
     `target_recall` or `tune_tree` is another.
 
     Args:
-        records: folder of `build_records`.
-        export: folder of `export`, or of one of its versions; or a server of
-            it (`serving.load`).
-        out: folder of the index; replaced if it holds one.
-        split: whose database images are indexed.
-        batch_size: images embedded at a time.
-        shard: part of those images, such as 0/8: the first of 8 equal parts.
-        dtype: of the descriptors on disk, float32 or float16.
-        target_recall: if above 0, ScaNN is tuned to this recall@10 against
-            exact search, from 0 to 1; 0: by rules.
-        tune_tree: with `target_recall`, build three to seven trees and keep
-            the fastest, see `tuning.tune`.
+        options: the index, which is replaced if it exists, and what it is
+            built from; or the change.
         for_each: embeds parts elsewhere, called as `beam.for_each` is; None:
-            in this process.
+            in this process, or by the runner of the options.
 
     Returns:
-        `out`.
+        The folder of the index.
 
     Raises:
         FileNotFoundError: records or export are absent or unfinished.
         ImportError, OSError: as of `for_each`.
         ValueError: no such images or shard, a descriptor that is not a finite
-            unit vector, or an `out` that holds something else, or an index with
-            changes that another export or records would lose; or `tune_tree`
-            without a target.
+            unit vector, a folder that holds something else, or an index with
+            changes that another export or records would lose.
     """
-    index_changes.check_tuning(target_recall, tune_tree)
-    out = Path(out)
+    for_each = for_each or beam.chosen(options)
+    tuning = {
+        "target_recall": options.target_recall,
+        "tune_tree": options.tune_tree,
+    }
+    if options.add_records:
+        return add(
+            index=options.index,
+            records=options.add_records,
+            export=serving.named(options),
+            split=options.split,
+            batch_size=options.batch_size,
+            for_each=for_each,
+        )
+    if options.remove_ids:
+        return remove(index=options.index, ids=options.remove_ids)
+    if options.compact:
+        return compact(index=options.index, **tuning)
+    return _build(options, tuning, for_each)
+
+
+def _build(
+    options: IndexOptions,
+    tuning: dict[str, Any],
+    for_each: Callable[..., None] | None,
+) -> Path:
+    """Embeds the database images of a split and builds the index."""
+    out = Path(options.index)
     atomic_files.put_back(out)
     atomic_files.check_replaceable(out, names=opened_index.NAMES)
-    opened = Records(records)
-    rows = _of_shard(opened.rows(split, "database"), shard)
-    servable = serving.load(export)
+    opened = Records(options.records)
+    rows = _of_shard(
+        opened.rows(options.split, "database"), options.index_shard
+    )
+    servable = serving.load(serving.named(options))
     made_from = {
         "export_fingerprint": servable.fingerprint,
         "records_fingerprint": opened.fingerprint,
-        "split": split,
-        "shard": shard,
-        "dtype": dtype,
+        "split": options.split,
+        "shard": options.index_shard,
+        "dtype": options.index_dtype,
     }
     found = _find(out, made_from)
     if found:
-        if _is_searcher_as_asked(found, target_recall, tune_tree):
+        if _is_searcher_as_asked(found, tuning):
             logging.info("%s is up to date: nothing to do.", out)
             return out
-        return compact(
-            index=out, target_recall=target_recall, tune_tree=tune_tree
-        )
+        return compact(index=out, **tuning)
     with atomic_files.folder_to_resume(
-        out, {**made_from, "batch_size": batch_size, "count": len(rows)}
+        out,
+        {
+            **made_from,
+            "batch_size": options.batch_size,
+            "count": len(rows),
+        },
     ) as unfinished:
         segment = segment_building.make(
             unfinished,
             opened,
             rows,
             servable,
-            batch_size=batch_size,
-            dtype=dtype,
-            target_recall=target_recall,
-            tune_tree=tune_tree,
+            batch_size=options.batch_size,
+            dtype=options.index_dtype,
+            **tuning,
             for_each=for_each,
         )
         opened_index.write_metadata(
@@ -143,8 +151,7 @@ def run(
                 "distance": "squared Euclidean between unit vectors",
                 **made_from,
                 "added_records_fingerprints": [],
-                "target_recall": target_recall,
-                "tune_tree": tune_tree,
+                **tuning,
                 "segments": [{"folder": ".", **segment}],
                 "removed": None,
                 "changes": 0,
@@ -242,12 +249,9 @@ def _find(out: Path, made_from: dict[str, Any]) -> Index | None:
     return None
 
 
-def _is_searcher_as_asked(
-    found: Index, target_recall: float, tune_tree: bool
-) -> bool:
+def _is_searcher_as_asked(found: Index, asked: dict[str, Any]) -> bool:
     if scann_searcher.scann_module() is None:
         return True
-    asked = {"target_recall": target_recall, "tune_tree": tune_tree}
     if any(found.metadata.get(name) != asked[name] for name in asked):
         return False
     described = found.metadata["segments"]
@@ -261,54 +265,8 @@ def _is_searcher_as_asked(
 
 
 def main(argv) -> None:
-    for_each = beam.named_by_flags(argv[1:])
-    changes = {
-        "add_records": FLAGS.add_records,
-        "remove_ids": FLAGS.remove_ids,
-        "compact": FLAGS.compact,
-    }
-    asked = [name for name, value in changes.items() if value]
-    if len(asked) > 1:
-        raise ValueError(
-            "Expected one change at a time. Received: --"
-            + ", --".join(asked)
-            + ". Run one command after the other."
-        )
-    if FLAGS.add_records:
-        stage_flags.required("index")
-        add(
-            index=FLAGS.index,
-            records=FLAGS.add_records,
-            export=serving.named_by_flags(),
-            split=FLAGS.split,
-            batch_size=FLAGS.batch_size,
-            for_each=for_each,
-        )
-    elif FLAGS.remove_ids:
-        stage_flags.required("index")
-        remove(index=FLAGS.index, ids=FLAGS.remove_ids)
-    elif FLAGS.compact:
-        stage_flags.required("index")
-        compact(
-            index=FLAGS.index,
-            target_recall=FLAGS.target_recall,
-            tune_tree=FLAGS.tune_tree,
-        )
-    else:
-        stage_flags.required("records", "index")
-        run(
-            records=FLAGS.records,
-            export=serving.named_by_flags(),
-            out=FLAGS.index,
-            split=FLAGS.split,
-            batch_size=FLAGS.batch_size,
-            shard=FLAGS.index_shard,
-            dtype=FLAGS.index_dtype,
-            target_recall=FLAGS.target_recall,
-            tune_tree=FLAGS.tune_tree,
-            for_each=for_each,
-        )
+    run(IndexOptions.from_flags(beam_flags=argv[1:]))
 
 
 if __name__ == "__main__":
-    stage_flags.start(main, takes_files=True)
+    flags.start(main, takes_files=True)

@@ -15,87 +15,60 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from absl import flags, logging
+from absl import logging
 from tqdm import tqdm
 
-from sare_tf import flags as stage_flags
-from sare_tf import serving
+from sare_tf import flags, serving
 from sare_tf.dataset.readers import reading
 from sare_tf.pages import locate_picture
+from sare_tf.pages.options import LocateOptions
 from sare_tf.search.locator import Answer, Gallery, Locator
 
-FLAGS = flags.FLAGS
 # A file with more is no photograph that can be decoded.
 _MOST_BYTES = 1 << 28
 
 
-def run(
-    *,
-    index: str | Path,
-    export: str | Path | serving.Server,
-    photos: Sequence[str | Path],
-    k: int = 5,
-    batch_size: int = 32,
-    exact: bool = False,
-    positive_radius_m: float = 25.0,
-    records: str | Path | None = None,
-    picture: str | Path | None = None,
-) -> Iterator[tuple[str, Answer]]:
+def run(options: LocateOptions) -> Iterator[tuple[str, Answer]]:
     """Looks up photographs in an index.
 
     Args:
-        index: folder of the index.
-        export: folder of the export that the index was built with, or a server
-            of it (`serving.load`).
-        photos: JPEG or PNG files, folders of them, or patterns.
-        k: matches to find for each.
-        batch_size: photographs embedded at a time.
-        exact: search exactly, without ScaNN.
-        positive_radius_m: images at most so far apart show one place.
-        records: what the index was built from, for `picture`.
-        picture: PNG file of the photographs and their matches, written at the
-            end.
+        options: the photographs, the index, and the export or the server of
+            it; for a picture of the matches, also the records.
 
     Returns:
         Each photograph's name and answer, in their order, as soon as there is
-        one.
+        one. The picture is written at the end.
 
     Raises:
         FileNotFoundError: index, export or records are not there.
-        ValueError: no photograph given, another export or other records than
-            the index's, k larger than the database, or more photographs than a
-            picture holds.
+        ValueError: another export or other records than the index's, k larger
+            than the database, or more photographs than a picture holds.
     """
-    if not photos:
-        raise ValueError(
-            "Expected at least one photograph. Received: photos=[]. Name "
-            "files, folders or patterns after the flags."
-        )
-    paths = [path for photo in photos for path in _expand(str(photo))]
+    picture = options.picture
+    paths = [path for photo in options.photos for path in _expand(photo)]
     if picture is not None:
         locate_picture.check(picture, len(paths))
-    locate = Locator(
-        index=index,
-        export=export,
-        exact=exact,
-        positive_radius_m=positive_radius_m,
-    )
-    locate.check_k(k)
+    locate = _locator(options)
+    locate.check_k(options.k)
     gallery = None
     if picture is not None:
-        if records is None:
-            raise ValueError(
-                "Expected the records of the index for a picture of matches. "
-                "Received: records=None. Give --records."
-            )
-        gallery = Gallery(records, locate.index)
+        gallery = Gallery(options.records, locate.index)
     return _answers(
         locate,
         paths,
-        k=k,
-        batch_size=batch_size,
+        k=options.k,
+        batch_size=options.batch_size,
         picture=picture,
         gallery=gallery,
+    )
+
+
+def _locator(options: LocateOptions) -> Locator:
+    return Locator(
+        index=options.index,
+        export=serving.named(options),
+        exact=options.exact_search,
+        positive_radius_m=options.positive_radius_m,
     )
 
 
@@ -185,23 +158,13 @@ def _answers(
 
 
 def main(argv) -> None:
-    stage_flags.required("index")
-    if FLAGS.serve:
-        _serve(argv[1:])
+    options = LocateOptions.from_flags(photos=argv[1:])
+    if options.serve:
+        _serve(options)
         return
     failed = []
-    for photo, answer in run(
-        index=FLAGS.index,
-        export=serving.named_by_flags(),
-        photos=argv[1:],
-        k=FLAGS.k,
-        batch_size=FLAGS.batch_size,
-        exact=FLAGS.exact_search,
-        positive_radius_m=FLAGS.positive_radius_m,
-        records=FLAGS.records,
-        picture=FLAGS.picture,
-    ):
-        if FLAGS.json:
+    for photo, answer in run(options):
+        if options.json:
             line = json.dumps({"photo": photo, **answer.as_json()})
         else:
             line = f"{photo}: {describe(answer)}".rstrip("\n")
@@ -224,31 +187,20 @@ def main(argv) -> None:
     )
 
 
-def _serve(rest: Sequence[str]) -> None:
+def _serve(options: LocateOptions) -> None:
     # Flask and waitress are an extra.
     from sare_tf.pages import locate_server
 
-    if rest:
-        raise ValueError(
-            "Expected no photographs with --serve: the page takes them. "
-            f"Received: {rest[0]!r}. Leave one of the two out."
-        )
-    stage_flags.required("index", "records")
-    locate = Locator(
-        index=FLAGS.index,
-        export=serving.named_by_flags(),
-        exact=FLAGS.exact_search,
-        positive_radius_m=FLAGS.positive_radius_m,
-    )
+    locate = _locator(options)
     application = locate_server.application(
         locate,
-        Gallery(FLAGS.records, locate.index),
-        k=min(FLAGS.k, len(locate.index.manifest)),
-        upload_bytes=FLAGS.upload_mebibytes << 20,
-        host=FLAGS.host,
+        Gallery(options.records, locate.index),
+        k=min(options.k, len(locate.index.manifest)),
+        upload_bytes=options.upload_mebibytes << 20,
+        host=options.host,
     )
-    locate_server.serve(application, host=FLAGS.host, port=FLAGS.port)
+    locate_server.serve(application, host=options.host, port=options.port)
 
 
 if __name__ == "__main__":
-    stage_flags.start(main, takes_files=True)
+    flags.start(main, takes_files=True)

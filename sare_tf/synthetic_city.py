@@ -17,14 +17,14 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from absl import flags, logging
+from absl import logging
 from tqdm import tqdm
 
-from sare_tf import flags as stage_flags
+from sare_tf import flags
 from sare_tf.city import painting
+from sare_tf.city.options import CityOptions
 from sare_tf.runtime import atomic_files
 
-FLAGS = flags.FLAGS
 # Shares of places, and where the district begins, in metres east.
 _DISTRICTS = {
     "train": (0.84, 500_000.0),
@@ -40,58 +40,47 @@ _GPS_MOST_M = 4.0
 _FEWEST_PLACES = 10
 
 
-def run(
-    *,
-    out: str | Path,
-    num_places: int,
-    seed: int = 0,
-    image_width: int = 160,
-    image_height: int = 120,
-    database_per_place: int = 4,
-    queries_per_place: int = 2,
-    num_workers: int = 0,
-) -> Path:
+def run(options: CityOptions) -> Path:
     """Renders a city.
 
-    A city of the same arguments is kept as it is.
+    A city of the same options is kept as it is.
 
     Args:
-        out: its folder; replaced if it holds another city.
-        num_places: places of all three districts.
-        seed: of everything.
-        image_width: pixels.
-        image_height: pixels.
-        database_per_place: pictures.
-        queries_per_place: pictures.
-        num_workers: processes; 0: one per core.
+        options: its folder, which is replaced if it holds another city, and
+            what it looks like.
 
     Returns:
-        `out`.
+        The folder.
 
     Raises:
-        ValueError: too few places, pictures or pixels, or an `out` that holds
+        ValueError: too few places, pictures or pixels, or a folder that holds
             something else.
     """
-    out = Path(out)
+    out = Path(options.out)
+    num_places = options.places
     made_from = {
         "num_places": num_places,
-        "seed": seed,
-        "image_width": image_width,
-        "image_height": image_height,
-        "database_per_place": database_per_place,
-        "queries_per_place": queries_per_place,
+        "seed": options.seed,
+        "image_width": options.image_width,
+        "image_height": options.image_height,
+        "database_per_place": options.database_per_place,
+        "queries_per_place": options.queries_per_place,
     }
-    _check(made_from)
+    _check(options)
     if _is_up_to_date(out, made_from):
         logging.info("%s is up to date: nothing to do.", out)
         return out
     jobs = []
-    for split, positions in place_positions(num_places, seed=seed).items():
+    for split, positions in place_positions(
+        num_places, seed=options.seed
+    ).items():
         jobs += [
             (split, number, *position, made_from)
             for number, position in enumerate(positions)
         ]
-    pictures = num_places * (database_per_place + queries_per_place)
+    pictures = num_places * (
+        options.database_per_place + options.queries_per_place
+    )
     logging.info("Rendering %d pictures of %d places.", pictures, num_places)
     with atomic_files.folder_in_one_piece(out) as folder:
         for split in _DISTRICTS:
@@ -100,7 +89,7 @@ def run(
         with tqdm(
             total=pictures, unit="picture", desc="render", leave=False
         ) as progress:
-            for place in _in_processes(jobs, num_workers):
+            for place in _in_processes(jobs, options.num_workers):
                 for name, encoded in place:
                     (folder / "images" / name).write_bytes(encoded)
                     progress.update()
@@ -236,19 +225,19 @@ def _name(moment, east_m, north_m, heading_deg, picture_id, rng) -> str:
     )
 
 
-def _check(made_from: dict[str, int]) -> None:
+def _check(options: CityOptions) -> None:
     least = {
-        "num_places": _FEWEST_PLACES,
+        "places": _FEWEST_PLACES,
         "image_width": 32,
         "image_height": 32,
         "database_per_place": 1,
         "queries_per_place": 1,
     }
     for name, value in least.items():
-        if made_from[name] < value:
+        if getattr(options, name) < value:
             raise ValueError(
                 f"Expected {name} to be at least {value}. Received: "
-                f"{name}={made_from[name]}."
+                f"{name}={getattr(options, name)}."
             )
 
 
@@ -272,16 +261,8 @@ def _is_up_to_date(out: Path, made_from: dict[str, int]) -> bool:
 
 def main(argv) -> None:
     del argv
-    stage_flags.required("out")
-    run(
-        out=FLAGS.out,
-        num_places=FLAGS.places,
-        seed=FLAGS.seed,
-        image_width=FLAGS.image_width,
-        image_height=FLAGS.image_height,
-        num_workers=FLAGS.num_workers,
-    )
+    run(CityOptions.from_flags())
 
 
 if __name__ == "__main__":
-    stage_flags.start(main)
+    flags.start(main)

@@ -15,7 +15,6 @@ With --averaging_momentum the average of the weights is validated and saved;
 training and mining go on from the weights themselves.
 """
 
-import dataclasses
 import tempfile
 import time
 from pathlib import Path
@@ -24,10 +23,9 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from absl import flags, logging
+from absl import logging
 
-from sare_tf import flags as stage_flags
-from sare_tf import losses
+from sare_tf import flags
 from sare_tf.distributed import strategies, workers
 from sare_tf.records.records import Records
 from sare_tf.runtime import progress
@@ -40,11 +38,10 @@ from sare_tf.training import (
     train_data,
     unreadable_images,
 )
-from sare_tf.training.options import Options
+from sare_tf.training.options import TrainingOptions
 from sare_tf.training.run_folder import Run
 from sare_tf.training.tensorboard import TrainingLog
 
-FLAGS = flags.FLAGS
 # A run may go on with other values of these; the rest must stay as it was.
 _MAY_CHANGE = (
     "epochs",
@@ -57,26 +54,16 @@ _MAY_CHANGE = (
 )
 
 
-def run(
-    *,
-    records: str | Path,
-    checkpoints: str | Path,
-    dry_run: bool = False,
-    profile: bool = False,
-    **options,
-) -> Path:
-    """Trains, or goes on with a run that was stopped.
+def run(options: TrainingOptions) -> Path:
+    """Trains, or resumes a run that was stopped.
 
     Args:
-        records: folder of `build_records`, with a train split, unless there
-            are `tuples`, and, to choose the best epoch, a val split.
-        checkpoints: folder of this run.
-        dry_run: say what would be done, and write nothing.
-        profile: write a profile of some steps, for TensorBoard.
-        **options: fields of `Options`.
+        options: the records, with a train split unless there are `tuples`, and,
+            to choose the best epoch, a val split; the folder of the run; and
+            what is trained and how.
 
     Returns:
-        `checkpoints`.
+        The folder of the run.
 
     Raises:
         ValueError: data that cannot be trained on, values that are not finite,
@@ -84,20 +71,14 @@ def run(
         OSError: an epoch could not be saved, or one of several workers was
             lost.
     """
-    options = Options(**options)
+    records, checkpoints = options.records, options.checkpoints
     strategy = strategies.make(options.strategy)
     # Refuse what does not fit before a run begins.
     compiled_network.check_batch(strategy, options)
     compiled_network.build_loss(options)
     train_data.draws(options)
-    if options.tuples is not None and options.loss in losses.PLACE_LOSSES:
-        raise ValueError(
-            "Expected a loss over tuples with tuples. Received: "
-            f"loss={options.loss!r}, tuples={options.tuples!r}. Choose "
-            "another --loss, or leave --tuples out."
-        )
     opened = Records(records)
-    if dry_run:
+    if options.dry_run:
         _tell_plan(train_data.Data.of(opened, options, bad=()), options)
         return Path(checkpoints)
     while True:
@@ -108,7 +89,6 @@ def run(
                     Path(checkpoints),
                     options,
                     strategy,
-                    profile=profile,
                 )
         except unreadable_images.ERRORS as error:
             unreadable_images.find(
@@ -125,10 +105,8 @@ def run(
 def _run(
     records: Records,
     checkpoints: Path,
-    options: Options,
+    options: TrainingOptions,
     strategy: tf.distribute.Strategy,
-    *,
-    profile: bool,
 ) -> Path:
     chief = strategies.is_chief(strategy)
     data = train_data.Data.of(
@@ -137,7 +115,7 @@ def _run(
     past = Run(
         checkpoints,
         {
-            **dataclasses.asdict(options),
+            **options.of_the_run(),
             "records_fingerprint": data.stored.source.records_fingerprint
             if data.stored
             else records.fingerprint,
@@ -149,7 +127,9 @@ def _run(
         - ({"epochs"} if options.schedule == "cosine" else set()),
         writes=chief,
     )
-    workers.check_same(strategy, f"{options} {records.fingerprint} {past.last}")
+    workers.check_same(
+        strategy, f"{options.of_the_run()} {records.fingerprint} {past.last}"
+    )
     keras.utils.set_random_seed(options.seed)
     with strategy.scope():
         if past.last is None:
@@ -160,7 +140,7 @@ def _run(
             remembered = np.full(size, -1, np.int64)
         else:
             network, remembered = past.load()
-            if options.loss in losses.PLACE_LOSSES:
+            if options.is_over_places:
                 network.chunk_images = options.chunk_images
             # Saved with the average in the place of the weights.
             optimizers.exchange_average(network)
@@ -174,7 +154,7 @@ def _run(
         Path(unkept.name) if unkept else checkpoints / "tensorboard",
         epochs=len(past.history),
     )
-    profiler = tensorboard.Profile(log.folder) if profile else None
+    profiler = tensorboard.Profile(log.folder) if options.profile else None
 
     for epoch in range(len(past.history), options.epochs + 1):
         measured, mined = {"epoch": epoch}, None
@@ -214,7 +194,7 @@ def _run(
 def _validate(
     network: keras.Model,
     data: train_data.Data,
-    options: Options,
+    options: TrainingOptions,
     measured: dict,
     *,
     past: Run,
@@ -257,7 +237,7 @@ def _of_chief(
     return dict(zip(recall, values.tolist(), strict=True))
 
 
-def _tell(measured: dict, options: Options) -> None:
+def _tell(measured: dict, options: TrainingOptions) -> None:
     recall = measured["recall_at"] or {}
     names = ("loss", "learning_rate", "violating", "images_per_s")
     logging.info(
@@ -275,7 +255,7 @@ def _tell(measured: dict, options: Options) -> None:
     )
 
 
-def _tell_plan(data: train_data.Data, options: Options) -> None:
+def _tell_plan(data: train_data.Data, options: TrainingOptions) -> None:
     """What a run would do and need."""
     if data.miner:
         rounds = data.miner.rounds(1)
@@ -327,16 +307,8 @@ def _tell_plan(data: train_data.Data, options: Options) -> None:
 
 def main(argv) -> None:
     del argv
-    stage_flags.required("records", "checkpoints")
-    names = [field.name for field in dataclasses.fields(Options)]
-    run(
-        records=FLAGS.records,
-        checkpoints=FLAGS.checkpoints,
-        dry_run=FLAGS.dry_run,
-        profile=FLAGS.profile,
-        **{name: FLAGS[name].value for name in names},
-    )
+    run(TrainingOptions.from_flags())
 
 
 if __name__ == "__main__":
-    stage_flags.start(main)
+    flags.start(main)

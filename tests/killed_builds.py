@@ -15,6 +15,7 @@ import traceback
 from pathlib import Path
 
 from sare_tf import build_records
+from sare_tf.records.options import RecordOptions
 
 # Python tells its hooks of these before it does them.
 MOMENTS = {"open", "os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir"}
@@ -23,12 +24,14 @@ MOMENTS = {"open", "os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir"}
 def build(photos, records):
     # Without decoding, TensorFlow starts no thread that a fork would lack.
     build_records.run(
-        dataset=photos,
-        out=records,
-        reader="place_folders",
-        num_workers=1,
-        verify_images=False,
-        shard_mebibytes=1,
+        RecordOptions(
+            dataset=photos,
+            records=records,
+            reader="place_folders",
+            num_workers=1,
+            verify_images=False,
+            shard_mebibytes=1,
+        )
     )
 
 

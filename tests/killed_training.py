@@ -18,6 +18,7 @@ import toy_training
 
 from sare_tf import train
 from sare_tf.training import datasets, hard_negatives
+from sare_tf.training.options import TrainingOptions
 
 
 def kill(*_) -> np.int64:
@@ -68,4 +69,8 @@ if __name__ == "__main__":
         "training": kill_while_training,
         "saving": kill_while_saving,
     }[moment]()
-    train.run(records=records, checkpoints=checkpoints, **toy_training.OPTIONS)
+    train.run(
+        TrainingOptions(
+            records=records, checkpoints=checkpoints, **toy_training.OPTIONS
+        )
+    )

@@ -12,6 +12,7 @@ from toy_search import jpeg
 from sare_tf import build_records
 from sare_tf.dataset import manifest
 from sare_tf.records import records, shard_building
+from sare_tf.records.options import RecordOptions
 
 
 @pytest.mark.own_process
@@ -218,17 +219,19 @@ def test_a_disk_that_fills_up(tmp_path, small_disk):
     }
     out = small_disk / "records"
     with pytest.raises(OSError, match="No space left.*Make room"):
-        build_records.run(out=out, **options)
+        build_records.run(RecordOptions(records=out, **options))
     assert os.listdir(small_disk) == [".records.partial"]
     kept = list((small_disk / ".records.partial").glob("*.tfrecord"))
     assert kept
     assert not list((small_disk / ".records.partial").glob(".*"))
     subprocess.run(["mount", "-o", "remount,size=30m", small_disk], check=True)
     before = {path.stat().st_ino for path in kept}
-    build_records.run(out=out, **options)
+    build_records.run(RecordOptions(records=out, **options))
     after = {path.stat().st_ino for path in out.iterdir()}
     assert before < after
-    elsewhere = build_records.run(out=tmp_path / "records", **options)
+    elsewhere = build_records.run(
+        RecordOptions(records=tmp_path / "records", **options)
+    )
     assert contents(out) == contents(elsewhere)
 
 
@@ -253,9 +256,11 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="to write records.*Not a directory"):
         build_records.run(
-            dataset=tmp_path / "photos",
-            out=tmp_path / "file" / "records",
-            reader="place_folders",
+            RecordOptions(
+                dataset=tmp_path / "photos",
+                records=tmp_path / "file" / "records",
+                reader="place_folders",
+            )
         )
 
 

@@ -13,6 +13,7 @@ from toy_search import jpeg
 from sare_tf import build_records
 from sare_tf.dataset import manifest
 from sare_tf.records import records
+from sare_tf.records.options import RecordOptions
 
 
 def photos(root, *, places=5, database=3, queries=2):
@@ -27,12 +28,15 @@ def photos(root, *, places=5, database=3, queries=2):
     return root
 
 
-def build(root, **options):
+def build(root, *, engine=None, **options):
     return build_records.run(
-        dataset=root / "photos",
-        out=root / "records",
-        reader="place_folders",
-        **options,
+        RecordOptions(
+            dataset=root / "photos",
+            records=root / "records",
+            reader="place_folders",
+            **options,
+        ),
+        engine=engine,
     )
 
 
@@ -117,7 +121,7 @@ def test_images_without_place_are_grouped_by_position(tmp_path):
     for east in (5.0, 205.0, 7.0, 201.0):
         (folder / f"@{east}@3@.jpg").write_bytes(jpeg(int(east), 0))
     out = build_records.run(
-        dataset=tmp_path / "photos", out=tmp_path / "records"
+        RecordOptions(dataset=tmp_path / "photos", records=tmp_path / "records")
     )
     table = records.Records(out).manifest
     assert table["utm_east_m"].tolist() == [5.0, 7.0, 201.0, 205.0]
@@ -312,10 +316,12 @@ def revisited(root, *, box, **gnd):
 
 def build_revisited(root, **options):
     return build_records.run(
-        dataset=root / "photos",
-        out=root / "records",
-        reader="revisited",
-        **options,
+        RecordOptions(
+            dataset=root / "photos",
+            records=root / "records",
+            reader="revisited",
+            **options,
+        )
     )
 
 
@@ -438,10 +444,12 @@ def test_a_split_that_nothing_is_known_of(tmp_path, rule):
             f"0,{role},True,False,False,False,False,False,False\n"
         )
     out = build_records.run(
-        dataset=tmp_path / "photos",
-        out=tmp_path / "records",
-        reader="msls",
-        positives=rule,
+        RecordOptions(
+            dataset=tmp_path / "photos",
+            records=tmp_path / "records",
+            reader="msls",
+            positives=rule,
+        )
     )
     warnings = pd.read_csv(out / "warnings.csv").to_numpy().tolist()
     assert warnings[-1] == ["test", "split of which nothing says what matches"]
@@ -457,12 +465,14 @@ def test_options_reach_the_reader(tmp_path):
         lines.append(f"{number}.jpg,51.5,{0.1 + number / 1e6}")
     (folder / "images.csv").write_text("\n".join(lines))
     out = build_records.run(
-        dataset=folder,
-        out=tmp_path / "records",
-        reader="csv_table",
-        split_fractions=(0, 0, 1),
-        query_fraction=0.5,
-        utm_zone="30U",
+        RecordOptions(
+            dataset=folder,
+            records=tmp_path / "records",
+            reader="csv_table",
+            split_fractions=(0, 0, 1),
+            query_fraction=0.5,
+            utm_zone="30U",
+        )
     )
     opened = records.Records(out)
     assert opened.metadata["counts"] == {"test/database": 4, "test/query": 4}
@@ -476,7 +486,11 @@ def test_places_of_two_zones_are_two_groups(tmp_path):
     for name in ("@500003@4000003@30@S@", "@500004@4000003@54@S@"):
         (folder / f"{name}.jpg").write_bytes(jpeg(1, 0))
     opened = records.Records(
-        build_records.run(dataset=tmp_path / "photos", out=tmp_path / "records")
+        build_records.run(
+            RecordOptions(
+                dataset=tmp_path / "photos", records=tmp_path / "records"
+            )
+        )
     )
     assert opened.manifest["utm_zone"].tolist() == ["30S", "54S"]
     [shard] = opened.path.glob("*.tfrecord")

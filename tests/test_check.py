@@ -15,7 +15,9 @@ from toy_images import BAD, GOOD, encode
 from toy_search import jpeg
 
 from sare_tf import build_records, check
+from sare_tf.checks.options import CheckOptions
 from sare_tf.dataset import manifest
+from sare_tf.records.options import RecordOptions
 
 SPECS = SHARED / "data" / "netvlad_specs"
 TOWER = SHARED / "data" / "ie_tower_320"
@@ -50,7 +52,7 @@ def run(root, **options):
         "image_width": 64,
         **options,
     }
-    path = check.run(out=root / "findings", **options)
+    path = check.run(CheckOptions(findings=root / "findings", **options))
     assert sorted(p.name for p in path.parent.iterdir()) == FILES
     return json.loads(path.read_text())
 
@@ -157,7 +159,11 @@ def test_the_same_of_records(root):
     copied = (root / "photos/train/database/train0/0.jpg").read_bytes()
     (folder / "copy.jpg").write_bytes(copied)
     build_records.run(
-        dataset=root / "photos", out=root / "records", reader="place_folders"
+        RecordOptions(
+            dataset=root / "photos",
+            records=root / "records",
+            reader="place_folders",
+        )
     )
     of_dataset = run(root)
     of_records = run(root, check_of="records", records=root / "records")
@@ -177,7 +183,11 @@ def test_the_same_of_records(root):
 
 def test_damaged_records_are_named(root):
     records = build_records.run(
-        dataset=root / "photos", out=root / "records", reader="place_folders"
+        RecordOptions(
+            dataset=root / "photos",
+            records=root / "records",
+            reader="place_folders",
+        )
     )
     path = records / "val-database-00000-of-00001.tfrecord"
     raw = bytearray(path.read_bytes())
@@ -193,7 +203,11 @@ def test_damaged_records_are_named(root):
 
 def test_what_is_checked(root):
     build_records.run(
-        dataset=root / "photos", out=root / "records", reader="place_folders"
+        RecordOptions(
+            dataset=root / "photos",
+            records=root / "records",
+            reader="place_folders",
+        )
     )
     both = {"records": root / "records"}
     assert run(root, **both)["of"] == "dataset"

@@ -10,6 +10,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from sare_tf import compare
+from sare_tf.evaluation.options import ComparisonOptions
 
 METRICS = {
     "recall_at": {"1": 0.0, "5": 0.0},
@@ -60,7 +61,9 @@ def runs(tmp_path):
 
 
 def test_figures_and_tests_by_hand(runs, tmp_path):
-    path = compare.run(runs=runs, out=tmp_path / "out")
+    path = compare.run(
+        ComparisonOptions(runs=runs, comparison=tmp_path / "out")
+    )
     found = json.loads(path.read_text())
     assert found["queries"] == 10
     first, second = (run["figures"] for run in found["runs"])
@@ -92,7 +95,11 @@ def test_queries_that_do_not_count_are_left_out(tmp_path):
         _write(tmp_path / name, ranks, table=table)
         for name, ranks in (("a", FIRST), ("b", SECOND))
     ]
-    found = json.loads(compare.run(runs=runs, out=tmp_path / "out").read_text())
+    found = json.loads(
+        compare.run(
+            ComparisonOptions(runs=runs, comparison=tmp_path / "out")
+        ).read_text()
+    )
     assert found["queries"] == 5
     assert found["runs"][0]["figures"]["recall@1"]["mean"] == 1.0
 
@@ -106,7 +113,11 @@ def test_recall_at_every_n_that_one_run_has(tmp_path):
         _write(tmp_path / "a", FIRST),
         _write(tmp_path / "b", SECOND, change=fewer),
     ]
-    found = json.loads(compare.run(runs=runs, out=tmp_path / "out").read_text())
+    found = json.loads(
+        compare.run(
+            ComparisonOptions(runs=runs, comparison=tmp_path / "out")
+        ).read_text()
+    )
     # 10 was not searched in the second.
     assert list(found["runs"][0]["figures"]) == [
         *("recall@1", "recall@3", "recall@5", "average_precision")
@@ -115,7 +126,7 @@ def test_recall_at_every_n_that_one_run_has(tmp_path):
 
 def test_page_and_table_show_every_run(runs, tmp_path):
     out = tmp_path / "out"
-    path = compare.run(runs=[*runs, runs[0]], out=out)
+    path = compare.run(ComparisonOptions(runs=[*runs, runs[0]], comparison=out))
     page = (out / "compare.html").read_text()
     for words in (
         str(runs[0]),
@@ -172,27 +183,33 @@ def test_runs_that_differ_are_refused(tmp_path, change, table, message):
         _write(tmp_path / "b", SECOND, change=change, table=table),
     ]
     with pytest.raises(ValueError, match=message):
-        compare.run(runs=runs, out=tmp_path / "out")
+        compare.run(ComparisonOptions(runs=runs, comparison=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
 def test_another_number_of_queries_is_refused(tmp_path):
     runs = [_write(tmp_path / "a", FIRST), _write(tmp_path / "b", SECOND[:7])]
     with pytest.raises(ValueError, match="same queries .*differ: 10 and 7"):
-        compare.run(runs=runs, out=tmp_path / "out")
+        compare.run(ComparisonOptions(runs=runs, comparison=tmp_path / "out"))
 
 
 def test_runs_that_are_not_there_or_damaged(runs, tmp_path):
     with pytest.raises(ValueError, match="at least two evaluations. Rec.*/a'"):
-        compare.run(runs=runs[:1], out=tmp_path / "out")
+        compare.run(
+            ComparisonOptions(runs=runs[:1], comparison=tmp_path / "out")
+        )
     with pytest.raises(FileNotFoundError, match="Run python -m sare_tf.eval"):
-        compare.run(runs=[*runs, tmp_path / "none"], out=tmp_path / "out")
+        compare.run(
+            ComparisonOptions(
+                runs=[*runs, tmp_path / "none"], comparison=tmp_path / "out"
+            )
+        )
     (runs[1] / "queries.csv").write_text("image_id\nq0\n")
     with pytest.raises(ValueError, match="a whole evaluation.*/b'"):
-        compare.run(runs=runs, out=tmp_path / "out")
+        compare.run(ComparisonOptions(runs=runs, comparison=tmp_path / "out"))
     (tmp_path / "thesis.txt").write_text("all of it")
     with pytest.raises(ValueError, match="also holds .*thesis.txt"):
-        compare.run(runs=runs, out=tmp_path)
+        compare.run(ComparisonOptions(runs=runs, comparison=tmp_path))
 
 
 def test_main_writes_the_table(runs, tmp_path, capsys):

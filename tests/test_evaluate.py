@@ -14,8 +14,10 @@ from absl.testing import flagsaver
 
 from sare_tf import evaluate, index, serving
 from sare_tf.dataset import manifest
+from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.pages import evaluation_page
 from sare_tf.records.records import Records
+from sare_tf.search.options import IndexOptions
 
 
 def _make(root, **options):
@@ -23,7 +25,7 @@ def _make(root, **options):
         "records": toy_search.records(root, **options),
         "export": toy_search.export(root / "export"),
     }
-    index.run(**inputs, out=root / "index")
+    index.run(IndexOptions(**inputs, index=root / "index"))
     return {**inputs, "index": root / "index"}
 
 
@@ -36,7 +38,9 @@ def inputs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def out(inputs, tmp_path_factory):
     out = tmp_path_factory.mktemp("result") / "evaluation"
-    path = evaluate.run(**inputs, out=out, recall_at=[20, 1, 3, 18])
+    path = evaluate.run(
+        EvaluationOptions(**inputs, evaluation=out, recall_at=[20, 1, 3, 18])
+    )
     assert path == out / "metrics.json"
     return out
 
@@ -152,7 +156,14 @@ def test_nothing_is_left_beside_the_result(out):
 
 
 def test_exact_leaves_scann_out(inputs, tmp_path):
-    evaluate.run(**inputs, out=tmp_path / "a", recall_at=[1], exact=True)
+    evaluate.run(
+        EvaluationOptions(
+            **inputs,
+            evaluation=tmp_path / "a",
+            recall_at=[1],
+            exact_search=True,
+        )
+    )
     metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
     assert metrics["search"]["index"] == "exact"
     assert metrics["search"]["recall_of_exact"] is None
@@ -173,7 +184,11 @@ def test_recall_through_the_index_is_its_own(inputs, tmp_path, monkeypatch):
         )
 
     monkeypatch.setattr(index.Index, "search", worse)
-    evaluate.run(**inputs, out=tmp_path / "a", recall_at=[1, 18])
+    evaluate.run(
+        EvaluationOptions(
+            **inputs, evaluation=tmp_path / "a", recall_at=[1, 18]
+        )
+    )
     metrics = json.loads((tmp_path / "a" / "metrics.json").read_text())
     assert metrics["recall_curve"]["recall"][0] == 10 / 12
     found = metrics["search"]
@@ -192,7 +207,11 @@ def test_pictures_of_an_index_that_lost_images(inputs, tmp_path):
     (tmp_path / "ids.txt").write_text(database["image_id"].iloc[0] + "\n")
     index.remove(index=smaller, ids=tmp_path / "ids.txt")
     out = tmp_path / "out"
-    evaluate.run(**{**inputs, "index": smaller}, out=out, recall_at=[1])
+    evaluate.run(
+        EvaluationOptions(
+            **{**inputs, "index": smaller}, evaluation=out, recall_at=[1]
+        )
+    )
     page = (out / "report.html").read_text()
     found = re.findall(r'<img src="([^"]*)" alt="[✓✗] \d: ([^"]*)"', page)
     assert len(found) == 12 * 5
@@ -218,7 +237,11 @@ def test_what_auto_stands_for(inputs):
 def test_a_query_without_a_positive_is_a_miss_and_listed(tmp_path, caplog):
     inputs = _make(tmp_path, far_queries=1)
     with caplog.at_level("WARNING"):
-        evaluate.run(**inputs, out=tmp_path / "out", recall_at=[1, 18])
+        evaluate.run(
+            EvaluationOptions(
+                **inputs, evaluation=tmp_path / "out", recall_at=[1, 18]
+            )
+        )
     assert "1 of 13 queries have no positive" in caplog.text
     assert "@600000" in caplog.text
     out = tmp_path / "out"
@@ -243,7 +266,12 @@ def test_msls_leaves_that_query_out(tmp_path, caplog):
     inputs = _make(tmp_path, far_queries=1)
     with caplog.at_level("WARNING"):
         evaluate.run(
-            **inputs, out=tmp_path / "out", recall_at=[1, 18], protocol="msls"
+            EvaluationOptions(
+                **inputs,
+                evaluation=tmp_path / "out",
+                recall_at=[1, 18],
+                protocol="msls",
+            )
         )
     assert "1 of 13 queries have no positive in the database and are left" in (
         caplog.text
@@ -267,21 +295,33 @@ def test_a_protocol_asks_for_what_the_images_lack(inputs, tmp_path):
         ("tokyo247", "panorama_id of every image"),
         ("nordland", "a frame of every image"),
         ("holidays", "listed pairs for the protocol holidays"),
-        ("pitts", "Expected a protocol"),
+        ("pitts", "Expected protocol to be auto, radius"),
     ):
         with pytest.raises(ValueError, match=message):
-            evaluate.run(**inputs, out=tmp_path / "a", protocol=protocol)
+            evaluate.run(
+                EvaluationOptions(
+                    **inputs, evaluation=tmp_path / "a", protocol=protocol
+                )
+            )
 
 
 def test_no_query_with_a_positive(inputs, tmp_path):
     # Queries stand 1 m beside the database images.
     with pytest.raises(ValueError, match="none of 12 queries has one"):
-        evaluate.run(**inputs, out=tmp_path / "a", positive_radius_m=0.5)
+        evaluate.run(
+            EvaluationOptions(
+                **inputs, evaluation=tmp_path / "a", positive_radius_m=0.5
+            )
+        )
 
 
 def test_large_n_is_left_out_with_a_warning(inputs, tmp_path, caplog):
     with caplog.at_level("WARNING"):
-        evaluate.run(**inputs, out=tmp_path / "a", recall_at=[1, 19])
+        evaluate.run(
+            EvaluationOptions(
+                **inputs, evaluation=tmp_path / "a", recall_at=[1, 19]
+            )
+        )
     assert "Left out recall@N for N=[19]: the database has 18" in caplog.text
 
 
@@ -289,39 +329,55 @@ def test_large_n_is_left_out_with_a_warning(inputs, tmp_path, caplog):
     ("recall_at", "message"),
     [
         ([], "at least one N"),
-        ([0, 1], r"each 1 or more. Received: recall_at=\[0, 1\]"),
+        ([0, 1], "at least 1. Received: recall_at=0"),
         ([19, 50], r"at most 18.*Received: recall_at=\[19, 50\]"),
     ],
 )
 def test_recall_at_out_of_range(inputs, tmp_path, recall_at, message):
     with pytest.raises(ValueError, match=message):
-        evaluate.run(**inputs, out=tmp_path / "a", recall_at=recall_at)
+        evaluate.run(
+            EvaluationOptions(
+                **inputs, evaluation=tmp_path / "a", recall_at=recall_at
+            )
+        )
     assert not (tmp_path / "a").exists()
 
 
 def test_another_export_is_refused(inputs, tmp_path):
     other = toy_search.export(tmp_path / "other", length=1.00001)
     with pytest.raises(ValueError, match="Expected the export that built"):
-        evaluate.run(**{**inputs, "export": other}, out=tmp_path / "a")
+        evaluate.run(
+            EvaluationOptions(
+                **{**inputs, "export": other}, evaluation=tmp_path / "a"
+            )
+        )
 
 
 def test_other_records_and_splits_are_refused(inputs, tmp_path):
     other = toy_search.records(tmp_path, places=5)
     with pytest.raises(ValueError, match="Expected the records that the index"):
-        evaluate.run(**{**inputs, "records": other}, out=tmp_path / "a")
+        evaluate.run(
+            EvaluationOptions(
+                **{**inputs, "records": other}, evaluation=tmp_path / "a"
+            )
+        )
     with pytest.raises(ValueError, match="split='test'.*split='val'"):
-        evaluate.run(**inputs, out=tmp_path / "a", split="val")
+        evaluate.run(
+            EvaluationOptions(**inputs, evaluation=tmp_path / "a", split="val")
+        )
 
 
 def test_a_folder_of_someone_else_is_left_alone(inputs, tmp_path):
     (tmp_path / "thesis.txt").write_text("all of it")
     with pytest.raises(ValueError, match="also holds .*thesis.txt"):
-        evaluate.run(**inputs, out=tmp_path)
+        evaluate.run(EvaluationOptions(**inputs, evaluation=tmp_path))
 
 
 def test_a_single_query_and_database_image(tmp_path):
     inputs = _make(tmp_path, views=(1, 1), places=1)
-    evaluate.run(**inputs, out=tmp_path / "out", recall_at=[1])
+    evaluate.run(
+        EvaluationOptions(**inputs, evaluation=tmp_path / "out", recall_at=[1])
+    )
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["recall_at"] == {"1": 1.0}
     assert metrics["search"]["k"] == 1

@@ -20,6 +20,7 @@ from sare_tf import export, serving, train
 from sare_tf.dataset import image_decoding
 from sare_tf.records.records import Records
 from sare_tf.serving import warmup_requests
+from sare_tf.training.options import ExportOptions, TrainingOptions
 from sare_tf.training.run_folder import read_state
 
 FLAGS = flags.FLAGS
@@ -31,15 +32,19 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("export")
     toy_training.records(root)
     train.run(
-        records=root / "records",
-        checkpoints=root / "checkpoints",
-        **toy_training.OPTIONS,
+        TrainingOptions(
+            records=root / "records",
+            checkpoints=root / "checkpoints",
+            **toy_training.OPTIONS,
+        )
     )
     export.run(
-        checkpoints=root / "checkpoints",
-        export=root / "export",
-        records=root / "records",
-        model_licence="CC-BY-4.0",
+        ExportOptions(
+            checkpoints=root / "checkpoints",
+            export=root / "export",
+            records=root / "records",
+            model_licence="CC-BY-4.0",
+        )
     )
     FLAGS.mark_as_parsed()
     with flagsaver.as_parsed(
@@ -286,10 +291,12 @@ def test_whitening_is_fitted_to_a_seeded_sample(fit):
 def test_truncated_descriptors_are_the_first_numbers(root, tmp_path):
     def truncated(**options):
         version = export.run(
-            checkpoints=root / "checkpoints",
-            export=tmp_path / "export",
-            records=root / "records",
-            **options,
+            ExportOptions(
+                checkpoints=root / "checkpoints",
+                export=tmp_path / "export",
+                records=root / "records",
+                **options,
+            )
         )
         return serving.load(version)
 
@@ -426,9 +433,11 @@ def test_requests_are_encoded_as_by_the_official_classes():
 def test_versions_count_up_and_the_highest_is_served(root, tmp_path):
     for number in (1, 2):
         version = export.run(
-            checkpoints=root / "checkpoints",
-            export=tmp_path / "export",
-            epoch="epoch-0000",
+            ExportOptions(
+                checkpoints=root / "checkpoints",
+                export=tmp_path / "export",
+                epoch="epoch-0000",
+            )
         )
         assert version.name == str(number)
     second = serving.load(tmp_path / "export")
@@ -491,9 +500,13 @@ def test_half_an_export_is_not_taken_for_whole(root, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(export.files, "write_json", fail)
+    monkeypatch.setattr(export.atomic_files, "write_json", fail)
     with pytest.raises(OSError, match="No space"):
-        export.run(checkpoints=root / "checkpoints", export=tmp_path / "export")
+        export.run(
+            ExportOptions(
+                checkpoints=root / "checkpoints", export=tmp_path / "export"
+            )
+        )
     with pytest.raises(FileNotFoundError, match="Expected an export"):
         serving.load(tmp_path / "export")
 
@@ -501,23 +514,29 @@ def test_half_an_export_is_not_taken_for_whole(root, tmp_path, monkeypatch):
 def test_an_epoch_that_is_not_there(root):
     with pytest.raises(FileNotFoundError, match="Received: epoch='epoch-0077'"):
         export.run(
-            checkpoints=root / "checkpoints",
-            export=root / "other",
-            epoch="epoch-0077",
+            ExportOptions(
+                checkpoints=root / "checkpoints",
+                export=root / "other",
+                epoch="epoch-0077",
+            )
         )
 
 
 def test_no_checkpoints(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"sare_tf.train .* first"):
-        export.run(checkpoints=tmp_path, export=tmp_path / "export")
+        export.run(
+            ExportOptions(checkpoints=tmp_path, export=tmp_path / "export")
+        )
 
 
 def test_whitening_that_cannot_be_fitted(root, tmp_path):
     def run(**options):
         export.run(
-            checkpoints=root / "checkpoints",
-            export=tmp_path / "export",
-            **options,
+            ExportOptions(
+                checkpoints=root / "checkpoints",
+                export=tmp_path / "export",
+                **options,
+            )
         )
 
     records = root / "records"
@@ -541,8 +560,8 @@ def test_other_records_are_refused_unless_allowed(root, tmp_path):
         "whitening_dimension": 2,
     }
     with pytest.raises(ValueError, match="trained on, with fingerprint"):
-        export.run(**options)
-    version = export.run(**options, allow_other_records=True)
+        export.run(ExportOptions(**options))
+    version = export.run(ExportOptions(**options, allow_other_records=True))
     metadata = serving.load(version).metadata
     fingerprint = Records(other).fingerprint
     assert metadata["whitening"]["records_fingerprint"] == fingerprint
@@ -561,22 +580,26 @@ def test_records_damaged_since_are_refused(root, tmp_path, monkeypatch):
     rows = Records(root / "records").rows("train", "database")
     with pytest.raises(ValueError, match="decoded. Received: ") as caught:
         export.run(
-            checkpoints=root / "checkpoints",
-            export=tmp_path / "export",
-            records=root / "records",
-            whitening_dimension=2,
-            batch_size=5,
+            ExportOptions(
+                checkpoints=root / "checkpoints",
+                export=tmp_path / "export",
+                records=root / "records",
+                whitening_dimension=2,
+                batch_size=5,
+            )
         )
     assert rows["image_id"].iloc[6] in str(caught.value)
 
 
-@pytest.mark.parametrize("scales", [(), (1, 0), (1, -1), (float("nan"),)])
+@pytest.mark.parametrize("scales", [(), (1, 0), (1, -1), (float("inf"),)])
 def test_scales_that_are_not_positive(root, tmp_path, scales):
     with pytest.raises(ValueError, match="at least one scale.*scales="):
         export.run(
-            checkpoints=root / "checkpoints",
-            export=tmp_path / "export",
-            scales=scales,
+            ExportOptions(
+                checkpoints=root / "checkpoints",
+                export=tmp_path / "export",
+                scales=scales,
+            )
         )
 
 
@@ -611,7 +634,11 @@ def test_scales_that_are_no_numbers(root):
 
 def test_flags_of_another_network_are_refused(root):
     with (
-        flagsaver.as_parsed(num_clusters="64"),
+        flagsaver.as_parsed(
+            checkpoints=str(root / "checkpoints"),
+            export=str(root / "another"),
+            num_clusters="64",
+        ),
         pytest.raises(ValueError, match="--num_clusters=64 but .* has 4"),
     ):
-        export.check_flags(root / "checkpoints")
+        export.main(["export"])

@@ -7,6 +7,7 @@ from toy_search import jpeg
 from sare_tf import build_records, export_dataset
 from sare_tf.dataset import manifest, readers
 from sare_tf.records import records
+from sare_tf.records.options import ExportDatasetOptions, RecordOptions
 
 NAMES = {
     "train/database": (
@@ -31,13 +32,15 @@ def located(tmp_path):
             (path / f"{name}.jpg").write_bytes(jpeg(number, 0))
             number += 1
     return build_records.run(
-        dataset=tmp_path / "photos", out=tmp_path / "records"
+        RecordOptions(dataset=tmp_path / "photos", records=tmp_path / "records")
     )
 
 
 def export(found, layout):
     out = export_dataset.run(
-        records_path=found, out=found.parent / layout, layout=layout
+        ExportDatasetOptions(
+            records=found, out=found.parent / layout, layout=layout
+        )
     )
     assert not list(found.parent.glob(".*"))
     return out
@@ -128,9 +131,11 @@ def places(tmp_path):
             path.mkdir(parents=True)
             (path / "0.jpg").write_bytes(jpeg(number, role == "queries"))
     return build_records.run(
-        dataset=tmp_path / "photos",
-        out=tmp_path / "records",
-        reader="place_folders",
+        RecordOptions(
+            dataset=tmp_path / "photos",
+            records=tmp_path / "records",
+            reader="place_folders",
+        )
     )
 
 
@@ -149,7 +154,11 @@ def cut(root):
     truth = {"imlist": ["a"], "qimlist": ["b"], "gnd": gnd}
     (root / "photos/gnd_toy.pkl").write_bytes(pickle.dumps(truth))
     return build_records.run(
-        dataset=root / "photos", out=root / "records", reader="revisited"
+        RecordOptions(
+            dataset=root / "photos",
+            records=root / "records",
+            reader="revisited",
+        )
     )
 
 
@@ -174,7 +183,7 @@ def test_zones_cannot_be_told(tmp_path):
     for name in ("@500003@4000003@30@S@", "@500004@4000003@54@S@"):
         (path / f"{name}.jpg").write_bytes(jpeg(1, 0))
     found = build_records.run(
-        dataset=tmp_path / "photos", out=tmp_path / "records"
+        RecordOptions(dataset=tmp_path / "photos", records=tmp_path / "records")
     )
     with pytest.raises(ValueError, match=r"\['30 north', '54 north'\]. Use"):
         export(found, "openibl")
@@ -186,4 +195,6 @@ def test_wrong_arguments(located):
     with pytest.raises(ValueError, match="layout='kapture'"):
         export(located, "kapture")
     with pytest.raises(ValueError, match="which exists. Choose another --out"):
-        export_dataset.run(records_path=located, out=located, layout="hloc")
+        export_dataset.run(
+            ExportDatasetOptions(records=located, out=located, layout="hloc")
+        )

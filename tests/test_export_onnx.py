@@ -10,7 +10,9 @@ from absl import flags
 from absl.testing import flagsaver
 
 from sare_tf import export, export_onnx, model, serving
+from sare_tf.serving.options import OnnxOptions
 from sare_tf.training import run_folder
+from sare_tf.training.options import ExportOptions
 
 CONFIG = {
     "image_height": 32,
@@ -31,7 +33,11 @@ def exported(tmp_path_factory):
         root / "run", CONFIG, network=model.over_tuples(embedder)
     )
     for name, scales in (("export", (1,)), ("scaled", (1, 0.5))):
-        export.run(checkpoints=root / "run", export=root / name, scales=scales)
+        export.run(
+            ExportOptions(
+                checkpoints=root / "run", export=root / name, scales=scales
+            )
+        )
     return root / "export" / "1"
 
 
@@ -63,20 +69,22 @@ def test_onnx_runtime_gives_the_same_descriptors(exported, tmp_path):
 def test_what_is_refused(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(export_onnx, "_NEEDED", ("tf2onnx", "not_there"))
     with pytest.raises(ImportError, match=r"not_there. Run pip .*\[onnx\]"):
-        export_onnx.run(export=exported, out=tmp_path / "out")
+        export_onnx.run(OnnxOptions(export=exported, out=tmp_path / "out"))
     monkeypatch.setattr(export_onnx, "_NEEDED", ())
     with pytest.raises(ValueError, match="new folder. Received: out="):
-        export_onnx.run(export=exported, out=tmp_path)
+        export_onnx.run(OnnxOptions(export=exported, out=tmp_path))
 
-    with pytest.raises(ValueError, match=r"one scale.*scales=\[1, 0.5\]"):
+    with pytest.raises(ValueError, match=r"one scale.*scales=\[1.0, 0.5\]"):
         export_onnx.run(
-            export=exported.parents[1] / "scaled", out=tmp_path / "out"
+            OnnxOptions(
+                export=exported.parents[1] / "scaled", out=tmp_path / "out"
+            )
         )
 
     monkeypatch.setattr(export_onnx, "_convert", lambda export, path: None)
     monkeypatch.setattr(export_onnx, "compare", lambda servable, path: 0.1)
     with pytest.raises(ValueError, match="differ by 0.0001 at most.*: 0.1 "):
-        export_onnx.run(export=exported, out=tmp_path / "out")
+        export_onnx.run(OnnxOptions(export=exported, out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 

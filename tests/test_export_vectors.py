@@ -12,6 +12,7 @@ from absl.testing import flagsaver
 
 from sare_tf import export_vectors, index, serving
 from sare_tf.records.records import Records
+from sare_tf.search.options import IndexOptions, VectorOptions
 
 DIMENSION = toy_search.DIMENSION
 
@@ -22,7 +23,9 @@ def toy(tmp_path_factory):
     root = tmp_path_factory.mktemp("toy")
     records = toy_search.records(root)
     export = toy_search.export(root / "export")
-    index.run(records=records, export=export, out=root / "index")
+    index.run(
+        IndexOptions(records=records, export=export, index=root / "index")
+    )
     return {"records": records, "export": export, "index": root / "index"}
 
 
@@ -32,10 +35,12 @@ def shards(toy, tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards")
     for number in range(2):
         index.run(
-            records=toy["records"],
-            export=toy["export"],
-            out=folder / str(number),
-            shard=f"{number}/2",
+            IndexOptions(
+                records=toy["records"],
+                export=toy["export"],
+                index=folder / str(number),
+                index_shard=f"{number}/2",
+            )
         )
     return folder
 
@@ -62,7 +67,7 @@ def expected(toy):
 
 def run(toy, out, layout, **options):
     return export_vectors.run(
-        **toy, out=out, layout=layout, **{"k": 2, **options}
+        VectorOptions(**toy, out=out, layout=layout, **{"k": 2, **options})
     )
 
 

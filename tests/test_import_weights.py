@@ -19,9 +19,22 @@ from absl import flags
 from absl.testing import flagsaver
 
 import sare_tf
-from sare_tf import export, export_weights, import_weights, serving, weights
+from sare_tf import export, export_weights, import_weights, serving
+from sare_tf.training.options import ExportOptions
 from sare_tf.training.run_folder import read_state
-from sare_tf.weights import network_building, torch_file
+from sare_tf.weights import (
+    formats,
+    imported_network,
+    netvlad_tf,
+    network_building,
+    openibl,
+    torch_file,
+    weight_files,
+)
+from sare_tf.weights import (
+    pytorch_netvlad as pytorch_format,
+)
+from sare_tf.weights.options import ExportWeightsOptions, ImportOptions
 
 TORCHVISION = {
     "mean": 255 * np.array([0.485, 0.456, 0.406]),
@@ -120,7 +133,7 @@ def test_descriptors_are_those_of_the_definition(
     folder, found, maps, kind, format_name, images, pytorch, whitened
 ):
     write(folder / "file", found, kind)
-    read = weights.read(folder / "file")
+    read = weight_files.read(folder / "file")
     assert read.source == format_name
     embedder = network_building.build(read)
     result = embedder.predict(toy_weights.pictures(), verbose=0)
@@ -162,7 +175,7 @@ def test_vgg16_of_keras_and_of_openibl_agree(folder, found, maps):
     peaks = maps["caffe"].max(axis=(1, 2))
     expected = peaks / np.linalg.norm(peaks, axis=1, keepdims=True)
     for name in ("vgg.weights.h5", "vd16.pth"):
-        read = weights.read(folder / name)
+        read = weight_files.read(folder / name)
         assert read.aggregation is None
         embedder = network_building.build(read, aggregation="mac")
         result = embedder.predict(toy_weights.pictures(), verbose=0)
@@ -176,7 +189,7 @@ def test_models_of_keras(tmp_path):
         include_top=False, weights=None, input_shape=(None, None, 3)
     )
     network.save(tmp_path / "vgg.keras")
-    read = weights.read(tmp_path / "vgg.keras")
+    read = weight_files.read(tmp_path / "vgg.keras")
     for layer in network.layers:
         if layer.weights:
             kernel, bias = read.layers[layer.name]
@@ -185,12 +198,12 @@ def test_models_of_keras(tmp_path):
     embedder = sare_tf.build_embedder(backbone="small", num_clusters=2)
     embedder.save(tmp_path / "other.keras")
     with pytest.raises(ValueError, match=r"\['backbone', 'netvlad'\].*export"):
-        weights.read(tmp_path / "other.keras")
+        weight_files.read(tmp_path / "other.keras")
     with zipfile.ZipFile(tmp_path / "damaged.keras", "w") as archive:
         archive.writestr("config.json", "{}")
         archive.writestr("model.weights.h5", b"")
     with pytest.raises(ValueError, match="a model that Keras saved"):
-        weights.read(tmp_path / "damaged.keras")
+        weight_files.read(tmp_path / "damaged.keras")
 
 
 def test_openibls_pca_lies_beside_its_training(folder, found, maps):
@@ -203,25 +216,25 @@ def test_openibls_pca_lies_beside_its_training(folder, found, maps):
         file["mu"] = np.zeros((toy_weights.CLUSTERS * 512, 1))
         file["Utmu"] = -(found["bias"] / scale)[:, None]
     write(folder / "file", found, "training")
-    read = weights.read(folder / "file", pca=folder / "pca.h5")
+    read = weight_files.read(folder / "file", pca=folder / "pca.h5")
     np.testing.assert_allclose(read.projection, found["projection"], rtol=1e-5)
     np.testing.assert_allclose(read.bias, found["bias"], rtol=1e-5)
     assert read.notes == ()
     with pytest.raises(ValueError, match="U, lams and Utmu. Received: pca="):
-        weights.read(folder / "file", pca=folder / "file")
+        weight_files.read(folder / "file", pca=folder / "file")
     with h5py.File(folder / "pca.h5", "r+") as file:
         del file["lams"]
         file["lams"] = np.ones(3)
     with pytest.raises(ValueError, match=r"length 1536.*\(3,\)"):
-        weights.read(folder / "file", pca=folder / "pca.h5")
+        weight_files.read(folder / "file", pca=folder / "pca.h5")
     with pytest.raises(ValueError, match="Give it as --pca"):
-        weights.read(folder / "pca.h5")
+        weight_files.read(folder / "pca.h5")
     write(folder / "hub", found, "hub")
     with pytest.raises(ValueError, match="Expected a PCA once"):
-        weights.read(folder / "hub", pca=folder / "pca.h5")
+        weight_files.read(folder / "hub", pca=folder / "pca.h5")
     write(folder / "other", found, "patch_netvlad")
     with pytest.raises(ValueError, match="no PCA file but with OpenIBL"):
-        weights.read(folder / "other", pca=folder / "pca.h5")
+        weight_files.read(folder / "other", pca=folder / "pca.h5")
 
 
 def test_from_file_to_served_descriptors_and_back(folder, found, maps, caplog):
@@ -251,7 +264,7 @@ def test_from_file_to_served_descriptors_and_back(folder, found, maps, caplog):
     assert len(config["imported"]["sha256"]) == 64
 
     exported = export.run(
-        checkpoints=folder / "imported", export=folder / "export"
+        ExportOptions(checkpoints=folder / "imported", export=folder / "export")
     )
     servable = serving.load(exported)
     assert servable.metadata["whitening"] == {
@@ -267,9 +280,11 @@ def test_from_file_to_served_descriptors_and_back(folder, found, maps, caplog):
     np.testing.assert_allclose(descriptors, expected, atol=2e-6)
     with pytest.raises(ValueError, match="whitened already. Received: whit"):
         export.run(
-            checkpoints=folder / "imported",
-            export=folder / "export",
-            whitening_dimension=2,
+            ExportOptions(
+                checkpoints=folder / "imported",
+                export=folder / "export",
+                whitening_dimension=2,
+            )
         )
 
     with flagsaver.as_parsed(
@@ -285,21 +300,27 @@ def test_from_file_to_served_descriptors_and_back(folder, found, maps, caplog):
         np.testing.assert_array_equal(saved[name].numpy(), array)
     with pytest.raises(ValueError, match="new file. Received: out="):
         export_weights.run(
-            checkpoints=folder / "imported",
-            out=folder / "back.pth",
-            format_name="openibl",
+            ExportWeightsOptions(
+                checkpoints=folder / "imported",
+                out=folder / "back.pth",
+                format="openibl",
+            )
         )
     with pytest.raises(ValueError, match="mean .*pytorch-NetVlad fixes"):
         export_weights.run(
-            checkpoints=folder / "imported",
-            out=folder / "other.pth",
-            format_name="pytorch_netvlad",
+            ExportWeightsOptions(
+                checkpoints=folder / "imported",
+                out=folder / "other.pth",
+                format="pytorch_netvlad",
+            )
         )
-    with pytest.raises(ValueError, match="format_name='keras'"):
+    with pytest.raises(ValueError, match="format='keras'"):
         export_weights.run(
-            checkpoints=folder / "imported",
-            out=folder / "other.pth",
-            format_name="keras",
+            ExportWeightsOptions(
+                checkpoints=folder / "imported",
+                out=folder / "other.pth",
+                format="keras",
+            )
         )
 
 
@@ -311,7 +332,7 @@ def test_a_bias_and_a_shorter_whitening(folder, found, maps):
     bias = np.float32([0.5, -1.0, 2.0])
     state["pool.conv.bias"] = bias
     torch_file.write(folder / "file", state)
-    read = weights.read(folder / "file")
+    read = weight_files.read(folder / "file")
     plain, short = (
         network_building.build(read, whitening_dimension=dimension)
         for dimension in (0, 2)
@@ -331,7 +352,7 @@ def test_a_bias_and_a_shorter_whitening(folder, found, maps):
     with pytest.raises(ValueError, match="at most the 4 dimensions"):
         network_building.build(read, whitening_dimension=5)
 
-    back = weights.pytorch_netvlad.saved(network_building.take_apart(plain))
+    back = pytorch_format.saved(network_building.take_apart(plain))
     assert back["parallel"] is False
     assert back["state_dict"].keys() == {
         name for name in state if name[:4] != "WPCA"
@@ -339,9 +360,9 @@ def test_a_bias_and_a_shorter_whitening(folder, found, maps):
     for name, array in back["state_dict"].items():
         np.testing.assert_array_equal(array, state[name])
     with pytest.raises(ValueError, match="without whitening"):
-        weights.pytorch_netvlad.saved(network_building.take_apart(short))
+        pytorch_format.saved(network_building.take_apart(short))
     with pytest.raises(ValueError, match="mean .*which OpenIBL fixes"):
-        weights.openibl.saved(network_building.take_apart(plain))
+        openibl.saved(network_building.take_apart(plain))
 
 
 def test_a_network_without_a_place_in_those_files(tmp_path):
@@ -361,7 +382,7 @@ def stub(found, **changes):
 def refused(tmp_path, state, match):
     torch_file.write(tmp_path / "file", state)
     with pytest.raises(ValueError, match=match):
-        weights.read(tmp_path / "file")
+        weight_files.read(tmp_path / "file")
     (tmp_path / "file").unlink()
 
 
@@ -383,7 +404,7 @@ def test_arrays_without_a_place_or_missing(tmp_path, found):
 
 
 def test_whole_numbers_are_no_weights(tmp_path):
-    taken = weights.found.Taken(
+    taken = imported_network.Taken(
         tmp_path, {"a": ((2,), lambda: np.array([1, 2]))}
     )
     with pytest.raises(ValueError, match="floating point numbers.*int64"):
@@ -411,31 +432,33 @@ def test_a_backbone_that_does_not_fit(found):
     layers = {
         name: [kernel, bias]
         for name, (kernel, bias) in zip(
-            weights.found.VGG16_LAYERS, found["convolutions"], strict=True
+            imported_network.VGG16_LAYERS, found["convolutions"], strict=True
         )
     }
     first = layers.pop("block1_conv1")
     options = {
         "source": "openibl",
         "backbone": "vgg16",
-        "preprocessing": weights.found.CAFFE_RGB,
+        "preprocessing": imported_network.CAFFE_RGB,
     }
     with pytest.raises(ValueError, match="Received: block1_conv1 in one"):
-        network_building.build(weights.Found(layers=layers, **options))
+        network_building.build(imported_network.Found(layers=layers, **options))
     layers["block1_conv1"] = [first[0][:2], first[1]]
     with pytest.raises(ValueError, match="of shapes .* for block1_conv1"):
-        network_building.build(weights.Found(layers=layers, **options))
+        network_building.build(imported_network.Found(layers=layers, **options))
     layers["block1_conv1"] = first
-    netvlad = weights.found.NetVLADWeights(
+    netvlad = imported_network.NetVLADWeights(
         assignment=np.ones((8, 2)), centres=np.ones((2, 8))
     )
     with pytest.raises(ValueError, match="512 channels.*centres of 8"):
         network_building.build(
-            weights.Found(layers=layers, aggregation=netvlad, **options)
+            imported_network.Found(
+                layers=layers, aggregation=netvlad, **options
+            )
         )
     kernel, bias = layers["block5_conv3"]
     layers["block5_conv3"] = [kernel, bias * np.nan]
-    found = weights.Found(layers=layers, **options)
+    found = imported_network.Found(layers=layers, **options)
     with pytest.raises(ValueError, match="length 1 .*nan"):
         import_weights.check_norms(
             network_building.build(found, aggregation="mac"),
@@ -460,16 +483,16 @@ def test_other_matlab_networks(tmp_path, found):
         for writer in (toy_weights.write_mat, toy_weights.write_mat_73):
             writer(path, changed)
             with pytest.raises(ValueError, match=match):
-                weights.read(path)
+                weight_files.read(path)
     scipy.io.savemat(path, {"net": {"layers": np.ones(3)}})
     with pytest.raises(ValueError, match="a net of MatConvNet"):
-        weights.read(path)
+        weight_files.read(path)
     scipy.io.savemat(path, {"other": 1})
     with pytest.raises(ValueError, match=r"'net', a struct.*no variable net"):
-        weights.read(path)
+        weight_files.read(path)
     path.write_bytes(path.read_bytes()[:150])
     with pytest.raises(ValueError, match="'net', a struct"):
-        weights.read(path)
+        weight_files.read(path)
 
 
 def test_objects_of_matlab_classes(tmp_path):
@@ -479,7 +502,7 @@ def test_objects_of_matlab_classes(tmp_path):
     with h5py.File(path, "r+") as file:
         file["#refs#/layer0"].attrs["MATLAB_object_decode"] = np.int32(3)
     with pytest.raises(ValueError, match="objects of MATLAB classes.*struct"):
-        weights.read(path)
+        weight_files.read(path)
 
 
 def test_hdf5_that_points_elsewhere_or_declares_too_much(tmp_path):
@@ -491,7 +514,7 @@ def test_hdf5_that_points_elsewhere_or_declares_too_much(tmp_path):
             del file["net/layers"]
             change(file["net"])
         with pytest.raises(ValueError, match=match):
-            weights.read(path)
+            weight_files.read(path)
 
     refuse(
         "layers is a link",
@@ -512,40 +535,40 @@ def test_hdf5_that_points_elsewhere_or_declares_too_much(tmp_path):
 def test_checkpoints_of_tensorflow_that_are_damaged(folder, found):
     write(folder / "model.ckpt", found, "tensorflow")
     # By its prefix, either file's name, or the folder.
-    assert weights.netvlad_tf.prefix(folder) == folder / "model.ckpt"
+    assert netvlad_tf.prefix(folder) == folder / "model.ckpt"
     index = folder / "model.ckpt.index"
-    assert weights.netvlad_tf.prefix(index) == folder / "model.ckpt"
+    assert netvlad_tf.prefix(index) == folder / "model.ckpt"
     data = folder / "model.ckpt.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:1000])
     with pytest.raises(ValueError, match="whole checkpoint of TensorFlow 1"):
-        weights.read(index)
+        weight_files.read(index)
     index.write_bytes(b"not one")
     with pytest.raises(ValueError, match="whole checkpoint of TensorFlow 1"):
-        weights.read(folder)
+        weight_files.read(folder)
     index.unlink()
     with pytest.raises(ValueError, match="a folder without, or with several"):
-        weights.read(folder)
+        weight_files.read(folder)
 
 
 def test_files_that_are_none(tmp_path, found):
     with pytest.raises(FileNotFoundError, match="file of weights. Received: "):
-        weights.read(tmp_path / "absent.pth")
+        weight_files.read(tmp_path / "absent.pth")
     with pytest.raises(ValueError, match="Expected auto, openibl"):
-        weights.read(tmp_path, format_name="torch")
+        weight_files.read(tmp_path, format_name="torch")
     page = tmp_path / "vgg16_netvlad.pth"
     page.write_text("<html>Quota exceeded</html>")
     with pytest.raises(ValueError, match="is none of them.*web page"):
-        weights.read(page)
+        weight_files.read(page)
     torch_file.write(page, stub(found))
     with pytest.raises(ValueError, match="format keras.* one of openibl"):
-        weights.read(page, format_name="keras")
+        weight_files.read(page, format_name="keras")
     with pytest.raises(ValueError, match="array 'encoder.0.weight'"):
-        weights.read(page, format_name="patch_netvlad")
+        weight_files.read(page, format_name="patch_netvlad")
 
 
 def test_the_flag_names_every_format():
     values = flags.FLAGS["format"].parser.enum_values
-    assert values == ["auto", *weights.FORMATS]
+    assert values == ["auto", *formats.FORMATS]
 
 
 def test_a_training_is_not_replaced(tmp_path):
@@ -553,7 +576,7 @@ def test_a_training_is_not_replaced(tmp_path):
     (out / "epoch-0000").mkdir(parents=True)
     (out / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="which holds a training"):
-        import_weights.run(source=tmp_path / "absent", out=out)
+        import_weights.run(ImportOptions(source=tmp_path / "absent", out=out))
     (out / "photo.jpg").touch()
     with pytest.raises(ValueError, match="would be replaced"):
-        import_weights.run(source=tmp_path / "absent", out=out)
+        import_weights.run(ImportOptions(source=tmp_path / "absent", out=out))

@@ -15,6 +15,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from sare_tf import index, locate, serving
+from sare_tf.pages.options import LocateOptions
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files
 from sare_tf.search import (
@@ -24,6 +25,7 @@ from sare_tf.search import (
     scann_tuning,
     segment_building,
 )
+from sare_tf.search.options import IndexOptions
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,12 @@ def toy(tmp_path_factory):
 def built(toy, tmp_path):
     """The same with an index of the test's own."""
     return toy_index.copy(toy, tmp_path)
+
+
+def _inputs(built):
+    """Arguments of `IndexOptions`."""
+    inputs = {name: built[name] for name in ("records", "export")}
+    return {**inputs, "index": built["out"]}
 
 
 def _database(toy):
@@ -105,14 +113,16 @@ def test_no_queries(toy):
 
 def test_the_same_inputs_keep_the_index(built):
     before = (built["out"] / "index.json").stat().st_mtime_ns
-    index.run(**built)
+    index.run(IndexOptions(**_inputs(built)))
     assert (built["out"] / "index.json").stat().st_mtime_ns == before
 
 
 def test_another_export_replaces_the_index(built, tmp_path):
     # Within the tolerance of unit length, so that only the fingerprint tells.
     other = toy_search.export(tmp_path / "other", length=1.00001)
-    index.run(records=built["records"], export=other, out=built["out"])
+    index.run(
+        IndexOptions(records=built["records"], export=other, index=built["out"])
+    )
     metadata = index.Index.open(built["out"]).metadata
     assert metadata["export_fingerprint"] == serving.load(other).fingerprint
     siblings = {path.name for path in built["out"].parent.iterdir()}
@@ -133,7 +143,7 @@ def test_a_damaged_index_is_refused_then_built_again(built, name):
     (built["out"] / name).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="Expected a whole index"):
         index.Index.open(built["out"])
-    index.run(**built)
+    index.run(IndexOptions(**_inputs(built)))
     assert index.Index.open(built["out"]).descriptors.shape[0] == 18
 
 
@@ -160,7 +170,11 @@ def test_an_index_that_is_not_there(tmp_path):
 def test_a_folder_of_someone_else_is_left_alone(toy, tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"")
     with pytest.raises(ValueError, match="also holds .*holiday.jpg"):
-        index.run(records=toy["records"], export=toy["export"], out=tmp_path)
+        index.run(
+            IndexOptions(
+                records=toy["records"], export=toy["export"], index=tmp_path
+            )
+        )
     assert (tmp_path / "holiday.jpg").exists()
     with pytest.raises(ValueError, match="which is a file"):
         atomic_files.check_replaceable(tmp_path / "holiday.jpg", names=set())
@@ -171,7 +185,11 @@ def test_descriptors_that_are_not_unit_name_the_image(toy, tmp_path, length):
     export = toy_search.export(tmp_path / "export", length=length)
     rows, _ = _database(toy)
     with pytest.raises(ValueError, match="of length 1. Received") as caught:
-        index.run(records=toy["records"], export=export, out=tmp_path / "index")
+        index.run(
+            IndexOptions(
+                records=toy["records"], export=export, index=tmp_path / "index"
+            )
+        )
     assert rows["image_id"][0] in str(caught.value)
     assert not (tmp_path / "index").exists()
 
@@ -209,13 +227,20 @@ def test_search_refuses_what_does_not_fit(toy):
 def test_without_scann_search_is_exact(toy, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "scann", None)
     out = tmp_path / "index"
-    index.run(records=toy["records"], export=toy["export"], out=out)
+    index.run(
+        IndexOptions(records=toy["records"], export=toy["export"], index=out)
+    )
     assert not (out / "scann").exists()
     assert index.Index.open(out).searches_with == "exact"
     # Nothing to tune, nothing to do.
     before = toy_index.bytes_of(out)
     index.run(
-        records=toy["records"], export=toy["export"], out=out, target_recall=0.9
+        IndexOptions(
+            records=toy["records"],
+            export=toy["export"],
+            index=out,
+            target_recall=0.9,
+        )
     )
     assert toy_index.bytes_of(out) == before
     # One built with ScaNN serves, too.
@@ -226,7 +251,9 @@ def test_without_scann_search_is_exact(toy, tmp_path, monkeypatch):
     np.testing.assert_array_equal(opened.search(query, 4)[0], expected[0])
     # Once ScaNN is there the index is built again, with it.
     monkeypatch.undo()
-    index.run(records=toy["records"], export=toy["export"], out=out)
+    index.run(
+        IndexOptions(records=toy["records"], export=toy["export"], index=out)
+    )
     assert index.Index.open(out).searches_with == "scann"
 
 
@@ -237,15 +264,21 @@ def test_a_killed_run_goes_on(toy, tmp_path, monkeypatch):
 import os, signal, sys
 sys.path[:0] = {sys.path!r}
 import toy_index
-from sare_tf import index, segment_building, serving
+from sare_tf import index, serving
+from sare_tf.search import segment_building
+from sare_tf.search.options import IndexOptions
 segment_building._RECORD_EVERY = 4
 servable = toy_index.StoppedServable(
     {str(toy["export"])!r}, lambda: os.kill(os.getpid(), signal.SIGKILL), 5
 )
 serving.load = lambda export: servable
 index.run(
-    records={str(toy["records"])!r}, export="", out={str(tmp_path / "index")!r},
-    batch_size=2,
+    IndexOptions(
+        records={str(toy["records"])!r},
+        export="",
+        index={str(tmp_path / "index")!r},
+        batch_size=2,
+    )
 )
 """
     killed = subprocess.run([sys.executable, "-c", script], timeout=300)
@@ -256,9 +289,9 @@ index.run(
     )
     monkeypatch.setattr(serving, "load", lambda export: servable)
     options = {"records": toy["records"], "export": "", "batch_size": 2}
-    index.run(**options, out=tmp_path / "index")
+    index.run(IndexOptions(**options, index=tmp_path / "index"))
     assert servable.batches == (18 - 8) / 2
-    index.run(**options, out=tmp_path / "undisturbed")
+    index.run(IndexOptions(**options, index=tmp_path / "undisturbed"))
     assert toy_index.bytes_of(tmp_path / "index") == toy_index.bytes_of(
         tmp_path / "undisturbed"
     )
@@ -279,7 +312,7 @@ def test_after_an_error_a_run_goes_on_unless_inputs_differ(
         monkeypatch.setattr(serving, "load", lambda export: servable)
         options = {"records": toy["records"], "export": "", "batch_size": 4}
         try:
-            index.run(**{**options, **changed}, out=out)
+            index.run(IndexOptions(**{**options, **changed}, index=out))
         finally:
             batches = servable.batches
         return batches
@@ -288,9 +321,9 @@ def test_after_an_error_a_run_goes_on_unless_inputs_differ(
         run(2)
     # 8 of 18 images are there, but in float32.
     with pytest.raises(OSError, match="server is gone"):
-        run(3, dtype="float16")
+        run(3, index_dtype="float16")
     # 12 of 18 images are there: 2 batches are left.
-    assert run(9, dtype="float16") == 2
+    assert run(9, index_dtype="float16") == 2
     opened = index.Index.open(out)
     assert opened.descriptors.dtype == np.float16
     exact = index.Index.open(toy["out"]).descriptors.astype(np.float16)
@@ -301,7 +334,7 @@ def test_shards_of_the_records_are_one_index(toy, tmp_path):
     inputs = {"records": toy["records"], "export": toy["export"]}
     for number in range(4):
         out = tmp_path / "shards" / str(number)
-        index.run(**inputs, out=out, shard=f"{number}/4")
+        index.run(IndexOptions(**inputs, index=out, index_shard=f"{number}/4"))
     whole = index.Index.open(toy["out"], exact=True)
     parts = index.Index.open(tmp_path / "shards", exact=True)
     assert parts.manifest.equals(whole.manifest)
@@ -317,7 +350,9 @@ def test_shards_of_the_records_are_one_index(toy, tmp_path):
     photo = tmp_path / "photo.jpg"
     photo.write_bytes(toy_search.jpeg(3, 0))
     [(_, answer)] = locate.run(
-        index=tmp_path / "shards", export=toy["export"], photos=[photo], k=1
+        LocateOptions(
+            index=tmp_path / "shards", export=toy["export"], photos=[photo], k=1
+        )
     )
     assert answer.matches[0].image_id == whole.manifest["image_id"][9]
 
@@ -326,9 +361,13 @@ def test_shards_of_the_records_are_one_index(toy, tmp_path):
 def test_a_shard_that_cannot_be(toy, tmp_path, shard):
     inputs = {"records": toy["records"], "export": toy["export"]}
     with pytest.raises(ValueError, match="Expected a shard: a number from 0"):
-        index.run(**inputs, out=tmp_path / "index", shard=shard)
+        index.run(
+            IndexOptions(**inputs, index=tmp_path / "index", index_shard=shard)
+        )
     with pytest.raises(ValueError, match="Expected at most 18 shards"):
-        index.run(**inputs, out=tmp_path / "index", shard="0/19")
+        index.run(
+            IndexOptions(**inputs, index=tmp_path / "index", index_shard="0/19")
+        )
 
 
 def test_another_target_builds_scann_alone(built, monkeypatch):
@@ -336,13 +375,13 @@ def test_another_target_builds_scann_alone(built, monkeypatch):
         raise AssertionError("embedded again")
 
     monkeypatch.setattr(embedding, "embed_batches", refuse)
-    index.run(**built, target_recall=0.9)
+    index.run(IndexOptions(**_inputs(built), target_recall=0.9))
     metadata = index.Index.open(built["out"]).metadata
     assert metadata["target_recall"] == 0.9
     # Brute force has nothing to tune.
     assert metadata["segments"][0]["tuned"] is None
     shutil.rmtree(built["out"] / "scann")
-    index.run(**built, target_recall=0.9)
+    index.run(IndexOptions(**_inputs(built), target_recall=0.9))
     assert index.Index.open(built["out"]).searches_with == "scann"
 
 
@@ -357,9 +396,11 @@ def test_a_choice_of_trees_builds_scann_alone(built, monkeypatch):
         return None
 
     monkeypatch.setattr(scann_tuning, "tune", tune)
-    index.run(**built, target_recall=0.9)
+    index.run(IndexOptions(**_inputs(built), target_recall=0.9))
     for _ in range(2):
-        index.run(**built, target_recall=0.9, tune_tree=True)
+        index.run(
+            IndexOptions(**_inputs(built), target_recall=0.9, tune_tree=True)
+        )
     assert asked == [False, True]
     opened = index.Index.open(built["out"])
     assert opened.metadata["tune_tree"]
@@ -369,14 +410,15 @@ def test_a_choice_of_trees_builds_scann_alone(built, monkeypatch):
 
 
 def test_a_choice_of_trees_needs_a_target(built):
-    for change, options in ((index.run, built), (index.compact, {})):
-        with pytest.raises(ValueError, match="Expected a recall that the tree"):
-            change(**options or {"index": built["out"]}, tune_tree=True)
+    with pytest.raises(ValueError, match="Expected --target_recall with"):
+        IndexOptions(**_inputs(built), tune_tree=True)
+    with pytest.raises(ValueError, match="Expected a recall that the tree"):
+        index.compact(index=built["out"], tune_tree=True)
 
 
 def test_a_tuned_index_searches_as_it_was_tuned(built, monkeypatch):
     monkeypatch.setattr(scann_searcher, "_TREE_FROM", 0)
-    index.run(**built, target_recall=0.9)
+    index.run(IndexOptions(**_inputs(built), target_recall=0.9))
     segment = index.Index.open(built["out"]).metadata["segments"][0]
     assert segment["tuned"]["target_recall"] == 0.9
     chosen = segment["tuned"]["chosen"]
@@ -403,7 +445,7 @@ def test_main_reads_the_flags(toy, tmp_path):
 
 def test_main_asks_for_missing_flags():
     with (
-        flagsaver.flagsaver(records=None),
+        flagsaver.flagsaver(index="index", records=None),
         pytest.raises(ValueError, match="no value for: --records"),
     ):
         index.main(["index"])

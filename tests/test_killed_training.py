@@ -13,6 +13,7 @@ from finished_runs import assert_same_run, events
 from paths import ROOT
 
 from sare_tf import train
+from sare_tf.training.options import TrainingOptions
 from sare_tf.training.run_folder import read_state
 
 HERE = ROOT / "tests"
@@ -36,7 +37,9 @@ def test_a_run_killed_at_three_moments_ends_as_if_undisturbed(tmp_path):
     assert max(step for step, _, _ in events(killed)) == 4
     for checkpoints in (killed, whole):
         train.run(
-            records=records, checkpoints=checkpoints, **toy_training.OPTIONS
+            TrainingOptions(
+                records=records, checkpoints=checkpoints, **toy_training.OPTIONS
+            )
         )
     assert not (killed / ".epoch-0001.unfinished").exists()
     assert_same_run(killed, whole)

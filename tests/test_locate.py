@@ -18,7 +18,9 @@ from PIL import Image
 
 from sare_tf import index, locate
 from sare_tf.pages import locate_picture
+from sare_tf.pages.options import LocateOptions
 from sare_tf.search import locator
+from sare_tf.search.options import IndexOptions
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,9 @@ def inputs(tmp_path_factory):
     root = tmp_path_factory.mktemp("toy")
     records = toy_search.records(root)
     export = toy_search.export(root / "export")
-    index.run(records=records, export=export, out=root / "index")
+    index.run(
+        IndexOptions(records=records, export=export, index=root / "index")
+    )
     return {"index": root / "index", "export": export}
 
 
@@ -44,12 +48,12 @@ def photos(tmp_path):
 
 
 def _run(inputs, photos, **options):
-    return list(locate.run(**inputs, photos=photos, **options))
+    return list(locate.run(LocateOptions(**inputs, photos=photos, **options)))
 
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_finds_the_places_that_the_photographs_show(inputs, photos, exact):
-    results = _run(inputs, photos, k=3, exact=exact, batch_size=1)
+    results = _run(inputs, photos, k=3, exact_search=exact, batch_size=1)
     for (name, answer), photo, place in zip(
         results, photos, (2, 4), strict=True
     ):
@@ -182,27 +186,51 @@ def test_folders_and_patterns(inputs, photos, tmp_path):
 
 def test_bad_input(inputs, photos, records, tmp_path):
     with pytest.raises(ValueError, match="at least one photograph"):
-        locate.run(**inputs, photos=[])
+        locate.run(LocateOptions(**inputs, photos=[]))
     with pytest.raises(ValueError, match="18 images of the index.*k=19"):
-        locate.run(**inputs, photos=photos, k=19)
+        locate.run(LocateOptions(**inputs, photos=photos, k=19))
     other = toy_search.export(tmp_path / "other", length=1.00001)
     with pytest.raises(ValueError, match="Expected the export that built"):
-        locate.run(index=inputs["index"], export=other, photos=photos)
+        locate.run(
+            LocateOptions(index=inputs["index"], export=other, photos=photos)
+        )
     with pytest.raises(ValueError, match="Expected a PNG file.*a.svg"):
-        locate.run(**inputs, photos=photos, picture="a.svg")
+        locate.run(
+            LocateOptions(
+                **inputs, photos=photos, picture="a.svg", records=records
+            )
+        )
     with pytest.raises(ValueError, match="whose folder does not exist"):
-        locate.run(**inputs, photos=photos, picture=tmp_path / "no" / "a.png")
+        locate.run(
+            LocateOptions(
+                **inputs,
+                photos=photos,
+                picture=tmp_path / "no" / "a.png",
+                records=records,
+            )
+        )
     with pytest.raises(ValueError, match="at most 50 photographs.*: 52"):
-        locate.run(**inputs, photos=photos * 26, picture=tmp_path / "a.png")
+        locate.run(
+            LocateOptions(
+                **inputs,
+                photos=photos * 26,
+                picture=tmp_path / "a.png",
+                records=records,
+            )
+        )
     with pytest.raises(ValueError, match="Give --records"):
-        locate.run(**inputs, photos=photos, picture=tmp_path / "a.png")
+        locate.run(
+            LocateOptions(**inputs, photos=photos, picture=tmp_path / "a.png")
+        )
     others = toy_search.records(tmp_path, places=5)
     with pytest.raises(ValueError, match="records that the index was built"):
         locate.run(
-            **inputs,
-            photos=photos,
-            picture=tmp_path / "a.png",
-            records=others,
+            LocateOptions(
+                **inputs,
+                photos=photos,
+                picture=tmp_path / "a.png",
+                records=others,
+            )
         )
 
 

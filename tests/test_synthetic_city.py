@@ -13,6 +13,7 @@ from PIL import Image
 
 from sare_tf import synthetic_city
 from sare_tf.city import painting
+from sare_tf.city.options import CityOptions
 from sare_tf.dataset import manifest, readers
 
 SIZE = {"image_width": 64, "image_height": 48}
@@ -21,10 +22,12 @@ SIZE = {"image_width": 64, "image_height": 48}
 @pytest.fixture(scope="module")
 def city(tmp_path_factory):
     return synthetic_city.run(
-        out=tmp_path_factory.mktemp("city") / "city",
-        num_places=12,
-        num_workers=1,
-        **SIZE,
+        CityOptions(
+            out=tmp_path_factory.mktemp("city") / "city",
+            places=12,
+            num_workers=1,
+            **SIZE,
+        )
     )
 
 
@@ -39,14 +42,16 @@ def contents(folder: Path) -> dict[str, str]:
 
 def test_is_the_same_for_any_number_of_workers(city, tmp_path):
     again = synthetic_city.run(
-        out=tmp_path / "city", num_places=12, num_workers=2, **SIZE
+        CityOptions(out=tmp_path / "city", places=12, num_workers=2, **SIZE)
     )
     assert contents(again) == contents(city)
 
 
 def test_another_seed_is_another_city(city, tmp_path):
     other = synthetic_city.run(
-        out=tmp_path / "city", num_places=12, seed=1, num_workers=1, **SIZE
+        CityOptions(
+            out=tmp_path / "city", places=12, seed=1, num_workers=1, **SIZE
+        )
     )
     assert not set(contents(other)) & set(contents(city))
     assert not set(contents(other).values()) & set(contents(city).values())
@@ -173,31 +178,31 @@ def test_coordinates_are_those_of_the_camera_with_noise(city):
 
 def test_the_same_city_is_kept_and_another_replaced(tmp_path):
     arguments = {"out": tmp_path / "city", "num_workers": 1, **SIZE}
-    out = synthetic_city.run(num_places=10, **arguments)
+    out = synthetic_city.run(CityOptions(places=10, **arguments))
     some = next(out.rglob("*.jpg"))
     before = some.stat().st_mtime_ns
-    synthetic_city.run(num_places=10, **arguments)
+    synthetic_city.run(CityOptions(places=10, **arguments))
     assert some.stat().st_mtime_ns == before
-    synthetic_city.run(num_places=11, **arguments)
+    synthetic_city.run(CityOptions(places=11, **arguments))
     assert len(list(out.rglob("*.jpg"))) == 66
 
 
 def test_another_folder_is_not_touched(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds something else"):
-        synthetic_city.run(out=tmp_path, num_places=10, **SIZE)
+        synthetic_city.run(CityOptions(out=tmp_path, places=10, **SIZE))
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"num_places": 9}, {"image_width": 8}, {"queries_per_place": 0}],
+    [{"places": 9}, {"image_width": 8}, {"queries_per_place": 0}],
 )
 def test_bad_input(tmp_path, wrong):
     (name,) = wrong
-    with pytest.raises(ValueError, match=f"{name} to be at least .*{name}="):
+    with pytest.raises(ValueError, match=f"{name} to be .*at least .*{name}="):
         synthetic_city.run(
-            **{"out": tmp_path / "city", "num_places": 10, **wrong}
+            CityOptions(**{"out": tmp_path / "city", "places": 10, **wrong})
         )
     assert not (tmp_path / "city").exists()
 
@@ -209,7 +214,7 @@ def test_after_an_error_nothing_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr(painting, "render", fails)
     with pytest.raises(OSError, match="disk full"):
         synthetic_city.run(
-            out=tmp_path / "city", num_places=10, num_workers=1, **SIZE
+            CityOptions(out=tmp_path / "city", places=10, num_workers=1, **SIZE)
         )
     assert list(tmp_path.iterdir()) == []
 

@@ -12,10 +12,11 @@ from finished_runs import assert_same_run, comparable, events, weights
 from toy_search import jpeg
 
 from sare_tf import build_records, model, train
+from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files
 from sare_tf.training import compiled_network, datasets, optimizers, train_data
-from sare_tf.training.options import Options
+from sare_tf.training.options import TrainingOptions
 from sare_tf.training.run_folder import read_state
 
 
@@ -28,9 +29,11 @@ def records(tmp_path_factory):
 def finished(records, tmp_path_factory):
     """A run that was never disturbed."""
     return train.run(
-        records=records,
-        checkpoints=tmp_path_factory.mktemp("run") / "checkpoints",
-        **toy_training.OPTIONS,
+        TrainingOptions(
+            records=records,
+            checkpoints=tmp_path_factory.mktemp("run") / "checkpoints",
+            **toy_training.OPTIONS,
+        )
     )
 
 
@@ -79,8 +82,14 @@ def test_the_best_epoch_has_the_best_recall_at_5(finished):
 def test_a_stopped_run_ends_as_if_undisturbed(records, finished, tmp_path):
     options = {**toy_training.OPTIONS, "epochs": 1}
     checkpoints = tmp_path / "checkpoints"
-    train.run(records=records, checkpoints=checkpoints, **options)
-    train.run(records=records, checkpoints=checkpoints, **toy_training.OPTIONS)
+    train.run(
+        TrainingOptions(records=records, checkpoints=checkpoints, **options)
+    )
+    train.run(
+        TrainingOptions(
+            records=records, checkpoints=checkpoints, **toy_training.OPTIONS
+        )
+    )
     assert_same_run(checkpoints, finished)
 
 
@@ -107,34 +116,48 @@ def test_a_kill_between_two_writes_repeats_the_epoch(
     options |= toy_training.OPTIONS
     monkeypatch.setattr(atomic_files, "write_json", write)
     with pytest.raises(Killed):
-        train.run(**options)
+        train.run(TrainingOptions(**options))
     monkeypatch.undo()
-    train.run(**options)
+    train.run(TrainingOptions(**options))
     assert_same_run(tmp_path / "checkpoints", finished)
 
 
 def test_a_finished_run_is_left_as_it_is(records, finished):
     before = comparable(finished)
-    train.run(records=records, checkpoints=finished, **toy_training.OPTIONS)
+    train.run(
+        TrainingOptions(
+            records=records, checkpoints=finished, **toy_training.OPTIONS
+        )
+    )
     assert comparable(finished) == before
 
 
 def test_other_options_are_refused(records, finished):
     options = {**toy_training.OPTIONS, "num_clusters": 8}
     with pytest.raises(ValueError, match="num_clusters: 4 there, 8 now"):
-        train.run(records=records, checkpoints=finished, **options)
+        train.run(
+            TrainingOptions(records=records, checkpoints=finished, **options)
+        )
 
 
 def test_other_records_are_refused(finished, tmp_path):
     other = toy_training.records(tmp_path, places=7)
     with pytest.raises(ValueError, match="records_fingerprint"):
-        train.run(records=other, checkpoints=finished, **toy_training.OPTIONS)
+        train.run(
+            TrainingOptions(
+                records=other, checkpoints=finished, **toy_training.OPTIONS
+            )
+        )
 
 
 def test_a_folder_of_something_else_is_refused(records, tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(ValueError, match="Choose another --checkpoints"):
-        train.run(records=records, checkpoints=tmp_path, **toy_training.OPTIONS)
+        train.run(
+            TrainingOptions(
+                records=records, checkpoints=tmp_path, **toy_training.OPTIONS
+            )
+        )
     assert (tmp_path / "thesis.tex").exists()
 
 
@@ -142,16 +165,20 @@ def test_a_run_without_an_epoch_starts_over(records, tmp_path):
     """Options may be corrected after a first try that did not get far."""
     checkpoints = tmp_path / "checkpoints"
     options = {**toy_training.OPTIONS, "epochs": 0}
-    with pytest.raises(ValueError, match="Expected backbone"):
+    with pytest.raises(FileNotFoundError, match="which does not exist"):
         train.run(
-            records=records,
-            checkpoints=checkpoints,
-            **(options | {"backbone": "alexnet"}),
+            TrainingOptions(
+                records=records,
+                checkpoints=checkpoints,
+                **options | {"weights": "missing.h5"},
+            )
         )
     assert (checkpoints / "config.json").is_file()
-    train.run(records=records, checkpoints=checkpoints, **options)
+    train.run(
+        TrainingOptions(records=records, checkpoints=checkpoints, **options)
+    )
     config, state = read_state(checkpoints)
-    assert (config["backbone"], state["last"]) == ("small", "epoch-0000")
+    assert (config["weights"], state["last"]) == (None, "epoch-0000")
 
 
 def test_a_loss_that_is_not_finite_stops_training(records, tmp_path):
@@ -162,7 +189,9 @@ def test_a_loss_that_is_not_finite_stops_training(records, tmp_path):
     }
     checkpoints = tmp_path / "checkpoints"
     with pytest.raises(ValueError, match="Expected a finite .* Received"):
-        train.run(records=records, checkpoints=checkpoints, **options)
+        train.run(
+            TrainingOptions(records=records, checkpoints=checkpoints, **options)
+        )
     assert all(np.isfinite(array).all() for array in weights(checkpoints))
 
 
@@ -191,7 +220,7 @@ def test_one_wrong_image_names_its_step_and_tuple(
     options |= toy_training.OPTIONS
     monkeypatch.setattr(datasets, "tuple_dataset", poisoned)
     with pytest.raises(ValueError, match="Expected a finite loss") as raised:
-        train.run(**options)
+        train.run(TrainingOptions(**options))
     monkeypatch.undo()
     order = np.random.default_rng((0, 2)).permutation(12)[9:]
     queries = Records(records).rows("train", "query")
@@ -202,7 +231,7 @@ def test_one_wrong_image_names_its_step_and_tuple(
     ):
         assert part in str(raised.value)
     assert read_state(tmp_path / "checkpoints")[1]["last"] == "epoch-0001"
-    train.run(**options)
+    train.run(TrainingOptions(**options))
     assert_same_run(tmp_path / "checkpoints", finished)
 
 
@@ -217,7 +246,9 @@ def test_a_step_that_spoils_the_weights_alone(records, tmp_path):
     }
     checkpoints = tmp_path / "checkpoints"
     with pytest.raises(ValueError, match="Expected finite weights. Received"):
-        train.run(records=records, checkpoints=checkpoints, **options)
+        train.run(
+            TrainingOptions(records=records, checkpoints=checkpoints, **options)
+        )
     assert all(np.isfinite(array).all() for array in weights(checkpoints))
 
 
@@ -244,11 +275,13 @@ def test_a_descriptor_that_is_not_finite_names_the_image(
     with pytest.raises(
         ValueError, match=f"finite descriptors.* for {name} and 5 other"
     ):
-        train.run(records=records, checkpoints=checkpoints, **options)
+        train.run(
+            TrainingOptions(records=records, checkpoints=checkpoints, **options)
+        )
 
 
 def _miner(records, **changes):
-    options = Options(**(toy_training.OPTIONS | changes))
+    options = toy_training.options(**changes)
     return train_data.Miner(
         train_data.Split(Records(records), "train", options), options
     )
@@ -278,7 +311,7 @@ def test_the_interval_never_exceeds_what_was_asked(records):
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_embedding_in_blocks_equals_one_call(records, monkeypatch, dtype):
-    options = Options(**toy_training.OPTIONS, cache_dtype=dtype, batch_size=4)
+    options = toy_training.options(cache_dtype=dtype, batch_size=4)
     split = train_data.Split(Records(records), "train", options)
     embedder = compiled_network.build(split, options).get_layer("embedder")
     monkeypatch.setattr(train_data, "_EMBED_BLOCK_BYTES", 5 * 4 * 384)
@@ -295,16 +328,22 @@ def test_embedding_in_blocks_equals_one_call(records, monkeypatch, dtype):
 def test_too_few_negatives(records, tmp_path):
     options = {**toy_training.OPTIONS, "num_negatives": 50}
     with pytest.raises(ValueError, match="has 10 of 12 database images"):
-        train.run(records=records, checkpoints=tmp_path / "c", **options)
+        train.run(
+            TrainingOptions(
+                records=records, checkpoints=tmp_path / "c", **options
+            )
+        )
 
 
 def test_no_query_with_a_positive(tmp_path):
     records = toy_training.records(tmp_path, queries=0)
     with pytest.raises(ValueError, match="Expected query images in the split"):
         train.run(
-            records=records,
-            checkpoints=tmp_path / "c",
-            **toy_training.OPTIONS,
+            TrainingOptions(
+                records=records,
+                checkpoints=tmp_path / "c",
+                **toy_training.OPTIONS,
+            )
         )
 
 
@@ -312,14 +351,18 @@ def test_without_a_val_split_the_last_epoch_is_the_best(tmp_path, caplog):
     toy_training.records(tmp_path)
     (tmp_path / "photos" / "val").rename(tmp_path / "elsewhere")
     records = build_records.run(
-        dataset=tmp_path / "photos",
-        out=tmp_path / "records",
-        reader="place_folders",
+        RecordOptions(
+            dataset=tmp_path / "photos",
+            records=tmp_path / "records",
+            reader="place_folders",
+        )
     )
     checkpoints = train.run(
-        records=records,
-        checkpoints=tmp_path / "checkpoints",
-        **{**toy_training.OPTIONS, "epochs": 1},
+        TrainingOptions(
+            records=records,
+            checkpoints=tmp_path / "checkpoints",
+            **{**toy_training.OPTIONS, "epochs": 1},
+        )
     )
     assert "the last epoch counts as the best" in caplog.text
     assert read_state(checkpoints)[1]["best"] == "epoch-0001"
@@ -335,7 +378,9 @@ def test_patience_ends_a_run(records, tmp_path):
         "patience": 2,
     }
     checkpoints = train.run(
-        records=records, checkpoints=tmp_path / "checkpoints", **options
+        TrainingOptions(
+            records=records, checkpoints=tmp_path / "checkpoints", **options
+        )
     )
     _, state = read_state(checkpoints)
     assert (state["best"], state["last"]) == ("epoch-0000", "epoch-0002")
@@ -345,7 +390,7 @@ def test_validation_on_a_part_of_the_queries(records):
     opened = Records(records)
 
     def chosen(**changes):
-        options = Options(**(toy_training.OPTIONS | changes))
+        options = toy_training.options(**changes)
         val = train_data.Validation(opened, options)
         return val.queries["image_id"].tolist()
 
@@ -373,12 +418,15 @@ def test_validation_drops_results_of_the_same_time(tmp_path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(jpeg(spot, 0))
     records = Records(
-        build_records.run(dataset=tmp_path / "city", out=tmp_path / "records")
+        build_records.run(
+            RecordOptions(
+                dataset=tmp_path / "city", records=tmp_path / "records"
+            )
+        )
     )
-    options = toy_training.OPTIONS
     for rule, expected in (("openibl", 1.0), ("netvlad", 0.5)):
         val = train_data.Validation(
-            records, Options(**options, train_positives=rule)
+            records, toy_training.options(train_positives=rule)
         )
         embedder = keras.Sequential(
             [
@@ -410,7 +458,9 @@ def test_other_losses_train(records, tmp_path, loss, kernel, optimizer):
         "halve_every": 0,
     }
     checkpoints = train.run(
-        records=records, checkpoints=tmp_path / "checkpoints", **options
+        TrainingOptions(
+            records=records, checkpoints=tmp_path / "checkpoints", **options
+        )
     )
     entry = read_state(checkpoints)[1]["history"][1]
     assert np.isfinite(entry["loss"])
@@ -429,7 +479,11 @@ def test_given_centres_and_layers_reach_the_network(records, tmp_path):
         "train_from": "stage2_conv",
         "netvlad_centres": str(tmp_path / "centres.npy"),
     }
-    found = train.run(records=records, checkpoints=tmp_path / "run", **options)
+    found = train.run(
+        TrainingOptions(
+            records=records, checkpoints=tmp_path / "run", **options
+        )
+    )
     _, state = read_state(found)
     model = keras.models.load_model(found / state["last"] / "model.keras")
     embedder = model.get_layer("embedder")
@@ -454,7 +508,11 @@ def test_centres_are_for_netvlad_alone(records, tmp_path):
         "netvlad_centres": "centres.npy",
     }
     with pytest.raises(ValueError, match="'netvlad' with.*aggregation='gem'"):
-        train.run(records=records, checkpoints=tmp_path / "run", **options)
+        train.run(
+            TrainingOptions(
+                records=records, checkpoints=tmp_path / "run", **options
+            )
+        )
 
 
 PLACES = {"places_per_batch": 3, "images_per_place": 4, "learning_rate": 0.01}
@@ -462,7 +520,11 @@ PLACES = {"places_per_batch": 3, "images_per_place": 4, "learning_rate": 0.01}
 
 def test_a_loss_over_places_trains_without_mining(records, tmp_path):
     options = {**toy_training.OPTIONS, **PLACES, "loss": "place_sare_joint"}
-    found = train.run(records=records, checkpoints=tmp_path / "run", **options)
+    found = train.run(
+        TrainingOptions(
+            records=records, checkpoints=tmp_path / "run", **options
+        )
+    )
     before, *epochs = read_state(found)[1]["history"]
     assert [entry["epoch"] for entry in epochs] == [1, 2]
     assert epochs[1]["loss"] < epochs[0]["loss"]
@@ -472,10 +534,16 @@ def test_a_loss_over_places_trains_without_mining(records, tmp_path):
 
 def test_training_on_places_ends_as_if_undisturbed(records, tmp_path):
     options = {**toy_training.OPTIONS, **PLACES, "loss": "place_triplet_hard"}
-    whole = train.run(records=records, checkpoints=tmp_path / "a", **options)
+    whole = train.run(
+        TrainingOptions(records=records, checkpoints=tmp_path / "a", **options)
+    )
     stopped = tmp_path / "b"
-    train.run(records=records, checkpoints=stopped, **options | {"epochs": 1})
-    train.run(records=records, checkpoints=stopped, **options)
+    train.run(
+        TrainingOptions(
+            records=records, checkpoints=stopped, **options | {"epochs": 1}
+        )
+    )
+    train.run(TrainingOptions(records=records, checkpoints=stopped, **options))
     assert_same_run(whole, stopped)
 
 
@@ -483,7 +551,11 @@ def test_places_with_too_few_images_are_an_error(records, tmp_path):
     options = {**toy_training.OPTIONS, "loss": "place_sare_joint"}
     options |= {"places_per_batch": 3, "images_per_place": 5}
     with pytest.raises(ValueError, match="3 places with 5 images each"):
-        train.run(records=records, checkpoints=tmp_path / "run", **options)
+        train.run(
+            TrainingOptions(
+                records=records, checkpoints=tmp_path / "run", **options
+            )
+        )
     assert not (tmp_path / "run").exists()
 
 
@@ -492,10 +564,12 @@ def test_a_dry_run_writes_nothing(records, tmp_path, caplog):
     before = sorted(tmp_path.rglob("*"))
     with caplog.at_level(logging.INFO):
         train.run(
-            records=records,
-            checkpoints=tmp_path / "run",
-            dry_run=True,
-            **toy_training.OPTIONS,
+            TrainingOptions(
+                records=records,
+                checkpoints=tmp_path / "run",
+                dry_run=True,
+                **toy_training.OPTIONS,
+            )
         )
     assert sorted(tmp_path.rglob("*")) == before
     for line in (
@@ -510,10 +584,16 @@ def test_a_dry_run_writes_nothing(records, tmp_path, caplog):
         assert line in caplog.text
     with caplog.at_level(logging.INFO):
         train.run(
-            records=records,
-            checkpoints=tmp_path / "run",
-            dry_run=True,
-            **{**toy_training.OPTIONS, **PLACES, "loss": "place_sare_joint"},
+            TrainingOptions(
+                records=records,
+                checkpoints=tmp_path / "run",
+                dry_run=True,
+                **{
+                    **toy_training.OPTIONS,
+                    **PLACES,
+                    "loss": "place_sare_joint",
+                },
+            )
         )
     assert "2 steps of 3 places, 12 images" in caplog.text
     assert sorted(tmp_path.rglob("*")) == before
@@ -521,10 +601,12 @@ def test_a_dry_run_writes_nothing(records, tmp_path, caplog):
 
 def test_only_the_aggregation_is_trained(records, tmp_path):
     found = train.run(
-        records=records,
-        checkpoints=tmp_path / "run",
-        **toy_training.OPTIONS
-        | {"epochs": 1, "patience": 0, "train_from": "aggregation"},
+        TrainingOptions(
+            records=records,
+            checkpoints=tmp_path / "run",
+            **toy_training.OPTIONS
+            | {"epochs": 1, "patience": 0, "train_from": "aggregation"},
+        )
     )
     first, last = (
         keras.models.load_model(found / name / "model.keras").get_layer(
@@ -541,10 +623,12 @@ def test_only_the_aggregation_is_trained(records, tmp_path):
 def test_nothing_to_train_is_refused(records, tmp_path):
     with pytest.raises(ValueError, match="'aggregation', aggregation='mac'"):
         train.run(
-            records=records,
-            checkpoints=tmp_path / "run",
-            **toy_training.OPTIONS
-            | {"train_from": "aggregation", "aggregation": "mac"},
+            TrainingOptions(
+                records=records,
+                checkpoints=tmp_path / "run",
+                **toy_training.OPTIONS
+                | {"train_from": "aggregation", "aggregation": "mac"},
+            )
         )
 
 
@@ -552,22 +636,26 @@ def test_fewer_queries_than_a_batch_are_refused_at_once(records, tmp_path):
     for changes in ({"tuples_per_batch": 13}, {"queries_per_epoch": 2}):
         options = {**toy_training.OPTIONS, **changes}
         with pytest.raises(ValueError, match="at least one full batch"):
-            train.run(records=records, checkpoints=tmp_path / "c", **options)
+            train.run(
+                TrainingOptions(
+                    records=records, checkpoints=tmp_path / "c", **options
+                )
+            )
     assert not (tmp_path / "c").exists()
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schedule": "steps"}, "'halving' or 'cosine'"),
-        ({"precision": "float16"}, "'float32' or 'mixed_bfloat16'"),
+        ({"schedule": "steps"}, "halving, cosine"),
+        ({"precision": "float16"}, "float32, mixed_bfloat16"),
         ({"warmup_epochs": 2}, "fewer epochs of warm-up"),
         ({"averaging_momentum": 1.0}, "at least 0 and below 1"),
     ],
 )
 def test_options_that_make_no_sense(changes, message):
     with pytest.raises(ValueError, match=message):
-        Options(**toy_training.OPTIONS | changes)
+        toy_training.options(**changes)
 
 
 COSINE = {
@@ -582,10 +670,12 @@ COSINE = {
 def averaged(records, tmp_path_factory):
     """With a cosine, warm-up and an average; profiled."""
     return train.run(
-        records=records,
-        checkpoints=tmp_path_factory.mktemp("run") / "checkpoints",
-        profile=True,
-        **COSINE,
+        TrainingOptions(
+            records=records,
+            checkpoints=tmp_path_factory.mktemp("run") / "checkpoints",
+            profile=True,
+            **COSINE,
+        )
     )
 
 
@@ -597,19 +687,19 @@ def test_a_stopped_run_keeps_its_average_and_its_schedule(
     mine = train_data.Miner.mine
 
     def stop(self, *args, **kwargs):
-        if kwargs["seed"] == Options().seed_of(2):
+        if kwargs["seed"] == toy_training.options().seed_of(2):
             raise Killed
         return mine(self, *args, **kwargs)
 
     monkeypatch.setattr(train_data.Miner, "mine", stop)
     with pytest.raises(Killed):
-        train.run(**options, **COSINE)
+        train.run(TrainingOptions(**options, **COSINE))
     monkeypatch.undo()
     assert read_state(options["checkpoints"])[1]["last"] == "epoch-0001"
-    train.run(**options, **COSINE)
+    train.run(TrainingOptions(**options, **COSINE))
     assert_same_run(averaged, options["checkpoints"])
     with pytest.raises(ValueError, match="epochs: 2 there, 3 now"):
-        train.run(**options, **COSINE | {"epochs": 3})
+        train.run(TrainingOptions(**options, **COSINE | {"epochs": 3}))
 
 
 def test_rates_of_a_cosine_with_warm_up(averaged):
@@ -642,7 +732,7 @@ def test_the_average_is_what_is_validated_and_saved(records, averaged):
     _, state = read_state(averaged)
     path = averaged / state["last"] / "model.keras"
     network = keras.models.load_model(path)
-    options = Options(**COSINE)
+    options = toy_training.options(**COSINE)
     val = train_data.Validation(Records(records), options)
 
     def recall():
@@ -677,7 +767,11 @@ def test_other_arithmetic_trains_as_well(records, tmp_path, changes):
     options |= changes
     plain = options | {"precision": "float32", "jit_compile": False}
     found = [
-        train.run(records=records, checkpoints=tmp_path / name, **settings)
+        train.run(
+            TrainingOptions(
+                records=records, checkpoints=tmp_path / name, **settings
+            )
+        )
         for name, settings in (("plain", plain), ("changed", options))
     ]
     losses = [read_state(run)[1]["history"][1]["loss"] for run in found]
@@ -692,11 +786,11 @@ def test_other_arithmetic_trains_as_well(records, tmp_path, changes):
 
 
 def test_what_bfloat16_trained_computes_in_float32_when_asked(records):
-    options = Options(**toy_training.OPTIONS, precision="mixed_bfloat16")
+    options = toy_training.options(precision="mixed_bfloat16")
     embedder = compiled_network.build_embedder(options)
     conv = embedder.get_layer("backbone").get_layer("stage2_conv")
     assert conv.compute_dtype == "bfloat16"
-    plain = compiled_network.build_embedder(Options(**toy_training.OPTIONS))
+    plain = compiled_network.build_embedder(toy_training.options())
     plain.set_weights(embedder.get_weights())
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3))
     images = images.astype(np.float32)

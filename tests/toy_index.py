@@ -10,6 +10,7 @@ import toy_search
 from sare_tf import index, serving
 from sare_tf.runtime import atomic_files
 from sare_tf.search import segments
+from sare_tf.search.options import IndexOptions
 
 # Tests put another in its place.
 _load = serving.load
@@ -65,7 +66,9 @@ def build(root: Path) -> dict[str, Path]:
     records = toy_search.records(root)
     export = toy_search.export(root / "export")
     out = root / "index"
-    index.run(records=records, export=export, out=out, batch_size=4)
+    index.run(
+        IndexOptions(records=records, export=export, index=out, batch_size=4)
+    )
     return {"records": records, "export": export, "out": out}
 
 

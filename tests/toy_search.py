@@ -11,6 +11,7 @@ from PIL import Image
 
 from sare_tf import build_records
 from sare_tf.dataset import image_decoding
+from sare_tf.records.options import RecordOptions
 
 DIMENSION = 48
 
@@ -60,9 +61,11 @@ def _write(folder: Path, east: int, picture: bytes) -> None:
 def records(root: Path, **options) -> Path:
     """Builds the records of `photographs`."""
     return build_records.run(
-        dataset=photographs(root / "photos", **options),
-        out=root / "records",
-        reader="at_names",
+        RecordOptions(
+            dataset=photographs(root / "photos", **options),
+            records=root / "records",
+            reader="at_names",
+        )
     )
 
 

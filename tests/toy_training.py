@@ -6,6 +6,8 @@ from toy_search import jpeg
 
 from sare_tf import build_records
 from sare_tf.dataset import manifest
+from sare_tf.records.options import RecordOptions
+from sare_tf.training.options import TrainingOptions
 
 OPTIONS = {
     "image_height": 32,
@@ -22,6 +24,12 @@ OPTIONS = {
 }
 
 
+def options(**changes) -> TrainingOptions:
+    """Options for parts of training, which do not look at the folders."""
+    folders = {"records": "records", "checkpoints": "checkpoints"}
+    return TrainingOptions(**folders, **OPTIONS | changes)
+
+
 def records(root: Path, *, places=6, database=2, queries=2) -> Path:
     """Builds records of places that differ in colour, in folders."""
     for number, split in enumerate(manifest.SPLITS):
@@ -33,5 +41,9 @@ def records(root: Path, *, places=6, database=2, queries=2) -> Path:
                     encoded = jpeg(100 * number + place, 10 * len(role) + view)
                     (folder / f"{view}.jpg").write_bytes(encoded)
     return build_records.run(
-        dataset=root / "photos", out=root / "records", reader="place_folders"
+        RecordOptions(
+            dataset=root / "photos",
+            records=root / "records",
+            reader="place_folders",
+        )
     )

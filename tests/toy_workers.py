@@ -27,6 +27,7 @@ from paths import ROOT
 from sare_tf import train
 from sare_tf.distributed import workers
 from sare_tf.training import datasets
+from sare_tf.training.options import TrainingOptions
 from sare_tf.training.run_folder import read_state
 
 # Of 12 queries: two epochs of two rounds, of one and two batches. SGD, as Adam
@@ -150,7 +151,7 @@ def main() -> None:
     datasets.tuple_dataset = _killing(
         datasets.tuple_dataset, arguments.pop("killed_at", None)
     )
-    train.run(**arguments)
+    train.run(TrainingOptions(**arguments))
 
 
 if __name__ == "__main__":

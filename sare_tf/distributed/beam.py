@@ -23,11 +23,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags, logging
+from absl import logging
 
 from sare_tf.runtime import atomic_files
-
-FLAGS = flags.FLAGS
+from sare_tf.runtime.common_options import RunnerOptions
 
 
 def for_each(
@@ -112,26 +111,10 @@ def for_each(
     shutil.rmtree(exchange)
 
 
-def named_by_flags(
-    beam_flags: Sequence[str],
-) -> Callable[..., None] | None:
-    """`for_each` with what --runner names, for the `main` of a stage.
-
-    Args:
-        beam_flags: what followed `--` on the command line.
-
-    Returns:
-        None without --runner.
-
-    Raises:
-        ValueError: there are flags of Beam without a runner.
-    """
-    if beam_flags and not FLAGS.runner:
-        raise ValueError(
-            f"Expected flags alone without --runner. Received: {beam_flags}."
-        )
-    return FLAGS.runner and functools.partial(
-        for_each, runner=FLAGS.runner, beam_flags=beam_flags
+def chosen(options: RunnerOptions) -> Callable[..., None] | None:
+    """Returns `for_each` with the runner of options; None without a runner."""
+    return options.runner and functools.partial(
+        for_each, runner=options.runner, beam_flags=options.beam_flags
     )
 
 

@@ -1,66 +1,77 @@
 """Every loss by name, as flags and flagfiles give it."""
 
-from sare_tf.losses.place_losses import (
-    PlaceContrastiveLoss,
-    PlaceLiftedStructureLoss,
-    PlaceNPairsLoss,
-    PlaceTripletHardLoss,
-    PlaceTripletSemiHardLoss,
-)
-from sare_tf.losses.place_sare import PlaceSARELoss
-from sare_tf.losses.sare import SARELoss
-from sare_tf.losses.similarity import SimilarityLoss
-from sare_tf.losses.tuple_losses import (
-    AngularLoss,
-    ContrastiveLoss,
-    LiftedStructureLoss,
-    NPairLoss,
-    QuadrupletLoss,
-    TripletLoss,
-)
+import importlib
+
+KERNEL_NAMES = ("gaussian", "cauchy", "exponential")
 
 # Name -> class, the settings that the name fixes, the settings that it takes.
+# Classes are imported when they are used: the names are also those of flags,
+# which need no Keras.
 _KERNEL = ("kernel", "inverse_bandwidth")
 _OVER_TUPLES = {
-    "sare_joint": (SARELoss, {"form": "joint"}, (*_KERNEL, "scaling")),
-    "sare_independent": (SARELoss, {"form": "independent"}, _KERNEL),
-    "triplet": (TripletLoss, {}, ("margin",)),
-    "triplet_unsquared": (TripletLoss, {"squared": False}, ("margin",)),
-    "contrastive": (ContrastiveLoss, {}, ("margin",)),
-    "n_pair": (NPairLoss, {}, ()),
-    "lifted_structure": (LiftedStructureLoss, {}, ("margin",)),
-    "angular": (AngularLoss, {}, ()),
-    "quadruplet": (QuadrupletLoss, {}, ("margin",)),
+    "sare_joint": ("sare.SARELoss", {"form": "joint"}, (*_KERNEL, "scaling")),
+    "sare_independent": ("sare.SARELoss", {"form": "independent"}, _KERNEL),
+    "triplet": ("tuple_losses.TripletLoss", {}, ("margin",)),
+    "triplet_unsquared": (
+        "tuple_losses.TripletLoss",
+        {"squared": False},
+        ("margin",),
+    ),
+    "contrastive": ("tuple_losses.ContrastiveLoss", {}, ("margin",)),
+    "n_pair": ("tuple_losses.NPairLoss", {}, ()),
+    "lifted_structure": ("tuple_losses.LiftedStructureLoss", {}, ("margin",)),
+    "angular": ("tuple_losses.AngularLoss", {}, ()),
+    "quadruplet": ("tuple_losses.QuadrupletLoss", {}, ("margin",)),
 }
 _OVER_PLACES = {
     "place_sare_joint": (
-        PlaceSARELoss,
+        "place_sare.PlaceSARELoss",
         {"form": "joint"},
         (*_KERNEL, "hardest_negatives"),
     ),
     "place_sare_independent": (
-        PlaceSARELoss,
+        "place_sare.PlaceSARELoss",
         {"form": "independent"},
         (*_KERNEL, "hardest_negatives"),
     ),
-    "place_contrastive": (PlaceContrastiveLoss, {}, ("margin",)),
-    "place_triplet_semihard": (PlaceTripletSemiHardLoss, {}, ("margin",)),
-    "place_triplet_hard": (PlaceTripletHardLoss, {}, ("margin",)),
-    "place_lifted_structure": (PlaceLiftedStructureLoss, {}, ("margin",)),
-    "place_n_pairs": (PlaceNPairsLoss, {}, ()),
+    "place_contrastive": ("place_losses.PlaceContrastiveLoss", {}, ("margin",)),
+    "place_triplet_semihard": (
+        "place_losses.PlaceTripletSemiHardLoss",
+        {},
+        ("margin",),
+    ),
+    "place_triplet_hard": (
+        "place_losses.PlaceTripletHardLoss",
+        {},
+        ("margin",),
+    ),
+    "place_lifted_structure": (
+        "place_losses.PlaceLiftedStructureLoss",
+        {},
+        ("margin",),
+    ),
+    "place_n_pairs": ("place_losses.PlaceNPairsLoss", {}, ()),
     "similarity_multi_similarity": (
-        SimilarityLoss,
+        "similarity.SimilarityLoss",
         {"loss": "multi_similarity"},
         (),
     ),
-    "similarity_circle": (SimilarityLoss, {"loss": "circle"}, ("margin",)),
+    "similarity_circle": (
+        "similarity.SimilarityLoss",
+        {"loss": "circle"},
+        ("margin",),
+    ),
     "similarity_soft_nearest_neighbor": (
-        SimilarityLoss,
+        "similarity.SimilarityLoss",
         {"loss": "soft_nearest_neighbor"},
         (),
     ),
-    "similarity_pn": (SimilarityLoss, {"loss": "pn"}, ("margin",)),
-    "similarity_triplet": (SimilarityLoss, {"loss": "triplet"}, ("margin",)),
+    "similarity_pn": ("similarity.SimilarityLoss", {"loss": "pn"}, ("margin",)),
+    "similarity_triplet": (
+        "similarity.SimilarityLoss",
+        {"loss": "triplet"},
+        ("margin",),
+    ),
 }
 TUPLE_LOSSES = tuple(_OVER_TUPLES)
 PLACE_LOSSES = tuple(_OVER_PLACES)
@@ -99,7 +110,7 @@ def build(
         raise ValueError(
             f"Expected a loss: {', '.join(known)}. Received: name={name!r}."
         )
-    loss, fixed, takes = known[name]
+    path, fixed, takes = known[name]
     if margin is not None and "margin" not in takes:
         raise ValueError(
             f"Expected no margin for the loss {name}, which has none. "
@@ -124,6 +135,8 @@ def build(
     }
     if margin is not None:
         settings["margin"] = margin
-    return loss(
+    module, _, loss = path.partition(".")
+    make = getattr(importlib.import_module(f"sare_tf.losses.{module}"), loss)
+    return make(
         **fixed, **{key: settings[key] for key in takes if key in settings}
     )

@@ -25,8 +25,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-# In the order in which they are applied, with the draws that each takes.
-DRAWS = {"crop": 3, "perspective": 8, "colour": 5, "grey": 1, "erase": 5}
+from sare_tf.model.registry import AUGMENTATION_DRAWS
 
 _SMALLEST_SIDE = 0.75
 # Of the sides of the part. Ours: nothing beyond the image is ever seen.
@@ -49,15 +48,15 @@ def augment(images, draws, *, effects):
     Args:
         images: [B, H, W, 3], 0..255.
         draws: uniform numbers in 0..1, [B, R]; R is the sum of what the
-            effects take by `DRAWS`, in its order.
-        effects: names in `DRAWS`.
+            effects take by `AUGMENTATION_DRAWS`, in its order.
+        effects: names in `AUGMENTATION_DRAWS`.
 
     Returns:
         float32 [B, H, W, 3], 0..255.
     """
     images = ops.cast(images, "float32")
     of_effect, start = {}, 0
-    for name, count in DRAWS.items():
+    for name, count in AUGMENTATION_DRAWS.items():
         if name in effects:
             of_effect[name] = draws[:, start : start + count]
             start += count
@@ -119,10 +118,11 @@ class Augmentation(keras.layers.Layer):
             **{"dtype": "float32", "name": "augmentation"} | kwargs
         )
         effects = list(effects)
-        unknown = sorted(set(effects) - set(DRAWS))
+        unknown = sorted(set(effects) - set(AUGMENTATION_DRAWS))
         if unknown or not effects or len(set(effects)) < len(effects):
+            known = ", ".join(AUGMENTATION_DRAWS)
             raise ValueError(
-                f"Expected one or more of {', '.join(DRAWS)}, each once. "
+                f"Expected one or more of {known}, each once. "
                 f"Received: effects={effects}."
             )
         self.effects = effects
@@ -130,7 +130,7 @@ class Augmentation(keras.layers.Layer):
     @property
     def num_draws(self) -> int:
         """R, the random numbers that an image takes."""
-        return sum(DRAWS[name] for name in self.effects)
+        return sum(AUGMENTATION_DRAWS[name] for name in self.effects)
 
     def call(self, images, draws, training=False):
         if draws.shape[-1] != self.num_draws:

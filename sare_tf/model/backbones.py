@@ -7,30 +7,15 @@ training: batch normalisation uses its stored statistics, and dropout is off.
 So mining, training and the exported model see the same features.
 """
 
-import dataclasses
+import importlib
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
 from keras import layers, ops
 
-from sare_tf.model import resnets
-
-# Channel means of ImageNet, blue, green, red: keras.applications, mode caffe.
-_CAFFE = {
-    "mean": (103.939, 116.779, 123.68),
-    "deviation": (1.0, 1.0, 1.0),
-    "blue_first": True,
-}
-# Image range to -1..1: keras.applications.mobilenet_v3, rescaling layer.
-_MINUS_ONE_TO_ONE = {"mean": (127.5,) * 3, "deviation": (127.5,) * 3}
-# ImageNet mean and deviation: keras.applications.efficientnet_v2, B0.
-_TORCH = {
-    "mean": tuple(255.0 * x for x in (0.485, 0.456, 0.406)),
-    "deviation": tuple(255.0 * x for x in (0.229, 0.224, 0.225)),
-}
+from sare_tf.model.registry import BACKBONES, Backbone
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")
@@ -84,138 +69,6 @@ AGGREGATION = "aggregation"
 _PREPROCESSING = ("mean", "deviation", "blue_first")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Backbone:
-    """How a backbone is made.
-
-    Attributes:
-        network: makes the whole network; takes `weights`, None or "imagenet".
-        preprocessing: arguments of `Preprocessing`.
-        cut_layer: name of the layer whose output is the feature map.
-        train_from: name of the first layer that is trained.
-        downloads: Keras has ImageNet weights of it.
-    """
-
-    network: Callable[..., keras.Model]
-    preprocessing: dict
-    cut_layer: str
-    train_from: str
-    downloads: bool = True
-
-
-def _small(weights: None) -> keras.Model:
-    """Stride 8, 96 channels, 59 MFLOP for an image of 160 x 120 pixels."""
-    del weights
-    images = keras.Input((None, None, 3))
-    x = images
-    for stage, filters in enumerate((16, 32, 64), start=1):
-        x = layers.Conv2D(
-            filters,
-            3,
-            strides=2,
-            padding="same",
-            use_bias=False,
-            kernel_initializer="he_normal",
-            name=f"stage{stage}_conv",
-        )(x)
-        # Statistics of one image alone.
-        x = layers.GroupNormalization(groups=8, name=f"stage{stage}_norm")(x)
-        x = layers.ReLU(name=f"stage{stage}_relu")(x)
-    x = layers.Conv2D(
-        96,
-        3,
-        padding="same",
-        kernel_initializer="he_normal",
-        name="stage4_conv",
-    )(x)
-    return keras.Model(images, x)
-
-
-def _application(make: Callable, **options) -> Callable[..., keras.Model]:
-    def network(weights: str | None) -> keras.Model:
-        # For unknown sizes always: some pad by the parity of a known size.
-        return make(
-            include_top=False,
-            weights=weights,
-            input_shape=(None, None, 3),
-            **options,
-        )
-
-    return network
-
-
-def _torchvision(
-    *blocks: int, bottleneck: bool = True
-) -> Callable[..., keras.Model]:
-    def network(weights: None) -> keras.Model:
-        del weights
-        return resnets.build(blocks, bottleneck=bottleneck)
-
-    return network
-
-
-BACKBONES = {
-    "small": Backbone(
-        network=_small,
-        preprocessing={"mean": (127.5,) * 3, "deviation": (64.0,) * 3},
-        cut_layer="stage4_conv",
-        train_from="stage1_conv",
-        downloads=False,
-    ),
-    # The paper's: conv5_3 without its ReLU, trained from conv5_1 on.
-    "vgg16": Backbone(
-        network=_application(keras.applications.VGG16),
-        preprocessing=_CAFFE,
-        cut_layer="block5_conv3",
-        train_from="block5_conv1",
-    ),
-    "resnet50": Backbone(
-        network=_application(keras.applications.ResNet50),
-        preprocessing=_CAFFE,
-        cut_layer="conv4_block6_out",
-        train_from="conv4_block1_1_conv",
-    ),
-    "mobilenetv3": Backbone(
-        network=_application(
-            keras.applications.MobileNetV3Large, include_preprocessing=False
-        ),
-        preprocessing=_MINUS_ONE_TO_ONE,
-        cut_layer="expanded_conv_11_add",
-        train_from="conv",
-    ),
-    "efficientnetv2b0": Backbone(
-        network=_application(
-            keras.applications.EfficientNetV2B0, include_preprocessing=False
-        ),
-        preprocessing=_TORCH,
-        cut_layer="block5e_add",
-        train_from="stem_conv",
-    ),
-    # Up to conv4_x, trained in it: the deep-visual-geo-localization-benchmark.
-    "torchvision_resnet18": Backbone(
-        network=_torchvision(2, 2, 2, 2, bottleneck=False),
-        preprocessing=_TORCH,
-        cut_layer="layer3_1_out",
-        train_from="layer3_0_conv1",
-        downloads=False,
-    ),
-    "torchvision_resnet50": Backbone(
-        network=_torchvision(3, 4, 6, 3),
-        preprocessing=_TORCH,
-        cut_layer="layer3_5_out",
-        train_from="layer3_0_conv1",
-        downloads=False,
-    ),
-    "torchvision_resnet101": Backbone(
-        network=_torchvision(3, 4, 23, 3),
-        preprocessing=_TORCH,
-        cut_layer="layer3_22_out",
-        train_from="layer3_0_conv1",
-        downloads=False,
-    ),
-}
-
-
 def build(
     name: str,
     *,
@@ -226,7 +79,7 @@ def build(
     """Makes a backbone.
 
     Args:
-        name: a name in `BACKBONES`.
+        name: a name in `registry.BACKBONES`.
         weights: None, random; "imagenet", downloaded by Keras; or a local
             file. A .h5 or .weights.h5 file holds the whole network without
             its top, as keras.applications has it. A .keras file holds that, or
@@ -303,7 +156,7 @@ def _layer(name, candidates, expected) -> layers.Layer:
 def _network(name, recipe, weights) -> keras.Model:
     """The whole network, with weights that are not from a .keras file."""
     if weights is None:
-        return recipe.network(weights=None)
+        return _make(recipe, None)
     if weights == "imagenet":
         return _with_downloaded_weights(name, recipe)
     path = Path(weights)
@@ -317,10 +170,24 @@ def _network(name, recipe, weights) -> keras.Model:
             "Expected a file of weights that ends in .h5, .weights.h5 or "
             f".keras. Received: weights={str(path)!r}."
         )
-    network = recipe.network(weights=None)
+    network = _make(recipe, None)
     if path.suffix == ".h5":
         _load_all(network, path, name)
     return network
+
+
+def _make(recipe: Backbone, weights: str | None) -> keras.Model:
+    module, _, name = recipe.network.rpartition(".")
+    make = getattr(importlib.import_module(module), name)
+    if not recipe.is_application:
+        return make(**recipe.arguments)
+    # For unknown sizes always: some pad by the parity of a known size.
+    return make(
+        include_top=False,
+        weights=weights,
+        input_shape=(None, None, 3),
+        **recipe.arguments,
+    )
 
 
 def _load_all(network, path, name) -> None:
@@ -341,7 +208,7 @@ def _load_all(network, path, name) -> None:
 
 
 def _with_downloaded_weights(name, recipe) -> keras.Model:
-    if not recipe.downloads:
+    if not recipe.is_application:
         raise ValueError(
             f"Expected weights=None or a local file for backbone={name!r}, of "
             "which Keras has no ImageNet weights. Received: "
@@ -352,7 +219,7 @@ def _with_downloaded_weights(name, recipe) -> keras.Model:
         with warnings.catch_warnings():
             # Without a top, the weights are the same for every input size.
             warnings.filterwarnings("ignore", "`input_shape` is undefined")
-            return recipe.network(weights="imagenet")
+            return _make(recipe, "imagenet")
     # Keras raises a bare Exception where a download fails.
     except Exception as error:
         raise ValueError(

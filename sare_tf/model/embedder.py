@@ -5,6 +5,7 @@ descriptor length. Images are RGB, 0..255, of any number type; the graph holds
 their preprocessing.
 """
 
+import importlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,9 +18,7 @@ from sare_tf.model import backbones
 from sare_tf.model.augmentation import Augmentation
 from sare_tf.model.clusters import check_centres, netvlad_initial_weights
 from sare_tf.model.netvlad import NetVLAD
-from sare_tf.model.pooling import MAC, RMAC, GeM, SPoC
-
-POOLINGS = {"gem": GeM, "mac": MAC, "rmac": RMAC, "spoc": SPoC}
+from sare_tf.model.registry import AGGREGATIONS
 
 
 def build_embedder(
@@ -35,7 +34,7 @@ def build_embedder(
     """Makes the network that is trained, exported and served.
 
     Args:
-        backbone: a name in `backbones.BACKBONES`.
+        backbone: a name in `registry.BACKBONES`.
         aggregation: "netvlad", "gem", "mac", "spoc" or "rmac".
         num_clusters: of NetVLAD; the others have none.
         weights: of the backbone: None for random, "imagenet", or a local file;
@@ -53,10 +52,9 @@ def build_embedder(
         ValueError: unknown name, or weights that do not fit.
         FileNotFoundError: no such file of weights.
     """
-    aggregations = ["netvlad", *POOLINGS]
-    if aggregation not in aggregations:
+    if aggregation not in AGGREGATIONS:
         raise ValueError(
-            f"Expected aggregation to be one of {sorted(aggregations)}. "
+            f"Expected aggregation to be one of {sorted(AGGREGATIONS)}. "
             f"Received: aggregation={aggregation!r}."
         )
     preprocessing, network = backbones.build(
@@ -72,11 +70,23 @@ def build_embedder(
     # Keras casts what comes in, uint8 too, to the dtype of the input.
     images = keras.Input((height, width, 3), dtype="float32", name="images")
     features = network(preprocessing(images))
-    if aggregation == "netvlad":
-        aggregate = NetVLAD(num_clusters, name=aggregation)
-    else:
-        aggregate = POOLINGS[aggregation](name=aggregation)
+    settings = {"num_clusters": num_clusters}
+    aggregate = make_aggregation(
+        aggregation, **(settings if aggregation == "netvlad" else {})
+    )
     return keras.Model(images, aggregate(features), name="embedder")
+
+
+def make_aggregation(name: str, **settings) -> keras.layers.Layer:
+    """Makes the aggregation of a name in `registry.AGGREGATIONS`.
+
+    Args:
+        name: the name, which the layer gets as well.
+        **settings: arguments of the layer.
+    """
+    module, _, layer = AGGREGATIONS[name].partition(".")
+    make = getattr(importlib.import_module(f"sare_tf.model.{module}"), layer)
+    return make(name=name, **settings)
 
 
 def over_tuples(

@@ -1,6 +1,6 @@
 """An export as a callable: in this process, or on a TF Serving."""
 
-from sare_tf.serving.remote import RemoteServable, Server
-from sare_tf.serving.servable import Servable, load, named_by_flags
+import lazy_loader
 
-__all__ = ["RemoteServable", "Servable", "Server", "load", "named_by_flags"]
+# Loaded when first used: its options need no TensorFlow.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

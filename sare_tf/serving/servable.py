@@ -15,13 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from absl import flags, logging
+from absl import logging
 
-from sare_tf import flags as stage_flags
 from sare_tf.runtime import atomic_files
+from sare_tf.serving.options import ServableOptions
 from sare_tf.serving.remote import RemoteServable, Server
 
-FLAGS = flags.FLAGS
 _COMMAND = "python -m sare_tf.export --flagfile=..."
 _OUTPUTS = ["descriptor", "fingerprint", "valid"]
 
@@ -91,38 +90,33 @@ def load(export: str | Path | Server) -> Servable | RemoteServable:
     return Servable(_version(Path(export)))
 
 
-def named_by_flags() -> str | Server:
-    """What --server or --export name, for the `main` of a stage.
+def named(options: ServableOptions) -> str | Server:
+    """Returns what options name, for `load`: a server, or else the export.
 
-    --server goes before --export. Where there is an export as well, the server
-    must have the same model.
-
-    Raises:
-        ValueError: neither has a value.
+    Where there is an export as well, the server must have the same model.
     """
-    if not FLAGS.server:
-        stage_flags.required("export")
-        return FLAGS.export
+    if not options.server:
+        return options.export
     fingerprint = None
     try:
-        if FLAGS.export:
-            metadata = _metadata(_version(Path(FLAGS.export)))
+        if options.export:
+            metadata = _metadata(_version(Path(options.export)))
             fingerprint = metadata["fingerprint"]
     except FileNotFoundError:
         logging.info(
-            "%s takes the place of --export=%s, where there is none.",
-            FLAGS.server,
-            FLAGS.export,
+            "%s takes the place of --export=%s, which does not exist.",
+            options.server,
+            options.export,
         )
     return Server(
-        address=FLAGS.server,
-        root_certificates=FLAGS.server_root_certificates,
-        certificate=FLAGS.server_certificate,
-        private_key=FLAGS.server_private_key,
-        images_per_request=FLAGS.server_images_per_request,
-        requests_in_flight=FLAGS.server_requests_in_flight,
-        request_timeout_s=FLAGS.server_request_timeout_s,
-        timeout_s=FLAGS.server_timeout_s,
+        address=options.server,
+        root_certificates=options.server_root_certificates,
+        certificate=options.server_certificate,
+        private_key=options.server_private_key,
+        images_per_request=options.server_images_per_request,
+        requests_in_flight=options.server_requests_in_flight,
+        request_timeout_s=options.server_request_timeout_s,
+        timeout_s=options.server_timeout_s,
         fingerprint=fingerprint,
     )
 

@@ -9,12 +9,12 @@ import tensorflow as tf
 from sare_tf import losses, model
 from sare_tf.distributed import strategies
 from sare_tf.training import optimizers, train_data
-from sare_tf.training.options import Options
+from sare_tf.training.options import TrainingOptions
 from sare_tf.training.place_network import PlaceNetwork
 
 
 def build(
-    train: train_data.Split | train_data.StoredTuples, options: Options
+    train: train_data.Split | train_data.StoredTuples, options: TrainingOptions
 ) -> keras.Model:
     """The network with its loss and optimizer.
 
@@ -53,7 +53,7 @@ def build(
     augmentation = None
     if options.augment:
         augmentation = model.Augmentation(options.augment)
-    if options.loss in losses.PLACE_LOSSES:
+    if options.is_over_places:
         network = PlaceNetwork(
             embedder,
             augmentation=augmentation,
@@ -81,7 +81,7 @@ def build(
     return network
 
 
-def build_embedder(options: Options) -> keras.Model:
+def build_embedder(options: TrainingOptions) -> keras.Model:
     """images [B, H, W, 3] -> descriptors [B, D].
 
     Raises:
@@ -111,7 +111,7 @@ def build_embedder(options: Options) -> keras.Model:
     return embedder
 
 
-def build_loss(options: Options) -> keras.losses.Loss:
+def build_loss(options: TrainingOptions) -> keras.losses.Loss:
     """The loss over tuples or over places."""
     return losses.build(
         options.loss,
@@ -123,13 +123,15 @@ def build_loss(options: Options) -> keras.losses.Loss:
     )
 
 
-def check_batch(strategy: tf.distribute.Strategy, options: Options) -> None:
+def check_batch(
+    strategy: tf.distribute.Strategy, options: TrainingOptions
+) -> None:
     """Refuses batches that replicas, chunks or the loss cannot have.
 
     Raises:
         ValueError: says which.
     """
-    if options.loss not in losses.PLACE_LOSSES:
+    if not options.is_over_places:
         for name in ("chunk_images", "memory_images"):
             if getattr(options, name):
                 raise ValueError(

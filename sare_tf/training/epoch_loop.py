@@ -15,14 +15,14 @@ from sare_tf.dataset import tuple_lists
 from sare_tf.distributed import strategies, workers
 from sare_tf.runtime import progress
 from sare_tf.training import datasets, optimizers, train_data
-from sare_tf.training.options import Options
+from sare_tf.training.options import TrainingOptions
 from sare_tf.training.tensorboard import TrainingLog
 
 
 def train(
     network: keras.Model,
     data: train_data.Data,
-    options: Options,
+    options: TrainingOptions,
     epoch: int,
     remembered: np.ndarray,
     *,
@@ -65,7 +65,7 @@ def steps_taken(network: keras.Model) -> int:
 def _train_on_tuples(
     network: keras.Model,
     data: train_data.Data,
-    options: Options,
+    options: TrainingOptions,
     epoch: int,
     remembered: np.ndarray,
     *,
@@ -149,7 +149,7 @@ def _train_on_tuples(
 def _train_on_stored(
     network: keras.Model,
     data: train_data.Data,
-    options: Options,
+    options: TrainingOptions,
     epoch: int,
     *,
     log: TrainingLog,
@@ -189,7 +189,7 @@ def _train_on_stored(
 def _train_on_places(
     network: keras.Model,
     data: train_data.Data,
-    options: Options,
+    options: TrainingOptions,
     epoch: int,
     *,
     log: TrainingLog,
@@ -233,7 +233,7 @@ def _train_on_places(
 
 
 def _rate(
-    options: Options, epoch: int, steps_before: int, steps_of_epoch: int
+    options: TrainingOptions, epoch: int, steps_before: int, steps_of_epoch: int
 ) -> Callable[[int], float]:
     """The learning rate by step, from 0 at `steps_before` of an epoch."""
 

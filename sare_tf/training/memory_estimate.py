@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from sare_tf.training import hard_negatives
-from sare_tf.training.options import Options
+from sare_tf.training.options import TrainingOptions
 
 _FLOAT32 = 4
 # Arrays of the optimizer per trained weight.
@@ -41,7 +41,7 @@ def parameters(embedder: keras.Model) -> tuple[int, int]:
 
 def describe(
     embedder: keras.Model,
-    options: Options,
+    options: TrainingOptions,
     *,
     epoch: str,
     steps: int,
@@ -93,7 +93,7 @@ def describe(
 
 def memory(
     embedder: keras.Model,
-    options: Options,
+    options: TrainingOptions,
     *,
     images_per_step: int,
     queries: int,
@@ -138,7 +138,7 @@ def memory(
     return needed
 
 
-def _kept_numbers(embedder: keras.Model, options: Options) -> int:
+def _kept_numbers(embedder: keras.Model, options: TrainingOptions) -> int:
     """Numbers per image that a step holds for its gradients."""
     kept, below, largest = 0, [0], 0
     for layer, count in _outputs(embedder, options):
@@ -154,7 +154,7 @@ def _kept_numbers(embedder: keras.Model, options: Options) -> int:
 
 
 def _outputs(
-    embedder: keras.Model, options: Options
+    embedder: keras.Model, options: TrainingOptions
 ) -> Iterator[tuple[keras.layers.Layer, int]]:
     """Layers in their order, with the numbers that each makes of an image."""
     made = keras.KerasTensor(

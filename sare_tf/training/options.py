@@ -1,89 +1,278 @@
-"""The options of training: one field per flag of the same name."""
+"""Options of training and of exporting what was trained."""
 
 import dataclasses
+from typing import Any, ClassVar
 
 import numpy as np
 
+from sare_tf.dataset.options import PositivesOptions, TrainPositivesOptions
+from sare_tf.losses.registry import KERNEL_NAMES, PLACE_LOSSES, TUPLE_LOSSES
+from sare_tf.model.options import (
+    CheckpointsFolderOptions,
+    ModelOptions,
+    WhiteningOptions,
+)
+from sare_tf.model.registry import AUGMENTATION_DRAWS
+from sare_tf.records.options import RecordsFolderOptions, TuplesFolderOptions
+from sare_tf.runtime.common_options import (
+    BatchOptions,
+    ImageSizeOptions,
+    SeedOptions,
+)
+from sare_tf.runtime.options import Options, option, options, with_default
+from sare_tf.serving.options import ExportFolderOptions
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """What is trained and how. Each is the flag of the same name."""
 
-    image_height: int = 480
-    image_width: int = 640
-    backbone: str = "vgg16"
-    aggregation: str = "netvlad"
-    num_clusters: int = 64
-    weights: str | None = None
-    cut_layer: str | None = None
-    train_from: str | None = None
-    netvlad_centres: str | None = None
-    loss: str = "sare_joint"
-    kernel: str = "gaussian"
-    inverse_bandwidth: float = 1.0
-    margin: float | None = None
-    joint_scaling: str = "tuples"
-    positives: str = "auto"
-    positive_radius_m: float = 25.0
-    train_positive_radius_m: float = 10.0
-    train_positives: str = "openibl"
-    tuples: str | None = None
-    epochs: int = 30
-    patience: int = 10
-    tuples_per_batch: int = 4
-    num_negatives: int = 10
-    negative_pool: int = 1000
-    queries_per_epoch: int = 0
-    places_per_batch: int = 16
-    images_per_place: int = 4
-    hardest_negatives: int = 0
-    memory_images: int = 0
-    memory_after_steps: int = 1000
-    chunk_images: int = 0
-    refresh_every_queries: int = 1000
-    cache_dtype: str = "float32"
-    val_queries: int = 1000
-    optimizer: str = "sgd"
-    learning_rate: float = 0.001
-    schedule: str = "halving"
-    halve_every: int = 5
-    warmup_epochs: int = 0
-    weight_decay: float = 0.001
-    averaging_momentum: float = 0.0
-    augment: list[str] = dataclasses.field(default_factory=list)
-    augment_same: bool = False
-    precision: str = "float32"
-    jit_compile: bool | None = None
-    max_bad_images: int = 10
-    batch_size: int = 32
-    strategy: str = "none"
-    seed: int = 0
+@options
+class LossOptions(Options):
+    """The loss."""
+
+    loss: str = option(
+        "sare_joint",
+        "Over mined tuples, or over batches of places (place_*; similarity_* "
+        "needs the extra similarity). Only SARE has --kernel and "
+        "--inverse_bandwidth.",
+        choices=(*TUPLE_LOSSES, *PLACE_LOSSES),
+    )
+    margin: float | None = option(
+        None,
+        "Margin of triplet, triplet_unsquared, contrastive, lifted_structure "
+        "or quadruplet. Default: the one of its paper.",
+    )
+    kernel: str = option(
+        "gaussian",
+        "Kernel that turns a distance into a similarity.",
+        choices=KERNEL_NAMES,
+    )
+    inverse_bandwidth: float = option(
+        1.0,
+        "Factor on squared distances in the loss; 1 is the paper's. Training "
+        "from scratch needs more.",
+        minimum=0,
+    )
+    joint_scaling: str = option(
+        "tuples",
+        "sare_joint as the mean over tuples, or divided by --num_negatives, as "
+        "in the original code; see --learning_rate.",
+        choices=("tuples", "negatives"),
+    )
+    hardest_negatives: int = option(
+        0,
+        "Images of other places that repel an image, the most similar of the "
+        "batch; 0: all. For place_sare_joint and place_sare_independent.",
+        minimum=0,
+    )
+
+    @property
+    def is_over_places(self) -> bool:
+        """Whether the loss is over batches of places, not over tuples."""
+        return self.loss in PLACE_LOSSES
+
+
+@options
+class TupleOptions(TuplesFolderOptions):
+    """Tuples, and how they are mined."""
+
+    tuples_per_batch: int = option(
+        4, "Tuples of one step, over all replicas.", minimum=1
+    )
+    num_negatives: int = option(10, "Negatives of a tuple.", minimum=1)
+    negative_pool: int = option(
+        1000,
+        "Random negatives of a query, of which the hardest are taken. 0: the "
+        "whole database, which takes no longer, but is not the paper's rule.",
+        minimum=0,
+    )
+    queries_per_epoch: int = option(
+        0, "Training queries of one epoch; 0: all.", minimum=0
+    )
+    refresh_every_queries: int = option(
+        1000,
+        "Training queries after which descriptors are computed again for "
+        "mining; twice as many each time the rate is halved. 0: once per "
+        "epoch.",
+        minimum=0,
+    )
+    cache_dtype: str = option(
+        "float32",
+        "Type of the descriptors held in memory in training.",
+        choices=("float32", "float16"),
+    )
+
+
+@options
+class PlaceBatchOptions(Options):
+    """Batches of places, and what takes part in their step."""
+
+    places_per_batch: int = option(
+        16, "Places of one step, with a loss over places.", minimum=2
+    )
+    images_per_place: int = option(4, "Images of a place in a step.", minimum=2)
+    memory_images: int = option(
+        0,
+        "Images of earlier batches whose descriptors take part in a step, "
+        "unchanged; 0: none. For place_sare_joint and place_sare_independent.",
+        minimum=0,
+    )
+    memory_after_steps: int = option(
+        1000,
+        "Steps after which --memory_images take part: at first, descriptors "
+        "change too fast.",
+        minimum=0,
+    )
+    chunk_images: int = option(
+        0,
+        "Images of a replica that are propagated at a time, with a loss over "
+        "places: for batches larger than memory, in more time. 0: all at once.",
+        minimum=0,
+    )
+
+
+@options
+class OptimizerOptions(Options):
+    """The optimizer, its rate and the average of the weights."""
+
+    optimizer: str = option(
+        "sgd",
+        "Update rule: SGD with momentum as in the original code, or AdamW.",
+        choices=("sgd", "adam"),
+    )
+    learning_rate: float = option(
+        0.001,
+        "For the mean over tuples. The original code divides the gradient of "
+        "every loss by the number of negatives: to follow one of its rates, "
+        "divide it by --num_negatives for contrastive, n_pair, "
+        "lifted_structure and angular, and for sare_joint unless "
+        "--joint_scaling=negatives. With --optimizer=adam the scale does not "
+        "matter.",
+        minimum=0,
+    )
+    schedule: str = option(
+        "halving",
+        "The rate over the run: halved every --halve_every epochs, or along a "
+        "cosine down to 0 at the end of --epochs.",
+        choices=("halving", "cosine"),
+    )
+    halve_every: int = option(5, "Epochs until the rate is halved.", minimum=0)
+    warmup_epochs: int = option(
+        0, "Epochs in which the rate first rises from 0.", minimum=0
+    )
+    weight_decay: float = option(
+        0.001, "Decay of all trained weights.", minimum=0
+    )
+    averaging_momentum: float = option(
+        0.0,
+        "Momentum of an average of the weights over the steps, such as 0.999; "
+        "the average is then what is validated and exported. 0: none.",
+        minimum=0,
+        maximum=1,
+    )
+
+
+@options
+class TrainingOptions(
+    RecordsFolderOptions,
+    CheckpointsFolderOptions,
+    ImageSizeOptions,
+    ModelOptions,
+    LossOptions,
+    PositivesOptions,
+    TrainPositivesOptions,
+    TupleOptions,
+    PlaceBatchOptions,
+    OptimizerOptions,
+    BatchOptions,
+    SeedOptions,
+):
+    """Options of `train`."""
+
+    REQUIRED: ClassVar = ("records", "checkpoints")
+    # Paths, and what to do with a run: they do not decide its result.
+    _NOT_OF_THE_RUN: ClassVar = ("records", "checkpoints", "dry_run", "profile")
+
+    epochs: int = option(30, "Passes over the training queries.", minimum=0)
+    patience: int = option(
+        10, "Epochs without a better validation recall@5; 0: no stop."
+    )
+    val_queries: int = option(
+        1000, "Validation queries, drawn by --seed; 0: all.", minimum=0
+    )
+    augment: tuple[str, ...] = option(
+        (),
+        "How images are varied in training: any of crop (and zoom), "
+        "perspective, colour, grey and erase, such as crop,colour.",
+        choices=tuple(AUGMENTATION_DRAWS),
+    )
+    augment_same: bool = option(
+        False,
+        "Vary all images of a tuple, or of a place, in the same way instead of "
+        "each by itself.",
+    )
+    precision: str = option(
+        "float32",
+        "Numbers of the convolutions in training. Descriptors, losses, weights "
+        "and exported models are always float32.",
+        choices=("float32", "mixed_bfloat16"),
+    )
+    jit_compile: bool | None = option(
+        None,
+        "Compile the step with XLA, on one device. Default: Keras decides.",
+    )
+    strategy: str = option(
+        "none",
+        "Train on one device; on all GPUs of this machine; or on all machines "
+        "of TF_CONFIG. Batches are those of all replicas together.",
+        choices=("none", "mirrored", "multi_worker"),
+    )
+    max_bad_images: int = option(
+        10,
+        "Images that a run leaves out, with a warning, if their records become "
+        "unreadable; with more it stops.",
+        minimum=0,
+    )
+    dry_run: bool = option(
+        False,
+        "Show what train would do, its steps, parameters and memory; write "
+        "nothing.",
+    )
+    profile: bool = option(
+        False,
+        "Write a profile of some steps of the first epoch that is trained. To "
+        "see it, TensorBoard needs the package tensorboard-plugin-profile.",
+    )
 
     def __post_init__(self):
-        if self.schedule not in ("halving", "cosine"):
-            raise ValueError(
-                "Expected schedule to be 'halving' or 'cosine'. Received: "
-                f"schedule={self.schedule!r}."
-            )
-        if self.precision not in ("float32", "mixed_bfloat16"):
-            raise ValueError(
-                "Expected precision to be 'float32' or 'mixed_bfloat16'. "
-                f"Received: precision={self.precision!r}."
-            )
+        super().__post_init__()
         if self.warmup_epochs and self.warmup_epochs >= self.epochs:
             raise ValueError(
                 "Expected fewer epochs of warm-up than of training. Received: "
                 f"warmup_epochs={self.warmup_epochs}, epochs={self.epochs}. "
                 "Lower --warmup_epochs."
             )
-        if not 0 <= self.averaging_momentum < 1:
+        if self.averaging_momentum >= 1:
             raise ValueError(
                 "Expected a momentum of at least 0 and below 1. Received: "
                 f"averaging_momentum={self.averaging_momentum}."
             )
+        if self.tuples is not None and self.is_over_places:
+            raise ValueError(
+                "Expected a loss over tuples with tuples. Received: "
+                f"loss={self.loss!r}, tuples={self.tuples!r}. Choose another "
+                "--loss, or leave --tuples out."
+            )
+
+    def of_the_run(self) -> dict[str, Any]:
+        """What decides the result of a run, as a checkpoint keeps it."""
+        values = dataclasses.asdict(self)
+        values["augment"] = list(self.augment)
+        return {
+            name: value
+            for name, value in values.items()
+            if name not in self._NOT_OF_THE_RUN
+        }
 
     def seed_of(self, *parts: int) -> int:
-        """A seed for a part of the run, told by numbers such as its epoch."""
+        """A seed for a part of the run, given by numbers such as its epoch."""
         sequence = np.random.SeedSequence((self.seed, *parts))
         return int(sequence.generate_state(1)[0])
 
@@ -92,3 +281,62 @@ class Options:
         if self.schedule != "halving" or not self.halve_every:
             return 0
         return (epoch - 1) // self.halve_every
+
+
+@options
+class ExportOptions(
+    CheckpointsFolderOptions,
+    ExportFolderOptions,
+    RecordsFolderOptions,
+    WhiteningOptions,
+    BatchOptions,
+    SeedOptions,
+):
+    """Options of `export`."""
+
+    REQUIRED: ClassVar = ("checkpoints", "export")
+    # What the checkpoint fixes. None: as it was trained.
+    FIXED: ClassVar = (
+        "backbone",
+        "aggregation",
+        "num_clusters",
+        "image_height",
+        "image_width",
+    )
+
+    backbone: str | None = with_default(ModelOptions, "backbone", None)
+    aggregation: str | None = with_default(ModelOptions, "aggregation", None)
+    num_clusters: int | None = with_default(ModelOptions, "num_clusters", None)
+    image_height: int | None = with_default(
+        ImageSizeOptions, "image_height", None
+    )
+    image_width: int | None = with_default(
+        ImageSizeOptions, "image_width", None
+    )
+    epoch: str | None = option(
+        None, "Folder of the epoch; the best one by default.", has_flag=False
+    )
+    whitening_samples: int = option(
+        10_000,
+        "Database images of the train split that whitening is fitted to; more "
+        "than --whitening_dimension.",
+        minimum=2,
+    )
+    truncate_dimension: int = option(
+        0,
+        "Keep only so many of a descriptor's first numbers, after whitening, "
+        "and normalise again; 0: all. Without whitening only for a network "
+        "that was trained to put most into the first ones.",
+        minimum=0,
+    )
+    allow_other_records: bool = option(
+        False, "Fit whitening to --records that were not trained on."
+    )
+    scales: tuple[float, ...] = option(
+        (1.0,),
+        "Sizes at which an exported model embeds an image, relative to its "
+        "input, such as 1,0.7071,0.5; their descriptors are averaged.",
+    )
+    model_licence: str | None = option(
+        None, "Licence of the exported model, for its card."
+    )

@@ -23,7 +23,31 @@ import numpy as np
 import pandas as pd
 
 from sare_tf.dataset import tuple_lists
+from sare_tf.losses import (
+    place_losses,
+    place_sare,
+    sare,
+    similarity,
+    tuple_losses,
+)
+from sare_tf.model import (
+    augmentation,
+    backbones,
+    embedder,
+    netvlad,
+    pooling,
+    whitening,
+)
+from sare_tf.model.embedder import in_float32
 from sare_tf.runtime import atomic_files
+from sare_tf.training import optimizers, place_network
+
+# Keras finds the classes that a checkpoint names once they are imported.
+_REGISTERED = (
+    *(place_losses, place_sare, sare, similarity, tuple_losses),
+    *(augmentation, backbones, embedder, netvlad, pooling, whitening),
+    *(optimizers, place_network),
+)
 
 # The first, the last and the best.
 KEPT_EPOCHS = 3
@@ -297,3 +321,41 @@ def _score(measured: Mapping[str, Any]) -> tuple[float, ...]:
         return (float(measured["epoch"]),)
     # JSON has turned the keys of earlier epochs into strings.
     return tuple(recall.get(k, recall.get(str(k), 0.0)) for k in (5, 1, 10))
+
+
+def load_embedder(path: str | Path, *, epoch: str | None = None) -> keras.Model:
+    """Loads the network that was trained, without what it is trained with.
+
+    Args:
+        path: folder of a training run or of an import; or a .keras file of
+            this package, such as `epoch-0012/model.keras` in it.
+        epoch: name of the epoch's folder, such as "epoch-0012"; the best one by
+            default.
+
+    Returns:
+        A model named "embedder": [B, H, W, 3] -> float32 [B, D].
+
+    Raises:
+        FileNotFoundError: no such file, run or epoch; names the epochs that
+            were kept.
+        ValueError: a file that holds no such network.
+    """
+    path = Path(path)
+    if path.suffix != ".keras":
+        epoch = epoch or read_state(path)[1]["best"]
+        kept = sorted(folder.name for folder in path.glob("epoch-*"))
+        path = path / epoch / "model.keras"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"Expected one of the epochs {kept}. Received: epoch={epoch!r}."
+            )
+    network = keras.models.load_model(path, compile=False)
+    names = [layer.name for layer in network.layers]
+    if network.name != "embedder" and "embedder" not in names:
+        raise ValueError(
+            "Expected a network with an embedder, as build_embedder and train "
+            f"make it. Received: {str(path)!r} with layers {names}."
+        )
+    if network.name != "embedder":
+        network = network.get_layer("embedder")
+    return in_float32(network)

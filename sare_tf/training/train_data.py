@@ -16,7 +16,6 @@ import pandas as pd
 import tensorflow as tf
 from absl import logging
 
-from sare_tf import losses
 from sare_tf.dataset import manifest
 from sare_tf.distributed import strategies
 from sare_tf.model import Augmentation
@@ -25,7 +24,7 @@ from sare_tf.records.tuple_records import TupleRecords
 from sare_tf.runtime import progress
 from sare_tf.search import exact_search
 from sare_tf.training import datasets, hard_negatives, place_batches
-from sare_tf.training.options import Options
+from sare_tf.training.options import TrainingOptions
 
 RECALL_AT = (1, 5, 10)
 # Images that NetVLAD's centres are first made of, at most.
@@ -38,7 +37,7 @@ _EMBED_BLOCK_BYTES = 1 << 26
 _SEARCH_BLOCK = 512
 
 
-def draws(options: Options) -> dict[str, object]:
+def draws(options: TrainingOptions) -> dict[str, object]:
     """What the datasets of `pipeline` take for the augmentation.
 
     Raises:
@@ -66,7 +65,7 @@ class Split:
         self,
         records: Records,
         name: str,
-        options: Options,
+        options: TrainingOptions,
         *,
         bad: Collection[str] = (),
     ):
@@ -179,7 +178,7 @@ class _Advance(keras.callbacks.Callback):
 class Miner:
     """Which queries a round of an epoch has, and their tuples."""
 
-    def __init__(self, split: Split, options: Options):
+    def __init__(self, split: Split, options: TrainingOptions):
         self.records = split.records
         self._split = split
         self._options = options
@@ -307,7 +306,7 @@ class StoredTuples:
         source: the tuple records.
     """
 
-    def __init__(self, records: Records, options: Options):
+    def __init__(self, records: Records, options: TrainingOptions):
         """Opens `options.tuples`.
 
         Args:
@@ -389,7 +388,11 @@ class Validation:
     """
 
     def __init__(
-        self, records: Records, options: Options, *, bad: Collection[str] = ()
+        self,
+        records: Records,
+        options: TrainingOptions,
+        *,
+        bad: Collection[str] = (),
     ):
         self._split = split = Split(records, "val", options, bad=bad)
         split.queries = split.queries[split.readable(split.queries)]
@@ -476,7 +479,7 @@ class Data:
 
     @classmethod
     def of(
-        cls, records: Records, options: Options, *, bad: Collection[str]
+        cls, records: Records, options: TrainingOptions, *, bad: Collection[str]
     ) -> "Data":
         """Refuses what cannot be trained on."""
         miner = stored = val = None
@@ -484,7 +487,7 @@ class Data:
             train = Split(records, "train", options, bad=bad)
         else:
             train = stored = StoredTuples(records, options)
-        if options.loss in losses.PLACE_LOSSES:
+        if options.is_over_places:
             planned_batches(records, options, epoch=1, bad=bad)
         elif not stored:
             miner = Miner(train, options)
@@ -499,7 +502,11 @@ class Data:
 
 
 def planned_batches(
-    records: Records, options: Options, *, epoch: int, bad: Collection[str]
+    records: Records,
+    options: TrainingOptions,
+    *,
+    epoch: int,
+    bad: Collection[str],
 ) -> tuple[pd.DataFrame, place_batches.PlaceBatches]:
     """Rows to train on, and the batches of an epoch."""
     rows = records.manifest[

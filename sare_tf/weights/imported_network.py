@@ -12,16 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from sare_tf.model import registry
+
 # RGB, 0..255, of imagenet-vgg-verydeep-16: the mean of each channel alone.
 # OpenIBL has the same numbers divided by 255, with a deviation of 1 / 255.
 CAFFE_RGB = {
-    "mean": (123.68, 116.779, 103.939),
-    "deviation": (1.0, 1.0, 1.0),
-}
-# torchvision's Normalize for 0..1, times 255.
-TORCHVISION = {
-    "mean": tuple(255.0 * x for x in (0.485, 0.456, 0.406)),
-    "deviation": tuple(255.0 * x for x in (0.229, 0.224, 0.225)),
+    "mean": registry.CAFFE["mean"][::-1],
+    "deviation": registry.CAFFE["deviation"],
 }
 # Layers of VGG16 up to its cut, as keras.applications names them.
 VGG16_LAYERS = tuple(
@@ -61,8 +58,8 @@ class Found:
     """A network.
 
     Attributes:
-        source: a name in `weights.FORMATS`.
-        backbone: a name in `backbones.BACKBONES`.
+        source: a name in `formats.FORMATS`.
+        backbone: a name in `registry.BACKBONES`.
         layers: name of a layer of the backbone -> its weights, in the order
             of Keras.
         preprocessing: arguments of the layer `Preprocessing`.

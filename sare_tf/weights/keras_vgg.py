@@ -8,7 +8,7 @@ from pathlib import Path
 
 import keras
 
-from sare_tf.model import backbones
+from sare_tf.model import backbones, registry
 from sare_tf.weights.imported_network import VGG16_LAYERS, Found
 
 
@@ -49,5 +49,5 @@ def read(source: Path) -> Found:
         source="keras",
         backbone="vgg16",
         layers=layers,
-        preprocessing=backbones.BACKBONES["vgg16"].preprocessing,
+        preprocessing=registry.BACKBONES["vgg16"].preprocessing,
     )

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 
 from sare_tf.model import NetVLAD, Whitening, backbones
-from sare_tf.model.embedder import POOLINGS
+from sare_tf.model.embedder import make_aggregation
+from sare_tf.model.registry import AGGREGATIONS
 from sare_tf.weights.imported_network import (
     VGG16_LAYERS,
     Found,
@@ -22,7 +23,7 @@ def build(
     """Makes the embedder, with all that was found in its graph.
 
     Args:
-        found: what `weights.read` returned.
+        found: what `weight_files.read` returned.
         aggregation: for a backbone alone: "gem", "mac", "rmac" or "spoc".
         whitening_dimension: None: whitened as the source is; 0: not whitened;
             else the first dimensions of its whitening.
@@ -144,18 +145,19 @@ def _aggregation(found: Found, aggregation: str | None) -> keras.layers.Layer:
             name="netvlad",
         )
     if isinstance(weights, GeMWeights):
-        return POOLINGS["gem"](
+        return make_aggregation(
+            "gem",
             p=weights.exponent,
             unit_locations=weights.unit_locations,
-            name="gem",
         )
-    if aggregation not in POOLINGS:
+    poolings = [name for name in AGGREGATIONS if name != "netvlad"]
+    if aggregation not in poolings:
         raise ValueError(
-            f"Expected an aggregation, {', '.join(POOLINGS)}, for a file that "
+            f"Expected an aggregation, {', '.join(poolings)}, for a file that "
             f"holds a backbone alone. Received: aggregation={aggregation!r}. "
             "Give --aggregation; for NetVLAD, train with the file as --weights."
         )
-    return POOLINGS[aggregation](name=aggregation)
+    return make_aggregation(aggregation)
 
 
 def _set_aggregation(

@@ -14,8 +14,9 @@ Source: github.com/QVPR/Patch-NetVLAD, patchnetvlad/models.
 from collections.abc import Mapping
 from pathlib import Path
 
+from sare_tf.model.registry import TORCHVISION
 from sare_tf.weights import torch_layers
-from sare_tf.weights.imported_network import TORCHVISION, Found
+from sare_tf.weights.imported_network import Found
 from sare_tf.weights.torch_file import Tensor
 
 

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
+from sare_tf.model.registry import TORCHVISION
 from sare_tf.weights import torch_layers
 from sare_tf.weights.imported_network import (
-    TORCHVISION,
     Found,
     GeMWeights,
     Taken,

@@ -114,12 +114,12 @@ def calculations():
 
 def _vary(images):
     draws = np.random.default_rng(3).uniform(
-        size=(len(images), sum(augmentation.DRAWS.values()))
+        size=(len(images), sum(augmentation.AUGMENTATION_DRAWS.values()))
     )
     return augmentation.augment(
         images,
         ops.convert_to_tensor(draws.astype(np.float32)),
-        effects=augmentation.DRAWS,
+        effects=augmentation.AUGMENTATION_DRAWS,
     )
 
 

@@ -13,6 +13,7 @@ from toy_images import BAD, DEEP, DEEP_GREY, DEEP_RGB, GOOD, TURNED, png
 from sare_tf import build_records
 from sare_tf.dataset import image_decoding
 from sare_tf.records import records
+from sare_tf.records.options import RecordOptions
 
 SIZE = {"height": 4, "width": 4}
 
@@ -127,9 +128,11 @@ def test_the_builder_lists_what_it_cannot_use(tmp_path):
     for name, (encoded, _) in BAD.items():
         (folder / f"{name}.png").write_bytes(encoded)
     out = build_records.run(
-        dataset=tmp_path / "photos",
-        out=tmp_path / "records",
-        reader="place_folders",
+        RecordOptions(
+            dataset=tmp_path / "photos",
+            records=tmp_path / "records",
+            reader="place_folders",
+        )
     )
     opened = records.Records(out)
     kept = opened.manifest["image_id"].str.rpartition("/")[2]

@@ -15,6 +15,7 @@ from sare_tf import build_records
 from sare_tf.dataset import tuple_lists
 from sare_tf.distributed import beam
 from sare_tf.records import shard_building, tuple_records
+from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
 
 installed = pytest.mark.skipif(
@@ -43,9 +44,15 @@ def root(tmp_path_factory):
     return root
 
 
-def build(root, out, **options):
+def build(root, out, *, engine=None, **options):
     return build_records.run(
-        dataset=root / "photos", reader="place_folders", out=out, **options
+        RecordOptions(
+            dataset=root / "photos",
+            reader="place_folders",
+            records=out,
+            **options,
+        ),
+        engine=engine,
     )
 
 

@@ -17,6 +17,7 @@ from absl.testing import flagsaver
 from sare_tf import index
 from sare_tf.distributed import beam
 from sare_tf.search import embedding, segment_building
+from sare_tf.search.options import IndexOptions
 
 # Beam's own, of its dependencies and of threads that outlive a pipeline.
 pytestmark = [
@@ -42,7 +43,7 @@ def toy(tmp_path_factory):
         "records": toy_search.records(root),
         "export": toy_search.export(root / "export"),
     }
-    index.run(**toy, out=root / "index", batch_size=2)
+    index.run(IndexOptions(**toy, index=root / "index", batch_size=2))
     return {**toy, "out": root / "index"}
 
 
@@ -66,9 +67,12 @@ def on_beam(*beam_flags, runner="DirectRunner"):
     )
 
 
-def run(toy, out, **options):
+def run(toy, out, *, for_each=None, **options):
     inputs = {name: toy[name] for name in ("records", "export")}
-    return index.run(**inputs, batch_size=2, out=out, **options)
+    return index.run(
+        IndexOptions(**inputs, batch_size=2, index=out, **options),
+        for_each=for_each,
+    )
 
 
 @installed
@@ -192,7 +196,12 @@ def test_without_beam(toy, tmp_path, monkeypatch):
 
 def test_flags_of_beam_need_a_runner():
     with flagsaver.flagsaver():
-        rest = flags.FLAGS(["program", "--", "--direct_num_workers=2"])
+        rest = flags.FLAGS(
+            [
+                *("program", "--index=index", "--records=records"),
+                *("--export=export", "--", "--direct_num_workers=2"),
+            ]
+        )
         with pytest.raises(
             ValueError, match="without --runner. Received: .'--"
         ):

@@ -13,6 +13,7 @@ from paths import ROOT
 
 from sare_tf import train
 from sare_tf.distributed import strategies
+from sare_tf.training.options import TrainingOptions
 
 TWO = SimpleNamespace(num_replicas_in_sync=2)
 
@@ -35,7 +36,7 @@ def test_a_run_on_two_replicas_ends_as_on_one(tmp_path):
     """5 queries in validation: two replicas do not divide them."""
     run = {"records": str(toy_training.records(tmp_path))}
     run |= {**toy_workers.OPTIONS, "val_queries": 5, "epochs": 1}
-    one = train.run(checkpoints=tmp_path / "one", **run)
+    one = train.run(TrainingOptions(checkpoints=tmp_path / "one", **run))
     run |= {"checkpoints": str(tmp_path / "two"), "strategy": "mirrored"}
     toy_workers.finish(toy_workers.start_alone(cpus=2, **run))
     toy_workers.assert_same_training(one, run["checkpoints"])
@@ -141,5 +142,9 @@ def test_options_that_do_not_fit_are_refused(options, message, tmp_path):
     """Before the records are looked at."""
     with pytest.raises(ValueError, match=message):
         train.run(
-            records=tmp_path / "none", checkpoints=tmp_path / "run", **options
+            TrainingOptions(
+                records=tmp_path / "none",
+                checkpoints=tmp_path / "run",
+                **options,
+            )
         )

@@ -10,6 +10,7 @@ import toy_workers
 
 from sare_tf import train
 from sare_tf.distributed import workers
+from sare_tf.training.options import TrainingOptions
 from sare_tf.training.run_folder import read_state
 
 pytestmark = pytest.mark.own_process
@@ -28,7 +29,7 @@ def test_two_workers_end_as_one_though_one_was_killed(records, tmp_path):
     again, the two go on from there, with the averages of the weights.
     """
     run = {"records": records, **TUPLES, "averaging_momentum": 0.75}
-    by_one = train.run(checkpoints=tmp_path / "one", **run)
+    by_one = train.run(TrainingOptions(checkpoints=tmp_path / "one", **run))
     run |= {"checkpoints": str(tmp_path / "two"), "strategy": "multi_worker"}
     chief, killed = toy_workers.start(2, **run, killed_at=[None, 4])
     toy_workers.output(killed)
@@ -52,7 +53,7 @@ def test_two_workers_train_on_places_as_one(records, tmp_path):
         "memory_images": 12,
         "memory_after_steps": 1,
     }
-    by_one = train.run(checkpoints=tmp_path / "one", **run)
+    by_one = train.run(TrainingOptions(checkpoints=tmp_path / "one", **run))
     run |= {"checkpoints": str(tmp_path / "two"), "strategy": "multi_worker"}
     toy_workers.finish(*toy_workers.start(2, **run, chunk_images=2))
     toy_workers.assert_same_training(by_one, run["checkpoints"])

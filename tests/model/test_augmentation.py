@@ -12,7 +12,7 @@ import sare_tf
 from sare_tf.model import augmentation
 
 HEIGHT, WIDTH = 11, 14
-EFFECTS = list(augmentation.DRAWS)
+EFFECTS = list(augmentation.AUGMENTATION_DRAWS)
 
 
 def images(batch=6, seed=0):
@@ -22,7 +22,7 @@ def images(batch=6, seed=0):
 
 
 def draws(effects, batch=6, seed=1):
-    count = sum(augmentation.DRAWS[name] for name in effects)
+    count = sum(augmentation.AUGMENTATION_DRAWS[name] for name in effects)
     rng = np.random.default_rng(seed)
     return rng.uniform(size=(batch, count)).astype(np.float32)
 
@@ -116,7 +116,7 @@ def varied(image, d, effects):
     """The definition, for one image, float64."""
     image = image.astype(np.float64)
     of_effect, start = {}, 0
-    for name, count in augmentation.DRAWS.items():
+    for name, count in augmentation.AUGMENTATION_DRAWS.items():
         if name in effects:
             of_effect[name] = d[start : start + count].astype(np.float64)
             start += count

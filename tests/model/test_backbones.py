@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from keras import ops
 
-from sare_tf.model import backbones, build_embedder, over_tuples
+from sare_tf.model import backbones, build_embedder, over_tuples, registry
 
-NAMES = sorted(backbones.BACKBONES)
+NAMES = sorted(registry.BACKBONES)
 # Stride and channels of the feature map.
 FEATURES = {
     "small": (8, 96),
@@ -104,7 +104,7 @@ def test_preprocessing_is_that_of_keras_applications(networks, name, module):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_preprocessing_takes_bytes_and_computes_in_float32(name):
-    recipe = backbones.BACKBONES[name].preprocessing
+    recipe = registry.BACKBONES[name].preprocessing
     layer = backbones.Preprocessing(**recipe, dtype="float32")
     images = pictures()
     found = layer(images)

@@ -282,10 +282,10 @@ def test_loaded_in_a_fresh_process(tmp_path):
     np.save(tmp_path / "descriptors.npy", numpy(embedder(images)))
     script = """
 import sys, keras, numpy as np
-import sare_tf.model
+import sare_tf
 folder = sys.argv[1]
-network = keras.saving.load_model(folder + "/model.keras", compile=False)
-found = network.get_layer("embedder")(np.load(folder + "/images.npy"))
+embedder = sare_tf.load_embedder(folder + "/model.keras")
+found = embedder(np.load(folder + "/images.npy"))
 expected = np.load(folder + "/descriptors.npy")
 np.testing.assert_array_equal(keras.ops.convert_to_numpy(found), expected)
 """

@@ -21,6 +21,7 @@ from PIL import Image
 from sare_tf import index, locate
 from sare_tf.pages import locate_server
 from sare_tf.search import locator
+from sare_tf.search.options import IndexOptions
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -30,7 +31,9 @@ def inputs(tmp_path_factory):
     root = tmp_path_factory.mktemp("toy")
     records = toy_search.records(root)
     export = toy_search.export(root / "export")
-    index.run(records=records, export=export, out=root / "index")
+    index.run(
+        IndexOptions(records=records, export=export, index=root / "index")
+    )
     return {"index": root / "index", "export": export, "records": records}
 
 

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sare_tf import export, import_weights, serving, weights
-from sare_tf.weights import network_building
+from sare_tf import export, import_weights, serving
+from sare_tf.training.options import ExportOptions
+from sare_tf.weights import network_building, weight_files
+from sare_tf.weights.options import ImportOptions
 
 FOLDER = os.environ.get("SARE_TF_WEIGHTS", "")
 if not FOLDER:
@@ -70,7 +72,7 @@ def test_every_case_is_compared():
 def test_descriptors_are_those_of_pytorch(name, record_property):
     dimension, format_name = CASES[name]
     files = source(name)
-    found = weights.read(files["source"], pca=files["pca"])
+    found = weight_files.read(files["source"], pca=files["pca"])
     assert found.source == format_name
     embedder = network_building.build(found, aggregation="mac")
     descriptors = embedder.predict(pixels(), batch_size=2, verbose=0)
@@ -84,12 +86,16 @@ def test_descriptors_are_those_of_pytorch(name, record_property):
 
 def test_the_export_describes_jpegs_as_pytorch_does(tmp_path, record_property):
     checkpoints = import_weights.run(
-        **source("openibl_hub"),
-        out=tmp_path / "imported",
-        image_height=180,
-        image_width=320,
+        ImportOptions(
+            **source("openibl_hub"),
+            out=tmp_path / "imported",
+            image_height=180,
+            image_width=320,
+        )
     )
-    exported = export.run(checkpoints=checkpoints, export=tmp_path / "export")
+    exported = export.run(
+        ExportOptions(checkpoints=checkpoints, export=tmp_path / "export")
+    )
     paths = sorted((FOLDER / "pictures").glob("*.jpg"))
     descriptors, valid = serving.load(exported)(
         [path.read_bytes() for path in paths]
@@ -110,15 +116,15 @@ def test_the_export_describes_jpegs_as_pytorch_does(tmp_path, record_property):
 )
 def test_what_was_imported_is_exported(name):
     """For `loads.py`, which compares the arrays by PyTorch."""
-    found = weights.read(FOLDER / f"{name}.pth")
+    found = weight_files.read(FOLDER / f"{name}.pth")
     (FOLDER / "exported").mkdir(exist_ok=True)
     path = FOLDER / "exported" / f"{name}.pth"
-    weights.write(
+    weight_files.write(
         path,
         network_building.take_apart(network_building.build(found)),
         format_name=found.source,
     )
-    again = weights.read(path)
+    again = weight_files.read(path)
     for layer, arrays in found.layers.items():
         for mine, its in zip(again.layers[layer], arrays, strict=True):
             np.testing.assert_array_equal(mine, its)

@@ -11,6 +11,7 @@ import toy_search
 from sare_tf import index, serving
 from sare_tf.records.records import Records
 from sare_tf.search import embedding, segment_building
+from sare_tf.search.options import IndexOptions
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def toy(tmp_path_factory):
         "records": toy_search.records(root),
         "export": toy_search.export(root / "export"),
     }
-    index.run(**toy, out=root / "index", batch_size=2)
+    index.run(IndexOptions(**toy, index=root / "index", batch_size=2))
     return {**toy, "whole": contents(root / "index")}
 
 
@@ -39,9 +40,16 @@ def contents(folder):
     }
 
 
-def run(toy, out, **options):
+def run(toy, out, *, for_each=None, dtype="float32", **options):
     inputs = {name: toy[name] for name in ("records", "export")}
-    return index.run(**{**inputs, "batch_size": 2, **options}, out=out)
+    return index.run(
+        IndexOptions(
+            **{**inputs, "batch_size": 2, **options},
+            index_dtype=dtype,
+            index=out,
+        ),
+        for_each=for_each,
+    )
 
 
 def embed_part(toy, folder, **changed):

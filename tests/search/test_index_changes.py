@@ -10,6 +10,7 @@ from absl.testing import flagsaver
 from sare_tf import evaluate, index, serving
 from sare_tf.records.records import Records
 from sare_tf.search import index_changes, segment_building, segments
+from sare_tf.search.options import IndexOptions
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +23,11 @@ def toy(tmp_path_factory):
 def built(toy, tmp_path):
     """The same with an index of the test's own."""
     return toy_index.copy(toy, tmp_path)
+
+
+def _options(built):
+    inputs = {name: built[name] for name in ("records", "export")}
+    return IndexOptions(**inputs, index=built["out"])
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +121,7 @@ def test_an_index_whose_replacement_was_killed_is_put_back(built, more):
     out = built["out"]
     index.add(**_added(built, more))
     for again in (
-        lambda: index.run(**built),
+        lambda: index.run(_options(built)),
         lambda: index.compact(index=out),
     ):
         # Between the two renames of a replacement.
@@ -202,7 +208,7 @@ def test_compaction_changes_nothing_but_the_files(
 ):
     out = tmp_path / "index"
     inputs = {"records": toy["records"], "export": toy["export"]}
-    index.run(**inputs, out=out, dtype=dtype)
+    index.run(IndexOptions(**inputs, index=out, index_dtype=dtype))
     index.add(index=out, records=more, export=toy["export"])
     names = index.Index.open(out).manifest["image_id"].tolist()
     index.remove(index=out, ids=_ids(tmp_path, names[3], names[20]))
@@ -249,14 +255,16 @@ def test_a_change_during_compaction_is_not_lost(built, tmp_path, monkeypatch):
 def test_a_changed_index_is_kept(built, more, tmp_path):
     out = built["out"]
     index.add(**_added(built, more))
-    index.run(**built)
+    index.run(_options(built))
     assert index.Index.open(out).metadata["count"] == 22
     other = toy_search.export(tmp_path / "other", length=1.00001)
     with pytest.raises(ValueError, match="added or removed 1 times"):
-        index.run(records=built["records"], export=other, out=out)
+        index.run(
+            IndexOptions(records=built["records"], export=other, index=out)
+        )
     (out / "descriptors.npy").write_bytes(b"")
     with pytest.raises(ValueError, match="Expected a whole index"):
-        index.run(**built)
+        index.run(_options(built))
 
 
 def test_main_makes_one_change_at_a_time(built, more, tmp_path):

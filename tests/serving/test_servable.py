@@ -20,8 +20,11 @@ from absl.testing import flagsaver
 from paths import ROOT
 
 from sare_tf import evaluate, export_vectors, index, locate, serving
+from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.records.records import Records
+from sare_tf.search.options import IndexOptions
 from sare_tf.serving import grpc_and_rest, warmup_requests
+from sare_tf.serving.options import ServableOptions
 
 pytest.importorskip(
     "tensorflow_serving", reason="needs pip install 'sare_tf[serving]'"
@@ -578,7 +581,9 @@ def test_requests_to_warm_up_with_are_replayed(export, tmp_path):
 def stages(export, tmp_path_factory):
     root = tmp_path_factory.mktemp("stages")
     records = toy_search.records(root)
-    index.run(records=records, export=export, out=root / "index")
+    index.run(
+        IndexOptions(records=records, export=export, index=root / "index")
+    )
     if not FLAGS.is_parsed():
         FLAGS.mark_as_parsed()
     return {"root": root, "records": records, "index": root / "index"}
@@ -620,16 +625,22 @@ def test_stages_give_the_same_by_a_server(
     assert max(toy.requests) == 3
     # Either index is up to date for the other: one model.
     modified = (tmp_path / "index" / "index.json").stat().st_mtime_ns
-    index.run(records=stages["records"], export=export, out=tmp_path / "index")
+    index.run(
+        IndexOptions(
+            records=stages["records"], export=export, index=tmp_path / "index"
+        )
+    )
     assert (tmp_path / "index" / "index.json").stat().st_mtime_ns == modified
 
 
 @BOTH
 def test_workers_embed_parts_by_a_server(toy, stages, protocol, tmp_path):
     index.run(
-        records=stages["records"],
-        export=serving.Server(address=getattr(toy, protocol), **QUICK),
-        out=tmp_path / "index",
+        IndexOptions(
+            records=stages["records"],
+            server=getattr(toy, protocol),
+            index=tmp_path / "index",
+        ),
         for_each=toy_engine.for_each,
     )
     remote = index.Index.open(tmp_path / "index")
@@ -643,10 +654,12 @@ def test_an_index_of_another_model_is_refused(toy, stages, protocol):
     address = getattr(toy, protocol) + "/v1/models/sare_tf/versions/2"
     with pytest.raises(ValueError, match="export that built.*versions/2"):
         evaluate.run(
-            index=stages["index"],
-            records=stages["records"],
-            export=address,
-            out=stages["root"] / "evaluation",
+            EvaluationOptions(
+                index=stages["index"],
+                records=stages["records"],
+                export=address,
+                evaluation=stages["root"] / "evaluation",
+            )
         )
 
 
@@ -655,7 +668,7 @@ def test_the_server_goes_before_an_export_of_the_same_model(
 ):
     def load(**values):
         with flagsaver.as_parsed(**values):
-            return serving.load(serving.named_by_flags())
+            return serving.load(serving.named(ServableOptions.from_flags()))
 
     assert load(export=str(export)).path == export / "1"
     server = {"server": toy.grpc}
@@ -668,7 +681,7 @@ def test_the_server_goes_before_an_export_of_the_same_model(
         flagsaver.flagsaver(server=None, export=None),
         pytest.raises(ValueError, match="Received no value for: --export"),
     ):
-        serving.named_by_flags()
+        ServableOptions.from_flags().require_model()
 
 
 def _documented(toy, language):

@@ -6,7 +6,7 @@ import pytest
 
 from sare_tf.model import build_embedder
 from sare_tf.training import memory_estimate, optimizers
-from sare_tf.training.options import Options
+from sare_tf.training.options import TrainingOptions
 
 OPTIONS = {
     "image_height": 32,
@@ -14,6 +14,8 @@ OPTIONS = {
     "backbone": "small",
     "num_clusters": 4,
     "optimizer": "adam",
+    "records": "records",
+    "checkpoints": "checkpoints",
 }
 
 
@@ -66,7 +68,7 @@ def test_activations_that_a_step_keeps(train_from, numbers):
     for precision, size in (("float32", 4), ("mixed_bfloat16", 2)):
         needed = memory_estimate.memory(
             _embedder(train_from=train_from),
-            Options(**OPTIONS, precision=precision),
+            TrainingOptions(**OPTIONS, precision=precision),
             images_per_step=5,
             queries=7,
             database=11,
@@ -77,7 +79,9 @@ def test_activations_that_a_step_keeps(train_from, numbers):
 def test_the_other_parts():
     needed = memory_estimate.memory(
         _embedder(),
-        Options(**OPTIONS, cache_dtype="float16", averaging_momentum=0.9),
+        TrainingOptions(
+            **OPTIONS, cache_dtype="float16", averaging_momentum=0.9
+        ),
         images_per_step=5,
         queries=7,
         database=11,
@@ -91,7 +95,7 @@ def test_the_other_parts():
     assert needed["mining: distances"] == 7 * 11 * 4
     without = memory_estimate.memory(
         _embedder(),
-        Options(**OPTIONS),
+        TrainingOptions(**OPTIONS),
         images_per_step=5,
         queries=0,
         database=0,

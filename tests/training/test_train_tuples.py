@@ -10,10 +10,11 @@ import toy_training
 from sare_tf import build_records, train
 from sare_tf.dataset import tuple_lists
 from sare_tf.records import tuple_records
+from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
 from sare_tf.records.tuple_records import TupleRecords
 from sare_tf.training import datasets
-from sare_tf.training.options import Options
+from sare_tf.training.options import TrainingOptions
 from sare_tf.training.run_folder import read_state
 
 OPTIONS = {**toy_training.OPTIONS, "augment": ["crop", "erase"]}
@@ -34,7 +35,9 @@ def root(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "tuple_dataset", listening)
         train.run(
-            records=root / "records", checkpoints=root / "mined", **options
+            TrainingOptions(
+                records=root / "records", checkpoints=root / "mined", **options
+            )
         )
     assert len(given) == 2  # rounds of 6 queries
     np.save(root / "given.npy", np.concatenate(given))
@@ -53,7 +56,9 @@ def build_tuples(root, out, **options):
 
 def run(root, checkpoints, **changes):
     options = {"records": root / "records", "tuples": str(root / "tuples")}
-    return train.run(checkpoints=checkpoints, **OPTIONS | options | changes)
+    return train.run(
+        TrainingOptions(checkpoints=checkpoints, **OPTIONS | options | changes)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +99,7 @@ def test_training_equals_fitting_by_random_access(root, finished):
     network = saved(finished, "epoch-0000")
     losses = []
     for epoch in (1, 2):
-        seed = Options().seed_of(epoch)
+        seed = toy_training.options().seed_of(epoch)
         dataset = datasets.tuple_dataset(
             source,
             found[stored.order(seed=seed)],
@@ -159,7 +164,9 @@ def test_records_of_the_val_split_alone_are_enough(
     photos = tmp_path / "photos"
     shutil.copytree(root / "photos" / "val", photos / "val")
     options = {"dataset": photos, "reader": "place_folders"}
-    records = build_records.run(out=tmp_path / "records", **options)
+    records = build_records.run(
+        RecordOptions(records=tmp_path / "records", **options)
+    )
     checkpoints = run(root, tmp_path / "run", records=records)
     assert "other records than the tuples were made of" in caplog.text
     config, state = read_state(checkpoints)
@@ -174,9 +181,11 @@ def test_validating_on_what_is_trained_on_is_refused(root, tmp_path):
     shutil.copytree(root / "photos" / "train", photos)
     # The names of images hold their split, as of a layout without splits.
     records = build_records.run(
-        dataset=tmp_path / "photos",
-        out=tmp_path / "records",
-        reader="place_folders",
+        RecordOptions(
+            dataset=tmp_path / "photos",
+            records=tmp_path / "records",
+            reader="place_folders",
+        )
     )
     stored = shutil.copytree(root / "tuples", tmp_path / "tuples")
     table = TupleRecords(stored).table()

@@ -12,7 +12,7 @@ from finished_runs import assert_same_run
 from sare_tf import train
 from sare_tf.records.records import Records
 from sare_tf.training import datasets, train_data, unreadable_images
-from sare_tf.training.options import Options
+from sare_tf.training.options import TrainingOptions
 from sare_tf.training.run_folder import read_state
 
 
@@ -39,7 +39,7 @@ def stopped(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     records, run = toy_training.records(root), root / "run"
     options = {**toy_training.OPTIONS, "epochs": 1}
-    train.run(records=records, checkpoints=run, **options)
+    train.run(TrainingOptions(records=records, checkpoints=run, **options))
     lost = [
         *ids(records, "train", "query", 4),
         *ids(records, "train", "database", 3),
@@ -65,9 +65,11 @@ def test_lost_images_are_named_counted_and_left_out(
     with caplog.at_level(logging.WARNING):
         for name in ("one", "other"):
             train.run(
-                records=records,
-                checkpoints=tmp_path / name,
-                **toy_training.OPTIONS,
+                TrainingOptions(
+                    records=records,
+                    checkpoints=tmp_path / name,
+                    **toy_training.OPTIONS,
+                )
             )
     assert set(unreadable_images.read(tmp_path / "one")) == set(lost)
     for image_id in lost:
@@ -85,7 +87,11 @@ def test_more_than_the_limit_end_the_run(stopped, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     options = {**toy_training.OPTIONS, "max_bad_images": 2}
     with pytest.raises(ValueError, match="at most 2 images .* 3 in") as raised:
-        train.run(records=records, checkpoints=tmp_path / "run", **options)
+        train.run(
+            TrainingOptions(
+                records=records, checkpoints=tmp_path / "run", **options
+            )
+        )
     for image_id in lost:
         assert image_id in str(raised.value)
     assert not (tmp_path / "run" / unreadable_images.NAME).exists()
@@ -107,7 +113,11 @@ def test_batches_of_places_do_without_lost_images(stopped, tmp_path):
     records, _, lost = stopped
     options = {**toy_training.OPTIONS, "loss": "place_sare_joint"}
     options |= {"places_per_batch": 2, "images_per_place": 4, "epochs": 1}
-    run = train.run(records=records, checkpoints=tmp_path / "run", **options)
+    run = train.run(
+        TrainingOptions(
+            records=records, checkpoints=tmp_path / "run", **options
+        )
+    )
     assert set(unreadable_images.read(run)) == set(lost)
     entry = read_state(run)[1]["history"][1]
     assert np.isfinite(entry["loss"])
@@ -116,7 +126,7 @@ def test_batches_of_places_do_without_lost_images(stopped, tmp_path):
 def test_mining_and_validation_with_a_lost_image_by_hand(stopped):
     """A negative that is lost is none; a query's only positives leave it."""
     records = Records(stopped[0])
-    options = Options(**toy_training.OPTIONS)
+    options = toy_training.options()
     database = records.rows("train", "database")["image_id"].tolist()
     # The first place: both of its database images.
     split = train_data.Split(records, "train", options, bad=database[:2])

@@ -6,53 +6,46 @@ which image answers which, and the files it refused with the reason. It opens no
 image, but for the position in the headers of photographs.
 """
 
+import importlib
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sare_tf.dataset.readers import (
-    at_names,
-    csv_table,
-    exif_photos,
-    google_landmarks,
-    gsv_cities,
-    holidays,
-    msls,
-    netvlad_mat,
-    openibl,
-    oxford_paris,
-    patch_netvlad,
-    place_folders,
-    revisited,
-    vpr_bench,
-)
-from sare_tf.dataset.readers.reading import Reading
+if TYPE_CHECKING:
+    from sare_tf.dataset.readers.reading import Reading
 
-READERS = {
-    module.__name__.rpartition(".")[2]: module.read
-    for module in (
-        at_names,
-        csv_table,
-        exif_photos,
-        google_landmarks,
-        gsv_cities,
-        holidays,
-        msls,
-        netvlad_mat,
-        openibl,
-        oxford_paris,
-        patch_netvlad,
-        place_folders,
-        revisited,
-        vpr_bench,
-    )
-}
-# Those that read a list of images alone, without the images.
-LISTS = tuple(
-    name
-    for name, read_layout in READERS.items()
-    if "list_only" in inspect.signature(read_layout).parameters
+# Modules of this folder, each with a function `read`.
+READERS = (
+    "at_names",
+    "csv_table",
+    "exif_photos",
+    "google_landmarks",
+    "gsv_cities",
+    "holidays",
+    "msls",
+    "netvlad_mat",
+    "openibl",
+    "oxford_paris",
+    "patch_netvlad",
+    "place_folders",
+    "revisited",
+    "vpr_bench",
 )
+
+
+def _parameters(reader: str) -> Sequence[str]:
+    """Names of the options that a reader takes."""
+    return inspect.signature(_module(reader).read).parameters
+
+
+def _module(reader: str):
+    return importlib.import_module(f"{__name__}.{reader}")
+
+
+def reads_lists(reader: str) -> bool:
+    """Whether a reader can read a list of images without the images."""
+    return "list_only" in _parameters(reader)
 
 
 def read(
@@ -64,7 +57,7 @@ def read(
     utm_zone: str = "",
     seed: int = 0,
     list_only: bool = False,
-) -> Reading:
+) -> "Reading":
     """Reads a folder of images.
 
     Args:
@@ -77,8 +70,8 @@ def read(
         utm_zone: zone for latitudes and longitudes, such as 17T; empty: that
             of the median point, see `coordinates.project`.
         seed: of splits and roles.
-        list_only: images that a list names need not be there; for the readers
-            in `LISTS`.
+        list_only: images that a list names need not be there; for readers of
+            lists, see `reads_lists`.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -90,9 +83,10 @@ def read(
             f"Expected a reader: {', '.join(READERS)}. Received: "
             f"reader={reader!r}."
         )
-    if list_only and reader not in LISTS:
+    if list_only and not reads_lists(reader):
+        lists = filter(reads_lists, READERS)
         raise ValueError(
-            f"Expected a reader of lists: {', '.join(LISTS)}. Received: "
+            f"Expected a reader of lists: {', '.join(lists)}. Received: "
             f"reader={reader!r}, to read a list without its images."
         )
     dataset = Path(dataset)
@@ -108,8 +102,8 @@ def read(
         "seed": seed,
         "list_only": list_only,
     }
-    named = inspect.signature(READERS[reader]).parameters
-    return READERS[reader](
+    taken = _parameters(reader)
+    return _module(reader).read(
         dataset,
-        **{name: value for name, value in options.items() if name in named},
+        **{name: value for name, value in options.items() if name in taken},
     )

@@ -1,0 +1,85 @@
+"""Options of datasets: reading them, their splits and their positives."""
+
+from sare_tf.dataset.names import RULES, SPLITS, TRAIN_RULES
+from sare_tf.dataset.readers import READERS
+from sare_tf.runtime.common_options import SeedOptions
+from sare_tf.runtime.options import Options, option, options
+
+
+@options
+class DatasetOptions(SeedOptions):
+    """Which images are read, and how splits and roles are chosen."""
+
+    dataset: str | None = option(
+        None, "Folder of raw images, in a known layout."
+    )
+    reader: str = option(
+        "at_names",
+        f"Layout of --dataset, see data/README.md: {', '.join(READERS)}.",
+        choices=READERS,
+        is_enum=False,
+    )
+    split_fractions: tuple[float, ...] = option(
+        (0.6, 0.15, 0.25),
+        "Shares of places that become train, val and test, for layouts "
+        "without splits.",
+    )
+    query_fraction: float = option(
+        0.25,
+        "Share of each place's images that become queries, for layouts "
+        "without roles.",
+    )
+    utm_zone: str = option(
+        "",
+        "UTM zone of all images, such as 17T, for a --dataset with latitudes "
+        "and longitudes. Empty: the zone of their median point.",
+    )
+
+
+@options
+class RadiusOptions(Options):
+    """The radius within which images show the same place."""
+
+    positive_radius_m: float = option(
+        25.0,
+        "Metres within which a database image is a right answer, inclusive.",
+        minimum=0,
+    )
+
+
+@options
+class PositivesOptions(RadiusOptions):
+    """Which images show the same place."""
+
+    positives: str = option(
+        "auto",
+        "Positives by coordinates and radius, by place_id, or by the list of "
+        "the dataset. auto: by its list if it has one, by coordinates if every "
+        "image has them, and by place_id otherwise.",
+        choices=RULES,
+    )
+
+
+@options
+class TrainPositivesOptions(Options):
+    """Which images may be positives in training."""
+
+    train_positive_radius_m: float = option(
+        10.0, "Metres to a potential positive in training.", minimum=0
+    )
+    train_positives: str = option(
+        "openibl",
+        "Potential positives in training. openibl: all images within "
+        "--train_positive_radius_m. netvlad: only those farther than 1 m and, "
+        "if the query has a time stamp, of another one.",
+        choices=TRAIN_RULES,
+    )
+
+
+@options
+class SplitOptions(Options):
+    """The split that is indexed and evaluated."""
+
+    split: str = option(
+        "test", "Split to index and evaluate.", choices=SPLITS, is_enum=False
+    )

@@ -1,0 +1,86 @@
+"""Options of evaluations, and of comparing them."""
+
+from typing import ClassVar
+
+from sare_tf.dataset.names import SUBTASKS
+from sare_tf.dataset.options import PositivesOptions, SplitOptions
+from sare_tf.evaluation.protocols import PROTOCOLS
+from sare_tf.records.options import RecordsFolderOptions
+from sare_tf.runtime.common_options import BatchOptions
+from sare_tf.runtime.options import Options, option, options
+from sare_tf.search.options import SearchOptions
+from sare_tf.serving.options import ServableOptions
+
+
+@options
+class ProtocolOptions(PositivesOptions, SplitOptions):
+    """What is evaluated, and what a right answer is."""
+
+    protocol: str = option(
+        "auto",
+        "What is evaluated: a name in sare_tf.evaluation.protocols, such as "
+        "pitts30k or msls. auto: the one that --positives names.",
+        choices=("auto", *PROTOCOLS),
+        is_enum=False,
+    )
+    positive_frames: int = option(
+        10, "Right answers of the protocol frames, inclusive.", minimum=0
+    )
+    positive_heading_deg: float = option(
+        0.0,
+        "If above 0, right answers look at most this many degrees away from "
+        "where the query looks; for the protocols radius and msls.",
+        minimum=0,
+        maximum=180,
+    )
+    msls_subtask: str = option(
+        "all",
+        "Subtask of the protocol msls: summer, winter, old, new, day, night.",
+        choices=SUBTASKS,
+    )
+
+
+@options
+class EvaluationOptions(
+    SearchOptions,
+    RecordsFolderOptions,
+    ServableOptions,
+    ProtocolOptions,
+    BatchOptions,
+):
+    """Options of `evaluate`."""
+
+    REQUIRED: ClassVar = ("index", "records", "evaluation")
+
+    evaluation: str | None = option(None, "Folder of metrics and report.")
+    recall_at: tuple[int, ...] = option(
+        (1, 5, 10, 20), "N of recall@N.", minimum=1
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_model()
+        if not self.recall_at:
+            raise ValueError(
+                "Expected at least one N of recall@N. Received: recall_at=()."
+            )
+
+
+@options
+class ComparisonOptions(Options):
+    """Options of `compare`."""
+
+    comparison: str = option(
+        "comparison", "Folder of a comparison of evaluations."
+    )
+    runs: tuple[str, ...] = option(
+        (), "Folders of evaluations, at least two.", has_flag=False
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if len(self.runs) < 2:
+            raise ValueError(
+                "Expected the folders of at least two evaluations. Received: "
+                f"{list(self.runs)}. Name them after the command."
+            )

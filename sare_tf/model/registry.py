@@ -1,0 +1,123 @@
+"""Names of backbones, of aggregations and of effects of augmentation.
+
+What they name is imported when it is used: the names are also those of flags,
+which need no Keras.
+"""
+
+import dataclasses
+from typing import Any
+
+# Channel means of ImageNet, blue, green, red: keras.applications, mode caffe.
+CAFFE = {
+    "mean": (103.939, 116.779, 123.68),
+    "deviation": (1.0, 1.0, 1.0),
+    "blue_first": True,
+}
+# Image range to -1..1: keras.applications.mobilenet_v3, rescaling layer.
+_MINUS_ONE_TO_ONE = {"mean": (127.5,) * 3, "deviation": (127.5,) * 3}
+# ImageNet mean and deviation: keras.applications.efficientnet_v2, B0.
+TORCHVISION = {
+    "mean": tuple(255.0 * x for x in (0.485, 0.456, 0.406)),
+    "deviation": tuple(255.0 * x for x in (0.229, 0.224, 0.225)),
+}
+
+# Layer that turns a feature map into a descriptor: its module and class.
+AGGREGATIONS = {
+    "netvlad": "netvlad.NetVLAD",
+    "gem": "pooling.GeM",
+    "mac": "pooling.MAC",
+    "spoc": "pooling.SPoC",
+    "rmac": "pooling.RMAC",
+}
+# Effect of augmentation -> numbers that it draws for each image, in the order
+# in which effects are applied.
+AUGMENTATION_DRAWS = {
+    "crop": 3,
+    "perspective": 8,
+    "colour": 5,
+    "grey": 1,
+    "erase": 5,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """How a backbone is made.
+
+    Attributes:
+        network: function that makes the whole network, with its module.
+        arguments: of that function.
+        preprocessing: arguments of `backbones.Preprocessing`.
+        cut_layer: name of the layer whose output is the feature map.
+        train_from: name of the first layer that is trained.
+    """
+
+    network: str
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    preprocessing: dict[str, Any]
+    cut_layer: str
+    train_from: str
+
+    @property
+    def is_application(self) -> bool:
+        """Whether it is one of keras.applications, with ImageNet weights."""
+        return self.network.startswith("keras.applications.")
+
+
+BACKBONES: dict[str, Backbone] = {
+    "small": Backbone(
+        network="sare_tf.model.small.build",
+        preprocessing={"mean": (127.5,) * 3, "deviation": (64.0,) * 3},
+        cut_layer="stage4_conv",
+        train_from="stage1_conv",
+    ),
+    # The paper's: conv5_3 without its ReLU, trained from conv5_1 on.
+    "vgg16": Backbone(
+        network="keras.applications.VGG16",
+        preprocessing=CAFFE,
+        cut_layer="block5_conv3",
+        train_from="block5_conv1",
+    ),
+    "resnet50": Backbone(
+        network="keras.applications.ResNet50",
+        preprocessing=CAFFE,
+        cut_layer="conv4_block6_out",
+        train_from="conv4_block1_1_conv",
+    ),
+    "mobilenetv3": Backbone(
+        network="keras.applications.MobileNetV3Large",
+        arguments={"include_preprocessing": False},
+        preprocessing=_MINUS_ONE_TO_ONE,
+        cut_layer="expanded_conv_11_add",
+        train_from="conv",
+    ),
+    "efficientnetv2b0": Backbone(
+        network="keras.applications.EfficientNetV2B0",
+        arguments={"include_preprocessing": False},
+        preprocessing=TORCHVISION,
+        cut_layer="block5e_add",
+        train_from="stem_conv",
+    ),
+    # Up to conv4_x, trained in it: the deep-visual-geo-localization-benchmark.
+    "torchvision_resnet18": Backbone(
+        network="sare_tf.model.resnets.build",
+        arguments={"blocks": (2, 2, 2, 2), "bottleneck": False},
+        preprocessing=TORCHVISION,
+        cut_layer="layer3_1_out",
+        train_from="layer3_0_conv1",
+    ),
+    "torchvision_resnet50": Backbone(
+        network="sare_tf.model.resnets.build",
+        arguments={"blocks": (3, 4, 6, 3), "bottleneck": True},
+        preprocessing=TORCHVISION,
+        cut_layer="layer3_5_out",
+        train_from="layer3_0_conv1",
+    ),
+    "torchvision_resnet101": Backbone(
+        network="sare_tf.model.resnets.build",
+        arguments={"blocks": (3, 4, 23, 3), "bottleneck": True},
+        preprocessing=TORCHVISION,
+        cut_layer="layer3_22_out",
+        train_from="layer3_0_conv1",
+    ),
+}

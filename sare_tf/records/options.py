@@ -1,0 +1,115 @@
+"""Options of records: building them, and writing them in other layouts."""
+
+from typing import ClassVar
+
+from sare_tf.dataset.options import DatasetOptions, PositivesOptions
+from sare_tf.runtime.common_options import (
+    OutOptions,
+    RunnerOptions,
+    WorkerOptions,
+)
+from sare_tf.runtime.options import Options, option, options
+
+DATASET_LAYOUTS = ("at_names", "openibl", "hloc")
+VECTOR_LAYOUTS = ("hloc", "kapture", "msls", "numpy", "parquet", "vertex")
+
+
+@options
+class RecordsFolderOptions(Options):
+    """The records."""
+
+    records: str | None = option(None, "Folder of the built records.")
+
+
+@options
+class TuplesFolderOptions(Options):
+    """The tuple records."""
+
+    tuples: str | None = option(
+        None,
+        "Folder of tuple records, to train on instead of mining. It may be "
+        "remote, such as gs://bucket/folder.",
+    )
+
+
+@options
+class RecordOptions(
+    RecordsFolderOptions,
+    TuplesFolderOptions,
+    DatasetOptions,
+    PositivesOptions,
+    WorkerOptions,
+    RunnerOptions,
+):
+    """Options of `build_records`."""
+
+    tuple_list: str | None = option(
+        None,
+        "List of training tuples, .parquet or .csv. build_records makes "
+        "--tuples of it and --records, and reads no --dataset. Training leaves "
+        "such a list in the folder of each epoch that it keeps.",
+    )
+    shard_mebibytes: int = option(128, "Target size of one shard.", minimum=1)
+    verify: bool = option(
+        False,
+        "Instead of building records, read all of --records and compare them "
+        "with what was built.",
+    )
+    verify_images: bool = option(
+        True,
+        "Decode each image when records are built, to refuse those that cannot "
+        "be decoded. Without it, only the size in their header is read.",
+    )
+    resize_to: int = option(
+        0,
+        "Longest side of stored images, in pixels; larger ones are stored as "
+        "smaller JPEGs, upright. 0: no limit.",
+        minimum=0,
+    )
+    reencode_quality: int = option(
+        0,
+        "JPEG quality, 1 to 100, to encode every stored image with, upright. "
+        "0: files are stored unchanged, and resized images with 95.",
+        minimum=0,
+        maximum=100,
+    )
+
+    REQUIRED: ClassVar = ("records",)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.tuple_list is not None:
+            self.require("records", "tuples")
+        elif not self.verify:
+            self.require("dataset", "records")
+
+
+@options
+class LayoutOptions(Options):
+    """The layout of another project."""
+
+    # The layouts that the stage of the class writes.
+    LAYOUTS: ClassVar[tuple[str, ...]] = ()
+
+    layout: str = option(
+        "at_names",
+        "Layout that export_dataset (the first three) or export_vectors (the "
+        "last six) writes to --out.",
+        choices=tuple(dict.fromkeys(DATASET_LAYOUTS + VECTOR_LAYOUTS)),
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.layout not in self.LAYOUTS:
+            raise ValueError(
+                f"Expected a layout: {', '.join(self.LAYOUTS)}. Received: "
+                f"layout={self.layout!r}."
+            )
+
+
+@options
+class ExportDatasetOptions(RecordsFolderOptions, OutOptions, LayoutOptions):
+    """Options of `export_dataset`."""
+
+    LAYOUTS: ClassVar = DATASET_LAYOUTS
+    REQUIRED: ClassVar = ("records", "out")

@@ -1,0 +1,71 @@
+"""Options that stages of every kind share."""
+
+from sare_tf.runtime.options import Options, option, options
+
+
+@options
+class SeedOptions(Options):
+    """The seed."""
+
+    seed: int = option(0, "Seed of everything random.")
+
+
+@options
+class BatchOptions(Options):
+    """The size of a batch of images."""
+
+    batch_size: int = option(32, "Images embedded at a time.", minimum=1)
+
+
+@options
+class WorkerOptions(Options):
+    """The number of threads or processes."""
+
+    num_workers: int = option(
+        0,
+        "Threads that check images, or processes that render the city; 0: one "
+        "per core.",
+        minimum=0,
+    )
+
+
+@options
+class OutOptions(Options):
+    """Where the stages without a folder flag of their own write."""
+
+    out: str | None = option(
+        None,
+        "What synthetic_city, import_weights, export_weights, export_onnx, "
+        "export_dataset and export_vectors write.",
+    )
+
+
+@options
+class RunnerOptions(Options):
+    """Who does the work of a stage."""
+
+    runner: str | None = option(
+        None,
+        "Runner of Apache Beam that builds records, or embeds images for the "
+        "index, such as DirectRunner or FlinkRunner; Beam's own flags follow "
+        "after --, see docs/beam.md. Default: this machine, without Beam.",
+    )
+    beam_flags: tuple[str, ...] = option(
+        (), "Flags of Beam, for --runner.", has_flag=False
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.beam_flags and not self.runner:
+            raise ValueError(
+                "Expected only flags without --runner. Received: "
+                f"{list(self.beam_flags)}."
+            )
+
+
+@options
+class ImageSizeOptions(Options):
+    """The size of the network's input."""
+
+    image_height: int = option(480, "Rows of a model input.", minimum=16)
+    image_width: int = option(640, "Columns of a model input.", minimum=16)

@@ -1,0 +1,137 @@
+"""Options of an index: building, changing and searching it."""
+
+from typing import ClassVar
+
+from sare_tf.dataset.options import SplitOptions
+from sare_tf.records.options import (
+    VECTOR_LAYOUTS,
+    LayoutOptions,
+    RecordsFolderOptions,
+)
+from sare_tf.runtime.common_options import (
+    BatchOptions,
+    OutOptions,
+    RunnerOptions,
+)
+from sare_tf.runtime.options import Options, option, options
+from sare_tf.serving.options import ServableOptions
+
+
+@options
+class IndexFolderOptions(Options):
+    """The index."""
+
+    index: str | None = option(
+        None,
+        "Folder of the index. To search, also a folder of such folders, or "
+        "several separated by commas.",
+    )
+
+
+@options
+class SearchOptions(IndexFolderOptions):
+    """How an index is searched."""
+
+    exact_search: bool = option(False, "Search exactly, without ScaNN.")
+
+
+@options
+class NeighbourOptions(Options):
+    """How many neighbours are found."""
+
+    k: int = option(
+        5,
+        "Matches to find for a photograph, or neighbours to export.",
+        minimum=1,
+    )
+
+
+@options
+class IndexOptions(
+    IndexFolderOptions,
+    RecordsFolderOptions,
+    ServableOptions,
+    SplitOptions,
+    BatchOptions,
+    RunnerOptions,
+):
+    """Options of `index`: to build an index, or to change it."""
+
+    CHANGES: ClassVar = ("add_records", "remove_ids", "compact")
+    REQUIRED: ClassVar = ("index",)
+
+    index_shard: str = option(
+        "0/1",
+        "Part of the database to index, such as 0/8, 1/8 and so on to 7/8, "
+        "each into its own --index, on its own machine. The folder of all of "
+        "them is then the --index to search.",
+    )
+    index_dtype: str = option(
+        "float32",
+        "Type of the descriptors on disk.",
+        choices=("float32", "float16"),
+    )
+    target_recall: float = option(
+        0.0,
+        "If above 0, ScaNN is tuned to find this share of the 10 nearest "
+        "images as fast as it can. 0: its settings follow rules.",
+        minimum=0,
+        maximum=1,
+    )
+    tune_tree: bool = option(
+        False,
+        "With --target_recall, build three to seven trees, without SOAR, of "
+        "coarser codes and of more leaves, and keep the fastest.",
+    )
+    add_records: str | None = option(
+        None, "Records whose database images of --split are added to --index."
+    )
+    remove_ids: str | None = option(
+        None,
+        "Text file of image ids, one a line, that are removed from --index.",
+    )
+    compact: bool = option(
+        False,
+        "Rebuild --index from its descriptors, without the removed images.",
+    )
+
+    def __post_init__(self):
+        asked = [name for name in self.CHANGES if getattr(self, name)]
+        if len(asked) > 1:
+            raise ValueError(
+                "Expected one change at a time. Received: --"
+                + ", --".join(asked)
+                + ". Run one command after the other."
+            )
+        super().__post_init__()
+        if self.tune_tree and not self.target_recall:
+            raise ValueError(
+                "Expected --target_recall with --tune_tree, which looks for "
+                "the fastest tree of that recall. Received: "
+                f"target_recall={self.target_recall:g}."
+            )
+        if not asked:
+            self.require("records", "index")
+        if self.add_records or not asked:
+            self.require_model()
+
+
+@options
+class VectorOptions(
+    IndexFolderOptions,
+    RecordsFolderOptions,
+    ServableOptions,
+    OutOptions,
+    LayoutOptions,
+    SplitOptions,
+    NeighbourOptions,
+    BatchOptions,
+):
+    """Options of `export_vectors`."""
+
+    LAYOUTS: ClassVar = VECTOR_LAYOUTS
+    REQUIRED: ClassVar = ("index", "records", "out")
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_model()
