@@ -121,9 +121,14 @@ def grids(manifest: pd.DataFrame) -> np.ndarray:
     return manifest["utm_zone"].map(grid).to_numpy(object)
 
 
+def coordinates(manifest: pd.DataFrame) -> np.ndarray:
+    """Returns metres east and north, float64 [N, 2]; NaN where unknown."""
+    return manifest[["utm_east_m", "utm_north_m"]].to_numpy(np.float64)
+
+
 def has_coordinates(manifest: pd.DataFrame) -> bool:
     """True if every image has finite coordinates."""
-    return bool(np.isfinite(_coordinates(manifest)).all())
+    return bool(np.isfinite(coordinates(manifest)).all())
 
 
 def has_places(manifest: pd.DataFrame) -> bool:
@@ -360,13 +365,9 @@ def _by_zone(
         yield tuple(np.flatnonzero(some == name) for some in both)
 
 
-def _coordinates(manifest: pd.DataFrame) -> np.ndarray:
-    return manifest[["utm_east_m", "utm_north_m"]].to_numpy(np.float64)
-
-
 def _without_coordinates(*manifests: pd.DataFrame) -> int:
     return sum(
-        int((~np.isfinite(_coordinates(manifest)).all(axis=1)).sum())
+        int((~np.isfinite(coordinates(manifest)).all(axis=1)).sum())
         for manifest in manifests
     )
 
@@ -418,8 +419,8 @@ def _near(
     found = [np.zeros(0, np.int64)] * len(queries)
     for query_rows, database_rows in _by_zone(queries, database):
         found_near = within(
-            _coordinates(queries)[query_rows],
-            _coordinates(database)[database_rows],
+            coordinates(queries)[query_rows],
+            coordinates(database)[database_rows],
             radius_m,
             min_distance_m=min_distance_m,
         )

@@ -68,14 +68,28 @@ def over_images(description: str, *, total: int) -> Iterator[Pass]:
     Yields:
         The pass, to be advanced. The line is left out after an error.
     """
-    with tqdm(
+    with bar(description, total=total) as shown_bar:
+        shown = Pass(shown_bar)
+        yield shown
+    shown.finish(description)
+
+
+def bar(description: str, *, total: int | None = None, unit: str = "image"):
+    """Returns a bar on a terminal; elsewhere nothing is shown.
+
+    Args:
+        description: what is done.
+        total: units in all, if it is known.
+        unit: what `update` counts.
+
+    Returns:
+        tqdm, a context manager with `update(count)`.
+    """
+    return tqdm(
         total=total,
         desc=description,
-        unit="image",
+        unit=unit,
         disable=None,
         leave=False,
         dynamic_ncols=True,
-    ) as bar:
-        shown = Pass(bar)
-        yield shown
-    shown.finish(description)
+    )
