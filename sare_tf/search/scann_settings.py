@@ -112,7 +112,19 @@ def tune(
         for _ in range(_PASSES)
     )
     searcher.set_num_threads(tfdata_threads.CORES)
-    return best, _curve(tried)
+    return best, best_tradeoffs(tried)
+
+
+def best_tradeoffs(tried: list[Point]) -> list[Point]:
+    """Returns settings that no other beats in recall and speed, by recall."""
+    curve, fastest = [], 0.0
+    for point in sorted(
+        tried, key=lambda p: (-p["recall"], -p["queries_per_second"])
+    ):
+        if point["queries_per_second"] > fastest:
+            fastest = point["queries_per_second"]
+            curve.append(point)
+    return curve[::-1]
 
 
 def table(curve: list[Point]) -> str:
@@ -202,15 +214,3 @@ def _choose(
     for point, speeds in zip(close, zip(*passes, strict=True), strict=True):
         point["queries_per_second"] = statistics.median(speeds)
     return max(close, key=lambda point: point["queries_per_second"])
-
-
-def _curve(tried: list[Point]) -> list[Point]:
-    """Returns settings that no other beats in recall and speed, by recall."""
-    curve, fastest = [], 0.0
-    for point in sorted(
-        tried, key=lambda p: (-p["recall"], -p["queries_per_second"])
-    ):
-        if point["queries_per_second"] > fastest:
-            fastest = point["queries_per_second"]
-            curve.append(point)
-    return curve[::-1]

@@ -60,16 +60,69 @@ def test_the_target_is_reached(tree, monkeypatch):
     assert np.mean(recalls) == pytest.approx(chosen["recall"], abs=0.01)
 
 
-def test_the_curve_rises_in_recall_and_falls_in_speed(tree):
-    curve = _tune(tree, 0.9)[0]["trees"][0]["curve"]
-    recalls = [point["recall"] for point in curve]
-    speeds = [point["queries_per_second"] for point in curve]
-    assert len(curve) > 1
+def test_the_curve_of_a_tree(tree):
+    report = _tune(tree, 0.9)[0]["trees"][0]
+    recalls = [point["recall"] for point in report["curve"]]
     assert recalls == sorted(set(recalls))
-    assert speeds[0] > speeds[-1]
-    text = scann_settings.table(curve)
-    assert len(text.splitlines()) == len(curve) + 1
+    text = scann_settings.table(report["curve"])
+    assert len(text.splitlines()) == len(recalls) + 1
     assert f"{recalls[-1]:.4f}" in text
+
+
+class _Measured:
+    """A tree whose recall and speed are known, in place of `HeldOutRows`.
+
+    Recall grows with leaves, and with reordered rows up to 100. Speed falls
+    with both.
+    """
+
+    def measure(self, searcher, leaves, reordered):
+        searcher.parameters["num_leaves_to_search"] = leaves
+        searcher.parameters["reordering_num_neighbors"] = reordered
+        return {
+            "leaves": leaves,
+            "reordered": reordered,
+            "recall": min(leaves, 10) / 10 * min(reordered, 100) / 100,
+            "queries_per_second": 1e6 / (100 * leaves + reordered),
+        }
+
+
+@pytest.mark.parametrize(
+    ("target", "leaves", "reordered"),
+    [
+        (1.0, 11, 100),  # of 1, 2, 3, 4, 6, 8, 11, 15 and 20 leaves
+        (0.8, 8, 100),
+        (0.4, 4, 100),  # 8 leaves and 50 rows are slower
+        (0.05, 1, 50),
+    ],
+)
+def test_the_fastest_setting_of_a_tree(target, leaves, reordered):
+    searcher = scann_searcher.Searcher(None, {"num_leaves": 20})
+    searcher.set_num_threads = lambda count: None
+    best, curve = scann_settings.tune(searcher, _Measured(), target)
+    assert (best["leaves"], best["reordered"]) == (leaves, reordered)
+    assert best["queries_per_second_with_one_thread"] == pytest.approx(
+        1e6 / (100 * leaves + reordered)
+    )
+    assert best in curve
+    assert searcher.parameters["num_leaves_to_search"] == leaves
+    assert searcher.parameters["reordering_num_neighbors"] == reordered
+
+
+def test_the_curve_has_the_settings_that_no_other_beats():
+    points = [
+        {"recall": recall, "queries_per_second": speed}
+        for recall, speed in (
+            (0.9, 50),
+            (0.8, 50),  # no faster than the one above
+            (0.7, 90),
+            (0.9, 40),  # slower at the same recall
+            (0.6, 80),  # worse in both
+            (0.99, 10),
+        )
+    ]
+    curve = scann_settings.best_tradeoffs(points)
+    assert curve == [points[2], points[0], points[5]]
 
 
 def test_a_target_out_of_reach_is_told(tree, monkeypatch):
@@ -96,7 +149,6 @@ def test_the_best_tree_is_kept(tree, monkeypatch):
     assert last["num_leaves_to_search"] == chosen["leaves"]
     best = tuned["trees"][trees.index(_kind(chosen))]
     assert chosen.items() >= best["best"].items()
-    assert best["best"] in best["curve"]
 
 
 def _kind(tree):
