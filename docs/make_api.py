@@ -1,6 +1,6 @@
 """Writes docs/api.md: the public API, from its docstrings.
 
-    python docs/make_api.py
+python docs/make_api.py
 """
 
 import inspect
