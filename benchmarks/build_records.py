@@ -1,4 +1,4 @@
-"""Building records beside copying the same files, and beside decoding alone.
+"""Compares building records with copying and with decoding the same files.
 
     python -m benchmarks.build_records
     python -m benchmarks.build_records --mode=memory --sizes=1000,1000000
@@ -6,24 +6,23 @@
 `speed` makes photographs (JPEG, 640 x 480 pixels of noise at several scales)
 and times, in turns: copying the folder (`cp -r`, and `shutil.copytree`),
 building records of it without decoding, decoding each file on all cores by
-tf.data with the decoder of `sare_tf.images`, and building records with
-verification. Files are read from the page cache in all of them, and written to
-it: bringing them to the disk is left to the system, which would be in favour of
-few large files. Seconds are by the clock; core seconds are of all cores, and
-tell more on a machine that does other work. Figures are medians, ratios those
-of the ratios of each turn.
+tf.data as `sare_tf.dataset.image_decoding` does, and building records with
+verification. All of them read files from the page cache and write to it; the
+system brings them to the disk later, which would favour few large files.
+Seconds are by the clock. Core seconds are of all cores, and say more on a
+machine that does other work. Figures are medians; a ratio is the median of the
+ratios of each turn.
 
 `memory` makes folders of very small images, and builds records of each in a
-process of its own: the peak of its memory above that of its imports. `places`
-has folders of 10 images, `positions` all images of a role in one folder, with
-their coordinates in their names, and `list` names the same in a CSV file, from
-which splits and roles are chosen by position. A shard has 1 MiB, which are as
-many of these images as 128 MiB have of photographs. `--noverify_images` leaves
-decoding out.
+process of its own. It prints the peak memory of the process above the memory of
+its imports. `places` has folders of 10 images. `positions` has all images of a
+role in one folder, with their coordinates in their names. `list` has the same
+images in a CSV file, and splits and roles are chosen by position. A shard has
+1 MiB, and as many of these images as 128 MiB have photographs.
+`--noverify_images` decodes nothing.
 """
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -35,28 +34,33 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags, logging
 
+from benchmarks import measure
 from sare_tf import build_records
 from sare_tf.dataset import image_decoding
 from sare_tf.records.options import RecordOptions
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("mode", "speed", ["speed", "memory", "one"], "See above.")
-flags.DEFINE_integer("photographs", 3000, "Files of the speed table.", 1)
-flags.DEFINE_integer("turns", 5, "Repeats of each side of it.", 1)
-flags.DEFINE_list("sizes", ["1000", "30000"], "Images of the memory table.")
-flags.DEFINE_string("folder", None, "Disk to measure on; default: temporary.")
+flags.DEFINE_integer("photographs", 3000, "Files in the speed table.", 1)
+flags.DEFINE_integer("turns", 5, "Repeats of each row of it.", 1)
+flags.DEFINE_list(
+    "sizes", ["1000", "30000"], "Images in each row of the memory table."
+)
+flags.DEFINE_string(
+    "folder", None, "Disk to measure on. Default: a temporary folder."
+)
 
-# Layout -> reader, and rule of positives.
+# Layout -> reader, rule of positives.
 LAYOUTS = {
     "places": ("place_folders", "place"),
     "positions": ("at_names", "radius"),
     "list": ("csv_table", "radius"),
 }
-flags.DEFINE_list("layouts", list(LAYOUTS), "Of the memory table.")
+flags.DEFINE_list("layouts", list(LAYOUTS), "Layouts in the memory table.")
 
 
 def photograph(rng):
-    """A JPEG with detail at several scales, as photographs have."""
+    """Draws a JPEG with detail at several scales, as photographs have."""
     image = np.zeros((480, 640, 3), np.float32)
     for cell, strength in ((160, 60), (32, 40), (8, 18), (2, 6)):
         noise = rng.normal(0, strength, (480 // cell, 640 // cell, 3))
@@ -66,9 +70,10 @@ def photograph(rng):
 
 
 def make_photographs(folder, count):
-    """Places of 10 photographs, below database and queries of one split.
+    """Writes places of 10 photographs; returns the mean bytes of a file.
 
-    100 different ones, so that none is decoded from a processor's cache.
+    There are 100 different files, so that no decoder finds its input in a
+    cache of the processor.
     """
     rng = np.random.default_rng(0)
     different = [photograph(rng) for _ in range(100)]
@@ -81,6 +86,7 @@ def make_photographs(folder, count):
 
 
 def decode_all(paths):
+    """Decodes files on all cores."""
     dataset = tf.data.Dataset.from_tensor_slices(paths).map(
         lambda path: tf.shape(image_decoding.decode(tf.io.read_file(path))),
         num_parallel_calls=tf.data.AUTOTUNE,
@@ -90,7 +96,7 @@ def decode_all(paths):
 
 
 def timed(call):
-    """Seconds by the clock and of all cores, of this and its children."""
+    """Returns seconds by the clock, and of all cores, with child processes."""
     os.sync()
     begin, begin_cores = time.perf_counter(), sum(os.times()[:4])
     call()
@@ -98,6 +104,7 @@ def timed(call):
 
 
 def speed(folder):
+    """Prints the speed table."""
     source = folder / "photographs"
     size = make_photographs(source, FLAGS.photographs)
     paths = [str(path) for path in sorted(source.rglob("*.jpg"))]
@@ -114,7 +121,7 @@ def speed(folder):
             )
         )
 
-    # Name -> what it does, and the name of what it is held against.
+    # Row -> what is timed, and the row that it is compared with.
     sides = {
         "cp -r": (
             lambda: subprocess.run(["cp", "-r", source, target], check=True),
@@ -122,18 +129,18 @@ def speed(folder):
         ),
         "shutil.copytree": (lambda: shutil.copytree(source, target), "cp -r"),
         "records, without decoding": (lambda: build(False), "cp -r"),
-        "decoding alone": (lambda: decode_all(paths), "decoding alone"),
-        "records, verified": (lambda: build(True), "decoding alone"),
+        "decoding": (lambda: decode_all(paths), "decoding"),
+        "records, verified": (lambda: build(True), "decoding"),
     }
     names = list(sides)
-    found = np.empty((FLAGS.turns, len(sides), 2))
-    for turn in range(-1, FLAGS.turns):  # the first is not counted
+    measured = np.empty((FLAGS.turns, len(sides), 2))
+    for turn in range(-1, FLAGS.turns):  # the first one warms up
         for row, (call, _) in enumerate(sides.values()):
             shutil.rmtree(target, ignore_errors=True)
             seconds = timed(call)
             if turn >= 0:
-                found[turn, row] = seconds
-    medians = np.median(found, axis=0)
+                measured[turn, row] = seconds
+    medians = np.median(measured, axis=0)
     print(
         f"{FLAGS.photographs} files of {size / 1000:.0f} kB, "
         f"{FLAGS.turns} turns.\n\n"
@@ -141,7 +148,8 @@ def speed(folder):
         "| of |\n|---|---:|---:|---:|---:|---:|---|"
     )
     for row, (name, (_, other)) in enumerate(sides.items()):
-        ratio = np.median(found[:, names.index(other)] / found[:, row], axis=0)
+        other_side = measured[:, names.index(other)]
+        ratio = np.median(other_side / measured[:, row], axis=0)
         per_second = FLAGS.photographs / medians[row, 0]
         print(
             f"| {name} | {per_second:,.0f} | {per_second * size / 1e6:,.0f} "
@@ -151,6 +159,7 @@ def speed(folder):
 
 
 def memory(folder):
+    """Prints the memory table."""
     print(
         "| layout | images | shards | peak MiB above imports | seconds |\n"
         "|---|---:|---:|---:|---:|"
@@ -168,9 +177,10 @@ def memory(folder):
                 text=True,
             )
             peak, seconds = map(float, result.stdout.split()[-2:])
+            peak_mib = peak / measure.MEBIBYTE
             shards = len(list((tiny / "records").glob("*.tfrecord")))
             print(
-                f"| {layout} | {size:,} | {shards:,} | {peak / 2**20:,.0f} "
+                f"| {layout} | {size:,} | {shards:,} | {peak_mib:,.0f} "
                 f"| {seconds:,.0f} |",
                 flush=True,
             )
@@ -178,15 +188,15 @@ def memory(folder):
 
 
 def make_tiny(folder, count, layout):
-    """Links to one image of 8 x 8 pixels, a tenth of them queries."""
+    """Makes links to one image of 8 x 8 pixels, a tenth of them queries."""
     folder.mkdir()
     encoded = tf.io.encode_jpeg(np.zeros((8, 8, 3), np.uint8)).numpy()
     rng = np.random.default_rng(0)
-    # One in each 1,000 square metres, in the mean.
+    # One image per 1,000 square metres, on average.
     points = rng.uniform(0, (1000 * count) ** 0.5, (count, 2))
     lines = ["path,latitude,longitude"]
     for start in range(0, count, 10_000):
-        # A file has at most some 65,000 names.
+        # ext4 allows about 65,000 names of a file.
         first = folder / f"{start}.first"
         first.write_bytes(encoded)
         for number in range(start, min(start + 10_000, count)):
@@ -209,7 +219,7 @@ def make_tiny(folder, count, layout):
 def one(folder):
     """Builds in this process; prints its peak memory and seconds."""
     reader, positives = LAYOUTS[FLAGS.layouts[0]]
-    before = status_bytes("VmRSS")
+    before = measure.resident_bytes()
     begin = time.perf_counter()
     build_records.run(
         RecordOptions(
@@ -221,14 +231,7 @@ def one(folder):
             verify_images=FLAGS.verify_images,
         )
     )
-    print(status_bytes("VmHWM") - before, time.perf_counter() - begin)
-
-
-def status_bytes(name):
-    """Memory of this process. That of getrusage begins with the parent's."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    [kibibytes] = re.findall(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)
-    return 1024 * int(kibibytes)
+    print(measure.peak_bytes() - before, time.perf_counter() - begin)
 
 
 def main(argv):

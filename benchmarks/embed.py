@@ -1,13 +1,14 @@
-"""Descriptors of VGG16 and NetVLAD beside PyTorch.
+"""Compares the speed of descriptors of VGG16 and NetVLAD with PyTorch.
 
     python -m benchmarks.embed
     python -m benchmarks.embed --backend=jax --dtype=bfloat16 --height=480 \
         --width=640 --clusters=64
 
-with the extra `bench`; the flags are those of `benchmarks.step`, beside which
-this is what mining and the index do: images of uint8 in memory to descriptors
-in memory, by Keras's `predict` and by a plain loop in PyTorch in inference
-mode. What both give is compared first. The last column is explained there.
+Needs the extra `bench`. The other flags are those of `benchmarks.step`, which
+also explains the last column. Like mining and the index, the benchmark turns
+images of uint8 in memory into descriptors in memory: by Keras's `predict`, and
+by a plain loop in PyTorch in inference mode. It first compares the descriptors
+of both.
 """
 
 import os
@@ -19,13 +20,13 @@ from absl import app, flags
 from benchmarks import step, torch_reference
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("photographs", 64, "Images of a call that is timed.", 1)
+flags.DEFINE_integer("photographs", 64, "Images of a timed call.", 1)
 flags.DEFINE_integer("batch", 32, "Images embedded at a time.", 1)
 
 
 def torch_embed(network, device, photographs):
-    """Descriptors of all photographs, uint8 [N, H, W, 3] -> [N, D]."""
-    found = []
+    """Embeds photographs, uint8 [N, H, W, 3] -> [N, D]."""
+    descriptors = []
     with (
         torch.inference_mode(),
         torch.autocast(
@@ -34,8 +35,8 @@ def torch_embed(network, device, photographs):
     ):
         for start in range(0, len(photographs), FLAGS.batch):
             batch = torch.from_numpy(photographs[start : start + FLAGS.batch])
-            found.append(network(batch.to(device)).cpu())
-    return torch.cat(found).numpy()
+            descriptors.append(network(batch.to(device)).cpu())
+    return torch.cat(descriptors).numpy()
 
 
 def main(argv):
@@ -53,12 +54,12 @@ def main(argv):
     if device == "cuda":
         networks["PyTorch, channels last, compiled"] = torch.compile(last)
 
-    nothing = np.zeros(FLAGS.photographs, np.float32)
-    given = step.in_batches((photographs, nothing), FLAGS.batch)
-    given.pop("y", None)
+    no_targets = np.zeros(FLAGS.photographs, np.float32)
+    data = step.in_batches((photographs, no_targets), FLAGS.batch)
+    data.pop("y", None)
 
     def ours():
-        return embedder.predict(**given, verbose=0)
+        return embedder.predict(**data, verbose=0)
 
     difference = np.abs(ours() - torch_embed(plain, device, photographs)).max()
     print(

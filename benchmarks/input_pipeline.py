@@ -1,26 +1,25 @@
-"""Batches to train on beside bare JPEG decoding and a PyTorch DataLoader.
+"""Compares batches to train on with bare JPEG decoding and a DataLoader.
 
     python -m benchmarks.input_pipeline
 
-with the extra `bench`. Photographs are made of smooth noise, 640 x 480 pixels
-and about 100 kB each, and built into records. Rows of the table:
+Needs the extra `bench`. Photographs are smooth noise, 640 x 480 pixels and
+about 100 kB each, built into records. Rows of the table:
 
-- bare: encoded images that are in memory already, decoded by
-  `tf.io.decode_jpeg`, as exactly as here, and, in the second row, resized by
-  `tf.image.resize` with antialiasing, also to the size that they have; batched,
-  by the same threads as here.
-- DataLoader: files in a folder, decoded and resized by PIL (bilinear, which
-  antialiases), batched by PyTorch's own collation. Its processes are started
-  before, and stay.
+- bare: encoded images in memory, decoded by `tf.io.decode_jpeg` as exactly as
+  sare_tf does, and batched by the same threads. The second row also resizes
+  them by `tf.image.resize` with antialiasing, even if they have that size.
+- PyTorch DataLoader: files in a folder, decoded and resized by PIL (bilinear,
+  which antialiases), and batched by PyTorch's own collation. Its processes
+  start before the measurement, and stay.
 - tuples and places: `sare_tf.tuple_dataset` of random tuples (4 of 12 images)
   and `sare_tf.place_dataset` (12 places of 4), read from records by offset,
   with random numbers for an augmentation on the device.
 
-All have the cores to share: PyTorch by a process for each, the others by
-`parallel.THREADS`. All give uint8. Passes over all images take turns; rates are
-medians by the clock. Core milliseconds, of all threads and processes together,
-are what other work on the machine changes least; those of PyTorch are of its
-main process and workers.
+Every row uses all cores: PyTorch by a process for each, the others by
+`tfdata_threads.THREADS`. Every row yields uint8. Passes over all images take
+turns, and rates are medians by the clock. Core milliseconds are of all threads
+and processes, and depend least on other work on the machine. For PyTorch they
+include its main process and its workers.
 """
 
 import os
@@ -42,7 +41,9 @@ from sare_tf.runtime import tfdata_threads
 from sare_tf.training import datasets, place_batches
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("photographs", 480, "How many; a multiple of 48.", 48)
+flags.DEFINE_integer(
+    "photographs", 480, "Number of photographs, a multiple of 48.", 48
+)
 flags.DEFINE_integer("repeats", 5, "Passes of each row.", 1)
 flags.DEFINE_list("sizes", ["480x640", "240x320"], "Rows x columns.")
 
@@ -55,9 +56,9 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def photographs(folder: Path, count: int) -> list[Path]:
-    """Makes JPEGs of `count` images, four to a place."""
+    """Writes `count` JPEGs, four of a place; returns their paths."""
     rng = np.random.default_rng(0)
-    made = []
+    paths = []
     for number in range(count):
         coarse = rng.integers(0, 256, (24, 32, 3)).astype(np.uint8)
         smooth = Image.fromarray(coarse).resize((_WIDTH, _HEIGHT), 3)
@@ -67,12 +68,12 @@ def photographs(folder: Path, count: int) -> list[Path]:
         place.mkdir(parents=True, exist_ok=True)
         path = place / f"{number % 4}.jpg"
         Image.fromarray(pixels).save(path, quality=90)
-        made.append(path)
-    return made
+        paths.append(path)
+    return paths
 
 
 class Files(torch.utils.data.Dataset):
-    """What a PyTorch project of this field has for its images."""
+    """The usual dataset of a PyTorch project of this field."""
 
     def __init__(self, paths: list[Path], height: int, width: int):
         self._paths = paths
@@ -90,7 +91,7 @@ class Files(torch.utils.data.Dataset):
 
 
 def bare(encoded: list[bytes], size: tuple[int, int] | None) -> tf.data.Dataset:
-    """Batches of images decoded and, if there is a size, resized."""
+    """Returns batches of decoded images, resized if there is a size."""
 
     def load(image_bytes):
         image = tf.io.decode_jpeg(
@@ -108,7 +109,7 @@ def bare(encoded: list[bytes], size: tuple[int, int] | None) -> tf.data.Dataset:
 
 
 def tuple_batches(records: Records, height: int, width: int) -> tf.data.Dataset:
-    """Random tuples, as many images as there are."""
+    """Returns batches of random tuples, which have every image once."""
     order = np.random.default_rng(1).permutation(len(records.manifest))
     return datasets.tuple_dataset(
         records,
@@ -123,7 +124,7 @@ def tuple_batches(records: Records, height: int, width: int) -> tf.data.Dataset:
 def place_dataset_of(
     records: Records, height: int, width: int
 ) -> tf.data.Dataset:
-    """Batches that have every place once."""
+    """Returns batches that have every place once."""
     rows = records.manifest
     return datasets.planned_place_dataset(
         records,
@@ -138,17 +139,17 @@ def place_dataset_of(
 
 
 def _core_seconds(processes: list[int]) -> float:
-    """Of these processes until now, by Linux."""
+    """Seconds of all cores that these processes have used."""
     ticks = 0
     for process in processes:
         text = Path(f"/proc/{process}/stat").read_text(encoding="ascii")
-        # User and system time; a name with spaces ends at the bracket.
+        # Fields utime and stime of man 5 proc; the name ends at the bracket.
         ticks += sum(map(int, text.rpartition(")")[2].split()[11:13]))
     return ticks / _TICKS
 
 
 def measure(paths: list[Path], records: Records, height: int, width: int):
-    """Medians of each row: images per second, and core ms per image."""
+    """Returns medians per row: images per second, core seconds per image."""
     loader = torch.utils.data.DataLoader(
         Files(paths, height, width),
         batch_size=_BATCH,
@@ -167,7 +168,7 @@ def measure(paths: list[Path], records: Records, height: int, width: int):
         "sare_tf, places": place_dataset_of(records, height, width),
     }
     processes = [os.getpid()]
-    found = {name: [] for name in sources}
+    measured = {name: [] for name in sources}
     for turn in range(FLAGS.repeats + 1):
         for name, source in sources.items():
             begin, begin_cores = time.perf_counter(), _core_seconds(processes)
@@ -176,12 +177,13 @@ def measure(paths: list[Path], records: Records, height: int, width: int):
             seconds = time.perf_counter() - begin
             core_s = _core_seconds(processes) - begin_cores
             if turn:  # the first pass starts threads and processes
-                found[name].append((len(paths) / seconds, core_s / len(paths)))
+                rates = len(paths) / seconds, core_s / len(paths)
+                measured[name].append(rates)
         workers = torch.multiprocessing.active_children()
         processes = [os.getpid(), *(worker.pid for worker in workers)]
     return {
         name: [statistics.median(values) for values in zip(*rows, strict=True)]
-        for name, rows in found.items()
+        for name, rows in measured.items()
     }
 
 

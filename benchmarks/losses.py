@@ -1,25 +1,26 @@
-"""Every loss on the rendered city, with the same budget.
+"""Compares every loss on the rendered city, with the same budget.
 
     python -m benchmarks.losses
 
 Trains the demo's network on the demo's city, at half the resolution. Each loss
-is trained at each of several learning rates with the first seed; the rate with
-the best validation recall@5 (then @1) is kept and trained with the other seeds.
-All runs over tuples see the same number of queries. A run's epoch is chosen by
-validation, as training does; the table gives mean and standard deviation over
-seeds of recall@1, 5 and 10 on the test district, by exact search. The test
-district is looked at after all choices.
+is trained at several learning rates with the first seed. The rate with the best
+validation recall@5 (then @1) is trained with the other seeds, too. All runs
+over tuples see the same number of queries. The epoch of a run is chosen by
+validation, as in training. The table has mean and standard deviation over seeds
+of recall@1, 5 and 10 on the test district, by exact search. No choice depends
+on the test district.
 
-SARE stands with the paper's inverse bandwidth, 1, and with a sharp one; with
-the Gaussian kernel also with one between. Margins are those of the papers. A
-run that stops at a value that is not finite counts as recall 0 of that rate.
+SARE has two rows, for the paper's inverse bandwidth, 1, and for a sharp one,
+and with the Gaussian kernel a third one for a value between them. Margins are
+those of the papers. A run that stops at a value that is not finite counts as
+recall 0 at its rate.
 
-Losses over places train on batches of as many images as a batch of tuples has,
-nothing is mined, and an epoch has every place once; they are given more epochs,
-so that they see as many images. Those of TensorFlow Similarity are left out
-where it is not installed.
+A batch of a loss over places has as many images as a batch of tuples. Nothing
+is mined, and an epoch has every place once, so these losses have more epochs to
+see as many images. Losses of TensorFlow Similarity are left out where it is not
+installed.
 
-Runs are kept in `--folder`: the command goes on where it was stopped.
+Runs are kept in `--folder`, and the command resumes where it was stopped.
 """
 
 import importlib.util
@@ -37,20 +38,23 @@ from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files
 from sare_tf.search import exact_search
 from sare_tf.training import run_folder, train_data
-from sare_tf.training.options import Options, TrainingOptions
+from sare_tf.training.options import TrainingOptions
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("folder", "runs/benchmarks/losses", "Where runs are kept.")
+flags.DEFINE_string("folder", "runs/benchmarks/losses", "Folder of the runs.")
 flags.DEFINE_integer("city_places", 1000, "Places of the city.", 30)
 flags.DEFINE_integer("num_epochs", 6, "Epochs of a run on tuples.", 1)
-flags.DEFINE_integer("epoch_queries", 900, "Queries of such an epoch.", 8)
+flags.DEFINE_integer("epoch_queries", 900, "Queries of an epoch on tuples.", 8)
 flags.DEFINE_integer("place_epochs", 12, "Epochs of a run on places.", 1)
 flags.DEFINE_list("rates", ["0.0005", "0.0015", "0.005"], "Learning rates.")
-flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds; the first chooses rates.")
-flags.DEFINE_list("only", [], "Names of rows to run; all without.")
+flags.DEFINE_list(
+    "seeds", ["0", "1", "2"], "Seeds; rates are chosen with the first."
+)
+flags.DEFINE_list("only", [], "Rows to run. Default: all.")
 
 _KS = (1, 5, 10)
-# As configs/demo.flags was when these were chosen, but for what is compared.
+# configs/demo.flags as it was when the benchmark was written, without the
+# options that are compared.
 _COMMON = {
     "image_height": 60,
     "image_width": 80,
@@ -72,39 +76,35 @@ _SHARP_BANDWIDTH = 15.0
 
 
 def rows() -> dict[str, dict[str, object]]:
-    """Options of each row of the table, by its name."""
-    found = {}
+    """Returns the options of each row of the table, by its name."""
+    options = {}
     for form, kernel, bandwidth in itertools.product(
         ("joint", "independent"),
         ("gaussian", "cauchy", "exponential"),
         (1.0, 4.0, _SHARP_BANDWIDTH),
     ):
         if kernel == "gaussian" or bandwidth != 4.0:
-            found[f"sare_{form}-{kernel}-{bandwidth:g}"] = {
+            options[f"sare_{form}-{kernel}-{bandwidth:g}"] = {
                 "loss": f"sare_{form}",
                 "kernel": kernel,
                 "inverse_bandwidth": bandwidth,
             }
     for name in losses.TUPLE_LOSSES:
         if not name.startswith("sare_"):
-            found[name] = {"loss": name}
+            options[name] = {"loss": name}
     similarity = importlib.util.find_spec("tensorflow_similarity")
     for name in losses.PLACE_LOSSES:
         if similarity or not name.startswith("similarity_"):
-            found[name] = {"loss": name}
+            options[name] = {"loss": name}
     for form in ("joint", "independent"):
-        found[f"place_sare_{form}"]["inverse_bandwidth"] = _SHARP_BANDWIDTH
-    return found
+        options[f"place_sare_{form}"]["inverse_bandwidth"] = _SHARP_BANDWIDTH
+    return options
 
 
 def train_once(records: Path, folder: Path, options: dict) -> tuple | None:
-    """Validation recall@5 and @1 of the best epoch; None if it diverged."""
+    """Returns the best validation recall@5 and @1; None if it diverged."""
     try:
-        train.run(
-            TrainingOptions(
-                records=records, checkpoints=folder, **_COMMON, **options
-            )
-        )
+        train.run(_training(records, folder, options))
     except ValueError as error:
         if "finite" not in str(error):
             raise
@@ -117,7 +117,7 @@ def train_once(records: Path, folder: Path, options: dict) -> tuple | None:
 
 
 def test_recall(records: Path, folder: Path, options: dict) -> dict[int, float]:
-    """Recall@N of the best epoch on the test district."""
+    """Returns recall@N of the best epoch on the test district."""
     path = folder / "test_recall.json"
     if not path.is_file():
         _, state = run_folder.read_state(folder)
@@ -126,23 +126,29 @@ def test_recall(records: Path, folder: Path, options: dict) -> dict[int, float]:
         )
         embedder = network.get_layer("embedder")
         split = train_data.Split(
-            Records(records), "test", Options(**_COMMON, **options)
+            Records(records), "test", _training(records, folder, options)
         )
         neighbours, _ = exact_search.nearest(
             split.embed(embedder, split.queries),
             split.embed(embedder, split.database),
             max(_KS),
         )
-        truth = split.positives(25.0)
+        positives = split.positives(25.0)
         atomic_files.write_json(
-            path, exact_search.recall_at(neighbours, truth, _KS)
+            path, exact_search.recall_at(neighbours, positives, _KS)
         )
-    found = atomic_files.read_json(path, made_by="python -m benchmarks.losses")
-    return {k: found[str(k)] for k in _KS}
+    recall = atomic_files.read_json(path, made_by="python -m benchmarks.losses")
+    return {k: recall[str(k)] for k in _KS}
 
 
-def measure(name: str, options: dict, records: Path, out: Path) -> str:
-    """One row of the table."""
+def _training(records: Path, folder: Path, options: dict) -> TrainingOptions:
+    return TrainingOptions(
+        records=records, checkpoints=folder, **_COMMON, **options
+    )
+
+
+def measure_row(name: str, options: dict, records: Path, out: Path) -> str:
+    """Trains at all rates and seeds; returns a row of the table."""
     first, *others = [int(seed) for seed in FLAGS.seeds]
     over_places = options["loss"] in losses.PLACE_LOSSES
     shared = {
@@ -156,18 +162,18 @@ def measure(name: str, options: dict, records: Path, out: Path) -> str:
         score = train_once(records, out / f"{name}-{rate}-{first}", settings)
         scores[rate] = score or (0.0, 0.0)
     rate = max(scores, key=scores.get)
-    found = []
+    recalls = []
     for seed in (first, *others):
         settings = {**shared, "learning_rate": float(rate), "seed": seed}
         folder = out / f"{name}-{rate}-{seed}"
         if train_once(records, folder, settings) is None:
-            found.append(dict.fromkeys(_KS, 0.0))
+            recalls.append(dict.fromkeys(_KS, 0.0))
         else:
-            found.append(test_recall(records, folder, settings))
+            recalls.append(test_recall(records, folder, settings))
         keras.backend.clear_session()
     cells = []
     for k in _KS:
-        values = [recall[k] for recall in found]
+        values = [recall[k] for recall in recalls]
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
         cells.append(f"{statistics.mean(values):.3f} ± {spread:.3f}")
     return f"| {name} | {rate} | " + " | ".join(cells) + " |"
@@ -175,7 +181,7 @@ def measure(name: str, options: dict, records: Path, out: Path) -> str:
 
 def main(argv) -> None:
     del argv
-    # A budget of its own: runs of another one are no part of this table.
+    # Runs of another budget belong to another table.
     budget = (FLAGS.city_places, FLAGS.num_epochs, FLAGS.epoch_queries)
     out = Path(FLAGS.folder) / "-".join(map(str, budget))
     city = synthetic_city.run(
@@ -199,7 +205,7 @@ def main(argv) -> None:
         "|---|---|---|---|---|",
     ]
     for name, options in wanted.items():
-        lines.append(measure(name, options, records, out))
+        lines.append(measure_row(name, options, records, out))
         logging.info("%s", lines[-1])
     print("\n".join(lines))
 

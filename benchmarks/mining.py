@@ -1,31 +1,29 @@
-"""Mining beside the bare matrix products it needs: time and peak memory.
+"""Compares mining with the matrix products it needs: time and peak memory.
 
     python -m benchmarks.mining
 
 The cache has the size of Pittsburgh 30k's training split with VGG16 and
-NetVLAD. Bare are the products of all queries with the whole database alone, in
-the blocks that mining takes, as `tf.matmul` returns them; float16 is cast to
-float32 on the device in either case. Mining follows with a pool of 1,000 and
-of the whole database: 10 negatives, 10 remembered ones, 48 potential positives
+NetVLAD. "Bare products" are only the products of all queries with the whole
+database, in the blocks that mining takes, as `tf.matmul` returns them. Both
+cast float16 to float32 on the device. Mining has a pool of 1,000 and of the
+whole database, with 10 negatives, 10 remembered ones, 48 potential positives
 and 96 images of the same place per query.
 
-Each type of cache is measured in a process of its own. Peak memory is the
-largest resident set from just before the cache is made to the end of a row
-(VmHWM of Linux, set back before the row) less the resident set before the
-cache; so it holds the cache and everything beside it, but no library. Small
-products go before, which start thread pools. Seconds are the least of the
-repeats, which take turns: by the clock, and of all cores, which other work on
-the machine lengthens less.
+Each type of cache is measured in a process of its own. Small products come
+first, and start thread pools. Peak memory is the largest resident set during a
+row, less the resident set before the cache was made: it holds the cache and
+everything beside it, but no library. The repeats take turns, and the least
+seconds count: by the clock, and of all cores, which other work on the machine
+lengthens less.
 """
 
-import concurrent.futures
-import multiprocessing
 import time
 
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
+from benchmarks import measure
 from sare_tf.training import hard_negatives
 
 FLAGS = flags.FLAGS
@@ -37,15 +35,15 @@ flags.DEFINE_integer("repeats", 2, "Passes of each row.", 1)
 _ROWS = ("bare products", "pool of 1,000", "whole database")
 
 
-def measure(dtype, num_queries, database_size, dimension, repeats):
+def measure_cache(dtype, num_queries, database_size, dimension, repeats):
     """Measures the rows of one type of cache in this process.
 
     Returns:
-        Bytes of the cache; and of each row, the least seconds by the clock and
-        of all cores, and the peak bytes.
+        Bytes of the cache; and for each row the least seconds by the clock,
+        the least seconds of all cores, and the peak bytes.
     """
     _products(*(np.ones((2, 64), dtype),) * 2)
-    before = _resident_bytes("VmRSS")
+    before = measure.resident_bytes()
     queries = _cache(num_queries, dimension, dtype, seed=0)
     database = _cache(database_size, dimension, dtype, seed=1)
     rng = np.random.default_rng(2)
@@ -53,7 +51,7 @@ def measure(dtype, num_queries, database_size, dimension, repeats):
         np.sort(rng.choice(database_size, 96, replace=False))
         for _ in range(num_queries)
     ]
-    positives = [some[::2] for some in same]
+    positives = [rows[::2] for rows in same]
 
     def mine(negative_pool):
         hard_negatives.mine(
@@ -74,24 +72,25 @@ def measure(dtype, num_queries, database_size, dimension, repeats):
         lambda: mine(1000),
         lambda: mine(0),
     )
-    found = np.empty((repeats, len(calls), 3))
+    measured = np.empty((repeats, len(calls), 3))
     for turn in range(repeats):
         for row, call in enumerate(calls):
-            with open("/proc/self/clear_refs", "w", encoding="ascii") as clear:
-                clear.write("5")  # VmHWM is VmRSS again
+            measure.reset_peak()
             begin, begin_cores = time.perf_counter(), time.process_time()
             call()
-            found[turn, row] = (
+            measured[turn, row] = (
                 time.perf_counter() - begin,
                 time.process_time() - begin_cores,
-                _resident_bytes("VmHWM") - before,
+                measure.peak_bytes() - before,
             )
-    rows = np.column_stack([found[:, :, :2].min(0), found[:, :, 2].max(0)])
+    rows = np.column_stack(
+        [measured[:, :, :2].min(0), measured[:, :, 2].max(0)]
+    )
     return queries.nbytes + database.nbytes, rows.tolist()
 
 
 def _products(queries, database):
-    """All products, in the blocks of `mining.mine`, each let go at once."""
+    """Computes all products in the blocks of `hard_negatives.mine`."""
     for start in range(0, len(queries), hard_negatives.QUERY_BLOCK):
         block = tf.constant(queries[start : start + hard_negatives.QUERY_BLOCK])
         block = tf.cast(block, tf.float32)
@@ -104,7 +103,7 @@ def _products(queries, database):
 
 
 def _cache(count, dimension, dtype, *, seed):
-    """Random descriptors of unit length."""
+    """Draws descriptors of unit length."""
     rng = np.random.default_rng(seed)
     cache = np.empty((count, dimension), dtype)
     for start in range(0, count, 256):
@@ -115,12 +114,6 @@ def _cache(count, dimension, dtype, *, seed):
     return cache
 
 
-def _resident_bytes(name):
-    with open("/proc/self/status", encoding="ascii") as status:
-        values = dict(line.split(":", 1) for line in status)
-    return 1024 * int(values[name].split()[0])
-
-
 def main(argv):
     del argv
     print(
@@ -129,17 +122,15 @@ def main(argv):
         "| cache | | seconds | times bare | core seconds | times bare "
         "| peak GB | times cache |\n|---|---|---|---|---|---|---|---|"
     )
-    spawn = multiprocessing.get_context("spawn")
     for dtype in ("float32", "float16"):
-        with concurrent.futures.ProcessPoolExecutor(1, spawn) as pool:
-            size, rows = pool.submit(
-                measure,
-                dtype,
-                FLAGS.queries,
-                FLAGS.database,
-                FLAGS.dimension,
-                FLAGS.repeats,
-            ).result()
+        size, rows = measure.in_a_process(
+            measure_cache,
+            dtype,
+            FLAGS.queries,
+            FLAGS.database,
+            FLAGS.dimension,
+            FLAGS.repeats,
+        )
         bare_s, bare_core_s, _ = rows[0]
         for name, (seconds, core_s, peak) in zip(_ROWS, rows, strict=True):
             print(

@@ -1,29 +1,24 @@
-"""NetVLAD beside its straightforward form: time and peak memory.
+"""Compares NetVLAD with its straightforward form: time and peak memory.
 
     python -m benchmarks.netvlad
 
 The straightforward form makes the residuals of all locations to all centres,
-one tensor [B, L, K, C], and sums them weighted by the assignments. That both
-forms compute the same is checked first.
+one tensor [B, L, K, C], and sums them weighted by the assignments. The
+benchmark first checks that both forms compute the same.
 
 Each row is measured in a process of its own, in a compiled graph, as training
-and the exported model run it. Peak memory is the largest resident set during
-the first pass (VmHWM of Linux, set back just before) less the resident set
-before the feature maps were made. So it holds the feature maps and everything
-computed from them, and neither a library nor a weight. A pass over tiny
-feature maps goes before, which starts thread pools and kernels. Time is the
-median of the passes after the measured one.
+and the exported model run it. A pass over tiny feature maps comes first, and
+starts thread pools and kernels. Peak memory is the largest resident set during
+the next pass, less the resident set before the feature maps were made: it holds
+the feature maps and everything computed from them, but no library and no
+weight. Time is the median of the passes after that.
 """
-
-import concurrent.futures
-import multiprocessing
-import statistics
-import time
 
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
+from benchmarks import measure
 from sare_tf.model.netvlad import netvlad
 
 FLAGS = flags.FLAGS
@@ -34,11 +29,9 @@ flags.DEFINE_integer("channels", 512, "C.", 1)
 flags.DEFINE_integer("clusters", 64, "K.", 2)
 flags.DEFINE_integer("repeats", 5, "Passes that are timed.", 1)
 
-_MEBIBYTE = 2**20
-
 
 def straightforward(features, assignment, centres):
-    """The formula as it is written, with the residuals as one tensor."""
+    """Computes the formula as written, with the residuals as one tensor."""
     shape = tf.shape(features)
     features = tf.reshape(features, (shape[0], -1, features.shape[-1]))
     features = _unit_length(features)
@@ -57,7 +50,7 @@ FORMS = {"straightforward": straightforward, "sare_tf": netvlad}
 PASSES = ("forward", "forward and backward")
 
 
-def measure(form, which, shape, clusters, repeats):
+def measure_row(form, which, shape, clusters, repeats):
     """Measures one row of the table in this process.
 
     Args:
@@ -80,42 +73,31 @@ def measure(form, which, shape, clusters, repeats):
         with tf.GradientTape() as tape:
             tape.watch(features)
             descriptors = FORMS[form](features, assignment, centres)
-            # Of every third value: the sum of all squares would be constant.
+            # The sum of all squares would be constant.
             objective = tf.reduce_sum(descriptors[:, ::3])
         return tape.gradient(objective, [features, assignment, centres])
 
     step(tf.random.normal((1, 4, 4, channels)))
-    before = _resident_bytes("VmRSS")
-    # The operation itself: tf.random.normal makes copies.
+    before = measure.resident_bytes()
+    # tf.random.normal makes copies.
     features = tf.raw_ops.RandomStandardNormal(shape=shape, dtype=tf.float32)
-    with open("/proc/self/clear_refs", "w", encoding="ascii") as clear:
-        clear.write("5")  # VmHWM is VmRSS again
+    measure.reset_peak()
     step(features)
-    peak_bytes = _resident_bytes("VmHWM") - before
-    seconds = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        step(features)
-        seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds), peak_bytes
+    peak_bytes = measure.peak_bytes() - before
+    seconds = measure.median_seconds(lambda: step(features), repeats=repeats)
+    return seconds, peak_bytes
 
 
 def weights(channels, clusters):
-    """Random weights of usual size, [C, K] and [K, C]."""
+    """Draws weights of usual size, [C, K] and [K, C]."""
     rng = np.random.default_rng(0)
     assignment = rng.normal(size=(channels, clusters))
     centres = rng.normal(size=(clusters, channels)) / np.sqrt(channels)
     return (tf.Variable(x.astype(np.float32)) for x in (assignment, centres))
 
 
-def _resident_bytes(name):
-    with open("/proc/self/status", encoding="ascii") as status:
-        values = dict(line.split(":", 1) for line in status)
-    return 1024 * int(values[name].split()[0])
-
-
 def largest_difference():
-    """Of the descriptors of the two forms, on small feature maps."""
+    """Compares the descriptors of the two forms on small feature maps."""
     features = tf.random.normal((2, 5, 7, 16), seed=1)
     by_form = [form(features, *weights(16, 6)) for form in FORMS.values()]
     return float(tf.reduce_max(tf.abs(by_form[0] - by_form[1])))
@@ -132,22 +114,19 @@ def main(argv):
     )
     print(
         f"Feature maps {shape}, K = {FLAGS.clusters}. Input, assignments and "
-        f"output: {floor / _MEBIBYTE:.1f} MiB. Largest difference of the "
-        f"descriptors of the two forms: {largest_difference():.0e}.\n"
+        f"output: {floor / measure.MEBIBYTE:.1f} MiB. Largest difference of "
+        f"the descriptors of the two forms: {largest_difference():.0e}.\n"
     )
     print("| pass | form | time | peak memory | of in + assigned + out |")
     print("|---|---|---|---|---|")
     for which in PASSES:
         for form in FORMS:
-            with concurrent.futures.ProcessPoolExecutor(
-                1, mp_context=multiprocessing.get_context("spawn")
-            ) as process:
-                seconds, peak_bytes = process.submit(
-                    measure, form, which, shape, FLAGS.clusters, FLAGS.repeats
-                ).result()
+            seconds, peak_bytes = measure.in_a_process(
+                measure_row, form, which, shape, FLAGS.clusters, FLAGS.repeats
+            )
             print(
                 f"| {which} | {form} | {1000 * seconds:.0f} ms "
-                f"| {peak_bytes / _MEBIBYTE:.0f} MiB "
+                f"| {peak_bytes / measure.MEBIBYTE:.0f} MiB "
                 f"| {peak_bytes / floor:.2f} |",
                 flush=True,
             )

@@ -1,13 +1,13 @@
-"""Twenty steps on several replicas beside the same on one device.
+"""Compares twenty steps on several replicas with the same on one device.
 
     python -m benchmarks.replicas --replicas=2
 
-On the first GPUs of the machine, or else on logical CPU devices. A row is a
-case; its columns are the largest difference of the losses of all steps and of
-the weights in the end, and how far the losses were apart among themselves. It
-fails where a difference is more than 1e-5.
+Runs on the first GPUs of the machine, or on logical CPU devices if it has none.
+A row is a case. Its columns are the largest difference of the losses of all
+steps, the largest difference of the weights at the end, and the span of the
+losses. The command fails if a difference is above 1e-5.
 
-TensorFlow lets a process have one number of replicas.
+A process of TensorFlow has one number of replicas, so the command takes one.
 """
 
 import keras
@@ -20,47 +20,53 @@ from sare_tf.distributed import strategies
 from sare_tf.training.place_network import PlaceNetwork
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("replicas", 2, "How many: 1, 2, 4 or 8.", 1, 8)
+flags.DEFINE_integer("replicas", 2, "Number of replicas: 1, 2, 4 or 8.", 1, 8)
 
 STEPS, BATCH, SIZE = 20, 8, 16
 
 
 def images(rng, *shape):
+    """Draws pixels for all steps."""
     pixels = rng.integers(0, 256, (STEPS * BATCH, *shape, SIZE, SIZE, 3))
     return pixels.astype(np.uint8)
 
 
 def embedder():
+    """Builds a small network with NetVLAD."""
     return model.build_embedder(
         backbone="small", aggregation="netvlad", num_clusters=3
     )
 
 
-def over_tuples(rng):
-    del rng
+def over_tuples():
+    """Builds a network over tuples, and its loss."""
     return model.over_tuples(embedder()), losses.SARELoss(inverse_bandwidth=5.0)
 
 
 def over_places(name, **settings):
-    def make(rng):
-        del rng
+    """Returns a function that builds a network over places, and its loss."""
+
+    def build():
         loss = losses.build(name, inverse_bandwidth=5.0)
         return PlaceNetwork(embedder(), **settings), loss
 
-    return make
+    return build
 
 
 def tuple_data(rng):
+    """Draws tuples of three images, with dummy targets."""
     return images(rng, 3), np.zeros(STEPS * BATCH, np.float32)
 
 
 def place_data(rng):
+    """Draws images of places, two of each in a batch, with their labels."""
     places = [rng.permutation(12)[: BATCH // 2] for _ in range(STEPS)]
     labels = np.repeat(np.concatenate(places), 2).astype(np.int32)
     return images(rng), labels
 
 
 def data_with_positions(rng):
+    """Draws the same as `place_data`, and the positions of the places."""
     pictures, labels = place_data(rng)
     positions = np.stack([20.0 * labels, 0.0 * labels], axis=1)
     return pictures, {
@@ -91,32 +97,34 @@ CASES = {
 
 def train(strategy, case):
     """Trains; returns the mean loss up to each step, and the weights."""
-    make, data = CASES[case]
+    build, data = CASES[case]
     rng = np.random.default_rng(0)
     keras.utils.set_random_seed(0)
     with strategy.scope():
-        network, loss = make(rng)
+        network, loss = build()
         network.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss)
         network.optimizer.build(network.trainable_variables)
     strategies.check_network(network)
     dataset = tf.data.Dataset.from_tensor_slices(data(rng))
     dataset = dataset.batch(BATCH, drop_remainder=True)
-    shown = []
+    losses_by_step = []
 
-    def keep(batch, logs):
-        shown.append(logs["loss"])
+    def keep_loss(batch, logs):
+        losses_by_step.append(logs["loss"])
 
     network.fit(
         dataset,
         shuffle=False,
         verbose=0,
-        callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=keep)],
+        callbacks=[
+            keras.callbacks.LambdaCallback(on_train_batch_end=keep_loss)
+        ],
     )
-    return np.array(shown), [np.array(v) for v in network.get_weights()]
+    return np.array(losses_by_step), network.get_weights()
 
 
 def differences(case, strategies):
-    """Largest difference of losses and of weights, and how far both moved."""
+    """Returns the largest difference of losses, of weights, and their span."""
     (losses_1, weights_1), (losses_n, weights_n) = (
         train(strategy, case) for strategy in strategies
     )
@@ -131,7 +139,7 @@ def differences(case, strategies):
 
 
 def main(argv):
-    """Prints a row per case; fails where replicas do not train as one."""
+    """Prints a row per case; fails if replicas do not train as one device."""
     del argv
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     if kind == "CPU":

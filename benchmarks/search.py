@@ -1,50 +1,51 @@
-"""Approximate search beside exact search: recall@10 against speed.
+"""Compares approximate search with exact search: recall@10 against speed.
 
     pip install "sare_tf[bench]"
     python -m benchmarks.search
 
 ScaNN as sare_tf builds it, and FAISS: Flat, IVF with fast-scan PQ and exact
-reordering, HNSW. Every one searches the same queries in one batch, in one
-process, with as many --threads. Every setting of every method is timed with the
-first number of threads; of those that reach a recall the fastest one is timed
-again, by turns with the others' and with every number of threads. The fastest
-pass counts: others were disturbed. Recall is by distance, against exact search.
+reordering, HNSW. All search the same queries in one batch, in one process, with
+the same number of --threads. Every setting of a method is timed with the first
+number of threads. For each recall the fastest setting that reaches it is timed
+again, in turns with the other methods and with every number of threads. The
+fastest pass counts, because other work disturbs the others. Recall compares
+distances with those of exact search.
 
 Speed is queries per second by the clock, so little else should run on the
-machine. Milliseconds, too, of queries one by one, at the settings for recall
-0.99. Everything is built with all cores.
+machine. The last column is milliseconds per query, one by one, at the setting
+for recall 0.99. Everything is built with all cores.
 
 Descriptors are clustered: a city has a district for every 1,000 images, a
-district has places of 20 images, an image differs from its place. The three
-are Gaussian, the last with --spread times the deviation of the others, and
-weaker in later dimensions as descriptors are after PCA. All are of unit length.
+district has places of 20 images, and an image differs from its place. All three
+are Gaussian. Images have --spread times the deviation of places and districts.
+Later dimensions are weaker, as in descriptors after PCA. All have unit length.
 Queries are further images of these places.
 """
 
-import concurrent.futures
 import dataclasses
 import itertools
-import math
-import multiprocessing
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import threadpoolctl
 from absl import app, flags
 
+from benchmarks import measure
+from benchmarks.search_methods import K, Method, methods
 from sare_tf.runtime import tfdata_threads
-from sare_tf.search import exact_search, scann_searcher
+from sare_tf.search import exact_search
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("sizes", ["250000x512", "50000x4096"], "Rows x dimension.")
 flags.DEFINE_integer("queries", 1000, "Queries of a batch.", 1)
-flags.DEFINE_integer("repeats", 5, "Timed passes of what is compared.", 1)
-flags.DEFINE_list("threads", ["1", "2"], "Threads of every method.")
-flags.DEFINE_float("spread", 1.5, "Of a place's images, relative.", 0)
+flags.DEFINE_integer("repeats", 5, "Turns of the chosen settings.", 1)
+flags.DEFINE_list("threads", ["1", "2"], "Numbers of threads.")
+flags.DEFINE_float(
+    "spread", 1.5, "Deviation of a place's images, relative to places.", 0
+)
 flags.DEFINE_list(
     "trees",
     ["1:1.5:2", "1:0:2", "2:0:2"],
@@ -56,41 +57,16 @@ flags.DEFINE_list(
     "FAISS: lists, times sqrt(rows); dimensions of a code.",
 )
 
-_K = 10
 _RECALLS = (0.9, 0.95, 0.99, 0.999)
 _ONE_BY_ONE = 200
-# Passes by which a setting is chosen, and those of a turn; one of exact search.
+# Passes that choose a setting, and passes of a turn. Exact search has one.
 _SWEEPS = 2
-_OF_A_TURN = 3
-# Rows that train ScaNN's trees, as about those that train FAISS's lists.
-_TRAINED = 100_000
-_REORDERED = (20, 40, 80, 160, 320, 640)
+_PASSES_OF_A_TURN = 3
 
 
-@dataclasses.dataclass
-class Method:
-    """A way to search.
-
-    Attributes:
-        name: for the table.
-        build_s: seconds of building it.
-        search: (queries, setting) -> rows [Q, 10], -1 where there is none.
-        set_threads: makes it search with so many.
-        settings: from fast to slow, in groups; a group ends once recall is
-            full. None: search is exact.
-    """
-
-    name: str
-    build_s: float
-    search: Callable[[np.ndarray, Any], np.ndarray]
-    # Of every OpenMP and BLAS that is loaded: FAISS's, numpy's.
-    set_threads: Callable[[int], Any] = threadpoolctl.threadpool_limits
-    settings: list[list[Any]] | None = None
-
-
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Timed:
-    """A setting that was searched with."""
+    """A setting, its recall and its speed."""
 
     setting: Any
     recall: float
@@ -99,7 +75,7 @@ class Timed:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is measured; the flags of these names."""
+    """The flags of these names."""
 
     queries: int
     repeats: int
@@ -109,8 +85,12 @@ class Options:
     lists: tuple[tuple[float, ...], ...]
 
 
+# Name of a method, number of threads, recall.
+Key = tuple[str, int, float]
+
+
 def descriptors(count: int, dimension: int, spread: float) -> np.ndarray:
-    """Clustered unit vectors, float32 [count, dimension]."""
+    """Draws clustered unit vectors, float32 [count, dimension]."""
     rng = np.random.default_rng(0)
     scale = (1 + np.arange(dimension, dtype=np.float32)) ** -0.25
     districts = rng.standard_normal(
@@ -120,140 +100,56 @@ def descriptors(count: int, dimension: int, spread: float) -> np.ndarray:
     places += districts[rng.integers(0, len(districts), len(places))]
     rows = np.empty((count, dimension), np.float32)
     for start in range(0, count, 4096):
-        some = rows[start : start + 4096]
-        some[:] = rng.standard_normal(some.shape, np.float32)
-        some *= spread
-        some += places[rng.integers(0, len(places), len(some))]
-        some *= scale
-        some /= np.linalg.norm(some, axis=1, keepdims=True)
+        block = rows[start : start + 4096]
+        block[:] = rng.standard_normal(block.shape, np.float32)
+        block *= spread
+        block += places[rng.integers(0, len(places), len(block))]
+        block *= scale
+        block /= np.linalg.norm(block, axis=1, keepdims=True)
     return rows
 
 
-def methods(database: np.ndarray, options: Options) -> Iterator[Method]:
-    """Builds every method over database [N, D]."""
-    yield Method(
-        "exact, sare_tf (numpy)",
-        0.0,
-        lambda queries, _: exact_search.nearest(queries, database, _K)[0],
-    )
-    yield from _faiss_methods(database, options)
-    yield from _scann_methods(database, options)
+def measure_size(count: int, dimension: int, options: Options) -> str:
+    """Measures all methods on one size of database; returns the table."""
+    database = descriptors(count + options.queries, dimension, options.spread)
+    # The last rows are further images of the same places.
+    database, queries = database[:count], database[count:].copy()
+    _, truth = exact_search.nearest(queries, database, K)
 
-
-def _faiss_methods(database: np.ndarray, options: Options) -> Iterator[Method]:
-    import faiss
-
-    count, dimension = database.shape
-    flat = faiss.IndexFlatIP(dimension)
-    flat.add(database)
-    yield Method(
-        "exact, FAISS Flat", 0.0, lambda queries, _: flat.search(queries, _K)[1]
-    )
-    root = math.sqrt(count)
-    for times, codes in options.lists:
-        lists = round(times * root)
-        factory = f"IVF{lists},PQ{dimension // int(codes)}x4fsr,RFlat"
-        began = time.perf_counter()
-        inverted = faiss.index_factory(
-            dimension, factory, faiss.METRIC_INNER_PRODUCT
+    def recall_of(rows):
+        distances = np.stack(
+            exact_search.distances_to(queries, database, list(abs(rows)))
         )
-        inverted.train(database)
-        inverted.add(database)
-
-        def search_lists(queries, setting, inverted=inverted):
-            probed, reordered = setting
-            parameters = faiss.IndexRefineSearchParameters(
-                k_factor=reordered / _K,
-                base_index_params=faiss.IVFSearchParameters(nprobe=probed),
-            )
-            return inverted.search(queries, _K, params=parameters)[1]
-
-        yield Method(
-            f"FAISS {factory}",
-            time.perf_counter() - began,
-            search_lists,
-            settings=[
-                [(probed, reordered) for probed in _geometric(lists)]
-                for reordered in _REORDERED
-            ],
-        )
-    began = time.perf_counter()
-    graph = faiss.IndexHNSWFlat(dimension, 32, faiss.METRIC_INNER_PRODUCT)
-    graph.hnsw.efConstruction = 100
-    graph.add(database)
-
-    def search_graph(queries, ef_search):
-        parameters = faiss.SearchParametersHNSW(efSearch=ef_search)
-        return graph.search(queries, _K, params=parameters)[1]
-
-    yield Method(
-        "FAISS HNSW32, efConstruction 100",
-        time.perf_counter() - began,
-        search_graph,
-        settings=[
-            [10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320, 448, 640, 1280]
-        ],
-    )
-
-
-def _scann_methods(database: np.ndarray, options: Options) -> Iterator[Method]:
-    scann = scann_searcher.scann_module()
-    rules = scann_searcher.rules(count=_TRAINED, dimension=database.shape[1])
-    brute_force = scann_searcher.Searcher.build(
-        scann, database, {"searcher": "brute_force"}
-    )
-    yield Method(
-        "exact, ScaNN brute force",
-        0.0,
-        lambda queries, _: brute_force.search(queries, _K)[0],
-        brute_force.set_num_threads,
-    )
-    root = math.sqrt(len(database))
-    for times, soar_lambda, codes in options.trees:
-        leaves = round(times * root)
-        began = time.perf_counter()
-        searcher = scann_searcher.Searcher.build(
-            scann,
-            database,
-            {
-                **rules,
-                "num_leaves": leaves,
-                "soar_lambda": soar_lambda or None,
-                "dimensions_per_block": int(codes),
-                "training_sample_size": min(
-                    len(database), rules["training_sample_size"]
-                ),
-            },
+        return exact_search.recall_of_search(
+            np.where(rows < 0, np.inf, distances), truth
         )
 
-        def search(queries, setting, searcher=searcher):
-            searcher.parameters["num_leaves_to_search"] = setting[0]
-            searcher.parameters["reordering_num_neighbors"] = setting[1]
-            return searcher.search(queries, _K)[0]
-
-        yield Method(
-            f"ScaNN, {leaves} leaves, "
-            + (f"SOAR {soar_lambda:g}" if soar_lambda else "no SOAR")
-            + f", {codes:g} dimensions a code",
-            time.perf_counter() - began,
-            search,
-            searcher.set_num_threads,
-            [
-                [(searched, reordered) for searched in _geometric(leaves)]
-                for reordered in _REORDERED
-            ],
-        )
-
-
-def _geometric(most: int) -> list[int]:
-    steps = {round(1.3**power) for power in range(40)}
-    return sorted(step for step in steps if step <= most)
-
-
-def _time(search, queries, setting) -> tuple[np.ndarray, float]:
-    began = time.perf_counter()
-    rows = search(queries, setting)
-    return rows, time.perf_counter() - began
+    built, best = [], {}
+    for method in methods(database, trees=options.trees, lists=options.lists):
+        built.append(method)
+        method.set_threads(options.threads[0])
+        tried = sweep(method, queries, recall_of)
+        for recall in _RECALLS:
+            reaching = [timed for timed in tried if timed.recall >= recall]
+            if reaching:
+                fastest = max(reaching, key=lambda t: t.queries_per_second)
+                for threads in options.threads:
+                    best[method.name, threads, recall] = fastest
+        # The next method is built with all cores.
+        method.set_threads(tfdata_threads.CORES)
+    best = time_by_turns(built, best, queries, options)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return "\n".join(
+        [
+            f"{count:,} x {dimension:,}, {options.queries:,} queries, "
+            f"recall@{K}. Queries per second (and the setting) at a recall of "
+            "at least:",
+            "",
+            *table(built, best, queries, options),
+            "",
+            f"Peak memory of all together: {peak:.1f} GiB.",
+        ]
+    )
 
 
 def sweep(
@@ -274,10 +170,8 @@ def sweep(
                     for _ in range(_SWEEPS - 1)
                 ]
                 seconds = min(seconds, *again)
-            tried.append(
-                Timed(setting, recall_of(rows), len(queries) / seconds)
-            )
-            last = tried[-1]
+            last = Timed(setting, recall_of(rows), len(queries) / seconds)
+            tried.append(last)
             if (
                 last.recall >= _RECALLS[-1]
                 or 2 * last.queries_per_second < fastest
@@ -286,75 +180,64 @@ def sweep(
     return tried
 
 
-def measure(count: int, dimension: int, options: Options) -> str:
-    """The table of one size."""
-    num_queries = options.queries
-    database = descriptors(count + num_queries, dimension, options.spread)
-    # The last rows are further images of the same places.
-    database, queries = database[:count], database[count:].copy()
-    _, truth = exact_search.nearest(queries, database, _K)
-
-    def recall_of(rows):
-        distances = np.stack(
-            exact_search.distances_to(queries, database, list(abs(rows)))
-        )
-        return exact_search.recall_of_search(
-            np.where(rows < 0, np.inf, distances), truth
-        )
-
-    every, chosen = [], {}
-    for method in methods(database, options):
-        every.append(method)
-        method.set_threads(options.threads[0])
-        tried = sweep(method, queries, recall_of)
-        for recall in _RECALLS:
-            good = [timed for timed in tried if timed.recall >= recall]
-            if good:
-                best = max(good, key=lambda timed: timed.queries_per_second)
-                for threads in options.threads:
-                    chosen[method.name, threads, recall] = dataclasses.replace(
-                        best
-                    )
-        # The next one is built with all cores.
-        method.set_threads(tfdata_threads.CORES)
-    seconds = {key: [] for key in chosen}
+def time_by_turns(
+    built: list[Method],
+    best: dict[Key, Timed],
+    queries: np.ndarray,
+    options: Options,
+) -> dict[Key, Timed]:
+    """Times the best settings again; returns them with their new speed."""
+    seconds = {key: [] for key in best}
     for _ in range(options.repeats):
-        for method, threads in itertools.product(every, options.threads):
+        for method, threads in itertools.product(built, options.threads):
             method.set_threads(threads)
             for recall in _RECALLS[: None if method.settings else 1]:
                 key = method.name, threads, recall
-                if key in chosen:
+                if key in best:
                     seconds[key] += [
-                        _time(method.search, queries, chosen[key].setting)[1]
-                        for _ in range(_OF_A_TURN if method.settings else 1)
+                        _time(method.search, queries, best[key].setting)[1]
+                        for _ in range(
+                            _PASSES_OF_A_TURN if method.settings else 1
+                        )
                     ]
-    for key, took in seconds.items():
-        # Exact: one time for all recalls.
-        took = took or seconds[*key[:2], _RECALLS[0]]
-        chosen[key].queries_per_second = num_queries / min(took)
+    return {
+        key: dataclasses.replace(
+            timed,
+            queries_per_second=len(queries)
+            # Exact search is timed once for all recalls.
+            / min(seconds[key] or seconds[*key[:2], _RECALLS[0]]),
+        )
+        for key, timed in best.items()
+    }
+
+
+def table(
+    built: list[Method],
+    best: dict[Key, Timed],
+    queries: np.ndarray,
+    options: Options,
+) -> list[str]:
+    """Returns the lines of the table; times queries one by one."""
     lines = [
-        f"{count:,} x {dimension:,}, {num_queries:,} queries, recall@{_K}. "
-        "Queries per second (and the setting) at a recall of at least:",
-        "",
         "| | threads | build s | "
         + " | ".join(f"{recall:g}" for recall in _RECALLS)
         + " | at 0.99, times the fastest exact | ms one by one |",
         "|---|---:|---:|" + "---:|" * (len(_RECALLS) + 2),
     ]
-    for method, threads in itertools.product(every, options.threads):
+    for method, threads in itertools.product(built, options.threads):
         cells = [method.name, str(threads), f"{method.build_s:.0f}"]
         for recall in _RECALLS:
-            timed = chosen.get((method.name, threads, recall))
+            timed = best.get((method.name, threads, recall))
             cells.append(
                 f"{timed.queries_per_second:,.0f}{_words(timed.setting)}"
                 if timed
                 else "-"
             )
-        timed = chosen.get((method.name, threads, 0.99))
+        timed = best.get((method.name, threads, 0.99))
         if timed:
             exact_speed = max(
-                chosen[exact.name, threads, 0.99].queries_per_second
-                for exact in every
+                best[exact.name, threads, 0.99].queries_per_second
+                for exact in built
                 if not exact.settings
             )
             cells.append(f"{timed.queries_per_second / exact_speed:.1f}")
@@ -363,13 +246,13 @@ def measure(count: int, dimension: int, options: Options) -> str:
         else:
             cells += ["-", "-"]
         lines.append("| " + " | ".join(cells) + " |")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    lines += ["", f"Peak memory of all together: {peak:.1f} GiB."]
-    return "\n".join(lines)
+    return lines
 
 
-def _numbers(words: list[str]) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(map(float, word.split(":"))) for word in words)
+def _time(search, queries, setting) -> tuple[np.ndarray, float]:
+    began = time.perf_counter()
+    rows = search(queries, setting)
+    return rows, time.perf_counter() - began
 
 
 def _words(setting: Any) -> str:
@@ -382,11 +265,14 @@ def _words(setting: Any) -> str:
 
 def _one_by_one(method: Method, queries: np.ndarray, setting: Any) -> float:
     """Median milliseconds of a single query."""
-    took = [
+    return 1000 * statistics.median(
         _time(method.search, queries[row : row + 1], setting)[1]
         for row in range(min(_ONE_BY_ONE, len(queries)))
-    ]
-    return 1000 * statistics.median(took)
+    )
+
+
+def _numbers(words: list[str]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(map(float, word.split(":"))) for word in words)
 
 
 def main(argv):
@@ -399,12 +285,12 @@ def main(argv):
         trees=_numbers(FLAGS.trees),
         lists=_numbers(FLAGS.lists),
     )
-    spawn = multiprocessing.get_context("spawn")
     for size in FLAGS.sizes:
         count, dimension = map(int, size.split("x"))
-        with concurrent.futures.ProcessPoolExecutor(1, spawn) as pool:
-            table = pool.submit(measure, count, dimension, options).result()
-        print(table + "\n", flush=True)
+        table_of_size = measure.in_a_process(
+            measure_size, count, dimension, options
+        )
+        print(table_of_size + "\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,22 @@
-"""Training steps of VGG16, NetVLAD and SARE-Joint beside PyTorch.
+"""Compares training steps of VGG16, NetVLAD and SARE-Joint with PyTorch.
 
     python -m benchmarks.step
     python -m benchmarks.step --backend=jax --dtype=bfloat16 --height=480 \
         --width=640 --tuples=4 --images_of_tuple=12 --clusters=64
 
-with the extra `bench`; --backend names Keras's: tensorflow or jax. Both sides
-have the same weights, images and SGD with momentum; what they compute is
-compared first: descriptors, and the losses of the steps that follow. A step
-goes from uint8 images in memory through Keras's `fit`, or a plain loop in
-PyTorch: in the layout it has by default, with channels last, and on a GPU also
-compiled. Products of bfloat16 are those of PyTorch's autocast and Keras's
-policy mixed_bfloat16.
+Needs the extra `bench`. Both sides have the same weights, images and SGD with
+momentum. The benchmark first compares their descriptors, and the losses of the
+steps that follow. A step takes uint8 images in memory, by Keras's `fit` or a
+plain loop in PyTorch: in PyTorch's default layout, with channels last, and on a
+GPU also compiled. bfloat16 is PyTorch's autocast and Keras's policy
+mixed_bfloat16.
 
-Of the matrix rate: the arithmetic of the convolutions alone, forward and, for
-those that are trained, back, beside that of one large matrix product of the
-same type, which PyTorch makes on the same device. It can be more than 1, as
-libraries know how to convolve with fewer products. Calls take turns; rates are
-from medians. The time of all cores is what other work on the machine changes
-least; on a GPU it says little.
+"of the matrix rate" counts only the arithmetic of the convolutions: forward,
+and backward for the trained ones. It is their rate divided by the rate of one
+large matrix product of the same type, by PyTorch on the same device. It can
+exceed 1, because libraries convolve with fewer products. Calls take turns, and
+rates are from medians. The time of all cores depends least on other work on the
+machine; on a GPU it means little.
 """
 
 import os
@@ -29,21 +28,27 @@ from absl import app, flags
 from benchmarks import torch_reference
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("backend", "tensorflow", ["tensorflow", "jax"], "Of Keras.")
-flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of products.")
+flags.DEFINE_enum(
+    "backend", "tensorflow", ["tensorflow", "jax"], "Backend of Keras."
+)
+flags.DEFINE_enum(
+    "dtype", "float32", ["float32", "bfloat16"], "Type of products."
+)
 flags.DEFINE_integer("height", 120, "Rows of an image.", 32)
 flags.DEFINE_integer("width", 160, "Columns of an image.", 32)
-flags.DEFINE_integer("tuples", 1, "Of a step.", 1)
-flags.DEFINE_integer("images_of_tuple", 12, "Query, positive, negatives.", 3)
-flags.DEFINE_integer("clusters", 64, "Of NetVLAD.", 2)
-flags.DEFINE_integer("steps", 2, "Of a call that is timed.", 1)
+flags.DEFINE_integer("tuples", 1, "Tuples of a step.", 1)
+flags.DEFINE_integer(
+    "images_of_tuple", 12, "Images of a tuple: query, positive, negatives.", 3
+)
+flags.DEFINE_integer("clusters", 64, "Clusters of NetVLAD.", 2)
+flags.DEFINE_integer("steps", 2, "Steps of a timed call.", 1)
 flags.DEFINE_integer("repeats", 5, "Calls of each row.", 1)
 
 _RATE, _MOMENTUM = 1e-3, 0.9
 
 
 def pictures(rng, count):
-    """Coloured blocks, uint8 [count, H, W, 3]: noise looks all alike."""
+    """Draws coloured blocks, uint8 [count, H, W, 3]; noise looks alike."""
     rows, columns = -(-FLAGS.height // 16), -(-FLAGS.width // 16)
     blocks = rng.integers(0, 256, (count, rows, columns, 3), np.uint8)
     large = blocks.repeat(16, axis=1).repeat(16, axis=2)
@@ -51,7 +56,7 @@ def pictures(rng, count):
 
 
 def keras_network():
-    """Our network over tuples, compiled, and its embedder."""
+    """Builds our network over tuples, compiled, and its embedder."""
     import keras
 
     from sare_tf import losses, model
@@ -62,7 +67,7 @@ def keras_network():
     embedder = model.build_embedder(
         num_clusters=FLAGS.clusters, image_size=(FLAGS.height, FLAGS.width)
     )
-    # First weights let images fade, until all have nearly one descriptor.
+    # With initial weights all images have nearly the same descriptor.
     aggregation = embedder.get_layer("netvlad")
     aggregation.assignment.assign(aggregation.assignment * 50.0)
     for layer in embedder.get_layer("backbone").layers:
@@ -77,9 +82,9 @@ def keras_network():
 
 
 def in_batches(arrays, size):
-    """How Keras is given arrays: by threads of TensorFlow where it has them.
+    """Returns arguments of `fit`: a tf.data dataset on TensorFlow.
 
-    Keras's own way from arrays has tf.data tune itself, see `parallel`.
+    Keras would make a dataset that tunes itself, see `tfdata_threads`.
     """
     if FLAGS.backend != "tensorflow":
         return {"x": arrays[0], "y": arrays[1], "batch_size": size}
@@ -92,7 +97,7 @@ def in_batches(arrays, size):
 
 
 def torch_step(network, device, *, channels_last):
-    """A function of tuples, uint8 [B, T, H, W, 3], that trains once."""
+    """Returns a function that trains on tuples, uint8 [B, T, H, W, 3]."""
     if channels_last:
         network = network.to(memory_format=torch.channels_last)
     trained = [
@@ -118,24 +123,12 @@ def torch_step(network, device, *, channels_last):
     return step
 
 
-def main(argv):
-    del argv
-    os.environ["KERAS_BACKEND"] = FLAGS.backend
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    rng = np.random.default_rng(0)
-    shape = (FLAGS.images_of_tuple, FLAGS.height, FLAGS.width, 3)
-    count = FLAGS.tuples * FLAGS.steps
-    tuples = pictures(rng, count * shape[0]).reshape(count, *shape)
-    targets = np.zeros(count, np.float32)
-    network, embedder = keras_network()
-    weights = torch_reference.weights_of(embedder)
+def torch_steps(weights, device):
+    """Returns the rows of PyTorch: functions that train, by their names."""
 
     def reference():
         return torch_reference.Reference(weights).to(device)
 
-    with torch.inference_mode():
-        expected = reference()(torch.from_numpy(tuples[0]).to(device))
-    found = embedder.predict(tuples[0], verbose=0)
     steps = {
         f"PyTorch{name}": torch_step(
             reference(), device, channels_last=channels_last
@@ -147,12 +140,32 @@ def main(argv):
             reference().to(memory_format=torch.channels_last)
         )
         steps["PyTorch, channels last, compiled"] = torch_step(
-            torch.compile(compiled), device, channels_last=False
+            compiled, device, channels_last=False
         )
-    given = in_batches((tuples, targets), FLAGS.tuples)
+    return steps
+
+
+def main(argv):
+    del argv
+    os.environ["KERAS_BACKEND"] = FLAGS.backend
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rng = np.random.default_rng(0)
+    shape = (FLAGS.images_of_tuple, FLAGS.height, FLAGS.width, 3)
+    count = FLAGS.tuples * FLAGS.steps
+    tuples = pictures(rng, count * shape[0]).reshape(count, *shape)
+    targets = np.zeros(count, np.float32)
+    network, embedder = keras_network()
+    weights = torch_reference.weights_of(embedder)
+    with torch.inference_mode():
+        reference = torch_reference.Reference(weights).to(device)
+        expected = reference(torch.from_numpy(tuples[0]).to(device))
+    descriptors = embedder.predict(tuples[0], verbose=0)
+    difference = np.abs(descriptors - expected.cpu().numpy()).max()
+    steps = torch_steps(weights, device)
+    data = in_batches((tuples, targets), FLAGS.tuples)
 
     def fit():
-        return network.fit(**given, shuffle=False, verbose=0)
+        return network.fit(**data, shuffle=False, verbose=0)
 
     ours = fit().history["loss"][0]
     batches = np.split(tuples, FLAGS.steps)
@@ -161,8 +174,8 @@ def main(argv):
         f"{count // FLAGS.steps} tuples of {shape[0]} images of {shape[1]} x "
         f"{shape[2]} pixels, {FLAGS.clusters} clusters, {FLAGS.dtype}, Keras "
         f"on {FLAGS.backend}, {device}. Largest difference of descriptors: "
-        f"{np.abs(found - expected.cpu().numpy()).max():.0e}; mean loss of "
-        f"{FLAGS.steps} steps: {ours:.6f} and {theirs:.6f}.\n"
+        f"{difference:.0e}; mean loss of {FLAGS.steps} steps: {ours:.6f} and "
+        f"{theirs:.6f}.\n"
     )
 
     def run(step):

@@ -1,9 +1,9 @@
-"""VGG16, NetVLAD and SARE in plain PyTorch, to measure ours beside.
+"""VGG16, NetVLAD and SARE in plain PyTorch, to compare ours with.
 
-As the PyTorch ports of this field have them: convolutions of 3 x 3 up to
-conv5_3 without its ReLU, trained from conv5_1 on; NetVLAD by matrix products,
-in float32; SARE-Joint with a Gaussian kernel. Weights are those of a Keras
-embedder. Images are uint8 [B, H, W, 3].
+They follow the PyTorch ports of this field: convolutions of 3 x 3 up to conv5_3
+without its ReLU, trained from conv5_1 on; NetVLAD by matrix products, in
+float32; SARE-Joint with a Gaussian kernel. Weights come from a Keras embedder.
+Images are uint8 [B, H, W, 3].
 """
 
 import itertools
@@ -19,17 +19,17 @@ from torch.nn import functional
 # Output channels of the convolutions of each block; pooling stands between.
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512,) * 3)
 _FROZEN_BLOCKS = 4
-# Of keras.applications, mode caffe: blue, green, red.
+# Mean pixel of keras.applications, mode caffe: blue, green, red.
 _MEAN = (103.939, 116.779, 123.68)
 _EPSILON = 1e-12
 
 
 class Reference(nn.Module):
-    """Images, uint8 [B, H, W, 3], to descriptors of unit length, [B, K * C].
+    """A network: uint8 [B, H, W, 3] to descriptors [B, K * C] of unit length.
 
     Args:
-        weights: name of a weight, such as "block1_conv1/kernel" or "centres",
-            to its value, as Keras has it.
+        weights: values of the Keras weights by their names, such as
+            "block1_conv1/kernel" or "centres".
     """
 
     def __init__(self, weights: dict[str, np.ndarray]):
@@ -67,20 +67,20 @@ class Reference(nn.Module):
 
 
 def sare_joint(descriptors: torch.Tensor) -> torch.Tensor:
-    """SARE of tuples, [B, T, D] -> [], the mean over tuples."""
+    """Computes SARE of tuples, [B, T, D] -> [], the mean over tuples."""
     query, others = descriptors[:, :1], descriptors[:, 1:]
     distances = (query - others).square().sum(-1)  # [B, T - 1]
     return -functional.log_softmax(-distances, dim=1)[:, 0].mean()
 
 
 def convolution_flops(height: int, width: int, *, trained: bool) -> float:
-    """Of all convolutions for one image, two for each product.
+    """Counts the arithmetic of all convolutions, two for each product.
 
     Args:
         height: rows of an image.
         width: columns of an image.
-        trained: with the gradients that training takes: by the weights of
-            the last block, and by the inputs of its layers but the first.
+        trained: whether to count gradients: by the weights of the last block,
+            and by the inputs of its layers except the first.
     """
     flops, channels = 0.0, 3
     for block, widths in enumerate(BLOCKS):
@@ -96,21 +96,21 @@ def convolution_flops(height: int, width: int, *, trained: bool) -> float:
 
 
 def weights_of(embedder) -> dict[str, np.ndarray]:
-    """Weights of a Keras embedder of VGG16 and NetVLAD, for `Reference`."""
-    found = {}
+    """Returns weights of an embedder of VGG16 and NetVLAD for `Reference`."""
+    weights = {}
     for layer in embedder.get_layer("backbone").layers:
         if layer.weights:
             kernel, bias = layer.get_weights()
-            found[f"{layer.name}/kernel"] = kernel
-            found[f"{layer.name}/bias"] = bias
-    found["assignment"], found["centres"] = embedder.get_layer(
+            weights[f"{layer.name}/kernel"] = kernel
+            weights[f"{layer.name}/bias"] = bias
+    weights["assignment"], weights["centres"] = embedder.get_layer(
         "netvlad"
     ).get_weights()
-    return found
+    return weights
 
 
 def matrix_product(device: str, dtype: torch.dtype):
-    """A function that makes one large matrix product, and its arithmetic."""
+    """Returns a function that makes a large matrix product, and its flops."""
     size = 8192 if device == "cuda" else 2048
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in "ab")
 
@@ -122,7 +122,7 @@ def matrix_product(device: str, dtype: torch.dtype):
 
 
 def synchronise(device: str) -> None:
-    """Waits until the device has done what it was given."""
+    """Waits until the device has finished its work."""
     if device == "cuda":
         torch.cuda.synchronize()
 
@@ -130,9 +130,9 @@ def synchronise(device: str) -> None:
 def by_turns(
     calls: dict[str, Callable[[], object]], repeats: int
 ) -> dict[str, tuple[float, float]]:
-    """Median seconds of each call, by the clock and of all cores.
+    """Returns median seconds of each call, by the clock and of all cores.
 
-    They take turns, after a first time of each.
+    The calls take turns. The first turn warms up.
     """
     seconds = {name: [] for name in calls}
     for turn, (name, call) in itertools.product(
@@ -148,8 +148,8 @@ def by_turns(
                 )
             )
     return {
-        name: tuple(map(statistics.median, zip(*found, strict=True)))
-        for name, found in seconds.items()
+        name: tuple(map(statistics.median, zip(*turns, strict=True)))
+        for name, turns in seconds.items()
     }
 
 
@@ -162,15 +162,15 @@ def compare(
     device: str,
     dtype: torch.dtype,
 ) -> None:
-    """Prints medians of calls, beside the fastest of PyTorch.
+    """Prints medians of calls, compared with the fastest of PyTorch.
 
     Args:
-        calls: rows, by their names.
+        calls: functions by the names of their rows.
         repeats: times that each is called.
-        images: of a call.
-        flops: of the convolutions of a call.
-        device: of PyTorch.
-        dtype: of products.
+        images: images of a call.
+        flops: arithmetic of the convolutions of a call.
+        device: device of PyTorch.
+        dtype: type of products.
     """
     multiply, of_product = matrix_product(device, dtype)
     medians = by_turns({**calls, "product": multiply}, repeats)

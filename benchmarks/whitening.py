@@ -1,26 +1,24 @@
-"""Fitting PCA whitening beside scikit-learn: time, memory and deviation.
+"""Compares PCA whitening with scikit-learn: time, memory and deviation.
 
     python -m benchmarks.whitening
 
 The last size is the original code's: 10,000 descriptors of VGG16 and NetVLAD,
-whitened to 4,096 numbers. scikit-learn's `PCA(whiten=True)` is given the same
-descriptors as float64, in which sare_tf sums, and by its full decomposition;
-above --scikit_learn_up_to descriptors it is left out.
+whitened to 4,096 numbers. scikit-learn's `PCA(whiten=True)` takes the same
+descriptors as float64, the type in which sare_tf sums, and decomposes them in
+full. It is left out above --scikit_learn_up_to descriptors.
 
-Descriptors are random, with variances that fall as those of images do, of unit
-length and not centred; they lie in a file, of which sare_tf is given a memory
-map. Each row is measured in a process of its own. Peak memory is the largest
-resident set while fitting (VmHWM of Linux, set back just before) less the
-resident set before, so it holds the pages of the file that were read.
+Descriptors are random, of unit length and not centred, with variances that fall
+as those of images do. They are in a file, and sare_tf takes a memory map of it.
+Each row is measured in a process of its own. Peak memory is the largest
+resident set while fitting, less the resident set before: it includes the pages
+of the file that were read.
 
-Two deviations are printed. Between the two: the largest difference of an
-element of whitened descriptors of unit length, of 100 rows, up to sign. From
-the definition: the largest element of the covariance of all samples, whitened
-in float64 by the fitted weights in 64 of the dimensions, less the identity.
+The table has two deviations. "between" is the largest difference of an element
+of whitened descriptors of unit length, of 100 rows, up to sign. "from
+definition" is the largest element of the covariance of all samples less the
+identity, whitened in float64 by the fitted weights in 64 of the dimensions.
 """
 
-import concurrent.futures
-import multiprocessing
 import tempfile
 import time
 from pathlib import Path
@@ -28,6 +26,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
+from benchmarks import measure
 from sare_tf.model import whitening
 
 FLAGS = flags.FLAGS
@@ -40,7 +39,6 @@ flags.DEFINE_integer(
     "scikit_learn_up_to", 2000, "Samples up to which both are run.", 2
 )
 
-_MEBIBYTE = 2**20
 _ROWS = 500  # written and read at a time
 _COMPARED_ROWS = 100
 _COMPARED_DIMENSIONS = 64
@@ -62,34 +60,34 @@ def write_descriptors(path, samples, length):
     descriptors.flush()
 
 
-def measure(name, path, dimension):
+def measure_fit(name, path, dimension):
     """Fits in this process.
 
     Returns:
-        Seconds; peak bytes; whitened rows [100, d] of unit length; and the
+        Seconds, peak bytes, whitened rows [100, d] of unit length, and the
         deviation from the definition.
     """
     descriptors = np.load(path, mmap_mode="r")
     fit = {"sare_tf": _fit, "scikit-learn": _fit_scikit_learn}[name]
-    # Starts thread pools and imports what is slow to import.
+    # Starts thread pools, and imports the slow modules.
     fit(np.random.default_rng(0).normal(size=(9, 20)), 2)
-    before = _resident_bytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")
+    before = measure.resident_bytes()
+    measure.reset_peak()
     start = time.perf_counter()
     projection, bias, eigenvalues = fit(descriptors, dimension)
     seconds = time.perf_counter() - start
-    peak = _resident_bytes("VmHWM") - before
+    peak = measure.peak_bytes() - before
     rows = np.float64(descriptors[:_COMPARED_ROWS]) @ projection + bias
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    chosen = np.linspace(0, dimension - 1, _COMPARED_DIMENSIONS).astype(int)
-    some = np.float64(projection[:, chosen])
+    compared = np.linspace(0, dimension - 1, _COMPARED_DIMENSIONS).astype(int)
+    columns = np.float64(projection[:, compared])
     whitened = np.concatenate(
         [
-            np.float64(descriptors[row : row + _ROWS]) @ some
+            np.float64(descriptors[row : row + _ROWS]) @ columns
             for row in range(0, len(descriptors), _ROWS)
         ]
     )
-    variances = eigenvalues[chosen] / (eigenvalues[chosen] + 1e-9)
+    variances = eigenvalues[compared] / (eigenvalues[compared] + 1e-9)
     deviation = np.abs(np.cov(whitened.T) - np.diag(variances)).max()
     return seconds, peak, rows, deviation
 
@@ -109,19 +107,6 @@ def _fit_scikit_learn(descriptors, dimension):
     return projection, -(pca.mean_ @ projection), variances
 
 
-def _resident_bytes(field):
-    status = Path("/proc/self/status").read_text()
-    return int(status.split(f"{field}:")[1].split()[0]) * 1024
-
-
-def in_a_process(*arguments):
-    """`measure` in a process of its own."""
-    with concurrent.futures.ProcessPoolExecutor(
-        1, mp_context=multiprocessing.get_context("spawn")
-    ) as pool:
-        return pool.submit(measure, *arguments).result()
-
-
 def main(argv):
     del argv
     print("| size | | seconds | peak MiB | from definition | between |")
@@ -131,20 +116,23 @@ def main(argv):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "descriptors.npy"
             write_descriptors(path, samples, length)
-            names = ["sare_tf"]
+            sides = ["sare_tf"]
             if samples <= FLAGS.scikit_learn_up_to:
-                names.append("scikit-learn")
-            found = {n: in_a_process(n, path, dimension) for n in names}
-        ours, *others = [rows for _, _, rows, _ in found.values()]
+                sides.append("scikit-learn")
+            results = {
+                side: measure.in_a_process(measure_fit, side, path, dimension)
+                for side in sides
+            }
+        ours, *others = [rows for _, _, rows, _ in results.values()]
         between = "-"
         for other in others:
             signs = np.sign((ours * other).sum(axis=0))
             between = f"{np.abs(ours * signs - other).max():.1e}"
-        for name, (seconds, peak, _, deviation) in found.items():
+        for name, (seconds, peak, _, deviation) in results.items():
             print(
                 f"| {samples:,} x {length:,} to {dimension:,} | {name} | "
-                f"{seconds:.1f} | {peak / _MEBIBYTE:,.0f} | {deviation:.1e} | "
-                f"{between} |",
+                f"{seconds:.1f} | {peak / measure.MEBIBYTE:,.0f} | "
+                f"{deviation:.1e} | {between} |",
                 flush=True,
             )
 

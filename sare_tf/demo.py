@@ -2,15 +2,16 @@
 
     python -m sare_tf.demo --flagfile=configs/demo.flags
 
-Every stage runs as its own command would, from the same flagfile. Beside the
-trained network two others are evaluated on the same test district: `pixels`,
-downsampled colour pixels, and `untrained`, the network of epoch 0.
+Every stage runs as its own command would, from the same flagfile. Two baselines
+are evaluated on the same test district as the trained network: `pixels`, small
+colour pictures as descriptors, and `untrained`, the network of epoch 0.
 """
 
 import dataclasses
 import io
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -38,6 +39,7 @@ from sare_tf.search import exact_search
 from sare_tf.search.options import IndexOptions
 from sare_tf.training.options import ExportOptions, TrainingOptions
 
+# Columns and rows of a picture as a descriptor.
 _PIXELS = (32, 24)
 
 
@@ -66,12 +68,105 @@ class DemoOptions:
         )
 
 
+def run(options: DemoOptions) -> Path:
+    """Runs all stages on a rendered city, and compares the trained network.
+
+    Args:
+        options: of the stages.
+
+    Returns:
+        The path of `summary.json`.
+
+    Raises:
+        FileNotFoundError, OSError, ValueError: as the stages do.
+    """
+    begin = time.monotonic()
+    stages = {
+        synthetic_city: options.city,
+        build_records: options.records,
+        train: options.training,
+        export: options.export,
+        index: options.index,
+        evaluate: options.evaluation,
+    }
+    for stage, of_stage in stages.items():
+        logging.info("--- %s", stage.__name__)
+        stage.run(of_stage)
+    out = Path(options.evaluation.evaluation).parent
+    table = summarise(options, out)
+    minutes = (time.monotonic() - begin) / 60
+    sys.stdout.write(_closing_text(options, out, table, minutes))
+    return out / "summary.json"
+
+
+def summarise(options: DemoOptions, out: Path) -> str:
+    """Compares the trained network with pixels and with epoch 0.
+
+    Args:
+        options: of the stages, whose `evaluate` has run.
+        out: folder of `summary.json` and of the untrained network's results.
+
+    Returns:
+        The table to show.
+    """
+    evaluation = options.evaluation
+    untrained = _evaluate_untrained(options, out / "untrained")
+    recall = {
+        "pixels": baseline_recall(evaluation, pixel_descriptors),
+        "untrained": _recall_of_evaluation(untrained),
+        "trained": _recall_of_evaluation(Path(evaluation.evaluation)),
+    }
+    atomic_files.write_json(
+        out / "summary.json",
+        {name: {"recall_at": values} for name, values in recall.items()},
+    )
+    ks = evaluation.recall_at
+    lines = ["", "recall at " + "".join(f"{k:>8}" for k in ks)]
+    for name, values in recall.items():
+        cells = (f"{values[k]:.3f}" if k in values else "-" for k in ks)
+        lines.append(f"{name:<10}" + "".join(f"{cell:>8}" for cell in cells))
+    return "\n".join(lines)
+
+
+def baseline_recall(
+    options: EvaluationOptions,
+    descriptors_of: Callable[[Records, pd.DataFrame], np.ndarray],
+) -> dict[int, float]:
+    """Computes recall@N of descriptors without a network, by exact search.
+
+    Args:
+        options: records, split, rule of positives, and N of recall@N; an N
+            above the size of the database is left out.
+        descriptors_of: takes opened records and B rows of their manifest, and
+            returns float32 [B, D].
+
+    Returns:
+        N -> recall, from 0 to 1.
+    """
+    records = Records(options.records)
+    queries = records.rows(options.split, "query")
+    database = records.rows(options.split, "database")
+    ks = [k for k in options.recall_at if k <= len(database)]
+    neighbours, _ = exact_search.nearest(
+        descriptors_of(records, queries),
+        descriptors_of(records, database),
+        max(ks),
+    )
+    positives = manifest.positives(
+        queries,
+        database,
+        rule=options.positives,
+        radius_m=options.positive_radius_m,
+    )
+    return exact_search.recall_at(neighbours, positives, ks)
+
+
 def pixel_descriptors(records: Records, rows: pd.DataFrame) -> np.ndarray:
-    """Downsampled colour pixels, mean removed, unit length.
+    """Returns small pictures as descriptors: mean removed, of unit length.
 
     Args:
         records: opened records.
-        rows: B rows of its manifest.
+        rows: B rows of their manifest.
 
     Returns:
         float32 [B, 2304].
@@ -86,134 +181,55 @@ def pixel_descriptors(records: Records, rows: pd.DataFrame) -> np.ndarray:
     return np.stack(descriptors)
 
 
-def pixel_recall(
-    records: Records, *, split: str, ks: list[int], radius_m: float, rule: str
-) -> dict[int, float]:
-    """Recall@N of `pixel_descriptors`, by exact search."""
-    queries = records.rows(split, "query")
-    database = records.rows(split, "database")
-    ks = [k for k in ks if k <= len(database)]
-    neighbours, _ = exact_search.nearest(
-        pixel_descriptors(records, queries),
-        pixel_descriptors(records, database),
-        max(ks),
-    )
-    positives = manifest.positives(
-        queries, database, rule=rule, radius_m=radius_m
-    )
-    return exact_search.recall_at(neighbours, positives, ks)
-
-
-def summarise(options: DemoOptions, out: Path) -> str:
-    """Evaluates pixels and epoch 0 beside the finished evaluation.
-
-    Args:
-        options: of the stages.
-        out: folder for `summary.json` and what the untrained network needs.
-
-    Returns:
-        The table to show.
-    """
-    untrained = out / "untrained"
+def _evaluate_untrained(options: DemoOptions, out: Path) -> Path:
+    """Exports, indexes and evaluates epoch 0; returns the evaluation."""
     version = export.run(
         dataclasses.replace(
-            options.export, export=untrained / "export", epoch="epoch-0000"
+            options.export, export=out / "export", epoch="epoch-0000"
         )
     )
-    places = {"export": version, "index": untrained / "index"}
-    index.run(dataclasses.replace(options.index, **places))
-    evaluation = options.evaluation
+    folders = {"export": version, "index": out / "index"}
+    index.run(dataclasses.replace(options.index, **folders))
+    evaluation = out / "evaluation"
     evaluate.run(
         dataclasses.replace(
-            evaluation, **places, evaluation=untrained / "evaluation"
+            options.evaluation, **folders, evaluation=evaluation
         )
     )
-    ks = evaluation.recall_at
-    summary = {
-        "pixels": {
-            "recall_at": pixel_recall(
-                Records(evaluation.records),
-                split=evaluation.split,
-                ks=ks,
-                radius_m=evaluation.positive_radius_m,
-                rule=evaluation.positives,
-            )
-        }
-    }
-    for name, folder in (
-        ("untrained", untrained / "evaluation"),
-        ("trained", Path(evaluation.evaluation)),
-    ):
-        metrics = atomic_files.read_json(
-            folder / "metrics.json", made_by="python -m sare_tf.evaluate"
-        )
-        summary[name] = {"recall_at": metrics["recall_at"]}
-    atomic_files.write_json(out / "summary.json", summary)
-    lines = ["", "recall at " + "".join(f"{k:>8}" for k in ks)]
-    for name, values in summary.items():
-        recall = {int(k): value for k, value in values["recall_at"].items()}
-        lines.append(
-            f"{name:<10}"
-            + "".join(
-                f"{recall[k]:>8.3f}" if k in recall else f"{'-':>8}" for k in ks
-            )
-        )
-    return "\n".join(lines)
+    return evaluation
 
 
-def _shown(path: str) -> Path:
-    """The path as one would type it here."""
-    path = Path(path)
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
+def _recall_of_evaluation(folder: Path) -> dict[int, float]:
+    metrics = atomic_files.read_json(
+        folder / "metrics.json", made_by="python -m sare_tf.evaluate"
+    )
+    return {int(k): value for k, value in metrics["recall_at"].items()}
 
 
-def run(options: DemoOptions) -> Path:
-    """Runs all stages on a rendered city, and compares the result.
-
-    Args:
-        options: of the stages.
-
-    Returns:
-        The path of summary.json.
-
-    Raises:
-        FileNotFoundError, OSError, ValueError: as of the stages.
-    """
-    begin = time.monotonic()
-    stages = {
-        synthetic_city: options.city,
-        build_records: options.records,
-        train: options.training,
-        export: options.export,
-        index: options.index,
-        evaluate: options.evaluation,
-    }
-    for stage, of_stage in stages.items():
-        logging.info("--- %s", stage.__name__)
-        stage.run(of_stage)
-    evaluation = Path(options.evaluation.evaluation)
-    out = evaluation.parent
-    table = summarise(options, out)
+def _closing_text(
+    options: DemoOptions, out: Path, table: str, minutes: float
+) -> str:
+    """The table, where the results are, and the next command."""
+    evaluation = options.evaluation
     photo = min(
-        Path(options.city.out).glob(
-            f"images/{options.evaluation.split}/queries/*"
-        )
+        Path(options.city.out).glob(f"images/{evaluation.split}/queries/*")
     )
-    command = f"{_shown(sys.executable)} -m sare_tf.locate"
-    sys.stdout.write(
+    python = Path(sys.executable)
+    if python.is_relative_to(Path.cwd()):
+        python = python.relative_to(Path.cwd())
+    command = f"{python} -m sare_tf.locate {' '.join(sys.argv[1:])} {photo}"
+    return (
         f"{table}\n\n"
-        f"Made in {(time.monotonic() - begin) / 60:.1f} minutes:\n"
+        f"Made in {minutes:.1f} minutes:\n"
         f"  the city        {options.city.out}\n"
         f"  the model       {options.export.export}\n"
         f"  the index       {options.index.index}\n"
         f"  summary         {out / 'summary.json'}\n"
-        f"  look at this    {evaluation / 'report.html'}\n\n"
+        f"  look at this    {Path(evaluation.evaluation) / 'report.html'}\n\n"
         "Next: find one photograph of the city,\n"
-        f"  {command} {' '.join(sys.argv[1:])} {photo}\n"
+        f"  {command}\n"
         "or use your own: configs/own_photos.flags\n"
     )
-    return out / "summary.json"
 
 
 def main(argv) -> None:

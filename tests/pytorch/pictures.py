@@ -1,6 +1,6 @@
 """Writes the JPEGs that networks are compared on.
 
-    python tests/weights/pictures.py FOLDER
+    python tests/pytorch/pictures.py FOLDER
 
 FOLDER/pictures/*.jpg, all 320 x 180: two that are rendered, and two real ones
 where the shared data are (see SARE_TF_SHARED).
@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sare_tf.city import painting
+from sare_tf.city.moment import draw_moment
+from sare_tf.city.place import paint_place
+from sare_tf.city.rendering import render
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,9 +27,9 @@ def main(folder):
         (folder / f"real{number}.jpg").write_bytes(path.read_bytes())
     for number in range(2):
         rng = np.random.default_rng(number)
-        encoded = painting.render(
-            painting.paint_place((number, 0, 0)),
-            painting.draw_moment(rng),
+        encoded = render(
+            paint_place((number, 0, 0)),
+            draw_moment(rng),
             rng,
             width=320,
             height=180,
