@@ -31,7 +31,7 @@ from absl import logging
 from tqdm import tqdm
 
 from sare_tf import build_records, flags, model
-from sare_tf.dataset import manifest
+from sare_tf.dataset.positives import find_positives
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files
@@ -203,7 +203,7 @@ def _check_recall(embedder: keras.Model, options: ImportOptions) -> None:
                     for batch in tqdm(batches, desc=role, leave=False)
                 ]
             )
-        right = manifest.positives(
+        right = find_positives(
             rows["query"],
             rows["database"],
             rule=options.positives,

@@ -12,6 +12,7 @@ from toy_search import jpeg
 
 from sare_tf import build_records
 from sare_tf.dataset import manifest
+from sare_tf.dataset.positives import find_positives
 from sare_tf.records import records
 from sare_tf.records.options import RecordOptions
 
@@ -376,7 +377,7 @@ def test_relations_lie_beside_the_manifest(tmp_path):
         [query, "jpg/b.jpg", "junk"],
     ]
     assert opened.metadata["relations"] == 3
-    found = manifest.positives(
+    found = find_positives(
         opened.rows("test", "query"),
         opened.rows("test", "database"),
         relations=opened.relations,

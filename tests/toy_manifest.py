@@ -8,3 +8,17 @@ def make(rows):
     listing.add_all(rows)
     listing.check()
     return listing.table()
+
+
+def rows(east, *, role="database", prefix="a", **columns):
+    return [
+        {
+            "image_id": f"{prefix}{number}",
+            "split": "test",
+            "role": role,
+            "utm_east_m": value,
+            "utm_north_m": 4_500_000.0,
+            **columns,
+        }
+        for number, value in enumerate(east)
+    ]

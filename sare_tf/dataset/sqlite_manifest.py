@@ -39,10 +39,10 @@ _SORTED_IN_MEMORY = 1 << 16
 COLUMNS = ", ".join(manifest.COLUMNS)
 SCHEMA = ", ".join(
     f"{name} {_SQL_TYPES[dtype]}"
-    for name, (dtype, _) in manifest.COLUMNS.items()
+    for name, (dtype, *_) in manifest.COLUMNS.items()
 )
-_DTYPES = {name: dtype for name, (dtype, _) in manifest.COLUMNS.items()}
-_UNKNOWN = {name: value for name, (_, value) in manifest.COLUMNS.items()}
+_DTYPES = {name: dtype for name, (dtype, *_) in manifest.COLUMNS.items()}
+_UNKNOWN = {name: value for name, (_, value, *_) in manifest.COLUMNS.items()}
 _UNKNOWN |= dict.fromkeys(_PASSING)
 _INSERT = (
     f"INSERT OR IGNORE INTO images VALUES ({', '.join('?' * len(_UNKNOWN))})"
@@ -168,34 +168,21 @@ class Listing:
                     "Expected image_id, split and role of every image. "
                     f"Received: {row} without {[name]}."
                 )
-        for name, allowed in (
-            ("split", manifest.SPLITS),
-            ("role", manifest.ROLES),
-        ):
-            found = self.column(
+        for name in ("split", "role"):
+            values = self.column(
                 f"SELECT DISTINCT {name} FROM images ORDER BY {name}"
             )
-            other = [value for value in found if value not in allowed]
-            if other:
-                raise ValueError(
-                    f"Expected {name} to be one of {', '.join(allowed)}. "
-                    f"Received: {other[:3]}."
-                )
+            manifest.check_values(name, values)
         zones = self.column(
             "SELECT DISTINCT utm_zone FROM images WHERE utm_zone != '' "
             "ORDER BY utm_zone"
         )
-        if len(set(map(manifest.grid, zones))) > 1:
-            unknown = self.column(
+        if len(zones) > 1:
+            without_zone = self.column(
                 "SELECT image_id FROM images WHERE utm_zone = '' AND "
                 "utm_east_m + utm_north_m IS NOT NULL ORDER BY rowid"
             )
-            if unknown:
-                raise ValueError(
-                    "Expected the UTM zone of every image with coordinates "
-                    f"where there are several zones. Received: {zones}, and "
-                    f"{len(unknown)} images without, such as {unknown[0]!r}."
-                )
+            manifest.check_zones(zones, without_zone)
 
 
 def frame(

@@ -139,7 +139,7 @@ class Records:
         path: the folder.
         metadata: records.json.
         manifest: DataFrame, one row per image, in the order of the shards.
-        relations: DataFrame as of `manifest.make_relations`, or None.
+        relations: DataFrame as of `positives.make_relations`, or None.
         fingerprint: hex digest of the images, the manifest and the relations.
 
     Args:

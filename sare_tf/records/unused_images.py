@@ -2,7 +2,7 @@
 
 Found by SQL in the plan of a build, and for coordinates in strips of the map,
 so that memory does not grow with the number of images. What a positive is,
-`manifest.positives` says.
+`positives.find_positives` says.
 """
 
 import array
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
-from sare_tf.dataset import manifest
+from sare_tf.dataset import manifest, positives
 from sare_tf.dataset.sqlite_manifest import Listing
 
 # Queries of a strip of the map, and database images beside them at a time.
@@ -29,7 +29,7 @@ def check_rule(
 
     Args:
         listing: with the table `planned` of `record_plan`.
-        rule: of `manifest.positives`.
+        rule: of `positives.find_positives`.
         relations: those of the reading, or None.
 
     Raises:
@@ -54,8 +54,8 @@ def find(
     Args:
         listing: with the table `planned` of `record_plan`.
         refused: image ids of which none counts.
-        rule: of `manifest.positives`.
-        radius_m: of `manifest.positives`.
+        rule: of `positives.find_positives`.
+        radius_m: of `positives.find_positives`.
         relations: those of the reading, or None.
 
     Yields:
@@ -184,14 +184,13 @@ class _Split:
         )
 
     def choose(self, rule: str, relations: pd.DataFrame | None) -> str:
-        """The rule that counts, as `manifest.positives` chooses it; empty where
-        nothing says what matches.
+        """Returns the rule that counts; empty where nothing says what matches.
 
         Raises:
             ValueError: as `check_rule` does.
         """
-        manifest.check_rule(rule)
-        automatic = manifest.auto_rule(
+        positives.check_rule(rule)
+        automatic = positives.automatic_rule(
             is_listed=self.is_listed, is_located=not self.without_position
         )
         if automatic == "place" and self.without_place:
@@ -203,7 +202,7 @@ class _Split:
             "list": int(relations is None),
         }
         if lacking[chosen]:
-            raise manifest.lacking(chosen, lacking[chosen])
+            raise positives.missing_for(chosen, lacking[chosen])
         return chosen
 
 
@@ -273,6 +272,6 @@ def _any_near(
     near = distances_m <= radius_m * (1 - _ERROR) - _ERROR_M
     # By exact distances, where those of the tree could be either.
     close = np.flatnonzero((distances_m <= reach_m) & ~near)
-    within = manifest.within(points[close], others, radius_m)
+    within = positives.within(points[close], others, radius_m)
     near[close] = [len(rows) > 0 for rows in within]
     return near

@@ -9,6 +9,8 @@ from sare_tf.checks import image_findings as image_checks
 from sare_tf.checks import positions, splits_and_positives
 from sare_tf.checks.finding import ERROR, NOTE, WARNING, Finding
 from sare_tf.dataset import image_decoding, manifest
+from sare_tf.dataset.names import TRAIN_RULES
+from sare_tf.dataset.positives import make_relations
 from sare_tf.dataset.readers import reading, utm
 from sare_tf.evaluation import protocols
 
@@ -148,9 +150,9 @@ def test_a_copy_that_is_listed_as_junk_is_none():
         ("q", "test", "query", {}),
         ("d", "test", "database", {}),
     )
-    junk = manifest.make_relations([("q", "d", "junk")], rows)
+    junk = make_relations([("q", "d", "junk")], rows)
     assert duplicates(rows, [5, 5], relations=junk) == {}
-    right = manifest.make_relations([("q", "d", "positive")], rows)
+    right = make_relations([("q", "d", "positive")], rows)
     assert set(duplicates(rows, [5, 5], relations=right)) == {
         "queries_in_database"
     }
@@ -175,7 +177,7 @@ def test_a_query_of_the_time_of_its_copy():
         protocols.choose("tokyotm"), None
     )
     assert tokyotm.other_timestamp
-    netvlad = manifest.TRAIN_RULES["netvlad"]
+    netvlad = TRAIN_RULES["netvlad"]
     assert splits_and_positives.by_manifest("", **netvlad).other_timestamp
     assert not splits_and_positives.by_manifest("").other_timestamp
 

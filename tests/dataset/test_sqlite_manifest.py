@@ -32,12 +32,12 @@ def test_rows_come_back_as_a_manifest(monkeypatch):
     table = found.table()
     assert len(found) == len(table) == 7
     assert {name: str(dtype) for name, dtype in table.dtypes.items()} == {
-        name: dtype for name, (dtype, _) in manifest.COLUMNS.items()
+        name: dtype for name, (dtype, *_) in manifest.COLUMNS.items()
     }
     for number, row in enumerate(given):
         expected = {
             name: row.get(name, unknown)
-            for name, (_, unknown) in manifest.COLUMNS.items()
+            for name, (_, unknown, *_) in manifest.COLUMNS.items()
         }
         pd.testing.assert_series_equal(
             table.iloc[number],

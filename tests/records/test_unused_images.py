@@ -1,10 +1,15 @@
-"""What is said of records, beside loops over `manifest.positives`."""
+"""What is said of records, beside loops over `find_positives`."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from sare_tf.dataset import manifest
+from sare_tf.dataset.positives import (
+    choose_rule,
+    find_positives,
+    make_relations,
+)
 from sare_tf.dataset.readers.reading import Reading
 from sare_tf.dataset.sqlite_manifest import Listing
 from sare_tf.records import shard_plan, unused_images
@@ -43,11 +48,11 @@ def expected(rows, *, rule, radius_m, relations, refused):
         for role, some in (("query", queries), ("database", database)):
             if some.empty:
                 found.append((split, f"split without a {role} image"))
-        chosen = manifest.choose_rule(queries, database, relations=relations)
+        chosen = choose_rule(queries, database, relations=relations)
         if chosen == "place" and not manifest.has_places(part):
             found.append((split, "split of which nothing says what matches"))
             continue
-        positives = manifest.positives(
+        positives = find_positives(
             queries,
             database,
             rule=rule,
@@ -136,7 +141,7 @@ def test_by_list(tmp_path):
         (str(rng.choice(ids["query"])), str(rng.choice(ids["database"])))
         for _ in range(150)
     }
-    relations = manifest.make_relations(
+    relations = make_relations(
         [
             (*pair, ("easy", "hard", "junk")[number % 3])
             for number, pair in enumerate(sorted(pairs))

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from sare_tf.dataset.names import SUBTASKS
 from sare_tf.dataset.readers import reading, utm
 
 _LAYOUT = "{train_val,test}/<city>/{query,database}/images/<key>.jpg"
-_SUBTASKS = ("all", "s2w", "w2s", "o2n", "n2o", "d2n", "n2d")
 _VAL_CITIES = ("cph", "sf")
 
 
@@ -79,7 +79,7 @@ def _read_city(found: reading.Collector, city: Path, split: str) -> None:
 
 def _table(folder: Path, *, located: bool) -> pd.DataFrame:
     """All tables of a folder, joined."""
-    needed = {"seq_info": (), "subtask_index": _SUBTASKS}
+    needed = {"seq_info": (), "subtask_index": SUBTASKS}
     if located:
         needed["raw"] = ("lon", "lat", "ca", "captured_at", "pano")
         needed["postprocessed"] = (
@@ -96,7 +96,7 @@ def _table(folder: Path, *, located: bool) -> pd.DataFrame:
 
 def _columns(row: dict[str, str], zone: str) -> dict[str, object]:
     sequence = row.get("sequence_key", row.get("sequence_id", ""))
-    subtasks = [name for name in _SUBTASKS if row[name] == "True"]
+    subtasks = [name for name in SUBTASKS if row[name] == "True"]
     columns = {"sequence_id": sequence, "subtasks": " ".join(subtasks)}
     frame = reading.number(row.get("frame_number", ""))
     if np.isfinite(frame):

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 import pandas as pd
 
-from sare_tf.dataset import manifest
+from sare_tf.dataset import manifest, positives
 from sare_tf.dataset.readers import utm
 from sare_tf.dataset.sqlite_manifest import Listing, sorted_names
 
@@ -51,7 +51,7 @@ class Reading:
             has an entry for it.
         root: folder that the image ids are relative to.
         rejected: (path relative to `root`, reason) of files left out.
-        relations: what `manifest.make_relations` made, where the layout says
+        relations: what `positives.make_relations` made, where the layout says
             which database images answer a query; else None.
         sources: image_id -> source, for images that are no whole file of
             their own.
@@ -296,7 +296,7 @@ class Collector:
                 "SELECT image_id, role FROM images WHERE image_id = ?", image_id
             )
         there = {image_id for image_id, _ in rows}
-        return manifest.make_relations(
+        return positives.make_relations(
             [pair for pair in pairs if there.issuperset(pair[:2])],
             pd.DataFrame(rows, columns=["image_id", "role"]),
         )

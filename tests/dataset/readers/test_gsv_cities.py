@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from toy_folders import column, touch
 
-from sare_tf.dataset import manifest, readers
+from sare_tf.dataset import readers
+from sare_tf.dataset.positives import find_positives
 
 HEADER = "place_id,year,month,northdeg,city_id,lat,lon,panoid\n"
 # Two cities that number their places alike, 23 zones apart.
@@ -70,7 +71,7 @@ def test_cities_are_never_compared(root):
     ).to_dict() == {"Lon": ["30U"], "Tok": ["54S"]}
     queries = table[table["role"] == "query"]
     database = table[table["role"] == "database"]
-    found = manifest.positives(queries, database, radius_m=1e9)
+    found = find_positives(queries, database, radius_m=1e9)
     for place, rows in zip(queries["place_id"], found, strict=True):
         cities = database["place_id"].to_numpy()[rows]
         assert {name[:3] for name in cities} == {place[:3]}

@@ -6,7 +6,9 @@ import toy_manifest
 from paths import SHARED
 from scipy import io
 
-from sare_tf.dataset import manifest, readers
+from sare_tf.dataset import readers
+from sare_tf.dataset.names import TRAIN_RULES
+from sare_tf.dataset.positives import find_positives
 from sare_tf.dataset.readers import netvlad_mat, reading
 
 SPECS = SHARED / "data" / "netvlad_specs"
@@ -235,12 +237,12 @@ def test_counts_of_the_official_files(name):
     queries = rows[rows["role"] == "query"]
     found = [len(database), len(queries)]
     for radius_m, rule in ((25.0, "openibl"), (10.0, "openibl")):
-        positives = manifest.positives(
-            queries, database, radius_m=radius_m, **manifest.TRAIN_RULES[rule]
+        positives = find_positives(
+            queries, database, radius_m=radius_m, **TRAIN_RULES[rule]
         )
         found.append(sum(len(some) > 0 for some in positives))
-    positives = manifest.positives(
-        queries, database, radius_m=10.0, **manifest.TRAIN_RULES["netvlad"]
+    positives = find_positives(
+        queries, database, radius_m=10.0, **TRAIN_RULES["netvlad"]
     )
     found.append(sum(len(some) > 0 for some in positives))
     assert tuple(found) == COUNTS[name]
