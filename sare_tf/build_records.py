@@ -38,7 +38,7 @@ from tqdm import tqdm
 import sare_tf
 from sare_tf import flags
 from sare_tf.dataset import manifest, readers
-from sare_tf.dataset.readers import reading as dataset_reading
+from sare_tf.dataset.readers.collector import Reading
 from sare_tf.distributed import beam
 from sare_tf.records import (
     records,
@@ -50,6 +50,7 @@ from sare_tf.records import (
 )
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.shard_plan import Preparation, Shard
+from sare_tf.records.sqlite_plan import KeptImages
 from sare_tf.runtime import atomic_files
 
 
@@ -122,11 +123,12 @@ def _build(options: RecordOptions, engine: Callable[..., None] | None) -> Path:
         longest_side=options.resize_to,
         jpeg_quality=options.reencode_quality,
     )
-    shards = shard_plan.make(
+    plan = shard_plan.make(
         reading,
         shard_mebibytes=options.shard_mebibytes,
         preparation=preparation,
     )
+    shards = plan.shards
     made_from = {
         "format": shard_plan.FORMAT,
         "reader": options.reader,
@@ -141,11 +143,12 @@ def _build(options: RecordOptions, engine: Callable[..., None] | None) -> Path:
         return out
     # Refuses a rule that the layout cannot follow now, not after the work.
     unused_images.check_rule(
-        reading.listing, rule=options.positives, relations=reading.relations
+        KeptImages(plan.images, refused=(), relations=reading.relations),
+        rule=options.positives,
     )
     logging.info(
         "Building records of %d images in %s.",
-        len(reading.listing),
+        len(reading.images),
         reading.root,
     )
     with atomic_files.explained_writing("records", partial):
@@ -169,7 +172,7 @@ def _build(options: RecordOptions, engine: Callable[..., None] | None) -> Path:
     engine(missing, root=reading.root, folder=partial, preparation=preparation)
     with atomic_files.explained_writing("records", out):
         _gather(
-            shards,
+            plan,
             partial,
             out,
             reading=reading,
@@ -276,15 +279,15 @@ def build_by(
         folder=folder.resolve(),
         preparation=preparation,
     )
-    for_each(build, shards, folder=folder)
+    for_each(build, [shard.with_rows() for shard in shards], folder=folder)
 
 
 def _gather(
-    shards: Sequence[Shard],
+    plan: shard_plan.Plan,
     partial: Path,
     out: Path,
     *,
-    reading: dataset_reading.Reading,
+    reading: Reading,
     made_from: dict[str, Any],
     rule: str,
     radius_m: float,
@@ -294,6 +297,7 @@ def _gather(
     Raises:
         ValueError: one is missing, or there is no image in them.
     """
+    shards = plan.shards
     built = {
         shard.name: shard_building.find(shard, partial) for shard in shards
     }
@@ -322,13 +326,8 @@ def _gather(
             & ~relations["database"].isin(refused)
         ]
         relations = relations.reset_index(drop=True)
-    warnings = unused_images.find(
-        reading.listing,
-        refused=refused,
-        rule=rule,
-        radius_m=radius_m,
-        relations=relations,
-    )
+    kept = KeptImages(plan.images, refused=refused, relations=relations)
+    warnings = unused_images.find(kept, rule=rule, radius_m=radius_m)
 
     def parts() -> Iterator[pd.DataFrame]:
         for name, shard in built.items():
@@ -346,7 +345,7 @@ def _gather(
                 ("warnings", ("what", "warning"), warnings),
             )
         }
-        counts = unused_images.counts(reading.listing)
+        counts = kept.counts()
         manifest.write_parts(parts(), folder / "manifest.parquet")
         atomic_files.write_json(
             folder / "records.json",
@@ -370,9 +369,7 @@ def _gather(
     _tell(out, counts, listed)
 
 
-def _source_digest(
-    reading: dataset_reading.Reading, shards: Sequence[Shard]
-) -> str:
+def _source_digest(reading: Reading, shards: Sequence[Shard]) -> str:
     """Digest of names, rows, sizes and times: changes when a file does."""
     digest = hashlib.sha256()
     digest.update(json.dumps([shard.digest for shard in shards]).encode())

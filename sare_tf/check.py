@@ -38,6 +38,7 @@ from sare_tf.checks.options import CheckOptions
 from sare_tf.dataset import image_decoding, manifest, readers
 from sare_tf.dataset.names import TRAIN_RULES
 from sare_tf.dataset.positives import choose_rule
+from sare_tf.dataset.readers.collector import NoImages
 from sare_tf.evaluation import protocols
 from sare_tf.pages import check_page, evaluation_page
 from sare_tf.records.records import Records
@@ -212,7 +213,7 @@ class _Dataset:
         self._is_list_wanted = is_list_wanted
         try:
             self._reading = readers.read(path, reader=reader, **options)
-        except (FileNotFoundError, readers.reading.NoImages) as error:
+        except (FileNotFoundError, NoImages) as error:
             if not readers.reads_lists(reader) or not path.is_dir():
                 raise
             if not is_list_wanted:

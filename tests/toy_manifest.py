@@ -1,13 +1,13 @@
 """Manifests in memory, of rows that hold what is known."""
 
-from sare_tf.dataset.sqlite_manifest import Listing
+from sare_tf.dataset.sqlite_manifest import SqliteManifest
 
 
 def make(rows):
-    listing = Listing()
-    listing.add_all(rows)
-    listing.check()
-    return listing.table()
+    images = SqliteManifest()
+    images.add_all(rows)
+    images.check()
+    return images.table()
 
 
 def rows(east, *, role="database", prefix="a", **columns):

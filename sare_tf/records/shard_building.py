@@ -31,7 +31,7 @@ import pandas as pd
 import tensorflow as tf
 
 from sare_tf.dataset import manifest
-from sare_tf.dataset.readers.reading import Source
+from sare_tf.dataset.readers.collector import Source
 from sare_tf.records import records, stored_image
 from sare_tf.records.shard_plan import Preparation, Shard
 from sare_tf.runtime import atomic_files
@@ -170,7 +170,7 @@ def build(
         OSError: the folder cannot be written to. What was begun is removed.
     """
     prepare_batch = partial(_prepare_batch, root=root, preparation=preparation)
-    rows = shard.rows
+    rows = shard.read_rows()
     kept, rejected, settled = [], [], True
     position = 0
     # A name of its own: engines may try a shard twice at the same time.

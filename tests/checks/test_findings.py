@@ -11,7 +11,8 @@ from sare_tf.checks.finding import ERROR, NOTE, WARNING, Finding
 from sare_tf.dataset import image_decoding, manifest
 from sare_tf.dataset.names import TRAIN_RULES
 from sare_tf.dataset.positives import make_relations
-from sare_tf.dataset.readers import reading, utm
+from sare_tf.dataset.readers import utm_zones
+from sare_tf.dataset.readers.collector import ABSENT, NOT_IMAGE
 from sare_tf.evaluation import protocols
 
 RADIUS = 25.0
@@ -59,12 +60,12 @@ def test_a_finding_counts_its_images():
 def test_what_the_reader_refused_is_grouped_by_reason():
     found = image_checks.refused(
         [
-            ("a.jpg", f"named in the list, {reading.ABSENT}"),
-            ("b.jpg", f"named in the list, {reading.ABSENT}"),
+            ("a.jpg", f"named in the list, {ABSENT}"),
+            ("b.jpg", f"named in the list, {ABSENT}"),
             ("c.jpg", "line 3: 4 fields, not 5"),
             ("d.jpg", "line 17: 9 fields, not 5"),
             ("e.jpg", "heading is no number: 'north'"),
-            ("notes.txt", reading.NOT_IMAGE),
+            ("notes.txt", NOT_IMAGE),
         ]
     )
     assert [(one.severity, one.name, concerned(one)) for one in found] == [
@@ -446,7 +447,7 @@ def city(count=200, *, latitude=40.44, longitude=-79.99, name="c"):
 def located(degrees):
     """A manifest as readers make it of degrees."""
     latitude, longitude = np.array(list(degrees.values())).T
-    east, north, zones = utm.project(latitude, longitude)
+    east, north, zones = utm_zones.project(latitude, longitude)
     return table(
         *(
             (name, "test", "database", at(float(x), float(y), zone=zone))

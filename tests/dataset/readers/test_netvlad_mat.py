@@ -9,7 +9,8 @@ from scipy import io
 from sare_tf.dataset import readers
 from sare_tf.dataset.names import TRAIN_RULES
 from sare_tf.dataset.positives import find_positives
-from sare_tf.dataset.readers import netvlad_mat, reading
+from sare_tf.dataset.readers import netvlad_mat
+from sare_tf.dataset.readers.collector import NoImages
 
 SPECS = SHARED / "data" / "netvlad_specs"
 official = pytest.mark.skipif(
@@ -269,5 +270,5 @@ def test_a_list_without_images(tmp_path):
     assert found.rejected == []
     for folder in ("images", "queries"):
         (tmp_path / folder).mkdir()
-    with pytest.raises(reading.NoImages, match="none of 3 listed"):
+    with pytest.raises(NoImages, match="none of 3 listed"):
         readers.read(tmp_path, reader="netvlad_mat")
