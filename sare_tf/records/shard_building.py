@@ -285,10 +285,10 @@ def _prepare_batch(
 ) -> list[_Prepared | _Refused]:
     """Reads, checks and serialises images; or says why they are refused."""
     files_read = [_read_or_refuse(root, task) for task in batch]
-    eighths = [None] * len(batch)
+    sizes = [None] * len(batch)
     if preparation.verify and not preparation.jpeg_quality:
-        # What is cut is decoded for it.
-        eighths = stored_image.eighths(
+        # An image that is cut is decoded anyway.
+        sizes = stored_image.dct_scaled_sizes(
             [
                 b"" if task.source.box or isinstance(file, _Refused) else file
                 for task, file in zip(batch, files_read, strict=True)
@@ -297,8 +297,8 @@ def _prepare_batch(
     return [
         file
         if isinstance(file, _Refused)
-        else _prepare(task, file, eighth, preparation)
-        for task, file, eighth in zip(batch, files_read, eighths, strict=True)
+        else _prepare(task, file, dct_scaled, preparation)
+        for task, file, dct_scaled in zip(batch, files_read, sizes, strict=True)
     ]
 
 
@@ -314,7 +314,7 @@ def _read_or_refuse(root: Path, task: _Task) -> bytes | _Refused:
 def _prepare(
     task: _Task,
     encoded: bytes,
-    eighth: tuple[int, int] | None,
+    dct_scaled: tuple[int, int] | None,
     preparation: Preparation,
 ) -> _Prepared | _Refused:
     try:
@@ -322,7 +322,7 @@ def _prepare(
             encoded,
             box=task.source.box,
             preparation=preparation,
-            eighth=eighth,
+            dct_scaled=dct_scaled,
         )
     except ValueError as error:
         return _Refused(task.image_id, str(error))
