@@ -77,7 +77,8 @@ def run(
             unit vector, a folder that holds something else, or an index with
             changes that another export or records would lose.
     """
-    for_each = for_each or beam.chosen(options)
+    runner = beam.from_options(options)
+    for_each = for_each or (runner and runner.map)
     tuning = {
         "target_recall": options.target_recall,
         "tune_tree": options.tune_tree,

@@ -1,6 +1,5 @@
 """An index embedded by Apache Beam against one embedded without; an extra."""
 
-import functools
 import importlib.util
 import os
 import subprocess
@@ -62,9 +61,7 @@ def contents(folder):
 
 
 def on_beam(*beam_flags, runner="DirectRunner"):
-    return functools.partial(
-        beam.for_each, runner=runner, beam_flags=beam_flags
-    )
+    return beam.BeamRunner(runner, beam_flags).map
 
 
 def run(toy, out, *, for_each=None, **options):
@@ -109,13 +106,8 @@ def test_a_model_is_loaded_once_for_the_threads_of_a_process(tmp_path):
         name = f"{task}-{os.getpid()}-{threading.get_ident()}"
         (tmp_path / "calls" / name).touch()
 
-    beam.for_each(
-        call,
-        range(12),
-        folder=tmp_path,
-        runner="DirectRunner",
-        beam_flags=THREADS,
-        load=load,
+    beam.BeamRunner("DirectRunner", THREADS).map(
+        call, range(12), folder=tmp_path, load=load
     )
     assert len(list((tmp_path / "loads").iterdir())) == 1
     called = [path.name.split("-") for path in (tmp_path / "calls").iterdir()]
@@ -150,8 +142,8 @@ def test_a_model_that_workers_cannot_load(toy, tmp_path):
         raise FileNotFoundError("Expected an export on the worker.")
 
     with pytest.raises(OSError, match="Expected Beam to finish.*on the worker"):
-        beam.for_each(
-            print, [1], folder=tmp_path, runner="DirectRunner", load=load
+        beam.BeamRunner("DirectRunner").map(
+            print, [1], folder=tmp_path, load=load
         )
 
 
@@ -161,7 +153,7 @@ def test_shards_that_beam_embedded_are_searched_as_one(toy, tmp_path):
         run(
             toy,
             tmp_path / "shards" / str(number),
-            shard=f"{number}/2",
+            index_shard=f"{number}/2",
             for_each=on_beam(),
         )
     whole = index.Index.open(toy["out"], exact=True)
@@ -184,7 +176,7 @@ def test_the_command(toy, tmp_path):
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "1 tasks are done by Beam's DirectRunner" in done.stderr
+    assert "Beam's DirectRunner does 1 tasks" in done.stderr
     assert contents(tmp_path / "index") == contents(toy["out"])
 
 

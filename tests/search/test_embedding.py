@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-import toy_engine
+import toy_executor
 import toy_search
 
 from sare_tf import index, serving
@@ -97,7 +97,10 @@ def test_the_descriptors_of_a_part(toy, tmp_path):
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_parts_make_the_same_files(toy, tmp_path, dtype):
     done = run(
-        toy, tmp_path / "index", for_each=toy_engine.for_each, dtype=dtype
+        toy,
+        tmp_path / "index",
+        for_each=toy_executor.PicklingExecutor().map,
+        dtype=dtype,
     )
     run(toy, tmp_path / "streamed", dtype=dtype)
     assert contents(done) == contents(tmp_path / "streamed")
@@ -111,7 +114,7 @@ def test_added_images_are_embedded_in_parts_too(toy, tmp_path):
     more = toy_search.records(tmp_path, views=(3, 1), places=2, first_place=9)
     for name, options in (
         ("streamed", {}),
-        ("parts", {"for_each": toy_engine.for_each}),
+        ("parts", {"for_each": toy_executor.PicklingExecutor().map}),
     ):
         run(toy, tmp_path / name)
         index.add(
@@ -128,7 +131,9 @@ def test_added_images_are_embedded_in_parts_too(toy, tmp_path):
 
 def failing(function, tasks, *, folder, load):
     """An engine whose worker dies after two tasks."""
-    toy_engine.for_each(function, tasks[:2], folder=folder, load=load)
+    toy_executor.PicklingExecutor().map(
+        function, tasks[:2], folder=folder, load=load
+    )
     raise OSError("worker lost")
 
 
@@ -138,7 +143,7 @@ def test_finished_parts_are_kept(toy, tmp_path):
 
     def noting(function, tasks, **options):
         given.extend(part.first for part in tasks)
-        toy_engine.for_each(function, tasks, **options)
+        toy_executor.PicklingExecutor().map(function, tasks, **options)
 
     with pytest.raises(OSError, match="worker lost"):
         run(toy, tmp_path / "index", for_each=failing)
@@ -184,7 +189,11 @@ def test_a_run_killed_while_parts_are_put_together_goes_on(
 
     monkeypatch.setattr(embedding.Part, "read", killed)
     with pytest.raises(KeyboardInterrupt):
-        run(toy, tmp_path / "index", for_each=toy_engine.for_each)
+        run(
+            toy,
+            tmp_path / "index",
+            for_each=toy_executor.PicklingExecutor().map,
+        )
     # What is safe in descriptors.npy is not on the disk twice.
     left = sorted((tmp_path / ".index.unfinished/parts").iterdir())
     assert [path.name[:12] for path in left] == [

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-import toy_engine
+import toy_executor
 import toy_search
 from absl import flags
 from absl.testing import flagsaver
@@ -641,7 +641,7 @@ def test_workers_embed_parts_by_a_server(toy, stages, protocol, tmp_path):
             server=getattr(toy, protocol),
             index=tmp_path / "index",
         ),
-        for_each=toy_engine.for_each,
+        for_each=toy_executor.PicklingExecutor().map,
     )
     remote = index.Index.open(tmp_path / "index")
     local = index.Index.open(stages["index"])
