@@ -7,7 +7,6 @@ business of `positives`.
 """
 
 import contextlib
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sare_tf.dataset.names import ROLES, SPLITS
+from sare_tf.runtime import atomic_files
 
 
 class Column(NamedTuple):
@@ -271,7 +271,7 @@ def in_blocks(tables: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
 
 def write(manifest: pd.DataFrame, path: str | Path) -> None:
     """Writes a manifest as parquet, in one piece."""
-    with _in_one_piece(path) as temporary:
+    with atomic_files.file_in_one_piece(path) as temporary:
         manifest.to_parquet(temporary, index=False)
 
 
@@ -280,7 +280,10 @@ def write_parts(tables: Iterable[pd.DataFrame], path: str | Path) -> None:
 
     The file is the same however the rows are divided.
     """
-    with _in_one_piece(path) as temporary, contextlib.ExitStack() as stack:
+    with (
+        atomic_files.file_in_one_piece(path) as temporary,
+        contextlib.ExitStack() as stack,
+    ):
         writer = None
         for block in in_blocks(tables):
             block = pa.Table.from_pandas(block, preserve_index=False)
@@ -288,14 +291,6 @@ def write_parts(tables: Iterable[pd.DataFrame], path: str | Path) -> None:
                 pq.ParquetWriter(temporary, block.schema)
             )
             writer.write_table(block)
-
-
-@contextlib.contextmanager
-def _in_one_piece(path: str | Path) -> Iterator[Path]:
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.unfinished")
-    yield temporary
-    os.replace(temporary, path)
 
 
 def read(path: str | Path) -> pd.DataFrame:
