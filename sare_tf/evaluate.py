@@ -20,14 +20,14 @@ import pandas as pd
 from absl import logging
 
 from sare_tf import flags, serving
-from sare_tf import index as index_stage
 from sare_tf.dataset.positives import choose_rule
 from sare_tf.evaluation import ground_truth, metrics, protocols, query_results
 from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.pages import evaluation_page
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files
-from sare_tf.search import exact_search, opened_index
+from sare_tf.runtime import atomic_files, versions
+from sare_tf.search import embedding, exact_search
+from sare_tf.search.opened_index import Index
 
 _FILES = {"metrics.json", "queries.csv", "report.html"}
 # Neighbours by which approximate search is compared with exact search.
@@ -58,8 +58,8 @@ def run(options: EvaluationOptions) -> Path:
     split = options.split
     atomic_files.check_replaceable(out, names=_FILES)
     opened = Records(options.records)
-    search = index_stage.Index.open(options.index, exact=options.exact_search)
-    _check_records(search, opened, split)
+    search = Index.open(options.index_paths, exact=options.exact_search)
+    search.check_records(opened, split=split)
     servable = serving.load(serving.named(options))
     search.check_export(servable)
     queries = opened.rows(split, "query")
@@ -88,7 +88,7 @@ def run(options: EvaluationOptions) -> Path:
 
     logging.info("Embedding %d queries of %s.", len(queries), split)
     began = time.perf_counter()
-    descriptors = index_stage.embed(
+    descriptors = embedding.embed(
         servable,
         opened.read_images(queries),
         queries["image_id"].tolist(),
@@ -142,7 +142,7 @@ def run(options: EvaluationOptions) -> Path:
         "database_digest": _digest(database["image_id"]),
         "export_fingerprint": servable.fingerprint,
         "records_fingerprint": opened.fingerprint,
-        "versions": opened_index.versions(),
+        "versions": versions.of("tensorflow", "scann", "numpy"),
     }
     with atomic_files.folder_in_one_piece(out) as folder:
         atomic_files.write_json(folder / "metrics.json", metrics)
@@ -164,25 +164,6 @@ def run(options: EvaluationOptions) -> Path:
         out,
     )
     return out / "metrics.json"
-
-
-def _check_records(
-    index: index_stage.Index, records: Records, split: str
-) -> None:
-    made = index.metadata
-    if records.fingerprint not in index.records_fingerprints:
-        raise ValueError(
-            f"Expected the records that the index {str(index.path)!r} was "
-            f"built from, with fingerprint {made['records_fingerprint'][:12]}. "
-            f"Received: records with {records.fingerprint[:12]}. Run "
-            "python -m sare_tf.index --flagfile=... with these records."
-        )
-    if made["split"] != split:
-        raise ValueError(
-            f"Expected split={made['split']!r}, which the index "
-            f"{str(index.path)!r} holds. Received: split={split!r}. Build an "
-            "index of that split in another folder."
-        )
 
 
 def _choose_ks(
@@ -235,7 +216,7 @@ def _check_positives(
 
 
 def _compare_search(
-    index: index_stage.Index,
+    index: Index,
     descriptors: np.ndarray,
     exact: np.ndarray,
     speed: dict[str, float],

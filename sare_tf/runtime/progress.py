@@ -74,13 +74,20 @@ def over_images(description: str, *, total: int) -> Iterator[Pass]:
     shown.finish(description)
 
 
-def bar(description: str, *, total: int | None = None, unit: str = "image"):
-    """Returns a bar on a terminal; elsewhere nothing is shown.
+def bar(
+    description: str,
+    *,
+    total: int | None = None,
+    unit: str = "image",
+    shown: bool = True,
+) -> tqdm:
+    """Returns a bar, which is shown on a terminal only.
 
     Args:
         description: what is done.
         total: units in all, if it is known.
         unit: what `update` counts.
+        shown: False for no bar on a terminal either.
 
     Returns:
         tqdm, a context manager with `update(count)`.
@@ -89,7 +96,8 @@ def bar(description: str, *, total: int | None = None, unit: str = "image"):
         total=total,
         desc=description,
         unit=unit,
-        disable=None,
+        # None: disabled where the error stream is no terminal.
+        disable=None if shown else True,
         leave=False,
         dynamic_ncols=True,
     )

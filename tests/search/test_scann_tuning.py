@@ -7,7 +7,12 @@ import pytest
 import toy_index
 from absl import logging
 
-from sare_tf.search import exact_search, scann_searcher, scann_tuning
+from sare_tf.search import (
+    exact_search,
+    scann_searcher,
+    scann_settings,
+    scann_tuning,
+)
 
 
 @pytest.fixture
@@ -33,7 +38,7 @@ def _tune(tree, target_recall, tune_tree=False):
 
 
 def test_the_target_is_reached(tree, monkeypatch):
-    monkeypatch.setattr(scann_tuning, "_PASSES", 1)
+    monkeypatch.setattr(scann_settings, "_PASSES", 1)
     tuned, [searcher] = _tune(tree, 0.95)
     chosen = tuned["chosen"]
     assert chosen["recall"] >= 0.95
@@ -62,15 +67,15 @@ def test_the_curve_rises_in_recall_and_falls_in_speed(tree):
     assert len(curve) > 1
     assert recalls == sorted(set(recalls))
     assert speeds[0] > speeds[-1]
-    text = scann_tuning.table(curve)
+    text = scann_settings.table(curve)
     assert len(text.splitlines()) == len(curve) + 1
     assert f"{recalls[-1]:.4f}" in text
 
 
 def test_a_target_out_of_reach_is_told(tree, monkeypatch):
     # One leaf of 55 does not hold all neighbours.
-    monkeypatch.setattr(scann_tuning, "_steps", lambda num_leaves: [1])
-    monkeypatch.setattr(scann_tuning, "_REORDERED", (25,))
+    monkeypatch.setattr(scann_settings, "numbers_of_leaves", lambda count: [1])
+    monkeypatch.setattr(scann_settings, "_REORDERED", (25,))
     told = []
     monkeypatch.setattr(logging, "warning", lambda *words: told.append(words))
     assert _tune(tree, 1.0)[0]["chosen"]["recall"] < 1
@@ -78,7 +83,7 @@ def test_a_target_out_of_reach_is_told(tree, monkeypatch):
 
 
 def test_the_best_tree_is_kept(tree, monkeypatch):
-    monkeypatch.setattr(scann_tuning, "_PASSES", 1)
+    monkeypatch.setattr(scann_settings, "_PASSES", 1)
     _, parameters, _ = tree
     tuned, kept = _tune(tree, 0.95, tune_tree=True)
     trees = [_kind(each) for each in tuned["trees"]]
@@ -148,8 +153,8 @@ def test_trees_change_while_they_gain(
 ):
     speeds = iter(speeds)
     monkeypatch.setattr(
-        scann_tuning,
-        "_tune_settings",
+        scann_settings,
+        "tune",
         lambda *_: (
             {
                 "leaves": 3,
@@ -205,24 +210,26 @@ def test_recall_counts_up_to_the_target_then_speed(one, other, better):
         {"recall": recall, "queries_per_second": speed}
         for recall, speed in (one, other)
     ]
-    assert scann_tuning._is_better(*points, 0.99) == better
+    assert scann_tuning.is_better(*points, 0.99) == better
 
 
 def test_rows_are_not_their_own_neighbours():
     found = np.array([[7, 3, 5], [3, 7, 5], [1, 2, 4]])
-    others = scann_tuning._others(found, np.array([7, 7, 9]))
+    others = scann_settings.other_rows(found, np.array([7, 7, 9]))
     # 7 is left out wherever it stands; 9 was not found, so the last one is.
     assert others.tolist() == [[3, 5], [3, 5], [1, 2]]
 
 
-def test_steps_end_with_all_leaves():
-    assert scann_tuning._steps(12) == [1, 2, 3, 4, 6, 8, 11, 12]
-    assert scann_tuning._steps(1) == [1]
+def test_numbers_of_leaves_end_with_all():
+    assert scann_settings.numbers_of_leaves(12) == [1, 2, 3, 4, 6, 8, 11, 12]
+    assert scann_settings.numbers_of_leaves(1) == [1]
 
 
 def test_distances_of_no_row_are_infinite():
     rows = np.eye(3, dtype=np.float32)
-    distances = scann_tuning._distances(rows[:1], rows, np.array([[0, 2, -1]]))
+    distances = scann_settings.distances_of_rows(
+        rows[:1], rows, np.array([[0, 2, -1]])
+    )
     assert distances.tolist() == [[0, 2, np.inf]]
     exact = exact_search.nearest(rows[:1], rows, 3)[1]
     # The first two of three were found.

@@ -22,6 +22,7 @@ from paths import ROOT
 from sare_tf import evaluate, export_vectors, index, locate, serving
 from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.records.records import Records
+from sare_tf.search.opened_index import Index
 from sare_tf.search.options import IndexOptions
 from sare_tf.serving import grpc_and_rest, warmup_requests
 from sare_tf.serving.options import ServableOptions
@@ -593,7 +594,7 @@ def stages(export, tmp_path_factory):
 def test_stages_give_the_same_by_a_server(
     toy, stages, export, protocol, tmp_path, capsys
 ):
-    local = index.Index.open(stages["index"])
+    local = Index.open(stages["index"])
     photo = tmp_path / "photo.jpg"
     photo.write_bytes(toy_search.jpeg(2, 99))
     with flagsaver.as_parsed(
@@ -610,7 +611,7 @@ def test_stages_give_the_same_by_a_server(
         evaluate.main(["evaluate"])
         locate.main(["locate", str(photo)])
         export_vectors.main(["export_vectors"])
-    remote = index.Index.open(tmp_path / "index")
+    remote = Index.open(tmp_path / "index")
     np.testing.assert_allclose(remote.descriptors, local.descriptors, atol=1e-6)
     assert remote.metadata == local.metadata
     assert (tmp_path / "evaluation" / "report.html").is_file()
@@ -641,10 +642,10 @@ def test_workers_embed_parts_by_a_server(toy, stages, protocol, tmp_path):
             server=getattr(toy, protocol),
             index=tmp_path / "index",
         ),
-        for_each=toy_executor.PicklingExecutor().map,
+        executor=toy_executor.PicklingExecutor(),
     )
-    remote = index.Index.open(tmp_path / "index")
-    local = index.Index.open(stages["index"])
+    remote = Index.open(tmp_path / "index")
+    local = Index.open(stages["index"])
     np.testing.assert_allclose(remote.descriptors, local.descriptors, atol=1e-6)
     assert remote.metadata == local.metadata
 
