@@ -130,22 +130,22 @@ def make(
         ),
     )
     shards = []
-    for (split, role), whole in _ranges_of_groups(images).items():
-        ranges = list(_cut(images, whole, shard_mebibytes << 20))
-        for number, part in enumerate(ranges):
-            name = f"{split}-{role}-{number:05d}-of-{len(ranges):05d}.tfrecord"
+    for (split, role), whole in _set_cuts(images).items():
+        spans = list(_cut(images, whole, shard_mebibytes << 20))
+        for number, span in enumerate(spans):
+            name = f"{split}-{role}-{number:05d}-of-{len(spans):05d}.tfrecord"
             sources = {}
             if reading.sources:
-                for image_id in images.rows(part.start, part.stop)["image_id"]:
+                for image_id in images.rows(span.start, span.stop)["image_id"]:
                     if image_id in reading.sources:
                         sources[image_id] = reading.sources[image_id]
             shards.append(
                 Shard(
                     name=name,
-                    count=part.stop - part.start,
+                    count=span.stop - span.start,
                     sources=sources,
-                    digest=_digest(images, part, sources, preparation),
-                    load=functools.partial(images.rows, part.start, part.stop),
+                    digest=_digest(images, span, sources, preparation),
+                    load=functools.partial(images.rows, span.start, span.stop),
                 )
             )
     return Plan(shards, images)
@@ -161,7 +161,7 @@ def _status(path: str) -> tuple[int, int]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Range:
+class _Span:
     """Images of a plan that follow each other.
 
     Attributes:
@@ -177,13 +177,13 @@ class _Range:
     end: int
 
 
-def _ranges_of_groups(images: SqlitePlan) -> dict[tuple[str, str], _Range]:
+def _set_cuts(images: SqlitePlan) -> dict[tuple[str, str], _Span]:
     """Sets the cuts of a plan, before each group.
 
     Returns:
         Split and role -> their images.
     """
-    ranges = {}
+    spans = {}
 
     def cuts() -> Iterator[tuple[int, int, bytes]]:
         begin = end = 0
@@ -195,8 +195,8 @@ def _ranges_of_groups(images: SqlitePlan) -> dict[tuple[str, str], _Range]:
                 stop = position + 1
                 end += max(size, 0)
             yield start, begin, _digest_of(" ".join(key))
-            first = ranges.get(key[:2])
-            ranges[key[:2]] = _Range(
+            first = spans.get(key[:2])
+            spans[key[:2]] = _Span(
                 first.start if first else start,
                 stop,
                 first.begin if first else begin,
@@ -205,30 +205,30 @@ def _ranges_of_groups(images: SqlitePlan) -> dict[tuple[str, str], _Range]:
             begin = end
 
     images.set_cuts(cuts())
-    return ranges
+    return spans
 
 
 def _cut(
-    images: SqlitePlan, whole: _Range, wanted_bytes: int
-) -> Iterator[_Range]:
+    images: SqlitePlan, whole: _Span, wanted_bytes: int
+) -> Iterator[_Span]:
     """Cuts images into shards."""
     waiting = [whole]
     while waiting:
-        part = waiting.pop()
+        span = waiting.pop()
         cut = None
-        if part.end - part.begin > 2 * wanted_bytes:
+        if span.end - span.begin > 2 * wanted_bytes:
             margin = wanted_bytes // 2
             cut = images.lowest_cut(
-                (part.start, part.stop),
-                (part.begin + margin, part.end - margin),
+                (span.start, span.stop),
+                (span.begin + margin, span.end - margin),
             )
         if cut is None:
-            yield part
+            yield span
             continue
         position, middle = cut
         waiting += [
-            dataclasses.replace(part, start=position, begin=middle),
-            dataclasses.replace(part, stop=position, end=middle),
+            dataclasses.replace(span, start=position, begin=middle),
+            dataclasses.replace(span, stop=position, end=middle),
         ]
 
 
@@ -238,7 +238,7 @@ def _digest_of(text: str) -> bytes:
 
 def _digest(
     images: SqlitePlan,
-    part: _Range,
+    span: _Span,
     sources: Mapping[str, Source],
     preparation: Preparation,
 ) -> str:
@@ -246,8 +246,8 @@ def _digest(
     boxes = {image_id: [s.path, s.box] for image_id, s in sources.items()}
     made_with = [FORMAT, dataclasses.astuple(preparation), boxes]
     digest = hashlib.sha256(json.dumps(made_with).encode())
-    for start in range(part.start, part.stop, BLOCK_ROWS):
-        block = images.rows(start, min(start + BLOCK_ROWS, part.stop))
-        text = block.to_csv(index=False, header=start == part.start)
+    for start in range(span.start, span.stop, BLOCK_ROWS):
+        block = images.rows(start, min(start + BLOCK_ROWS, span.stop))
+        text = block.to_csv(index=False, header=start == span.start)
         digest.update(text.encode())
     return digest.hexdigest()

@@ -15,7 +15,7 @@ from absl import logging
 
 from sare_tf.dataset import tuple_lists
 from sare_tf.records import resuming
-from sare_tf.records.records import Records
+from sare_tf.records.records import Records, serialise_features
 from sare_tf.records.tuple_records import COMMAND, TupleRecords, one_line
 from sare_tf.runtime import atomic_files, versions
 from sare_tf.runtime.executors import Executor, LocalExecutor
@@ -194,28 +194,14 @@ def write_shard(shard: TupleShard, source: Records, *, folder: Path) -> None:
         part.facts["count"] = len(shard.positions)
         try:
             with tf.io.TFRecordWriter(str(part.path(".tfrecord"))) as writer:
-                for of_tuple in image_ids:
-                    images = [next(encoded) for _ in of_tuple]
-                    writer.write(_serialise(images, of_tuple))
+                for names in image_ids:
+                    example = {
+                        "image/encoded": [next(encoded) for _ in names],
+                        "image/id": [name.encode() for name in names],
+                    }
+                    writer.write(serialise_features(example))
         except tf.errors.OpError as error:
             raise OSError(one_line(error)) from error
-
-
-def _serialise(images: list[bytes], image_ids: np.ndarray) -> bytes:
-    """Makes one Example, the same bytes for the same arguments."""
-
-    def feature(values: list[bytes]) -> tf.train.Feature:
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
-
-    features = tf.train.Features(
-        feature={
-            "image/encoded": feature(images),
-            "image/id": feature([name.encode() for name in image_ids]),
-        }
-    )
-    return tf.train.Example(features=features).SerializeToString(
-        deterministic=True
-    )
 
 
 def _gather(

@@ -62,14 +62,14 @@ def find(
         for role in ("query", "database"):
             if all(role != existing for existing, *_ in roles):
                 yield split, f"split without a {role} image"
-        chosen = _choose_rule(images, split, roles, rule)
-        if not chosen:
+        rule_of_split = _choose_rule(images, split, roles, rule)
+        if not rule_of_split:
             yield split, "split of which nothing says what matches"
             continue
-        if chosen == "radius":
+        if rule_of_split == "radius":
             misses = _without_near(images, split, radius_m)
         else:
-            misses = images.without_positive(split, chosen)
+            misses = images.without_positive(split, rule_of_split)
         for image_id in misses:
             yield image_id, "query without a positive in the database"
 
@@ -100,10 +100,11 @@ def _choose_rule(
     )
     if automatic == "place" and without["place"]:
         return ""
-    chosen = automatic if rule == "auto" else rule
-    if without[chosen]:
-        raise positives.missing_for(chosen, without[chosen])
-    return chosen
+    if rule == "auto":
+        rule = automatic
+    if without[rule]:
+        raise positives.missing_for(rule, without[rule])
+    return rule
 
 
 def _without_near(
