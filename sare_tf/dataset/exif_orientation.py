@@ -81,7 +81,7 @@ def _parse(head: tf.Tensor) -> tf.Tensor:
         return (marker == 0xFFE1) & (name[0] == 0x4578) & (name[1] == 0x6966)
 
     def is_before(at: tf.Tensor) -> tf.Tensor:
-        """Returns whether this is another application's segment, or a comment."""
+        """Returns whether a segment of another application is here."""
         marker = pair(at)
         skipped = (marker // 16 == 0xFFE) | (marker == 0xFFFE)
         return skipped & ~is_exif(at) & (at < last)
