@@ -36,6 +36,9 @@ from sare_tf.checks import finding, positions, splits_and_positives
 from sare_tf.checks import image_findings as image_checks
 from sare_tf.checks.options import CheckOptions
 from sare_tf.dataset import image_decoding, manifest, readers
+from sare_tf.dataset.names import TRAIN_RULES
+from sare_tf.dataset.positives import choose_rule
+from sare_tf.dataset.readers.collector import NoImages
 from sare_tf.evaluation import protocols
 from sare_tf.pages import check_page, evaluation_page
 from sare_tf.records.records import Records
@@ -210,7 +213,7 @@ class _Dataset:
         self._is_list_wanted = is_list_wanted
         try:
             self._reading = readers.read(path, reader=reader, **options)
-        except (FileNotFoundError, readers.reading.NoImages) as error:
+        except (FileNotFoundError, NoImages) as error:
             if not readers.reads_lists(reader) or not path.is_dir():
                 raise
             if not is_list_wanted:
@@ -355,7 +358,7 @@ def _rules(
     rules = {}
     for split in manifest.SPLITS:
         part = subject.table[subject.table["split"] == split]
-        rule = manifest.choose_rule(
+        rule = choose_rule(
             *(part[part["role"] == role] for role in ("query", "database")),
             rule=positives,
             relations=relations,
@@ -371,7 +374,7 @@ def _rules(
             "place": "of the same place_id",
             "list": "listed",
         }[rule]
-        options = dict(manifest.TRAIN_RULES[train_positives])
+        options = dict(TRAIN_RULES[train_positives])
         if split == "train":
             meaning += f", --train_positives={train_positives}"
         else:

@@ -30,7 +30,7 @@ from sare_tf import (
     train,
 )
 from sare_tf.city.options import CityOptions
-from sare_tf.dataset import manifest
+from sare_tf.dataset.positives import find_positives
 from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
@@ -152,7 +152,7 @@ def baseline_recall(
         descriptors_of(records, database),
         max(ks),
     )
-    positives = manifest.positives(
+    positives = find_positives(
         queries,
         database,
         rule=options.positives,

@@ -20,7 +20,7 @@ import pandas as pd
 from absl import logging
 
 from sare_tf import flags, serving
-from sare_tf.dataset import manifest
+from sare_tf.dataset.positives import choose_rule
 from sare_tf.evaluation import ground_truth, metrics, protocols, query_results
 from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.pages import evaluation_page
@@ -67,7 +67,7 @@ def run(options: EvaluationOptions) -> Path:
     relations = opened.relations
     protocol = options.protocol
     if protocol == "auto":
-        protocol = manifest.choose_rule(
+        protocol = choose_rule(
             queries, database, rule=options.positives, relations=relations
         )
     chosen = protocols.choose(

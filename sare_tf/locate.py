@@ -19,7 +19,7 @@ from absl import logging
 from tqdm import tqdm
 
 from sare_tf import flags, serving
-from sare_tf.dataset.readers import reading
+from sare_tf.dataset.readers import files_on_disk
 from sare_tf.pages import locate_picture
 from sare_tf.pages.options import LocateOptions
 from sare_tf.search.locator import Answer, Gallery, Locator
@@ -105,7 +105,7 @@ def _expand(photo: str) -> list[Path]:
         found = [
             child
             for child in path.rglob("*")
-            if reading.is_image(child) and child.is_file()
+            if files_on_disk.is_image(child) and child.is_file()
         ]
     elif path.exists():
         found = [path]

@@ -18,7 +18,7 @@ from sare_tf.checks.finding import (
     points_of,
 )
 from sare_tf.dataset import manifest
-from sare_tf.dataset.readers import reading
+from sare_tf.dataset.readers.collector import ABSENT, NOT_IMAGE
 
 # An image of which no side reaches this shows little of a place.
 _TINY_PX = 64
@@ -52,10 +52,10 @@ def refused(rejected: Iterable[tuple[str, str]]) -> list[Finding]:
     for images in groups.values():
         reason = images[0][1]
         severity, action = WARNING, "Correct the name or the list, or accept."
-        if reason.endswith(reading.ABSENT):
+        if reason.endswith(ABSENT):
             severity = ERROR
             action = "Get the files, or take their lines out of the list."
-        elif reason == reading.NOT_IMAGE:
+        elif reason == NOT_IMAGE:
             severity, action = NOTE, "Convert those that are photographs."
         found.append(
             Finding(

@@ -8,6 +8,7 @@ import pandas as pd
 
 from sare_tf.checks.finding import ERROR, NOTE, WARNING, Finding, count, if_any
 from sare_tf.dataset import manifest
+from sare_tf.dataset.positives import find_positives
 from sare_tf.evaluation import ground_truth, protocols
 
 # Queries whose positives are looked for at a time, so that memory is bounded.
@@ -53,11 +54,11 @@ def by_protocol(
 
 
 def by_manifest(meaning: str, **options) -> Rule:
-    """The rule of training: `manifest.positives` with these options."""
+    """The rule of training: `find_positives` with these options."""
     return Rule(
         meaning=meaning,
         asked=lambda queries: np.ones(len(queries), bool),
-        find=lambda queries, database: manifest.positives(
+        find=lambda queries, database: find_positives(
             queries, database, **options
         ),
         other_timestamp=options.get("other_timestamp", False),

@@ -15,7 +15,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 
-from sare_tf.dataset import manifest
+from sare_tf.dataset.positives import find_positives
 from sare_tf.evaluation.protocols import (
     PANORAMA_CUTOUTS,
     TIMESTAMP_DEPTH,
@@ -107,7 +107,7 @@ def judge(
             )
         positives = _frames(queries, database, protocol.frames)
     else:
-        positives = manifest.positives(
+        positives = find_positives(
             queries, database, rule=protocol.rule, radius_m=protocol.radius_m
         )
     if protocol.heading_deg:

@@ -7,6 +7,8 @@ says it in words, made from the fields that the computation in `truth` reads.
 
 import dataclasses
 
+from sare_tf.dataset.names import SUBTASKS
+
 # Cut-outs of one panorama of Tokyo 24/7, and images of one time stamp of Tokyo
 # Time Machine that NetVLAD's evaluation makes room for (dbTokyo247.m,
 # dbTokyoTimeMachine.m).
@@ -175,7 +177,6 @@ PROTOCOLS = {
         ),
     )
 }
-SUBTASKS = ("all", "s2w", "w2s", "o2n", "n2o", "d2n", "n2d")
 
 
 def choose(

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from absl import logging
 
-from sare_tf.dataset import image_decoding, manifest
+from sare_tf.dataset import image_refusal, manifest
 from sare_tf.pages import evaluation_page
 from sare_tf.search.locator import Answer, Gallery, Locator
 
@@ -177,7 +177,7 @@ def application(
                 "--data-binary @PHOTO.jpg.",
             )
         encoded = flask.request.get_data(cache=False)
-        problem = image_decoding.header_problem(encoded)
+        problem = image_refusal.header_problem(encoded)
         if not problem and encoded.count(_SCAN) > _MOST_SCANS:
             problem = f"a JPEG of more than {_MOST_SCANS} scans"
         if problem:

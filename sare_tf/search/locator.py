@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sare_tf import serving
-from sare_tf.dataset import image_decoding
+from sare_tf.dataset import image_refusal
 from sare_tf.dataset.readers import utm
 from sare_tf.records.records import Records
 from sare_tf.search import confidence
@@ -141,7 +141,7 @@ class Locator:
         errors = [""] * len(encoded)
         for at, image in enumerate(encoded):
             if not valid[at]:
-                errors[at] = image_decoding.why_not(image)
+                errors[at] = image_refusal.why_not(image)
                 continue
             try:
                 check_unit(descriptors[at : at + 1], ["it"])

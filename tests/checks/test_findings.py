@@ -9,7 +9,10 @@ from sare_tf.checks import image_findings as image_checks
 from sare_tf.checks import positions, splits_and_positives
 from sare_tf.checks.finding import ERROR, NOTE, WARNING, Finding
 from sare_tf.dataset import image_decoding, manifest
-from sare_tf.dataset.readers import reading, utm
+from sare_tf.dataset.names import TRAIN_RULES
+from sare_tf.dataset.positives import make_relations
+from sare_tf.dataset.readers import utm_zones
+from sare_tf.dataset.readers.collector import ABSENT, NOT_IMAGE
 from sare_tf.evaluation import protocols
 
 RADIUS = 25.0
@@ -57,12 +60,12 @@ def test_a_finding_counts_its_images():
 def test_what_the_reader_refused_is_grouped_by_reason():
     found = image_checks.refused(
         [
-            ("a.jpg", f"named in the list, {reading.ABSENT}"),
-            ("b.jpg", f"named in the list, {reading.ABSENT}"),
+            ("a.jpg", f"named in the list, {ABSENT}"),
+            ("b.jpg", f"named in the list, {ABSENT}"),
             ("c.jpg", "line 3: 4 fields, not 5"),
             ("d.jpg", "line 17: 9 fields, not 5"),
             ("e.jpg", "heading is no number: 'north'"),
-            ("notes.txt", reading.NOT_IMAGE),
+            ("notes.txt", NOT_IMAGE),
         ]
     )
     assert [(one.severity, one.name, concerned(one)) for one in found] == [
@@ -148,9 +151,9 @@ def test_a_copy_that_is_listed_as_junk_is_none():
         ("q", "test", "query", {}),
         ("d", "test", "database", {}),
     )
-    junk = manifest.make_relations([("q", "d", "junk")], rows)
+    junk = make_relations([("q", "d", "junk")], rows)
     assert duplicates(rows, [5, 5], relations=junk) == {}
-    right = manifest.make_relations([("q", "d", "positive")], rows)
+    right = make_relations([("q", "d", "positive")], rows)
     assert set(duplicates(rows, [5, 5], relations=right)) == {
         "queries_in_database"
     }
@@ -175,7 +178,7 @@ def test_a_query_of_the_time_of_its_copy():
         protocols.choose("tokyotm"), None
     )
     assert tokyotm.other_timestamp
-    netvlad = manifest.TRAIN_RULES["netvlad"]
+    netvlad = TRAIN_RULES["netvlad"]
     assert splits_and_positives.by_manifest("", **netvlad).other_timestamp
     assert not splits_and_positives.by_manifest("").other_timestamp
 
@@ -444,7 +447,7 @@ def city(count=200, *, latitude=40.44, longitude=-79.99, name="c"):
 def located(degrees):
     """A manifest as readers make it of degrees."""
     latitude, longitude = np.array(list(degrees.values())).T
-    east, north, zones = utm.project(latitude, longitude)
+    east, north, zones = utm_zones.project(latitude, longitude)
     return table(
         *(
             (name, "test", "database", at(float(x), float(y), zone=zone))
