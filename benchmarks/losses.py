@@ -32,6 +32,7 @@ from absl import app, flags, logging
 
 from sare_tf import build_records, losses, synthetic_city, train
 from sare_tf.city.options import CityOptions
+from sare_tf.evaluation import metrics
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files
@@ -134,9 +135,7 @@ def test_recall(records: Path, folder: Path, options: dict) -> dict[int, float]:
             max(_KS),
         )
         truth = split.positives(25.0)
-        atomic_files.write_json(
-            path, exact_search.recall_at(neighbours, truth, _KS)
-        )
+        atomic_files.write_json(path, metrics.recall_at(neighbours, truth, _KS))
     found = atomic_files.read_json(path, made_by="python -m benchmarks.losses")
     return {k: found[str(k)] for k in _KS}
 

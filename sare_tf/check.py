@@ -37,7 +37,7 @@ from sare_tf.checks import image_findings as image_checks
 from sare_tf.checks.options import CheckOptions
 from sare_tf.dataset import image_decoding, manifest, readers
 from sare_tf.evaluation import protocols
-from sare_tf.pages import check_page, evaluation_page
+from sare_tf.pages import check_page, html
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files
 
@@ -509,7 +509,7 @@ def _cases(
                 continue
             metres = np.hypot(*(points[rows] - points[rows[0]]).T)
             pictures = [
-                evaluation_page.Picture(
+                html.Picture(
                     encoded=subject.load(row),
                     name=index[row],
                     metres=float(m) if np.isfinite(m) else None,

@@ -30,6 +30,7 @@ from sare_tf import (
 )
 from sare_tf.city.options import CityOptions
 from sare_tf.dataset import manifest
+from sare_tf.evaluation import metrics
 from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
@@ -101,7 +102,7 @@ def pixel_recall(
     positives = manifest.positives(
         queries, database, rule=rule, radius_m=radius_m
     )
-    return exact_search.recall_at(neighbours, positives, ks)
+    return metrics.recall_at(neighbours, positives, ks)
 
 
 def summarise(options: DemoOptions, out: Path) -> str:
@@ -144,10 +145,10 @@ def summarise(options: DemoOptions, out: Path) -> str:
         ("untrained", untrained / "evaluation"),
         ("trained", Path(evaluation.evaluation)),
     ):
-        metrics = atomic_files.read_json(
+        evaluated = atomic_files.read_json(
             folder / "metrics.json", made_by="python -m sare_tf.evaluate"
         )
-        summary[name] = {"recall_at": metrics["recall_at"]}
+        summary[name] = {"recall_at": evaluated["recall_at"]}
     atomic_files.write_json(out / "summary.json", summary)
     lines = ["", "recall at " + "".join(f"{k:>8}" for k in ks)]
     for name, values in summary.items():

@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -327,7 +328,18 @@ def test_positions_and_roles_on_the_map(tmp_path):
     assert summary["ok"]
     assert summary["counts"]["train"]["with_position"] == 10
     page = (tmp_path / "findings/check.html").read_text()
-    assert page.count("data:image/svg+xml") == 1
+    (key,) = re.findall(r'<p class="key">(.*)</p>', page)
+    named = re.findall(r'<i class="([^"]*)"></i>([^<]*)<', key)
+    shades = (("database", " faint"), ("query", ""))
+    assert named == [
+        (split + shade, f"{split} {role}")
+        for role, shade in shades
+        for split in manifest.SPLITS
+    ]
+    # 5 points of each.
+    for kind, _ in named:
+        (path,) = re.findall(rf'<path class="{kind}" [^>]*d="([^"]*)"', page)
+        assert path.count("h0") == 5
     # A query stands 2 * (8 - 5) m from its positive.
     assert "6.0 m" in page
 
