@@ -1,7 +1,7 @@
 """The page of a check: one HTML file that needs nothing else."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from sare_tf.runtime import atomic_files
 # Ours: regions with a map of their own. These are the largest ones, without
 # those that have less than this share of the images of the first.
 _MAPS, _SMALLEST = 4, 0.01
+# Ours: sample places of each split.
+_PLACES = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,43 @@ class Case:
 
     split: str
     pictures: Sequence[html.Picture]
+
+
+def cases_of(
+    samples: dict[str, Sequence[tuple[str, Sequence[str]]]],
+    table: pd.DataFrame,
+    *,
+    load: Callable[[int], bytes],
+    is_readable: np.ndarray,
+) -> list[Case]:
+    """Makes the sample places of each split.
+
+    Args:
+        samples: split -> a query's image_id, and those of some positives.
+        table: the manifest, B rows.
+        load: gives the bytes of the image of a row.
+        is_readable: bool [B], whether the image of a row can be decoded.
+    """
+    names = pd.Index(table["image_id"])
+    points = manifest.coordinates(table)
+    cases = []
+    for split, of_split in samples.items():
+        for query, positives in of_split[:_PLACES]:
+            rows = names.get_indexer([query, *positives])
+            rows = rows[is_readable[rows]].tolist()
+            if len(rows) < 2:
+                continue
+            metres = np.hypot(*(points[rows] - points[rows[0]]).T)
+            pictures = [
+                html.Picture(
+                    encoded=load(row),
+                    name=names[row],
+                    metres=float(far) if np.isfinite(far) else None,
+                )
+                for row, far in zip(rows, metres, strict=True)
+            ]
+            cases.append(Case(split=split, pictures=pictures))
+    return cases
 
 
 def write(
