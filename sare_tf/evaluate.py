@@ -44,9 +44,9 @@ def run(options: EvaluationOptions) -> Path:
 
     Args:
         options: the index of that split, the records and the export that it
-            was built from, and what is evaluated. The N of recall@N above the
-            number of database images are left out with a warning, and listed
-            in the metrics.
+            was built from, and the protocol. Values of N above the number of
+            database images are left out with a warning, and listed in the
+            metrics.
 
     Returns:
         The path of metrics.json.
@@ -119,7 +119,7 @@ def _check_records(index: Index, records: Records, split: str) -> None:
 def _prepare(
     options: EvaluationOptions, records: Records, index: Index
 ) -> Task:
-    """Chooses the protocol, and finds what is right by it."""
+    """Chooses the protocol, and makes its ground truth."""
     queries = records.rows(options.split, "query")
     name = options.protocol
     if name == "auto":

@@ -126,8 +126,9 @@ def main(argv) -> None:
             + ". The others were looked up; repair or leave out these."
         )
     logging.info(
-        "A confidence is 1 - d / e, for the distances d of the first match and "
-        "e of the nearest image elsewhere: it is not a probability."
+        "The confidence is 1 - d / e, where d is the distance of the first "
+        "match and e that of the nearest image of another place. It is not a "
+        "probability."
     )
 
 

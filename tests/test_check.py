@@ -275,7 +275,7 @@ def test_a_list_without_its_images(tmp_path):
     assert summary["ok"]
     assert found(summary)["no_image_there"]["severity"] == "note"
     page = (tmp_path / "findings/check.html").read_text()
-    assert "no image was looked at" in page
+    assert "no image was read" in page
     assert "Where: 3 images, zone 17T" in page
     assert "<h2>Sample places</h2>" not in page
     # With one of them, the others are missing.

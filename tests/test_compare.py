@@ -135,7 +135,7 @@ def test_page_and_table_show_every_run(runs, tmp_path):
         "What it is.",
         "30.0 %",
         "-20.0",
-        "alone 2, first alone 4, p 0.69",
+        "only this run 2, only the first 4, p 0.69",
         'class="up sure">+10.0',
     ):
         assert words in page, words

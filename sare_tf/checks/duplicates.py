@@ -1,4 +1,4 @@
-"""Findings in copies: images of the same content."""
+"""Findings in copies: images with the same content."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
@@ -18,7 +18,7 @@ def find(
     radius_m: float,
     by_timestamp: Collection[str] = (),
 ) -> list[Finding]:
-    """Finds images of the same content, unless they are one file by design.
+    """Finds images with the same content, unless they are one file by design.
 
     Args:
         table: manifest of B rows.
@@ -52,8 +52,8 @@ def _across_splits(groups: Sequence[pd.DataFrame]) -> list[Finding]:
         severity=ERROR,
         name="duplicates_across_splits",
         message=f"{count(len(images), 'image')} with a copy in another "
-        "split: what is evaluated was trained on.",
-        action="Keep each in one split and delete the copies.",
+        "split: evaluation would use images of training.",
+        action="Keep each image in one split and delete the copies.",
     )
 
 
@@ -89,7 +89,7 @@ def _queries_in_database(
         severity=ERROR if is_judged else WARNING,
         name="queries_in_database",
         message=f"{count(len(images), 'query', several='queries')} "
-        "with a copy in the database of the split: found by itself.",
+        "with a copy in the database of the split: each finds itself.",
         action="Delete the copies from the database, or the queries.",
     )
 
@@ -102,7 +102,7 @@ def _found_by_themselves(
     junk: set[tuple[str, str]],
     timestamps: Mapping[str, str],
 ) -> Iterator[tuple[str, str]]:
-    """Queries that are an image of the database, too, and which."""
+    """Queries with a copy in the database, and the copy."""
     for query in queries:
         time = timestamps.get(query)
         for image in database:
@@ -130,8 +130,8 @@ def _repeated(groups: Sequence[pd.DataFrame]) -> list[Finding]:
         severity=WARNING,
         name="duplicates",
         message=f"{count(len(images), 'copy', several='copies')} of "
-        "images of the same split and role.",
-        action="Delete the copies: they add nothing but weight.",
+        "images in the same split and role.",
+        action="Delete the copies: they add no information.",
     )
 
 
@@ -152,13 +152,13 @@ def _at_other_places(
         name="duplicates_elsewhere",
         message=f"{count(len(images), 'image')} with a copy at another "
         f"place, or more than {radius_m:g} m away.",
-        action="One of the places is wrong, or the picture shows none (a "
-        "placeholder): correct or delete.",
+        action="One of the places is wrong, or the image is a placeholder: "
+        "correct or delete it.",
     )
 
 
 def _is_apart(copies: pd.DataFrame, radius_m: float) -> bool:
-    """Whether copies of one image are said to be of different places."""
+    """Whether copies of one image have positions of different places."""
     points = manifest.coordinates(copies)
     if np.isfinite(points).all():
         span = np.ptp(points, axis=0)
@@ -170,7 +170,7 @@ def _is_apart(copies: pd.DataFrame, radius_m: float) -> bool:
 def _same_content(
     table: pd.DataFrame, images: ImageContents
 ) -> Iterator[np.ndarray]:
-    """Rows of the same content, of at least two files."""
+    """Rows of images with the same content, from at least two files."""
     rows = np.flatnonzero(images.is_readable)
     keys = np.ascontiguousarray(images.digests[rows]).view("V16")[:, 0]
     order = np.argsort(keys, kind="stable")

@@ -1,4 +1,4 @@
-"""What a check keeps of the images of a manifest: a few bytes of each."""
+"""Contents of images, as a check remembers them: a few bytes of each."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ DIGEST_BYTES = 16
 
 @dataclasses.dataclass(frozen=True)
 class ImageContents:
-    """What is known of the images of a manifest of B rows.
+    """Digests, sizes and problems of the images of a manifest of B rows.
 
     Attributes:
         problems: row -> why its image cannot be used.

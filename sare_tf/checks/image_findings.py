@@ -17,13 +17,13 @@ from sare_tf.checks.finding import (
 from sare_tf.checks.image_contents import ImageContents
 from sare_tf.dataset.readers import reading
 
-# Ours: an image of which no side reaches this shows little of a place.
+# Ours: an image with both sides under this shows little of a place.
 _TINY_PX = 64
 _TRAITS = {
     "turned": "turned upright by the EXIF header",
-    "cmyk": "in CMYK, which becomes RGB",
-    "16_bit": "with 16 bits per channel, of which the high 8 are used",
-    "animated": "animated, of which the first picture is used",
+    "cmyk": "in CMYK, converted to RGB",
+    "16_bit": "with 16 bits per channel; the upper 8 are used",
+    "animated": "animated; the first frame is used",
 }
 
 
@@ -41,18 +41,21 @@ def refused(rejected: Iterable[tuple[str, str]]) -> list[Finding]:
     findings = []
     for images in groups.values():
         reason = images[0][1]
-        severity, action = WARNING, "Correct the name or the list, or accept."
+        severity, action = (
+            WARNING,
+            "Correct the file name or the list, or ignore this.",
+        )
         if reason.endswith(reading.ABSENT):
             severity = ERROR
-            action = "Get the files, or take their lines out of the list."
+            action = "Get the files, or remove their lines from the list."
         elif reason == reading.NOT_IMAGE:
-            severity, action = NOTE, "Convert those that are photographs."
+            severity, action = NOTE, "Convert the files that are photographs."
         findings.append(
             Finding(
                 severity=severity,
                 name="missing_file" if severity == ERROR else "left_out",
                 message=f"{count(len(images), 'file')} left out: {reason}"
-                + (" (and alike)." if len(images) > 1 else "."),
+                + (" (and similar)." if len(images) > 1 else "."),
                 action=action,
                 images=images,
             )
@@ -71,7 +74,7 @@ def unreadable(table: pd.DataFrame, images: ImageContents) -> list[Finding]:
         severity=ERROR,
         name="unreadable",
         message=f"{count(len(concerned), 'image')} cannot be decoded.",
-        action="Get them again, convert or delete them: the builder leaves "
+        action="Get them again, convert or delete them: build_records leaves "
         "them out.",
     )
 
@@ -79,7 +82,7 @@ def unreadable(table: pd.DataFrame, images: ImageContents) -> list[Finding]:
 def sizes(
     table: pd.DataFrame, images: ImageContents, *, height: int, width: int
 ) -> list[Finding]:
-    """Finds images that are tiny, small, or upright among lying ones.
+    """Finds images that are tiny, small, or of another format than others.
 
     Args:
         table: the manifest.
@@ -93,8 +96,8 @@ def sizes(
         named(table, tiny, lambda row: "{1} x {0}".format(*images.sizes[row])),
         severity=WARNING,
         name="tiny",
-        message=f"{count(tiny.sum(), 'image')} with no side of {_TINY_PX} "
-        "pixels.",
+        message=f"{count(tiny.sum(), 'image')} with both sides under "
+        f"{_TINY_PX} pixels.",
         action="Check that they are not previews or placeholders.",
     )
     small = known & (images.sizes < (height, width)).all(axis=1) & ~tiny
@@ -104,7 +107,7 @@ def sizes(
                 severity=NOTE,
                 name="enlarged",
                 message=f"{count(small.sum(), 'image')} smaller than the "
-                f"model's input of {width} x {height}, to be enlarged.",
+                f"model's input of {width} x {height}, which enlarges them.",
                 action="A smaller --image_height and --image_width take less "
                 "time.",
                 count=int(small.sum()),
@@ -117,10 +120,11 @@ def sizes(
             Finding(
                 severity=NOTE,
                 name="both_orientations",
-                message=f"{upright.sum():,} images are upright and "
-                f"{lying.sum():,} lying; all become {width} x {height}, which "
-                "distorts those of the other shape.",
-                action="Nothing to do if queries and database are alike in it.",
+                message=f"{count(upright.sum(), 'image')} in portrait format "
+                f"and {lying.sum():,} in landscape; all become {width} x "
+                f"{height}, which distorts the images of the other format.",
+                action="No action is needed if queries and database have the "
+                "same formats.",
                 count=int(upright.sum()),
             )
         )
@@ -134,7 +138,8 @@ def traits(table: pd.DataFrame, images: ImageContents) -> list[Finding]:
             severity=NOTE,
             name=trait,
             message=f"{count(len(rows), 'image')} {_TRAITS[trait]}.",
-            action="Nothing to do: training and the exported model do alike.",
+            action="No action is needed: training and the exported model do "
+            "the same.",
             images=[(table["image_id"].iat[row], "") for row in rows],
         )
         for trait, rows in images.traits.items()

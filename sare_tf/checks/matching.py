@@ -1,7 +1,7 @@
-"""Which database images match the queries of each split, as a check sees it.
+"""Matching of the queries of each split with its database.
 
-The rules are those of training and evaluation: the split to evaluate is matched
-by the protocol, the others by `manifest.positives`.
+The rules are those of training and evaluation: the protocol matches the split
+to evaluate, and `manifest.positives` the others.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ _SAMPLES, _SHOWN = 8, 4
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MatchingRule:
-    """Which database images are positives of the queries of a split.
+    """A rule that says which database images are positives of a query.
 
     Attributes:
         meaning: what a positive is, in words.
@@ -43,7 +43,7 @@ class MatchingRule:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SplitMatches:
-    """How many queries of a split have positives.
+    """The queries of a split, and the ones without positives.
 
     Attributes:
         split: the split.

@@ -53,7 +53,7 @@ def overlap(table: pd.DataFrame, *, radius_m: float) -> list[Finding]:
             message=f"{len(images):,} of {total:,} images of the split {split} "
             f"lie within {radius_m:g} m of one of train.",
             action="Places that were trained on are recognised better: move "
-            "the images to one split, or say so beside the figures.",
+            "the images to one split, or mention it beside the figures.",
         )
     return findings
 
@@ -73,8 +73,8 @@ def suspicious(table: pd.DataFrame) -> list[Finding]:
             positions.in_degrees(swapped),
             severity=ERROR,
             name="swapped",
-            message=f"{count(swapped.sum(), 'image')} among the others only "
-            "if latitude and longitude are swapped.",
+            message=f"{count(swapped.sum(), 'image')} that would be among "
+            "the others if latitude and longitude were swapped.",
             action="Swap them.",
         ),
         *_antarctica(positions),
@@ -98,7 +98,7 @@ def _zero(positions: Positions, zero: np.ndarray) -> list[Finding]:
         severity=ERROR,
         name="position_zero",
         message=f"{count(zero.sum(), 'image')} at the position 0, 0.",
-        action="That is no position: correct them or leave them out.",
+        action="This is not a position: correct it, or leave the images out.",
     )
 
 
@@ -119,7 +119,7 @@ def _same(positions: Positions) -> list[Finding]:
         name="same_position",
         message=f"{count(same.sum(), 'image')} at "
         f"{count(many.sum(), 'position')}, shared to the last digit.",
-        action="Check that it is not a default of the device or of the map.",
+        action="Check that it is not a default of the device or of a map.",
     )
 
 

@@ -19,7 +19,7 @@ from sare_tf.checks.sources import DatasetSource, RecordsSource
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checked:
-    """What rules look at.
+    """The input of the rules.
 
     Attributes:
         source: the dataset or records.

@@ -1,4 +1,4 @@
-"""What is checked, as rows and bytes: a dataset, or records."""
+"""Sources of a check, as rows and bytes: a dataset, or records."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -52,7 +52,7 @@ class DatasetSource:
             ):
                 raise
             if not self._is_list_wanted:
-                logging.warning("%s The list alone is checked.", error)
+                logging.warning("%s Only the list is checked.", error)
             self._reading = readers.read(self.path, **how, list_only=True)
             self.is_list = True
         self.table = self._reading.manifest
@@ -66,10 +66,10 @@ class DatasetSource:
                 Finding(
                     severity=NOTE if self._is_list_wanted else ERROR,
                     name="no_image_there",
-                    message=f"None of {len(self.table):,} images listed is "
-                    "there: the list alone was checked.",
-                    action="Move or link the images to where the list names "
-                    "them; --nocheck_images checks lists without.",
+                    message=f"None of the {len(self.table):,} images listed "
+                    "exists: only the list was checked.",
+                    action="Move or link the images to the paths in the list. "
+                    "--nocheck_images checks a list without its images.",
                     count=len(self.table),
                 )
             )
@@ -134,7 +134,7 @@ class RecordsSource:
                 for encoded in list(self._records.read_images(block)):
                     yield lambda encoded=encoded: encoded
             except ValueError:
-                # One of them is damaged: each by itself.
+                # One of them is damaged: read each by itself.
                 for row in range(start, start + len(block)):
                     yield lambda row=row: self.load(row)
 

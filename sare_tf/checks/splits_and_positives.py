@@ -7,9 +7,9 @@ from sare_tf.checks.matching import SplitMatches
 from sare_tf.dataset import manifest
 
 _USES = {
-    "train": "It is needed to train.",
-    "val": "It is needed to train: it chooses the best epoch.",
-    "test": "It is needed to evaluate, unless --split names another.",
+    "train": "Training needs it.",
+    "val": "Training needs it, to choose the best epoch.",
+    "test": "Evaluation needs it, unless --split names another.",
 }
 
 
@@ -56,14 +56,14 @@ def positives(matches: SplitMatches, *, is_used: bool) -> list[Finding]:
             Finding(
                 severity=ERROR if is_used else NOTE,
                 name="nothing_tells_what_matches",
-                message=f"What matches in the split {split} cannot be "
-                f"told ({rule.meaning}): {matches.problem}",
+                message=f"Positives of the split {split} cannot be found "
+                f"({rule.meaning}): {matches.problem}",
                 action="Choose another --positives or --protocol, or "
                 "complete the dataset.",
                 count=matches.num_queries,
             )
         ]
-    severity, ending = WARNING, "they are not trained on"
+    severity, ending = WARNING, "training leaves them out"
     if rule.leaves_out:
         severity, ending = NOTE, "the protocol leaves them out"
     elif split != "train":
@@ -89,15 +89,15 @@ def places(table: pd.DataFrame) -> list[Finding]:
     named = table[table["place_id"] != ""]
     keys = ["split", "place_id"]
     sizes = named.groupby(keys).size()
-    alone = named[named.groupby(keys)["image_id"].transform("size") == 1]
-    images = _with_places(alone)
+    single = named[named.groupby(keys)["image_id"].transform("size") == 1]
+    images = _with_places(single)
     findings = if_any(
         images,
         severity=WARNING,
         name="place_with_one_image",
         message=f"{count(len(images), 'place')} of {len(sizes):,} with one "
         "image, which is never a positive.",
-        action="Add images of them; without, they are negatives alone.",
+        action="Add images of them: until then they are only negatives.",
     )
     splits_of = named.groupby("place_id")["split"].nunique()
     shared = splits_of.index[splits_of > 1]
@@ -109,7 +109,7 @@ def places(table: pd.DataFrame) -> list[Finding]:
         message=f"{count(len(shared), 'place')} of {len(splits_of):,} in "
         "several splits, by name.",
         action="If they are the same places, keep each in one split; "
-        "else give them names of their own.",
+        "otherwise give them different names.",
     )
 
 

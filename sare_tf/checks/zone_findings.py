@@ -63,8 +63,7 @@ def _outside_zone(positions: Positions) -> list[Finding]:
         positions.in_metres(outside),
         severity=ERROR,
         name="outside_zone",
-        message=f"{count(outside.sum(), 'image')} outside of the UTM zone "
-        "named.",
+        message=f"{count(outside.sum(), 'image')} outside of their UTM zone.",
         action="Check east and north (swapped?), the zone, and that they are "
         "metres and not degrees.",
     )
@@ -77,9 +76,10 @@ def _no_zone(positions: Positions) -> list[Finding]:
             Finding(
                 severity=NOTE,
                 name="no_zone",
-                message="No image has a UTM zone: positions are taken as "
-                "metres of one plane.",
-                action="Nothing to do where they are, or are made up.",
+                message="No image has a UTM zone: positions are treated as "
+                "metres on one plane.",
+                action="No action is needed if they are, or if they are made "
+                "up.",
                 count=int(without.sum()),
             )
         ]
@@ -92,7 +92,7 @@ def _no_zone(positions: Positions) -> list[Finding]:
         severity=ERROR,
         name="no_zone",
         message=f"{count(without.sum(), 'image')} with a "
-        "position in no UTM zone, though others have one.",
+        "position but no UTM zone, though others have one.",
         action="Give them a zone with its latitude band, such as 17T.",
     )
 
@@ -116,8 +116,8 @@ def _several_zones(positions: Positions) -> list[Finding]:
             name="several_zones",
             message=f"{len(names)} UTM zones: {shown}. Images of different "
             "zones are never positives.",
-            action="Nothing to do where they are different cities; give "
-            "one --utm_zone where a city is cut.",
+            action="No action is needed for different cities. If the border "
+            "of zones cuts a city, set --utm_zone.",
             count=len(names),
         )
     ]

@@ -1,8 +1,8 @@
 """Evaluation of descriptors by a protocol, from vectors to QueryResults.
 
-`evaluate_descriptors` does all of it. The stage does it in two steps, so that
-it embeds only the queries that the protocol asks, and none if the protocol
-cannot be followed: `prepare`, then `Task.evaluate`.
+`evaluate_descriptors` takes both steps at once. The stage `evaluate` takes them
+one after the other, `prepare` and `Task.evaluate`: it embeds only the queries
+that the protocol asks, and none if the protocol cannot be followed.
 """
 
 import dataclasses
@@ -51,8 +51,8 @@ def evaluate_descriptors(
             are searched. Protocols that measure mAP@N keep at least N.
 
     Returns:
-        The results, of which `recall_at([1, 5])`, `mean_average_precision`,
-        `figures([1, 5])` and `table()` are computed.
+        The results of each query, with `recall_at([1, 5])`,
+        `mean_average_precision`, `figures([1, 5])` and `table()`.
 
     Raises:
         ValueError: no such protocol, tables that lack what it needs, arrays
@@ -84,14 +84,14 @@ def evaluate_descriptors(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a protocol asks of queries and database, and what is right.
+    """Queries that a protocol asks, and the right database images of each.
 
     Attributes:
         protocol: the protocol.
-        asked: bool, marks its queries among those given.
-        queries: Q rows of a manifest, the queries that it asks.
+        asked: bool [given queries], the queries that the protocol asks.
+        queries: Q rows of a manifest, these queries.
         database: N rows of a manifest.
-        truth: the ground truth of these.
+        truth: their ground truth.
     """
 
     protocol: Protocol
@@ -211,7 +211,7 @@ def prepare(
     *,
     relations: pd.DataFrame | None = None,
 ) -> Task:
-    """Finds the queries that a protocol asks, and what is right for them.
+    """Finds the queries that a protocol asks, and their ground truth.
 
     Args:
         protocol: the protocol.

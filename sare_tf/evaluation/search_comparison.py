@@ -1,4 +1,4 @@
-"""What an index's own search loses against exact search, and its speed."""
+"""Comparison of an index's own search with exact search, and its speed."""
 
 import time
 from typing import Any
@@ -25,11 +25,11 @@ def compare(
         results: of exact search of these queries.
 
     Returns:
-        JSON: recall_of_exact, the share of exact neighbours that it finds, and
-        recall_curve, the protocol's recall@N of its neighbours; both None if
-        it searches exactly, or if the protocol searches only a part of the
-        database, of which the index knows nothing. And the seconds that its
-        search of k neighbours took.
+        JSON and seconds. JSON: recall_of_exact, the share of exact neighbours
+        that the index finds, and recall_curve, the protocol's recall@N of its
+        neighbours. Both are None if it searches exactly, or if the protocol
+        searches only a part of the database, which the index cannot do.
+        Seconds: the time of its search for k neighbours.
     """
     exact = results.exact_distances
     k = min(_COMPARED, exact.shape[1])

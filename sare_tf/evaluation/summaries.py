@@ -18,7 +18,7 @@ from sare_tf.evaluation import metrics
 CONFIDENCE = 0.95
 RESAMPLES = 1000
 SEED = 0
-# Ours: the distances of which shares are given, and the end of the curve.
+# Ours: distances for shares of queries, and the end of the curve.
 WITHIN_M = (5, 10, 25, 50)
 CURVE_M = 100
 # Ours: the most groups of queries by confidence, and the fewest queries of one.

@@ -16,7 +16,7 @@ def map_of(answer: Answer, places: Places) -> drawing.PointMap | None:
     """Draws the database around the first match, and the matches near it.
 
     Args:
-        answer: what was found for a photograph.
+        answer: the answer to a photograph.
         places: the places of the database.
 
     Returns:

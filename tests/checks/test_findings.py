@@ -80,7 +80,7 @@ def test_what_the_reader_refused_is_grouped_by_reason():
         (NOTE, "left_out", ["notes.txt"]),
     ]
     assert found[1].message == (
-        "2 files left out: line 3: 4 fields, not 5 (and alike)."
+        "2 files left out: line 3: 4 fields, not 5 (and similar)."
     )
     assert found[2].message == (
         "1 file left out: heading is no number: 'north'."
@@ -286,7 +286,7 @@ def test_queries_without_a_positive():
     assert concerned(found) == ["q100", "q200"]
     assert found.message == (
         "2 of 3 queries of the split train (66.7 %) have no positive "
-        "(within): they are not trained on."
+        "(within): training leaves them out."
     )
     assert samples == [("q0", ["d25"])]
 
@@ -552,7 +552,7 @@ def test_sizes():
     # 64 x 40 and 300 x 200.
     assert found["enlarged"].count == 2
     assert found["both_orientations"].message.startswith(
-        "3 images are upright and 2 lying"
+        "3 images in portrait format and 2 in landscape; all become 640 x 480"
     )
     plain = image_findings.sizes(rows, contents(rows), height=480, width=640)
     assert plain == []

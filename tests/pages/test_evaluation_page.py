@@ -159,7 +159,7 @@ def test_a_missed_positive_is_shown(tmp_path):
     )
     cases = [_case("bad", correct=[False], missed=missed)]
     page = _write(tmp_path / "report.html", cases=cases)
-    assert 'alt="should have come: there"' in page
+    assert 'alt="missed positive: there"' in page
 
 
 def test_an_image_that_the_records_lack(tmp_path):
@@ -168,7 +168,7 @@ def test_an_image_that_the_records_lack(tmp_path):
     page = _write(tmp_path / "report.html", cases=cases)
     assert "not in these records" in page
     assert 'title="gone">gone<' in page
-    assert 'alt="should have come' not in page
+    assert 'alt="missed positive' not in page
 
 
 def test_figures_of_the_metrics_are_there(tmp_path):
@@ -182,7 +182,7 @@ def test_figures_of_the_metrics_are_there(tmp_path):
         "of these counted||1,227|",
         "without a positive, left out||7|",
         "56,789",
-        "ScaNN finds of the exact 10 nearest||98.7 %",
+        "share of the 10 nearest that ScaNN finds||98.7 %",
         "recall@1 / 3 through ScaNN||43.8 / 68.8 %",
         "embedding and ScaNN search||1,234.6|",
         "0.125 to 0.500||227||87.5 %",
@@ -218,7 +218,7 @@ def test_what_is_not_known_is_left_out(tmp_path):
     page = _write(tmp_path / "report.html", metrics, places=places)
     for words in (
         "ScaNN",
-        "How sure",
+        "Confidence",
         "precision",
         "Where queries",
         "distance<",
