@@ -85,7 +85,8 @@ def run(
         FileNotFoundError: no such dataset.
         ValueError: no usable image, or a folder that holds something else.
     """
-    for_each = beam.chosen(options)
+    runner = beam.from_options(options)
+    for_each = runner and runner.map
     if options.verify:
         verify(options.records, num_workers=options.num_workers)
         return Path(options.records)
@@ -269,7 +270,7 @@ def build_by(
     preparation: Preparation,
     for_each: Callable[..., None],
 ) -> None:
-    """Builds shards by what calls a function with each, as `beam.for_each`."""
+    """Builds shards by an `Executor.map`."""
     build = functools.partial(
         shard_building.build,
         root=root.resolve(),

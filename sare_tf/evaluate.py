@@ -20,7 +20,6 @@ import pandas as pd
 from absl import logging
 
 from sare_tf import flags, serving
-from sare_tf import index as index_stage
 from sare_tf.dataset import manifest
 from sare_tf.evaluation import (
     evaluate_descriptors,
@@ -32,8 +31,8 @@ from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.evaluation.query_results import QueryResults
 from sare_tf.pages import evaluation_cases, evaluation_page
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files
-from sare_tf.search import opened_index
+from sare_tf.runtime import atomic_files, versions
+from sare_tf.search import embedding
 from sare_tf.search.opened_index import Index
 
 _FILES = {"metrics.json", "queries.csv", "report.html"}
@@ -60,8 +59,8 @@ def run(options: EvaluationOptions) -> Path:
     out = Path(options.evaluation)
     atomic_files.check_replaceable(out, names=_FILES)
     records = Records(options.records)
-    index = Index.open(options.index, exact=options.exact_search)
-    _check_records(index, records, options.split)
+    index = Index.open(options.index_paths, exact=options.exact_search)
+    index.check_records(records, split=options.split)
     servable = serving.load(serving.named(options))
     index.check_export(servable)
     task = _prepare(options, records, index)
@@ -92,28 +91,10 @@ def run(options: EvaluationOptions) -> Path:
         "database_digest": _digest(task.database["image_id"]),
         "export_fingerprint": servable.fingerprint,
         "records_fingerprint": records.fingerprint,
-        "versions": opened_index.versions(),
+        "versions": versions.of("tensorflow", "scann", "numpy"),
     }
     _write(out, metrics, results, records)
     return out / "metrics.json"
-
-
-def _check_records(index: Index, records: Records, split: str) -> None:
-    metadata = index.metadata
-    if records.fingerprint not in index.records_fingerprints:
-        raise ValueError(
-            f"Expected the records that the index {str(index.path)!r} was "
-            "built from, with fingerprint "
-            f"{metadata['records_fingerprint'][:12]}. Received: records with "
-            f"{records.fingerprint[:12]}. Run python -m sare_tf.index "
-            "--flagfile=... with these records."
-        )
-    if metadata["split"] != split:
-        raise ValueError(
-            f"Expected split={metadata['split']!r}, which the index "
-            f"{str(index.path)!r} holds. Received: split={split!r}. Build an "
-            "index of that split in another folder."
-        )
 
 
 def _prepare(
@@ -183,7 +164,7 @@ def _embed(
     batch_size: int,
 ) -> np.ndarray:
     logging.info("Embedding %d queries.", len(task.queries))
-    return index_stage.embed(
+    return embedding.embed(
         servable,
         records.read_images(task.queries),
         task.queries["image_id"].tolist(),

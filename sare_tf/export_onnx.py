@@ -5,11 +5,11 @@
 
     model.onnx     images, RGB 0..255, float32 [B, H, W, 3] of any one size
                    -> descriptor, float32 [B, D] of unit length
-    sare_tf.json   that of the export
+    sare_tf.json   a copy of that of the export
 
-It is the signature `embed_tensor`: decoding and resizing stay outside, for
-tf2onnx has no operators for them, and so none for several --scales either.
-Resize as sare_tf.json says. Needs the extra: pip install "sare_tf[onnx]".
+The model is the signature `embed_tensor`. Decode and resize images as
+sare_tf.json says: tf2onnx has no operators for either, so several --scales
+cannot be converted. Needs the extra: pip install "sare_tf[onnx]".
 """
 
 import importlib.util
@@ -28,12 +28,12 @@ from sare_tf.serving.options import OnnxOptions
 
 # The newest that tf2onnx 1.17 was made for.
 _OPSET = 18
-_TOLERANCE = 1e-4
+_TOLERANCE = 1e-4  # of a descriptor's values; ours
 _NEEDED = ("tf2onnx", "onnxruntime")
 
 
 def run(options: OnnxOptions) -> Path:
-    """Converts an export, and compares what both give.
+    """Converts an export, and compares the descriptors of both.
 
     Args:
         options: the export, or one of its versions, and the new folder.
@@ -43,9 +43,9 @@ def run(options: OnnxOptions) -> Path:
 
     Raises:
         ImportError: the extra `onnx` is not installed.
-        FileNotFoundError: no such export.
+        FileNotFoundError: there is no such export.
         ValueError: a folder that exists, several scales, a graph that cannot
-            be converted, or that then gives other descriptors.
+            be converted, or other descriptors after it.
     """
     out = Path(options.out)
     missing = [name for name in _NEEDED if not importlib.util.find_spec(name)]
@@ -54,11 +54,7 @@ def run(options: OnnxOptions) -> Path:
             f"Expected {' and '.join(_NEEDED)}. Received: no "
             f'{", ".join(missing)}. Run pip install "sare_tf[onnx]".'
         )
-    if out.exists():
-        raise ValueError(
-            f"Expected a new folder. Received: out={str(out)!r}, which exists. "
-            "Choose another --out, or remove it."
-        )
+    atomic_files.check_new(out)
     servable = serving.load(options.export)
     scales = servable.metadata["scales"]
     if scales != [1]:
@@ -88,16 +84,16 @@ def run(options: OnnxOptions) -> Path:
 
 
 def compare(servable: serving.Servable, path: Path) -> float:
-    """The largest difference between descriptors of an export and its ONNX.
+    """Returns the largest difference of descriptors of an export and its ONNX.
 
-    Two batches of patterns are described: of the size that the export was made
-    for, and of another.
+    Both embed two batches of noise: of the size that the export was made for,
+    and of another.
 
     Args:
         servable: the export.
         path: the ONNX model.
     """
-    # Comes with the extra alone.
+    # Installed by the extra only.
     import onnxruntime
 
     session = onnxruntime.InferenceSession(
@@ -112,13 +108,13 @@ def compare(servable: serving.Servable, path: Path) -> float:
     for shape in ((2, height, width, 3), (1, height + 9, width + 7, 3)):
         pixels = rng.integers(0, 256, shape).astype(np.float32)
         expected = signature(images=tf.constant(pixels))["descriptor"].numpy()
-        (found,) = session.run(["descriptor"], {"images": pixels})
-        differences.append(np.abs(found - expected).max())
+        (descriptors,) = session.run(["descriptor"], {"images": pixels})
+        differences.append(np.abs(descriptors - expected).max())
     return float(max(differences))
 
 
 def _convert(export: Path, path: Path) -> None:
-    # Its command line is what tf2onnx documents for a SavedModel.
+    # The way that tf2onnx documents for a SavedModel is its command line.
     done = subprocess.run(
         [
             *(sys.executable, "-m", "tf2onnx.convert"),

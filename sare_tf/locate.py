@@ -57,7 +57,7 @@ def run(options: LocateOptions) -> Iterator[tuple[str, Answer]]:
 
 def _locator(options: LocateOptions) -> Locator:
     return Locator(
-        index=options.index,
+        index=options.index_paths,
         export=serving.named(options),
         exact=options.exact_search,
         positive_radius_m=options.positive_radius_m,

@@ -11,7 +11,9 @@ from absl import flags
 from absl.testing import flagsaver
 
 from sare_tf import export_vectors, index, serving
+from sare_tf.records.options import DATASET_LAYOUTS, VECTOR_LAYOUTS
 from sare_tf.records.records import Records
+from sare_tf.search import vector_layouts
 from sare_tf.search.options import IndexOptions, VectorOptions
 
 DIMENSION = toy_search.DIMENSION
@@ -208,7 +210,7 @@ def test_msls(toy, tmp_path, expected):
 
 
 def test_parquet(toy, tmp_path, expected, monkeypatch):
-    monkeypatch.setattr(export_vectors, "_BLOCK", 5)
+    monkeypatch.setattr(vector_layouts, "_BLOCK", 5)
     out = run(toy, tmp_path / "out", "parquet")
     for name, role in (("queries", "query"), ("database", "database")):
         table = pd.read_parquet(out / f"{name}.parquet")
@@ -220,7 +222,7 @@ def test_parquet(toy, tmp_path, expected, monkeypatch):
 
 
 def test_vertex(toy, tmp_path, expected, monkeypatch):
-    monkeypatch.setattr(export_vectors, "_VERTEX_ROWS", 7)
+    monkeypatch.setattr(vector_layouts, "_VERTEX_ROWS", 7)
     out = run(toy, tmp_path / "out", "vertex")
     parts = sorted((out / "database").iterdir())
     assert [part.name for part in parts] == [
@@ -253,7 +255,7 @@ def test_vertex(toy, tmp_path, expected, monkeypatch):
 def test_shards_are_handed_over_as_one_index(
     toy, shards, tmp_path, monkeypatch, layout
 ):
-    monkeypatch.setattr(export_vectors, "_BLOCK", 7)
+    monkeypatch.setattr(vector_layouts, "_BLOCK", 7)
     whole = run(toy, tmp_path / "whole", layout)
     found = run({**toy, "index": shards}, tmp_path / "parts", layout)
     if layout == "numpy":
@@ -276,7 +278,7 @@ def test_shards_are_handed_over_as_one_index(
     )
 
 
-@pytest.mark.parametrize("layout", export_vectors._LAYOUTS)
+@pytest.mark.parametrize("layout", VECTOR_LAYOUTS)
 def test_a_database_without_queries(toy, tmp_path, layout):
     records = toy_search.records(tmp_path / "alone", views=(3, 0))
     out = run({**toy, "records": records}, tmp_path / "out", layout)
@@ -309,32 +311,10 @@ def test_faiss_finds_the_matches_in_the_arrays(toy, tmp_path):
     assert names[rows.ravel()].tolist() == matches["database"].tolist()
 
 
-def test_names_that_a_layout_cannot_hold(toy, tmp_path, monkeypatch):
-    def refuse(layout, name, match):
-        monkeypatch.setattr(
-            export_vectors.export_dataset,
-            "safe_names",
-            lambda rows: len(rows) * [name],
-        )
-        with pytest.raises(ValueError, match=match):
-            run(toy, tmp_path / "out", layout)
-        assert not (tmp_path / "out").exists()
-
-    refuse("hloc", "a b.jpg", "without white space.*'a b.jpg'. Rename")
-    refuse("kapture", "a,b.jpg", "without a comma for the layout kapture")
-    monkeypatch.setattr(
-        export_vectors,
-        "PurePosixPath",
-        lambda name: type("", (), {"stem": "a"}),
-    )
-    with pytest.raises(ValueError, match="Received: a 12 times in the queries"):
-        run(toy, tmp_path / "out", "msls")
-
-
 def test_the_flag_names_every_layout():
     assert set(flags.FLAGS["layout"].parser.enum_values) == {
-        *export_vectors._LAYOUTS,
-        *export_vectors.export_dataset._LAYOUTS,
+        *VECTOR_LAYOUTS,
+        *DATASET_LAYOUTS,
     }
 
 

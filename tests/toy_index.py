@@ -9,8 +9,8 @@ import toy_search
 
 from sare_tf import index, serving
 from sare_tf.runtime import atomic_files
-from sare_tf.search import segments
-from sare_tf.search.options import IndexOptions
+from sare_tf.search import descriptor_arrays, segments
+from sare_tf.search.options import IndexOptions, TuningOptions
 
 # Tests put another in its place.
 _load = serving.load
@@ -31,14 +31,13 @@ def write(
         for name in image_ids
     )
     with atomic_files.folder_to_resume(folder, {}) as unfinished:
-        segments.write_descriptors(
+        descriptor_arrays.write(
             [descriptors], unfinished, shape=descriptors.shape, dtype=dtype
         )
         segment = segments.finish(
             unfinished.folder,
             rows,
-            target_recall=target_recall,
-            tune_tree=False,
+            TuningOptions(target_recall=target_recall),
         )
         metadata = {
             "count": len(rows),

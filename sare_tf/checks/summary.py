@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
-import sare_tf
 from sare_tf.checks.finding import ERROR, SEVERITIES, Finding
 from sare_tf.checks.image_contents import ImageContents
 from sare_tf.checks.matching import SplitMatches
 from sare_tf.checks.rules import Checked
 from sare_tf.dataset import manifest
-from sare_tf.runtime import atomic_files
+from sare_tf.runtime import atomic_files, versions
 
 # Ours: examples of a finding in check.json, and sizes in its table.
 _EXAMPLES, _SIZES = 10, 12
@@ -53,10 +51,7 @@ def summarise(
                 for split, matches in checked.matches.items()
             },
         },
-        "versions": {
-            "sare_tf": sare_tf.__version__,
-            "tensorflow": tf.__version__,
-        },
+        "versions": versions.of("tensorflow"),
     }
 
 

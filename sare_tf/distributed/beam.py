@@ -1,21 +1,22 @@
-"""Work done by Apache Beam, on as many machines as its runner has.
+"""An executor that calls a function on the workers of Apache Beam.
 
     python -m sare_tf.build_records --flagfile=... --runner=DirectRunner \\
         -- --direct_num_workers=8 --direct_running_mode=multi_processing
     python -m sare_tf.index --flagfile=... --runner=DirectRunner -- ...
 
-What follows `--` are flags of Beam's own. The extra `beam` installs it; the
-workers need sare_tf as well, and the folders that a stage reads and writes
-under the same paths: a shared or mounted file system. `docs/beam.md` has the
-commands for Flink, Spark and Dataflow.
+Flags after `--` are Beam's own. The extra `beam` installs Beam. Workers need
+sare_tf as well, and the folders that a stage reads and writes under the same
+paths: a shared or mounted file system. `docs/beam.md` has the commands for
+Flink, Spark and Dataflow.
 
-A worker builds a shard of records, or embeds a part of the index, as a whole,
-by the function that does so without Beam, so the bytes are the same; Beam's own
+A worker builds a whole shard of records, or embeds a whole part of the index,
+by the function that does so without Beam, so the bytes are the same. Beam's own
 `WriteToTFRecord` would put images in another order each time. The elements of
-the pipeline are names of files in which tasks lie, as runners limit the size of
-a pipeline.
+the pipeline are names of files that hold the items, because runners limit the
+size of a pipeline.
 """
 
+import dataclasses
 import functools
 import pickle
 import shutil
@@ -29,99 +30,113 @@ from sare_tf.runtime import atomic_files
 from sare_tf.runtime.common_options import RunnerOptions
 
 
-def for_each(
-    function: Callable[..., Any],
-    tasks: Sequence[Any],
-    *,
-    folder: Path,
-    runner: str,
-    beam_flags: Sequence[str] = (),
-    load: Callable[[], Any] | None = None,
-) -> None:
-    """Calls a function with each task, on the workers of a runner.
+@dataclasses.dataclass(frozen=True)
+class BeamRunner:
+    """An `Executor` on a runner of Beam.
 
-    An error of one task leaves the others alone. It is not tried again, as one
-    of which the worker dies is.
-
-    Args:
-        function: what to call, for its effect; it can be pickled.
-        tasks: its arguments, which can be pickled.
-        folder: of files that are passed to workers and back; it exists.
-        runner: name of a runner of Beam, such as "FlinkRunner".
+    Attributes:
+        runner: name of the runner, such as "FlinkRunner".
         beam_flags: flags of Beam.
-        load: makes a model, once in each process of a worker; it can be
-            pickled. The function is then called with a task and the model.
-
-    Raises:
-        ImportError: Beam is not installed.
-        OSError: a task failed, or the runner did.
     """
-    try:
-        import apache_beam
-        from apache_beam.options.pipeline_options import PipelineOptions
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "Expected Apache Beam to be installed. Received: "
-            f'{error}. Run pip install "sare_tf[beam]", or leave --runner out.'
-        ) from error
-    if not tasks:
-        return
-    exchange = folder.resolve() / "beam"
+
+    runner: str
+    beam_flags: Sequence[str] = ()
+
+    def map(
+        self,
+        function: Callable[..., None],
+        items: Sequence[Any],
+        *,
+        folder: Path,
+        load: Callable[[], Any] | None = None,
+    ) -> None:
+        """Calls a function for each item, see `Executor`.
+
+        A `ValueError` or `OSError` of one item is raised after all others are
+        done, and that item is not tried again. An item whose worker dies is.
+
+        Raises:
+            ImportError: Beam is not installed.
+            OSError: an item failed, or the runner did.
+        """
+        try:
+            import apache_beam
+            from apache_beam.options.pipeline_options import PipelineOptions
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                "Expected Apache Beam to be installed. Received: "
+                f'{error}. Run pip install "sare_tf[beam]", or leave --runner '
+                "out."
+            ) from error
+        if not items:
+            return
+        exchange = folder.resolve() / "beam"
+        paths = _write_items(items, exchange)
+        options = PipelineOptions([*self.beam_flags, f"--runner={self.runner}"])
+        logging.info("Beam's %s does %d tasks.", self.runner, len(items))
+        call = functools.partial(_call, function=function)
+        if load is None:
+            step = apache_beam.Map(call)
+        else:
+            # These need the extra, too.
+            from apache_beam.ml.inference.base import RunInference
+
+            from sare_tf.distributed.beam_model import ItemHandler
+
+            step = RunInference(ItemHandler(load, call))
+        try:
+            with apache_beam.Pipeline(options=options) as pipeline:
+                _ = (
+                    pipeline
+                    | apache_beam.Create(paths)
+                    | apache_beam.Reshuffle()
+                    | step
+                )
+        except Exception as error:
+            # Each runner has errors of its own, which begin with a traceback.
+            reason = str(error).strip().rpartition("\n")[2]
+            raise OSError(
+                f"Expected Beam to finish. Received: runner={self.runner!r} "
+                f"({type(error).__name__}: {reason}). Check --runner and the "
+                "flags after --, and run the command again: what is finished "
+                "is kept."
+            ) from error
+        _check_finished(exchange, len(items))
+        shutil.rmtree(exchange)
+
+
+def from_options(options: RunnerOptions) -> BeamRunner | None:
+    """Returns the runner that options name, or None if they name none."""
+    if not options.runner:
+        return None
+    return BeamRunner(options.runner, options.beam_flags)
+
+
+def _write_items(items: Sequence[Any], exchange: Path) -> list[str]:
+    """Writes each item to a file in a new folder, and returns the paths."""
     shutil.rmtree(exchange, ignore_errors=True)
     exchange.mkdir()
-    names = []
-    for number, task in enumerate(tasks):
-        path = exchange / f"{number}.task"
-        path.write_bytes(pickle.dumps(task))
-        names.append(str(path))
-    options = PipelineOptions([*beam_flags, f"--runner={runner}"])
-    logging.info("%d tasks are done by Beam's %s.", len(tasks), runner)
-    run = functools.partial(_run, function=function)
-    if load is None:
-        step = apache_beam.Map(run)
-    else:
-        # Of the extra, too.
-        from apache_beam.ml.inference.base import RunInference
-
-        from sare_tf.distributed.beam_model import TaskHandler
-
-        step = RunInference(TaskHandler(load, run))
-    try:
-        with apache_beam.Pipeline(options=options) as pipeline:
-            _ = (
-                pipeline
-                | apache_beam.Create(names)
-                | apache_beam.Reshuffle()
-                | step
-            )
-    except Exception as error:
-        # Of any kind: each runner has its own, with a traceback before.
-        reason = str(error).strip().rpartition("\n")[2]
-        raise OSError(
-            f"Expected Beam to finish. Received: runner={runner!r} "
-            f"({type(error).__name__}: {reason}). Check --runner and the flags "
-            "after --, and run the command again: what is finished is kept."
-        ) from error
-    failed = sorted(exchange.glob("*.failed"))
-    if failed:
-        raise OSError(
-            f"{failed[0].read_text(encoding='utf-8')} (and {len(failed) - 1} "
-            f"other tasks of {len(tasks)})"
-        )
-    shutil.rmtree(exchange)
+    paths = []
+    for number, item in enumerate(items):
+        path = exchange / f"{number}.item"
+        path.write_bytes(pickle.dumps(item))
+        paths.append(str(path))
+    return paths
 
 
-def chosen(options: RunnerOptions) -> Callable[..., None] | None:
-    """Returns `for_each` with the runner of options; None without a runner."""
-    return options.runner and functools.partial(
-        for_each, runner=options.runner, beam_flags=options.beam_flags
-    )
-
-
-def _run(name: str, *model: Any, function: Callable[..., Any]) -> None:
-    """Does a task on a worker."""
-    path = Path(name)
+def _call(path: str, *model: Any, function: Callable[..., None]) -> None:
+    """Calls the function with the item of a file, on a worker."""
+    path = Path(path)
     try:
         function(pickle.loads(path.read_bytes()), *model)
     except (OSError, ValueError) as error:
         atomic_files.write_text(path.with_suffix(".failed"), str(error))
+
+
+def _check_finished(exchange: Path, count: int) -> None:
+    failed = sorted(exchange.glob("*.failed"))
+    if failed:
+        raise OSError(
+            f"{failed[0].read_text(encoding='utf-8')} (and {len(failed) - 1} "
+            f"other tasks of {count})"
+        )

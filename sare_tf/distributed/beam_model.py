@@ -6,19 +6,19 @@ from typing import Any
 from apache_beam.ml.inference.base import ModelHandler
 
 
-class TaskHandler(ModelHandler[str, None, Any]):
-    """Calls a function with tasks and a model, for Beam's `RunInference`.
+class ItemHandler(ModelHandler[str, None, Any]):
+    """Calls a function with an item and a model, for Beam's `RunInference`.
 
-    Beam loads the model when a worker's process gets its first task, once for
-    all of its threads. Each task has its own call: what is in it may be a batch
-    of its own, so that batches do not depend on the runner.
+    Beam loads the model when a worker's process gets its first item, once for
+    all threads of the process. Each item has a call of its own, so that batches
+    do not depend on the runner: an item may stand for a whole batch.
 
     Beam's own handlers for TensorFlow cannot load a SavedModel under Keras 3,
     and import TensorFlow Hub.
 
     Args:
         load: makes the model; it can be pickled.
-        function: called with a task and the model; it can be pickled.
+        function: called with an item and the model; it can be pickled.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class TaskHandler(ModelHandler[str, None, Any]):
         inference_args: dict[str, Any] | None = None,
     ) -> list[None]:
         del inference_args
-        return [self._function(task, model) for task in batch]
+        return [self._function(item, model) for item in batch]
 
     def get_metrics_namespace(self) -> str:
         return "sare_tf"

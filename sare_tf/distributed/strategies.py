@@ -1,16 +1,16 @@
-"""Training on several replicas: strategies, and what they refuse.
+"""Training on several replicas: strategies, and the settings they refuse.
 
-A replica is a device that computes a part of each batch; the parts come to the
-same training as the whole batch on one device. Batch sizes are those of the
-whole batch, over all replicas.
+A replica is a device that computes its part of each batch. Training is the same
+as with the whole batch on one device. Batch sizes are those of the whole batch,
+over all replicas.
 
     none          one device
     mirrored      all GPUs of this machine, or else its logical CPU devices
-    multi_worker  all GPUs of several machines, each of which runs the same
-                  command with its own TF_CONFIG, see `worker_loop`
+    multi_worker  all GPUs of several machines; each machine runs the same
+                  command with its own TF_CONFIG, see `workers`
 
-Keras trains on one device and on several of one machine; on several machines
-its `fit` fails, so that `worker_loop` takes its place.
+Keras trains on one device, and on several devices of one machine. Its `fit`
+fails on several machines, where `workers` takes its place.
 """
 
 import json
@@ -29,16 +29,16 @@ STRATEGIES = ("none", "mirrored", "multi_worker")
 
 
 def make(name: str) -> tf.distribute.Strategy:
-    """Makes the strategy of a name, before anything else of TensorFlow.
+    """Makes a strategy by name. Call it before anything else of TensorFlow.
 
     Args:
         name: in `STRATEGIES`.
 
     Returns:
-        The strategy, in whose scope the network is made.
+        The strategy; the network must be made in its scope.
 
     Raises:
-        ValueError: unknown name, or a TF_CONFIG that does not fit.
+        ValueError: an unknown name, or a TF_CONFIG that is not of a worker.
     """
     if name not in STRATEGIES:
         raise ValueError(
@@ -46,13 +46,13 @@ def make(name: str) -> tf.distribute.Strategy:
             f"Received: strategy={name!r}."
         )
     if name == "multi_worker":
-        addresses = _workers(os.environ.get("TF_CONFIG", ""))
+        addresses = _addresses(os.environ.get("TF_CONFIG", ""))
         return workers.start(addresses)
     gpus = len(tf.config.list_physical_devices("GPU"))
     if name == "none":
         if gpus > 1:
             logging.warning(
-                "Training on one of %d GPUs: --strategy=mirrored takes all.",
+                "Training on one of %d GPUs: --strategy=mirrored uses all.",
                 gpus,
             )
         return tf.distribute.get_strategy()
@@ -68,8 +68,8 @@ def check_batch(
 
     Args:
         strategy: of the training.
-        size: of the whole batch.
-        what: of what it is, with the flags that say so.
+        size: size of the whole batch.
+        what: what the batch consists of, with the flags that set its size.
 
     Raises:
         ValueError: replicas would get unequal parts.
@@ -94,46 +94,54 @@ def check_network(network: keras.Model) -> None:
     if network.distribute_strategy.num_replicas_in_sync == 1:
         return
     optimizer = network.optimizer
-    refused = {
-        "jit_compile=True, with which Keras fails": network.jit_compile is True,
-        f"steps_per_execution={network.steps_per_execution}, with which Keras "
-        "fails": network.steps_per_execution != 1,
-        "an optimizer with gradient_accumulation_steps="
-        f"{optimizer.gradient_accumulation_steps}, with which Keras fails. "
-        "Raise the batch, with chunk_images for places": bool(
-            optimizer.gradient_accumulation_steps
-        ),
-        "an optimizer with global_clipnorm, which Keras takes of each replica "
-        "alone. Use clipvalue, or a smaller rate": bool(
-            optimizer.global_clipnorm
-        ),
-        "an optimizer with clipnorm, which Keras takes of each replica alone. "
-        "Use clipvalue, or a smaller rate": bool(optimizer.clipnorm),
-        "mixed_float16, whose loss scale Keras takes from the first replica "
-        "alone. Use mixed_bfloat16": isinstance(
-            optimizer, keras.optimizers.LossScaleOptimizer
-        ),
-    }
-    for setting, found in refused.items():
-        if found:
-            raise ValueError(
-                "Expected settings that several replicas can train with. "
-                f"Received: {setting}."
+    if network.jit_compile is True:
+        raise _refused("jit_compile=True", "Keras fails with it")
+    if network.steps_per_execution != 1:
+        raise _refused(
+            f"steps_per_execution={network.steps_per_execution}",
+            "Keras fails with it",
+        )
+    if optimizer.gradient_accumulation_steps:
+        raise _refused(
+            "an optimizer with gradient_accumulation_steps="
+            f"{optimizer.gradient_accumulation_steps}",
+            "Keras fails with it. Raise the batch, with chunk_images for "
+            "places",
+        )
+    for name in ("global_clipnorm", "clipnorm"):
+        if getattr(optimizer, name):
+            raise _refused(
+                f"an optimizer with {name}",
+                "Keras clips each replica's gradient by itself. Use clipvalue, "
+                "or a smaller rate",
             )
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        raise _refused(
+            "mixed_float16",
+            "Keras takes the loss scale from the first replica only. Use "
+            "mixed_bfloat16",
+        )
+
+
+def _refused(setting: str, reason: str) -> ValueError:
+    return ValueError(
+        "Expected settings that several replicas can train with. Received: "
+        f"{setting}. {reason}."
+    )
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process writes what is kept."""
+    """Returns whether this process writes the results."""
     return workers.part(strategy)[0] == 0
 
 
 def fit(network: keras.Model, dataset: tf.data.Dataset, **options):
-    """Keras's `fit`, or what takes its place on several machines.
+    """Trains by Keras's `fit`, or by `workers.fit` on several machines.
 
     Args:
         network: compiled and built.
         dataset: this worker's part of the batches.
-        **options: of `fit`.
+        **options: options of `fit`.
 
     Returns:
         The history.
@@ -151,25 +159,25 @@ def predict(
     batch_size: int,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> np.ndarray:
-    """Keras's `predict` of the images of rows, shared by all replicas.
+    """Embeds images by all replicas together.
 
-    A replica without an image fails, and so does a first batch in unequal
-    parts: the last row is repeated until there are full batches.
+    Keras's `predict` fails if a replica has no image, or if the first batch is
+    in unequal parts. So the last row is repeated until all batches are full.
 
     Args:
         embedder: [B, H, W, 3] -> [B, D].
-        rows: of a manifest.
-        dataset_of: makes the dataset of rows with a batch size.
+        rows: rows of a manifest.
+        dataset_of: makes the dataset of rows, with a batch size.
         batch_size: images embedded at a time, by all replicas together.
-        callbacks: of `predict`; left out on several machines.
+        callbacks: callbacks of `predict`; ignored on several machines.
 
     Returns:
-        Descriptors [len(rows), D], on all workers the same.
+        Descriptors [len(rows), D], the same on all workers.
     """
     strategy = embedder.distribute_strategy
     replicas = strategy.num_replicas_in_sync
     if replicas > 1:
-        # As few batches as with batch_size, and as little to repeat.
+        # As few batches as with batch_size, with few repeated rows.
         batches = -(-len(rows) // batch_size)
         batch_size = replicas * -(-len(rows) // (batches * replicas))
         missing = -len(rows) % batch_size
@@ -179,21 +187,25 @@ def predict(
     if workers.is_used(strategy):
         index, count = workers.part(strategy)
         own = np.arange(len(padded)).reshape(-1, count, batch_size // count)
-        found = workers.predict(
+        descriptors = workers.predict(
             embedder,
             dataset_of(
                 padded.iloc[own[:, index].reshape(-1)], batch_size // count
             ),
         )
     else:
-        found = embedder.predict(
+        descriptors = embedder.predict(
             dataset_of(padded, batch_size), verbose=0, callbacks=callbacks
         )
-    return found[: len(rows)]
+    return descriptors[: len(rows)]
 
 
-def _workers(text: str) -> list[str]:
-    """Addresses in a TF_CONFIG; refuses one that is not of a worker."""
+def _addresses(text: str) -> list[str]:
+    """Returns the addresses of workers in a TF_CONFIG.
+
+    Raises:
+        ValueError: it is not the TF_CONFIG of a worker.
+    """
     example = (
         'Set it to {"cluster": {"worker": ["host0:12345", "host1:12345"]}, '
         '"task": {"type": "worker", "index": 0}}, with another index on each '
@@ -201,16 +213,16 @@ def _workers(text: str) -> list[str]:
     )
     try:
         config = json.loads(text)
-        workers = config["cluster"]["worker"]
+        addresses = config["cluster"]["worker"]
         kind, index = config["task"]["type"], config["task"]["index"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             "Expected TF_CONFIG in the environment, with a cluster of workers "
             f"and a task. Received: TF_CONFIG={text!r}. {example}"
         ) from error
-    if kind != "worker" or index not in range(len(workers)):
+    if kind != "worker" or index not in range(len(addresses)):
         raise ValueError(
             f"Expected a task of type worker with an index below "
-            f"{len(workers)}. Received: TF_CONFIG={text!r}. {example}"
+            f"{len(addresses)}. Received: TF_CONFIG={text!r}. {example}"
         )
-    return workers
+    return addresses

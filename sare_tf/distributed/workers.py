@@ -1,20 +1,20 @@
-"""Training on several machines, in the place of Keras's `fit` and `predict`.
+"""Training on several machines, instead of Keras's `fit` and `predict`.
 
-Every worker is a process that runs the same command and goes through the same
-steps at the same time. What it reads is its own part of every batch; what it
-computes is added up with the others'. So that all agree:
+Every worker is a process that runs the same command and the same steps at the
+same time. It reads its own part of every batch, and its gradient is added to
+those of the others. All workers agree, because:
 
-- Weights are the chief's at the start, and change alike from then on.
-- Images to mine from and to validate on are shared out, and each worker gets
-  the descriptors of all: embedding takes as many times less as there are
-  workers. All choose among the same descriptors, and take what the chief chose.
-- The chief, worker 0, writes the checkpoints. All read them: the folder must be
-  one that all reach, and so must the records, or equal copies of them.
+- All start with the chief's weights, and make the same changes to them.
+- Images to mine from and to validate on are divided among the workers, and each
+  gets the descriptors of all: W workers embed W times as fast. All choose among
+  the same descriptors, and use the choice of the chief.
+- The chief, worker 0, writes the checkpoints, and all read them. All must reach
+  the folder of checkpoints, and the records or equal copies of them.
 
-A worker that ends, is killed, or does not answer ends the others with an error,
-at their next step or, at the latest, when its heartbeat is missed. Whoever runs
-the workers starts all of them again with the same command: they go on after
-the last epoch that was saved.
+If a worker ends, is killed, or does not answer, the others stop with an error:
+at their next step or, at the latest, when its heartbeat is missed. Start all
+workers again with the same command: they resume after the last epoch that was
+saved.
 
 Keras 3 cannot do this: `fit` and `predict` fail under
 `MultiWorkerMirroredStrategy`, but `train_step` is sound.
@@ -31,21 +31,21 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-# How long a worker waits for the others to be started.
+# Seconds that a worker waits for the others to be started. Ours.
 START_S = 120.0
-# Compiled steps, made once: by network, by embedder, by strategy.
+# Compiled steps, each made once: by network, by embedder, by strategy.
 _STEPS = weakref.WeakKeyDictionary()
 _EMBEDDING = weakref.WeakKeyDictionary()
 _GATHERING = weakref.WeakKeyDictionary()
 
 
 def is_used(strategy: tf.distribute.Strategy) -> bool:
-    """Whether there are several workers."""
+    """Returns whether there are several workers."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def part(strategy: tf.distribute.Strategy) -> tuple[int, int]:
-    """Which of how many equal parts of a batch this worker reads."""
+    """Returns which part of a batch this worker reads, and of how many."""
     if not is_used(strategy):
         return 0, 1
     resolver = strategy.cluster_resolver
@@ -53,24 +53,24 @@ def part(strategy: tf.distribute.Strategy) -> tuple[int, int]:
 
 
 def start(workers: Sequence[str]) -> tf.distribute.Strategy:
-    """Meets the other workers.
+    """Waits for the other workers, and makes the strategy of all.
 
-    TensorFlow would wait without end, and let no other Python run, nor heed
+    TensorFlow waits without end, runs no other Python meanwhile and ignores
     SIGTERM. So the process ends if it takes longer than `START_S`.
 
     Args:
-        workers: addresses of all, as in TF_CONFIG.
+        workers: addresses of all workers, as in TF_CONFIG.
 
     Returns:
         The strategy.
     """
     logging.info(
         "Waiting for all of the workers %s. If they have not come within %d s, "
-        "this process ends: start all of them, with the same command.",
+        "this process ends: start all of them with the same command.",
         list(workers),
         START_S,
     )
-    # It needs no Python to end the process.
+    # faulthandler ends the process without running Python.
     faulthandler.dump_traceback_later(START_S, exit=True)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
@@ -80,7 +80,7 @@ def start(workers: Sequence[str]) -> tf.distribute.Strategy:
 
 @contextlib.contextmanager
 def lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Says in words that a worker was lost.
+    """Explains the errors of TensorFlow that mean a lost worker.
 
     Args:
         strategy: of the training.
@@ -102,25 +102,30 @@ def lost_workers_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
         raise ConnectionError(
             "Expected all workers to stay to the end. Received: "
             f"{type(error).__name__}: {error.message} Start all of them again "
-            "with the same command: they go on after the last epoch."
+            "with the same command: they resume after the last epoch."
         ) from error
 
 
 def from_chief(
     strategy: tf.distribute.Strategy, array: np.ndarray
 ) -> np.ndarray:
-    """The chief's array, on all workers; of one shape on all."""
+    """Returns the chief's array on all workers.
+
+    Args:
+        strategy: of the training.
+        array: this worker's array; it has the same shape on all workers.
+    """
     if not is_used(strategy):
         return array
     return _gathered(strategy, [np.asarray(array)])[0][0]
 
 
 def check_same(strategy: tf.distribute.Strategy, text: str) -> None:
-    """Refuses workers that were not started alike.
+    """Refuses workers that were not started with the same command.
 
     Args:
         strategy: of the training.
-        text: what a worker trains with, and where it begins.
+        text: the settings of this worker, and the epoch where it begins.
 
     Raises:
         ValueError: another worker has another text.
@@ -128,8 +133,8 @@ def check_same(strategy: tf.distribute.Strategy, text: str) -> None:
     if not is_used(strategy):
         return
     digest = hashlib.sha256(text.encode()).digest()
-    found = _gathered(strategy, [np.frombuffer(digest, np.int32)])[0]
-    others = np.flatnonzero((found != found[0]).any(axis=1))
+    digests = _gathered(strategy, [np.frombuffer(digest, np.int32)])[0]
+    others = np.flatnonzero((digests != digests[0]).any(axis=1))
     if len(others):
         raise ValueError(
             "Expected all workers to have the same flags, records and "
@@ -141,14 +146,16 @@ def check_same(strategy: tf.distribute.Strategy, text: str) -> None:
 
 
 def take_weights_of_chief(network: keras.Model) -> None:
-    """Gives all workers the chief's weights and optimizer."""
+    """Copies the chief's weights and optimizer state to all workers."""
     strategy = network.distribute_strategy
     if is_used(strategy):
         variables = [*network.variables, *network.optimizer.variables]
-        values = [keras.ops.convert_to_numpy(each) for each in variables]
-        found = _gathered(strategy, values)
-        for variable, value in zip(variables, found, strict=True):
-            variable.assign(value[0])
+        values = [
+            keras.ops.convert_to_numpy(variable) for variable in variables
+        ]
+        of_all = _gathered(strategy, values)
+        for variable, by_replica in zip(variables, of_all, strict=True):
+            variable.assign(by_replica[0])
 
 
 def fit(
@@ -161,15 +168,15 @@ def fit(
     shuffle: bool = False,
     verbose: str | int = "auto",
 ) -> keras.callbacks.History:
-    """Trains as Keras's `fit` does, with all workers.
+    """Trains with all workers, like Keras's `fit`.
 
     Args:
         network: compiled and built in the scope of the strategy.
-        dataset: this worker's part of every batch, all of one size.
+        dataset: this worker's part of every batch; all have the same size.
         initial_epoch: number of the first epoch.
-        epochs: number after the last one.
-        callbacks: are called as by `fit`, on every worker.
-        shuffle: as `fit` has it; a dataset is never shuffled.
+        epochs: number after the last epoch.
+        callbacks: called as `fit` calls them, on every worker.
+        shuffle: ignored, as `fit` ignores it for a dataset.
         verbose: 0 for no progress bar; only the chief has one.
 
     Returns:
@@ -198,8 +205,8 @@ def fit(
         logs = {}
         for step, batch in zip(range(steps), distributed, strict=False):
             calls.on_train_batch_begin(step)
-            found = _STEPS[network](batch)
-            logs = {name: float(value) for name, value in found.items()}
+            metrics = _STEPS[network](batch)
+            logs = {name: float(value) for name, value in metrics.items()}
             calls.on_train_batch_end(step, logs)
         calls.on_epoch_end(epoch, logs)
     calls.on_train_end(logs)
@@ -207,15 +214,16 @@ def fit(
 
 
 def predict(embedder: keras.Model, dataset: tf.data.Dataset) -> np.ndarray:
-    """Descriptors of the images of all workers, on all workers.
+    """Embeds the images of all workers, and returns them on all workers.
 
     Args:
         embedder: [B, H, W, 3] -> [B, D].
-        dataset: this worker's part of every batch of images, all of one size.
+        dataset: this worker's part of every batch of images; all have the same
+            size.
 
     Returns:
-        [images of all workers, D]: batch by batch, in each the parts of the
-        workers in their order.
+        Descriptors [images of all workers, D]: batch by batch, and in each
+        batch the parts of the workers in their order.
     """
     strategy = embedder.distribute_strategy
     if embedder not in _EMBEDDING:
@@ -230,15 +238,15 @@ def predict(embedder: keras.Model, dataset: tf.data.Dataset) -> np.ndarray:
 
 def _training_step(network):
     strategy = network.distribute_strategy
-    # The network must not be held by what it is the key of.
+    # The step must not hold the network, which is its key in `_STEPS`.
     reference = weakref.ref(network)
 
     @tf.function(reduce_retracing=True)
     def step(batch):
-        found = strategy.run(reference().train_step, args=(batch,))
+        metrics = strategy.run(reference().train_step, args=(batch,))
         return {
             name: strategy.reduce("MEAN", value, axis=None)
-            for name, value in found.items()
+            for name, value in metrics.items()
         }
 
     return step
@@ -255,14 +263,14 @@ def _embedding_step(embedder):
 
     @tf.function(reduce_retracing=True)
     def step(images):
-        found = strategy.run(embed, args=(images,))
-        return strategy.experimental_local_results(found)[0]
+        descriptors = strategy.run(embed, args=(images,))
+        return strategy.experimental_local_results(descriptors)[0]
 
     return step
 
 
 def _by_replica(strategy, dataset):
-    """Gives each replica of this worker its part of the worker's batches."""
+    """Divides this worker's batches among its replicas."""
     replicas = len(strategy.extended.worker_devices)
     if replicas > 1:
         dataset = dataset.map(
@@ -277,11 +285,12 @@ def _by_replica(strategy, dataset):
 
 
 def _gathered(strategy, arrays):
-    """Each array of all replicas, [replicas, ...]; each worker has its own."""
+    """Returns the arrays of all replicas, [replicas, ...] for each array."""
     if strategy not in _GATHERING:
         _GATHERING[strategy] = _gathering_step(strategy)
-    found = _GATHERING[strategy]([tf.constant(array[None]) for array in arrays])
-    return [rows.numpy() for rows in found]
+    gather = _GATHERING[strategy]
+    of_all = gather([tf.constant(array[None]) for array in arrays])
+    return [array.numpy() for array in of_all]
 
 
 def _gathering_step(strategy):
@@ -293,9 +302,10 @@ def _gathering_step(strategy):
             replica = tf.distribute.get_replica_context()
             return replica.all_gather([tf.identity(x) for x in arrays], axis=0)
 
-        found = reference().run(own)
+        strategy = reference()
         return [
-            reference().experimental_local_results(rows)[0] for rows in found
+            strategy.experimental_local_results(array)[0]
+            for array in strategy.run(own)
         ]
 
     return gather

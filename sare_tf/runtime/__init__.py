@@ -1,1 +1,1 @@
-"""Files, progress, pickles and threads: what every stage needs."""
+"""Files, options, progress, pickles and threads, which every stage needs."""

@@ -1,4 +1,13 @@
-"""Writing whole files and folders or nothing: temporary name, then rename."""
+"""Files and folders written whole or not at all: temporary name, then rename.
+
+A file or folder NAME has two companions beside it while it is written:
+
+    .NAME.unfinished   the new one, until it is complete
+    .NAME.replaced     the old folder, until the new one is in its place
+
+Files are replaced by one rename. Folders need two, so a kill between them
+leaves no folder of the name; the next run puts the old one back.
+"""
 
 import contextlib
 import fnmatch
@@ -11,33 +20,73 @@ from pathlib import Path
 from typing import Any
 
 
+class _Replacement:
+    """A folder, or file, that is replaced; see the module."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.unfinished = self.path.with_name(f".{self.path.name}.unfinished")
+        self._replaced = self.path.with_name(f".{self.path.name}.replaced")
+
+    def recover(self) -> None:
+        """Undoes or completes the renames of a folder that a kill stopped."""
+        if self._replaced.exists():
+            if self.path.exists():
+                shutil.rmtree(self._replaced)
+            else:
+                self._replaced.rename(self.path)
+
+    def begin(self) -> None:
+        """Recovers, and makes the folder that all this lies in."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.recover()
+
+    def discard(self) -> None:
+        """Removes the unfinished folder."""
+        if self.unfinished.exists():
+            shutil.rmtree(self.unfinished)
+
+    def commit(self) -> None:
+        """Puts the unfinished folder in place of the old one."""
+        if self.path.exists():
+            self.path.rename(self._replaced)
+        self.unfinished.rename(self.path)
+        self.recover()
+
+
 @contextlib.contextmanager
 def folder_in_one_piece(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary folder that takes the place of `path` at the end.
+    """Makes a folder in one piece.
 
     An existing `path` is replaced only once the new folder is complete; after
-    an error or a kill it is as it was. The leftover of a killed run is removed
-    by the next one.
+    an error or a kill it is as it was. The next run removes what a killed one
+    left.
+
+    Args:
+        path: the folder to make, or to replace.
+
+    Yields:
+        A temporary folder, which takes the place of `path` after the body.
     """
-    path = Path(path)
-    temporary = _prepare(path)
-    if temporary.exists():
-        shutil.rmtree(temporary)
-    temporary.mkdir()
+    replacement = _Replacement(path)
+    replacement.begin()
+    replacement.discard()
+    replacement.unfinished.mkdir()
     try:
-        yield temporary
+        yield replacement.unfinished
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(replacement.unfinished, ignore_errors=True)
         raise
-    _put_in_place(temporary, path)
+    replacement.commit()
 
 
 class Unfinished:
-    """A folder being filled, and how far it is.
+    """A folder that is being filled, and how far it is.
 
     Attributes:
         folder: the temporary folder.
-        done: what was recorded last, by this run or one before; 0 at first.
+        done: the progress recorded last, by this run or an earlier one; 0 at
+            first.
     """
 
     def __init__(self, folder: Path, made_from: dict[str, Any]):
@@ -46,9 +95,9 @@ class Unfinished:
         self._made_from = made_from
         self.done = 0
         if folder.is_dir() and self._progress.is_file():
-            found = json.loads(self._progress.read_text(encoding="utf-8"))
-            if found["made_from"] == made_from:
-                self.done = found["done"]
+            recorded = json.loads(self._progress.read_text(encoding="utf-8"))
+            if recorded["made_from"] == made_from:
+                self.done = recorded["done"]
                 return
         self.forget()
         if folder.exists():
@@ -57,7 +106,7 @@ class Unfinished:
         self.record(0)
 
     def record(self, done: int) -> None:
-        """Records how far it is; what is done must be on the disk."""
+        """Records progress; what is done must be on the disk already."""
         write_json(self._progress, {"made_from": self._made_from, "done": done})
         self.done = done
 
@@ -70,73 +119,68 @@ class Unfinished:
 def folder_to_resume(
     path: str | Path, made_from: dict[str, Any]
 ) -> Iterator[Unfinished]:
-    """As `folder_in_one_piece`, for work that goes on after a kill.
+    """Makes a folder in one piece, by several runs if need be.
 
-    The temporary folder stays after an error or a kill. The next run goes on
-    with it if `made_from` is the same, and starts with an empty one if not.
+    Like `folder_in_one_piece`, but keeps unfinished work for the next run: the
+    temporary folder stays after an error or a kill. The next run resumes in it
+    if `made_from` is the same, and starts with an empty one if not.
 
     Args:
-        path: the folder to make.
+        path: the folder to make, or to replace.
         made_from: what decides the result, as JSON holds it.
+
+    Yields:
+        The folder to fill.
     """
-    path = Path(path)
-    unfinished = Unfinished(_prepare(path), made_from)
+    replacement = _Replacement(path)
+    replacement.begin()
+    unfinished = Unfinished(replacement.unfinished, made_from)
     yield unfinished
-    _put_in_place(unfinished.folder, path)
+    replacement.commit()
     unfinished.forget()
 
 
 def put_back(path: str | Path) -> None:
-    """Puts a folder back whose replacement a kill stopped half way."""
-    path = Path(path)
-    replaced = path.with_name(f".{path.name}.replaced")
-    if replaced.exists() and not path.exists():
-        replaced.rename(path)
+    """Undoes or completes a replacement of a folder that a kill stopped."""
+    _Replacement(path).recover()
 
 
-def _prepare(path: Path) -> Path:
-    """Clears what a kill left of a replacement; names a temporary folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    put_back(path)
-    replaced = path.with_name(f".{path.name}.replaced")
-    if replaced.exists():
-        shutil.rmtree(replaced)
-    return path.with_name(f".{path.name}.unfinished")
+def settle_folder(path: str | Path) -> None:
+    """Puts a folder back, and removes the unfinished one beside it."""
+    replacement = _Replacement(path)
+    replacement.recover()
+    replacement.discard()
 
 
-def _put_in_place(temporary: Path, path: Path) -> None:
-    replaced = path.with_name(f".{path.name}.replaced")
-    if path.exists():
-        path.rename(replaced)
-    temporary.rename(path)
-    if replaced.exists():
-        shutil.rmtree(replaced)
+@contextlib.contextmanager
+def file_in_one_piece(path: str | Path) -> Iterator[Path]:
+    """Writes a file in one piece.
 
+    Args:
+        path: the file to write, or to replace.
 
-def settle_folder(path: Path) -> None:
-    """After a kill in `folder_in_one_piece`: removes what is left beside."""
-    temporary, replaced = _names_beside(path)
-    if replaced.exists() and not path.exists():
-        replaced.rename(path)
-    for leftover in (temporary, replaced):
-        if leftover.exists():
-            shutil.rmtree(leftover)
-
-
-def _names_beside(path: Path) -> tuple[Path, Path]:
-    """Of the folder that is made, and of the one that it replaces."""
-    return tuple(
-        path.with_name(f".{path.name}.{state}")
-        for state in ("unfinished", "replaced")
-    )
+    Yields:
+        A temporary path to write to, which takes the place of `path` after the
+        body. An error removes it.
+    """
+    replacement = _Replacement(path)
+    try:
+        yield replacement.unfinished
+        os.replace(replacement.unfinished, path)
+    finally:
+        replacement.unfinished.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def explained_writing(what: str, folder: str | Path) -> Iterator[None]:
-    """Says what was being written where, if the system does not let us.
+    """Explains an error of the system by what was being written where.
+
+    Args:
+        what: what is being written, such as "records".
+        folder: where it is written to.
 
     Raises:
-        OSError: in place of that of the system.
+        OSError: instead of the system's.
     """
     try:
         yield
@@ -150,9 +194,9 @@ def explained_writing(what: str, folder: str | Path) -> Iterator[None]:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Gives a file a second name; copies it where file systems cannot.
+    """Gives a file a second name; copies it if the file system cannot.
 
-    Neither name's content may be changed after.
+    The content of either must not be changed afterwards.
     """
     try:
         os.link(source, target)
@@ -160,15 +204,33 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+def check_new(out: str | Path, *, kind: str = "folder") -> None:
+    """Refuses a path that exists.
+
+    Args:
+        out: the path, given as `--out`.
+        kind: "folder" or "file", for the message.
+
+    Raises:
+        ValueError: it exists.
+    """
+    if Path(out).exists():
+        raise ValueError(
+            f"Expected a new {kind}. Received: out={str(out)!r}, which exists. "
+            "Choose another --out, or remove it."
+        )
+
+
 def check_replaceable(out: str | Path, *, names: set[str]) -> None:
-    """Refuses to replace a folder that holds anything else than `names`.
+    """Refuses to replace a folder that holds anything but given names.
 
     Args:
         out: the folder.
-        names: of files and folders in it; `*` stands for anything.
+        names: names that files and folders in it may have; `*` stands for any
+            letters.
 
     Raises:
-        ValueError: names what else is there.
+        ValueError: it holds something else, which the message names.
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
@@ -192,22 +254,24 @@ def check_replaceable(out: str | Path, *, names: set[str]) -> None:
 
 def write_text(path: str | Path, text: str) -> None:
     """Writes a text file in one piece."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.unfinished")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with file_in_one_piece(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes JSON in one piece, readable and sorted as given."""
+    """Writes JSON in one piece, indented, with keys in the order given."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_json(path: str | Path, *, made_by: str) -> Any:
     """Reads JSON.
 
+    Args:
+        path: the file.
+        made_by: the command that makes it, for messages.
+
     Raises:
-        FileNotFoundError: it is not there; names the command that makes it.
+        FileNotFoundError: the file is absent.
         ValueError: it is not JSON.
     """
     path = Path(path)
@@ -226,7 +290,12 @@ def read_json(path: str | Path, *, made_by: str) -> Any:
 
 
 def fingerprint(paths: list[Path], *, relative_to: Path) -> str:
-    """sha256 over names and contents of files, in the order given."""
+    """Returns the sha256 of names and contents of files, in the order given.
+
+    Args:
+        paths: the files.
+        relative_to: a folder above all of them; names are relative to it.
+    """
     digest = hashlib.sha256()
     for path in paths:
         digest.update(str(path.relative_to(relative_to)).encode() + b"\0")

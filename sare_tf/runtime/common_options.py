@@ -1,4 +1,4 @@
-"""Options that stages of every kind share."""
+"""Options that many stages have in common."""
 
 from sare_tf.runtime.options import Options, option, options
 
@@ -31,7 +31,7 @@ class WorkerOptions(Options):
 
 @options
 class OutOptions(Options):
-    """Where the stages without a folder flag of their own write."""
+    """The output of stages that have no folder flag of their own."""
 
     out: str | None = option(
         None,
@@ -42,7 +42,7 @@ class OutOptions(Options):
 
 @options
 class RunnerOptions(Options):
-    """Who does the work of a stage."""
+    """The runner of Beam that does the work of a stage."""
 
     runner: str | None = option(
         None,

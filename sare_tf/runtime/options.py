@@ -1,8 +1,8 @@
 """Options of a stage: frozen dataclasses, from which flags are made.
 
-A field says everything about an option once: its type, default, help and
+A field states everything about an option once: its type, default, help and
 allowed values. `define_flags` makes the flags, `from_flags` reads them, and a
-dataclass made in Python refuses what the flags refuse:
+dataclass that is made in Python refuses the same values as the flags:
 
     @options
     class SearchOptions(Options):
@@ -10,8 +10,8 @@ dataclass made in Python refuses what the flags refuse:
 
     SearchOptions(k=0)  # ValueError: Expected k of at least 1. Received: k=0.
 
-Classes are combined by inheritance, so an option that several stages share is
-written in one class that they all inherit.
+Classes are combined by inheritance: an option that several stages share is
+written in one class, which the options of all these stages inherit.
 """
 
 import dataclasses
@@ -39,15 +39,14 @@ def option(
     """Makes a field of an options class.
 
     Args:
-        default: its default.
-        help: what it does, for `--help` and the docstring of the class.
-        choices: the values that a string, or each string of a tuple, may have.
+        default: the default.
+        help: the meaning, for `--help` and the docstring of the class.
+        choices: allowed values of a string, or of each string of a tuple.
         minimum: smallest value of a number, inclusive.
         maximum: largest value of a number, inclusive.
-        is_enum: whether the flag itself is limited to the choices; False for
-            a flag of any text, whose value is then checked with a message of
-            ours.
-        has_flag: whether it is a flag; others come after the flags on the
+        is_enum: make the flag an enum of the choices. False: absl takes any
+            text, and the dataclass checks it, with our message.
+        has_flag: define a flag. False: the value comes after the flags on the
             command line, or from Python.
     """
     return dataclasses.field(
@@ -64,10 +63,10 @@ def option(
 
 
 def with_default(owner: type["Options"], name: str, default: Any) -> Any:
-    """The option `name` of `owner`, for a class where its default differs.
+    """Makes a field like the option `name` of `owner`, with another default.
 
-    The flag keeps the default of `owner`. Where the flag is not given, the
-    class takes its own default.
+    The flag keeps the default of `owner`. If the flag is not given, the class
+    has its own default.
     """
     field = owner.__dataclass_fields__[name]
     return dataclasses.field(
@@ -81,7 +80,7 @@ def with_default(owner: type["Options"], name: str, default: Any) -> Any:
     field_specifiers=(option, with_default),
 )
 def options(cls):
-    """Makes a frozen dataclass, and lists its fields in its docstring."""
+    """Makes a frozen dataclass, and adds its fields to its docstring."""
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     lines = [
         f"    {field.name}: {field.metadata['help']} Default: "
@@ -94,7 +93,7 @@ def options(cls):
 
 @options
 class Options:
-    """Base of all options: checks values, and reads flags."""
+    """The base of all options: checks values, and reads flags."""
 
     # Names of options that must have a value.
     REQUIRED: ClassVar[tuple[str, ...]] = ()
@@ -125,7 +124,7 @@ class Options:
 
     @classmethod
     def from_flags(cls, **values) -> Self:
-        """Takes the values of the flags, and `values` for what is no flag."""
+        """Makes the options from the flags, and from `values` of no flag."""
         hints = _hints(cls)
         for field in dataclasses.fields(cls):
             if field.name in values or field.name not in flags.FLAGS:
@@ -139,7 +138,12 @@ class Options:
         return cls(**values)
 
     def part(self, cls: type["Options"], **changes) -> Any:
-        """These options as another class, which has some of the fields."""
+        """Returns the options of another class, from the fields it shares.
+
+        Args:
+            cls: the class.
+            **changes: values that differ from these options.
+        """
         names = {field.name for field in dataclasses.fields(cls)}
         values = {
             field.name: getattr(self, field.name)
@@ -150,7 +154,7 @@ class Options:
 
 
 def define_flags(classes: Iterable[type[Options]]) -> None:
-    """Defines a flag for every field, each once."""
+    """Defines a flag for every field of the classes; each flag once."""
     for cls in classes:
         hints = _hints(cls)
         for field in dataclasses.fields(cls):
@@ -160,8 +164,8 @@ def define_flags(classes: Iterable[type[Options]]) -> None:
 
 def _define_flag(field: dataclasses.Field, hint: Any, module: str) -> None:
     kind, is_tuple = _kind(hint)
-    said = field.metadata
-    common = {"help": said["help"], "module_name": module}
+    metadata = field.metadata
+    common = {"help": metadata["help"], "module_name": module}
     if is_tuple:
         texts = [_as_text(item) for item in field.default]
         flags.DEFINE_list(field.name, texts, **common)
@@ -170,12 +174,14 @@ def _define_flag(field: dataclasses.Field, hint: Any, module: str) -> None:
     elif kind in _NUMBERS:
         define = flags.DEFINE_integer if kind is int else flags.DEFINE_float
         bounds = {
-            "lower_bound": said["minimum"],
-            "upper_bound": said["maximum"],
+            "lower_bound": metadata["minimum"],
+            "upper_bound": metadata["maximum"],
         }
         define(field.name, field.default, **bounds, **common)
-    elif said["choices"] and said["is_enum"]:
-        flags.DEFINE_enum(field.name, field.default, said["choices"], **common)
+    elif metadata["choices"] and metadata["is_enum"]:
+        flags.DEFINE_enum(
+            field.name, field.default, metadata["choices"], **common
+        )
     else:
         flags.DEFINE_string(field.name, field.default, **common)
 
@@ -185,7 +191,7 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def _kind(hint: Any) -> tuple[type, bool]:
-    """The type of an option without its None, and whether it is a tuple."""
+    """Returns the type of an option, without None, and if it is a tuple."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         hint = next(
             kind for kind in typing.get_args(hint) if kind is not types.NoneType
@@ -200,7 +206,7 @@ def _as_text(item: Any) -> str:
 
 
 def _from_flag(name: str, hint: Any, value: Any) -> Any:
-    """Numbers of a list, which absl leaves as texts."""
+    """Converts the value of a flag: absl leaves lists of numbers as texts."""
     kind, is_tuple = _kind(hint)
     if not is_tuple or kind is str:
         return value
@@ -214,10 +220,10 @@ def _from_flag(name: str, hint: Any, value: Any) -> Any:
 
 
 def _checked(field: dataclasses.Field, hint: Any, value: Any) -> Any:
-    """A value as its type has it.
+    """Converts a value to the type of its option.
 
     Raises:
-        ValueError: it is not one that the option allows.
+        ValueError: the option does not allow the value.
     """
     kind, is_tuple = _kind(hint)
     if value is None and types.NoneType in typing.get_args(hint):
@@ -230,12 +236,12 @@ def _checked(field: dataclasses.Field, hint: Any, value: Any) -> Any:
 
 
 def _checked_item(field: dataclasses.Field, kind: type, value: Any) -> Any:
-    said = field.metadata
+    metadata = field.metadata
     if kind is str:
         if not isinstance(value, str | Path):
             raise _refused(field, "a text", value)
-        if said["choices"] and value not in said["choices"]:
-            raise _refused(field, ", ".join(said["choices"]), value)
+        if metadata["choices"] and value not in metadata["choices"]:
+            raise _refused(field, ", ".join(metadata["choices"]), value)
         return str(value)
     if kind is bool:
         if not isinstance(value, bool):
@@ -245,7 +251,7 @@ def _checked_item(field: dataclasses.Field, kind: type, value: Any) -> Any:
         number = kind(value)
     except (TypeError, ValueError) as error:
         raise _refused(field, _NUMBERS[kind], value) from error
-    low, high = said["minimum"], said["maximum"]
+    low, high = metadata["minimum"], metadata["maximum"]
     is_between = (low is None or number >= low) and (
         high is None or number <= high
     )

@@ -1,7 +1,7 @@
-"""Progress over images: a bar on a terminal, one line at the end everywhere.
+"""Progress over images: a bar on a terminal, and one logged line at the end.
 
-A bar in a log file is a flood of control characters, so there is none where
-the error stream is not a terminal.
+There is no bar if the error stream is not a terminal: in a log file it would be
+a flood of control characters.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ class Pass:
     """A pass over images, such as an epoch or the embedding of a split.
 
     Attributes:
-        seconds: how long it has taken, or took.
-        images: seen so far.
+        seconds: the time since the pass began, until it ended.
+        images: the number of images so far.
     """
 
     def __init__(self, bar: tqdm):
@@ -36,7 +36,7 @@ class Pass:
         return self.images / max(self.seconds, 1e-9)
 
     def advance(self, images: int, **notes: float) -> None:
-        """Counts images; notes, such as the loss, are shown beside them."""
+        """Counts images, and shows notes, such as the loss, beside them."""
         self.images += images
         self._notes |= notes
         if notes:
@@ -44,7 +44,7 @@ class Pass:
         self._bar.update(images)
 
     def finish(self, description: str) -> None:
-        """Ends the pass with its line."""
+        """Ends the pass, and logs its line."""
         self._end = time.monotonic()
         notes = "".join(f", {k} {v:.4g}" for k, v in self._notes.items())
         logging.info(
@@ -59,28 +59,36 @@ class Pass:
 
 @contextlib.contextmanager
 def over_images(description: str, *, total: int) -> Iterator[Pass]:
-    """Shows a pass over images while it lasts.
+    """Shows a pass over images, and logs a line after it.
 
     Args:
         description: what is done, for the bar and the line.
         total: images of the pass.
 
     Yields:
-        The pass, to be advanced. The line is left out after an error.
+        The pass; call `advance` for images that are done. Nothing is logged
+        after an error.
     """
-    with bar(description, total=total) as shown_bar:
-        shown = Pass(shown_bar)
-        yield shown
-    shown.finish(description)
+    with bar(description, total=total) as of_pass:
+        images = Pass(of_pass)
+        yield images
+    images.finish(description)
 
 
-def bar(description: str, *, total: int | None = None, unit: str = "image"):
-    """Returns a bar on a terminal; elsewhere nothing is shown.
+def bar(
+    description: str,
+    *,
+    total: int | None = None,
+    unit: str = "image",
+    shown: bool = True,
+) -> tqdm:
+    """Returns a bar, which is shown on a terminal only.
 
     Args:
         description: what is done.
         total: units in all, if it is known.
         unit: what `update` counts.
+        shown: False for no bar on a terminal either.
 
     Returns:
         tqdm, a context manager with `update(count)`.
@@ -89,7 +97,8 @@ def bar(description: str, *, total: int | None = None, unit: str = "image"):
         total=total,
         desc=description,
         unit=unit,
-        disable=None,
+        # None: disabled where the error stream is no terminal.
+        disable=None if shown else True,
         leave=False,
         dynamic_ncols=True,
     )

@@ -1,8 +1,8 @@
-"""Pickles of datasets and weights, without running what is in them.
+"""Pickles of datasets and weights, read without running code in them.
 
-A pickle is a program: the usual loader imports and calls whatever it names.
-Here it may build plain values, NumPy arrays and what a caller allows by name;
-anything else it names is an error. NumPy's own loader of object arrays
+A pickle is a program: the usual loader imports and calls whatever the pickle
+names. This one builds plain values, NumPy arrays, and objects that the caller
+allows by name. Any other name is an error. NumPy's own loader of object arrays
 (`allow_pickle`) has no such limit.
 """
 
@@ -14,16 +14,16 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-_ARRAY = object()  # Stands for the class numpy.ndarray, which is not called.
+_ARRAY = object()  # Stands for numpy.ndarray, which pickles never call.
 
 
 def load(path: Path) -> Any:
     """Loads a pickle of plain values and NumPy arrays.
 
-    Pickles of Python 2 are read too; their byte strings become text.
+    Pickles of Python 2 are read, too; their byte strings become text.
 
     Raises:
-        ValueError: it is absent, is no pickle, or holds something else.
+        ValueError: the file is absent, is no pickle, or holds something else.
     """
     try:
         with path.open("rb") as file:
@@ -38,13 +38,13 @@ def load_stream(
     allowed: Mapping[tuple[str, str], Any],
     persistent: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """Loads the pickle that starts where a stream is, and stops behind it.
+    """Loads the pickle at the position of a stream, and stops after it.
 
     Args:
         file: the stream.
-        allowed: (module, name) -> what stands for it, beside plain values and
-            NumPy arrays.
-        persistent: gives the object of a persistent id.
+        allowed: (module, name) -> the object for that name, beside plain values
+            and NumPy arrays.
+        persistent: returns the object of a persistent id.
 
     Raises:
         ValueError: it is no pickle, or names something else.
@@ -53,10 +53,11 @@ def load_stream(
 
 
 def load_npy(path: Path) -> np.ndarray:
-    """Loads an array of a .npy file, which may hold lists and arrays.
+    """Loads the array of a .npy file, which may hold lists and arrays.
 
     Raises:
-        ValueError: it is absent, is no .npy file, or holds something else.
+        ValueError: the file is absent, is no .npy file, or holds something
+            else.
     """
     try:
         with path.open("rb") as file:
@@ -71,7 +72,7 @@ def load_npy(path: Path) -> np.ndarray:
                 return np.load(path, allow_pickle=False)
             array = _load(file)
         if not isinstance(array, np.ndarray) or array.shape != shape:
-            raise ValueError("its array is not of the shape announced")
+            raise ValueError("its array has not the shape of its header")
         return array
     except (OSError, ValueError) as error:
         raise _refused(path, error) from error
@@ -90,7 +91,7 @@ def _load(file: BinaryIO, **options: Any) -> Any:
         return _Unpickler(file, **options).load()
     except (ValueError, OSError):
         raise
-    except Exception as error:  # A damaged pickle raises whatever it likes.
+    except Exception as error:  # A damaged pickle raises errors of any kind.
         raise ValueError(f"no pickle: {error!r}") from error
 
 
@@ -113,7 +114,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _empty(_: object, shape: tuple, __: object) -> np.ndarray:
-    """numpy's _reconstruct: an array that the pickle then fills."""
+    """Stands for numpy's _reconstruct: makes an array that is filled later."""
     if shape != (0,):
         raise ValueError("an array does not start empty")
     return np.ndarray.__new__(np.ndarray, shape, "b")
@@ -122,7 +123,7 @@ def _empty(_: object, shape: tuple, __: object) -> np.ndarray:
 def _from_bytes(
     data: bytes, dtype: np.dtype, shape: tuple, order: str, *_: object
 ) -> np.ndarray:
-    """numpy's _frombuffer, in pickles of protocol 5."""
+    """Stands for numpy's _frombuffer, in pickles of protocol 5."""
     if order not in ("C", "F"):
         raise ValueError(f"an array is in order {order}")
     return np.frombuffer(data, dtype).reshape(shape, order=order).copy()
@@ -135,14 +136,14 @@ def _scalar(dtype: np.dtype, data: bytes) -> Any:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """codecs.encode, by which protocol 2 writes bytes: as latin1."""
+    """Stands for codecs.encode: protocol 2 writes bytes as latin1."""
     if encoding != "latin1":
         raise ValueError(f"it encodes as {encoding}")
     return codecs.latin_1_encode(text)[0]
 
 
 def _no_bytes() -> bytes:
-    """bytes(), by which protocol 2 writes empty ones."""
+    """Stands for bytes(): protocol 2 calls it for empty bytes."""
     return b""
 
 

@@ -1,10 +1,10 @@
-"""How tf.data shares work among the cores: fixed, not tuned while it runs.
+"""Threads of tf.data: a fixed number, not tuned while a dataset runs.
 
-Work here is one map from names to images that may have all cores, so there is
-nothing to tune. And tuning costs: its thread sleeps for 10 ms, 20 ms and so on
-up to a minute, and an iterator that ends waits for it to wake, whenever that
-thread has not seen the end in time. With the batches of an epoch that was up to
-as long again as the epoch itself (TensorFlow 2.20).
+Our datasets are one map from names to images, which may use all cores, so there
+is nothing to tune. And tuning costs time: its thread sleeps for 10 ms, 20 ms
+and so on up to a minute, and an iterator that ends may have to wait for it to
+wake. Over the batches of an epoch that took up to as long as the epoch itself
+(measured with TensorFlow 2.20).
 """
 
 import os
@@ -16,14 +16,15 @@ try:
 except AttributeError:  # not on every system
     CORES = os.cpu_count() or 1
 
-# Some wait, for what they called or for memory, while others work.
+# Twice the cores, since threads wait for files and memory. Ours.
 THREADS = 2 * CORES
 
 
 def fixed(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """The dataset, run by `THREADS` of its own and without tuning.
+    """Returns the dataset with `THREADS` threads of its own, without tuning.
 
-    So is all that is made of it. Maps are to say `num_parallel_calls=THREADS`.
+    The setting applies to every dataset derived from it. Maps must be given
+    `num_parallel_calls=THREADS`.
     """
     options = tf.data.Options()
     options.autotune.enabled = False

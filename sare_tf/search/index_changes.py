@@ -1,11 +1,11 @@
-"""Changes of an index: images added, removed, and one segment made again.
+"""Changes of an index: images added or removed, and compaction.
 
-index.json is written last and names what counts, so a change that was killed
-did not happen. One change at a time; the index may be searched meanwhile.
+index.json is written last and names the files that count, so a change that was
+killed did not happen. Make one change at a time. The index may be searched
+meanwhile.
 """
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,17 @@ from absl import logging
 from sare_tf import serving
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files
-from sare_tf.search import opened_index, segment_building, segments
-from sare_tf.search.opened_index import COMMAND, Index
+from sare_tf.runtime.executors import Executor
+from sare_tf.search import (
+    descriptor_arrays,
+    index_files,
+    segment_building,
+    segments,
+)
+from sare_tf.search.opened_index import Index
+from sare_tf.search.options import TuningOptions
 
-# Rows copied at a time in numbers: 256 MiB of float32.
+# Numbers copied at a time: 256 MiB of float32. Ours.
 _COPIED_NUMBERS = 1 << 26
 
 
@@ -30,7 +37,7 @@ def add(
     export: str | Path | serving.Server,
     split: str = "test",
     batch_size: int = 32,
-    for_each: Callable[..., None] | None = None,
+    executor: Executor | None = None,
 ) -> Path:
     """Adds the database images of a split of other records to an index.
 
@@ -38,25 +45,30 @@ def add(
         index: folder of the index.
         records: folder of `build_records`, with the images to add.
         export: folder of the export that built the index, or a server of it.
-        split: whose database images are added.
+        split: the split whose database images are added.
         batch_size: images embedded at a time.
-        for_each: as of `index.run`.
+        executor: embeds parts of the images; None: this process embeds all.
 
     Returns:
         `index`.
 
     Raises:
         FileNotFoundError: index, records or export are absent or unfinished.
-        ValueError: another export, images that the index has already, or what
-            `index.run` raises.
+        ImportError, OSError: the executor failed.
+        ValueError: another export, images that the index has already, or
+            images that cannot be embedded.
     """
     folder = _one_folder(index)
-    found = Index.open(folder, exact=True)
+    before = Index.open(folder, exact=True)
     opened = Records(records)
     rows = opened.rows(split, "database")
     servable = serving.load(export)
-    found.check_export(servable)
-    _check_new(found, rows["image_id"])
+    before.check_export(servable)
+    _check_absent(before, rows["image_id"])
+    tuning = TuningOptions(
+        target_recall=before.metadata["target_recall"],
+        tune_tree=before.metadata.get("tune_tree", False),
+    )
     whole = folder / "added"
     with atomic_files.folder_to_resume(
         whole,
@@ -67,22 +79,21 @@ def add(
             "batch_size": batch_size,
         },
     ) as unfinished:
-        segment = segment_building.make(
+        segment_building.embed(
             unfinished,
             opened,
             rows,
             servable,
             batch_size=batch_size,
-            dtype=found.metadata["dtype"],
-            target_recall=found.metadata["target_recall"],
-            tune_tree=found.metadata.get("tune_tree", False),
-            for_each=for_each,
+            dtype=before.metadata["dtype"],
+            executor=executor,
         )
+        segment = segments.finish(unfinished.folder, rows, tuning)
     # Other changes may have come meanwhile.
-    found = Index.open(folder, exact=True)
-    found.check_export(servable)
-    _check_new(found, rows["image_id"])
-    metadata = dict(found.metadata)
+    now = Index.open(folder, exact=True)
+    now.check_export(servable)
+    _check_absent(now, rows["image_id"])
+    metadata = dict(now.metadata)
     name = f"added-{metadata['changes'] + 1:05d}"
     shutil.rmtree(folder / name, ignore_errors=True)
     whole.rename(folder / name)
@@ -117,47 +128,28 @@ def remove(*, index: str | Path, ids: str | Path) -> Path:
         `index`.
 
     Raises:
-        FileNotFoundError: the index or the file is not there.
-        ValueError: no id, one that the index does not hold, or all that it
-            holds.
+        FileNotFoundError: the index or the file is absent.
+        ValueError: the file names no image, all images of the index, or an
+            image that the index does not hold.
     """
     folder = _one_folder(index)
-    found = Index.open(folder, exact=True)
-    if not Path(ids).is_file():
-        raise FileNotFoundError(
-            "Expected a text file of image ids, one a line. Received: "
-            f"remove_ids={str(ids)!r}, which is no file."
-        )
-    lines = Path(ids).read_text(encoding="utf-8").splitlines()
-    named = pd.Index([line for line in lines if line.strip()]).unique()
-    rows = pd.Index(found.manifest["image_id"]).get_indexer(named)
-    if not len(named) or (rows < 0).any():
-        unknown = named[rows < 0]
-        raise ValueError(
-            "Expected ids of images of the index, one a line. Received: "
-            f"remove_ids={str(ids)!r} with {len(named)} ids, of which the "
-            f"index {str(folder)!r} lacks {len(unknown)}: "
-            f"{', '.join(unknown[:5])}. Nothing was removed; correct the file."
-        )
-    if len(rows) == len(found.manifest):
-        raise ValueError(
-            f"Expected to keep some images. Received: remove_ids={str(ids)!r} "
-            f"with all {len(rows)} of the index. Delete its folder instead."
-        )
-    metadata = dict(found.metadata)
-    live, start = [], 0
-    for part in found.segments:
-        live.append(start + part.live)
-        start += len(part.descriptors)
+    before = Index.open(folder, exact=True)
+    rows = _rows_of_ids(before, ids)
+    metadata = dict(before.metadata)
+    live, first = [], 0
+    for segment in before.segments:
+        live.append(first + segment.live)
+        first += len(segment.descriptors)
     kept = np.delete(np.concatenate(live), rows)
-    removed = np.setdiff1d(np.arange(start), kept)
+    removed = np.setdiff1d(np.arange(first), kept)
     name = f"removed-{metadata['changes'] + 1:05d}.npy"
     np.save(folder / name, removed)
     metadata["removed"] = name
     metadata["count"] = len(kept)
     _write_change(folder, metadata)
     logging.info(
-        "Removed %d images: %d in %s. --compact frees what %d take.",
+        "Removed %d images: %d in %s. --compact frees the space of %d removed "
+        "images.",
         len(rows),
         len(kept),
         folder,
@@ -166,84 +158,84 @@ def remove(*, index: str | Path, ids: str | Path) -> Path:
     return folder
 
 
-def compact(
-    *,
-    index: str | Path,
-    target_recall: float = 0.0,
-    tune_tree: bool = False,
-) -> Path:
-    """Makes one segment of an index, without what was removed.
+def compact(*, index: str | Path, tuning: TuningOptions) -> Path:
+    """Makes one segment of an index, without the removed images.
 
-    Nothing is embedded again. Until it is done the index is as it was.
+    No image is embedded again. The index is unchanged until it is replaced.
 
     Args:
         index: folder of the index.
-        target_recall: as of `index.run`.
-        tune_tree: as of `index.run`.
+        tuning: how the settings of ScaNN are chosen.
 
     Returns:
         `index`.
 
     Raises:
         FileNotFoundError: no finished index is there.
-        ValueError: it is damaged, or holds something else; or `tune_tree`
-            without a target.
+        ValueError: it is damaged, was changed meanwhile, or its folder holds
+            something else.
     """
-    check_tuning(target_recall, tune_tree)
     folder = _one_folder(index)
-    atomic_files.check_replaceable(folder, names=opened_index.NAMES)
-    found = Index.open(folder, exact=True)
-    metadata = dict(found.metadata)
+    atomic_files.check_replaceable(folder, names=index_files.NAMES)
+    before = Index.open(folder, exact=True)
+    metadata = dict(before.metadata)
     step = max(1, _COPIED_NUMBERS // metadata["dimension"])
     with atomic_files.folder_to_resume(
         folder,
         {
             "compacted": metadata,
-            "target_recall": target_recall,
-            "tune_tree": tune_tree,
+            "target_recall": tuning.target_recall,
+            "tune_tree": tuning.tune_tree,
         },
     ) as unfinished:
-        segments.write_descriptors(
+        descriptor_arrays.write(
             (
-                found.descriptors[start : start + step]
-                for start in range(unfinished.done, metadata["count"], step)
+                before.descriptors[first : first + step]
+                for first in range(unfinished.done, metadata["count"], step)
             ),
             unfinished,
             shape=(metadata["count"], metadata["dimension"]),
             dtype=metadata["dtype"],
         )
-        segment = segments.finish(
-            unfinished.folder,
-            found.manifest,
-            target_recall=target_recall,
-            tune_tree=tune_tree,
-        )
-        _check_unchanged(folder, found)
+        segment = segments.finish(unfinished.folder, before.manifest, tuning)
+        _check_unchanged(folder, before)
         metadata["segments"] = [{"folder": ".", **segment}]
         metadata["removed"] = None
-        metadata["target_recall"] = target_recall
-        metadata["tune_tree"] = tune_tree
-        opened_index.write_metadata(unfinished.folder, metadata)
+        metadata["target_recall"] = tuning.target_recall
+        metadata["tune_tree"] = tuning.tune_tree
+        index_files.write(unfinished.folder, metadata)
     logging.info("Index of %d images in %s.", metadata["count"], folder)
     return folder
 
 
-def check_tuning(target_recall: float, tune_tree: bool) -> None:
-    """Refuses a choice of trees that has no target.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if tune_tree and not target_recall:
-        raise ValueError(
-            "Expected a recall that the tree is tuned to. Received: "
-            "tune_tree=True, target_recall=0. Give --target_recall=0.99, or "
-            "another."
+def _rows_of_ids(index: Index, ids: str | Path) -> np.ndarray:
+    """Returns the rows of images that a text file names, in its order."""
+    if not Path(ids).is_file():
+        raise FileNotFoundError(
+            "Expected a text file of image ids, one a line. Received: "
+            f"remove_ids={str(ids)!r}, which is no file."
         )
+    lines = Path(ids).read_text(encoding="utf-8").splitlines()
+    image_ids = pd.Index([line for line in lines if line.strip()]).unique()
+    rows = pd.Index(index.manifest["image_id"]).get_indexer(image_ids)
+    if not len(image_ids) or (rows < 0).any():
+        unknown = image_ids[rows < 0]
+        raise ValueError(
+            "Expected ids of images of the index, one a line. Received: "
+            f"remove_ids={str(ids)!r} with {len(image_ids)} ids. The index "
+            f"{index.path!r} lacks {len(unknown)}: {', '.join(unknown[:5])}. "
+            "Nothing was removed; correct the file."
+        )
+    if len(rows) == len(index.manifest):
+        raise ValueError(
+            f"Expected to keep some images. Received: remove_ids={str(ids)!r} "
+            f"with all {len(rows)} of the index. Delete its folder instead."
+        )
+    return rows
 
 
-def _check_new(found: Index, image_ids: pd.Series) -> None:
-    known = image_ids[image_ids.isin(found.manifest["image_id"])]
+def _check_absent(index: Index, image_ids: pd.Series) -> None:
+    known = image_ids[image_ids.isin(index.manifest["image_id"])]
     if len(known):
         raise ValueError(
             "Expected images that the index does not hold. Received: "
@@ -252,13 +244,13 @@ def _check_new(found: Index, image_ids: pd.Series) -> None:
         )
 
 
-def _check_unchanged(folder: Path, found: Index) -> None:
-    now = atomic_files.read_json(folder / "index.json", made_by=COMMAND)
-    if now != found.metadata:
+def _check_unchanged(folder: Path, before: Index) -> None:
+    now = index_files.read(folder)
+    if now != before.metadata:
         raise ValueError(
             "Expected no change of the index while it was compacted. Received: "
             f"index={str(folder)!r} with {now['changes']} changes, not "
-            f"{found.metadata['changes']}. The index is as it was; run the "
+            f"{before.metadata['changes']}. Those changes are kept; run the "
             "command again."
         )
 
@@ -270,19 +262,19 @@ def _one_folder(index: str | Path) -> Path:
         raise FileNotFoundError(
             "Expected the folder of one index, which holds index.json. "
             f"Received: index={str(index)!r}. Change shards one by one; build "
-            f"an index with {COMMAND}."
+            f"an index with {index_files.COMMAND}."
         )
     return folder
 
 
 def _write_change(folder: Path, metadata: dict[str, Any]) -> None:
-    """Makes a change count, then removes what no longer does."""
+    """Makes a change count, then removes files that it replaced."""
     metadata["changes"] += 1
-    opened_index.write_metadata(folder, metadata)
-    named = {part["folder"] for part in metadata["segments"]}
-    named.add(metadata["removed"])
+    index_files.write(folder, metadata)
+    used = {segment["folder"] for segment in metadata["segments"]}
+    used.add(metadata["removed"])
     for path in [*folder.glob("added*"), *folder.glob("removed-*")]:
-        if path.name not in named:
+        if path.name not in used:
             if path.is_dir():
                 shutil.rmtree(path)
             else:

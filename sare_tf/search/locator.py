@@ -15,7 +15,8 @@ from sare_tf.dataset import image_decoding
 from sare_tf.dataset.readers import utm
 from sare_tf.records.records import Records
 from sare_tf.search import confidence
-from sare_tf.search.opened_index import Index, check_unit
+from sare_tf.search.descriptor_arrays import check_unit
+from sare_tf.search.opened_index import Index
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,7 @@ class Locator:
     """An index and its model, which locate photographs.
 
     Args:
-        index: folder of the index.
+        index: folder of the index, or several, as `Index.open` takes them.
         export: folder of the export that the index was built with, or a server
             of it (`serving.load`).
         exact: search exactly, without ScaNN.
@@ -139,7 +140,7 @@ class Locator:
     def __init__(
         self,
         *,
-        index: str | Path,
+        index: str | Path | Sequence[str | Path],
         export: str | Path | serving.Server,
         exact: bool = False,
         positive_radius_m: float = 25.0,

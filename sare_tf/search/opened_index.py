@@ -1,77 +1,55 @@
-"""An opened index: the images nearest to a query, over all its segments.
+"""An opened index: finds the images nearest to a query, over all segments.
 
-    index.json        what the index was made from, its segments and changes
-    .                 the first segment; see `segments`
-    added-00001/      a segment for each time images were added
-    removed-00002.npy int64, rows that were removed: rows of all segments,
-                      counted through
-
-An index is read at its index.json, which is written last; so it is always
-that of before or after a change. Several indexes of one export are searched
-as one, shards of a database.
+Several indexes of one export are searched as one: shards of a database.
+`index_files` says what the folder of an index holds.
 """
 
-import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
-import sare_tf
 from sare_tf import serving
-from sare_tf.runtime import atomic_files
-from sare_tf.search import exact_search, segments
-
-COMMAND = "python -m sare_tf.index --flagfile=..."
-# What an index's folder may hold.
-NAMES = {
-    "index.json",
-    *segments.FILES,
-    "added*",
-    "removed-*",
-    ".*.unfinished*",
-}
-_UNIT_TOLERANCE = 1e-4
+from sare_tf.records.records import Records
+from sare_tf.search import exact_search, index_files, segments, vector_index
+from sare_tf.search.descriptor_arrays import GatheredRows, check_unit
 
 
 class Index:
-    """A finished index.
+    """A finished index, made by `open` or `build`.
 
     Attributes:
-        path: its folder, or folders separated by commas.
+        path: its folder; of several, the folders with commas between.
         metadata: index.json; of several folders, of the first.
         manifest: DataFrame; row i describes row i of the descriptors.
-        descriptors: float32 or float16 [N, D], read when asked for.
+        descriptors: float32 or float16 [N, D], read when it is indexed.
+        segments: the opened segments, in the order of the rows.
         searches_with: "scann" or "exact".
         records_fingerprints: of all records whose images are in it.
     """
 
-    def __init__(self, path: str, folders: Sequence[Path], *, exact: bool):
+    def __init__(self, folders: Sequence[Path], *, path: str, exact: bool):
         self.path = path
         opened = [_open_folder(folder, exact=exact) for folder in folders]
-        self.metadata = opened[0][0]
-        self.segments = [some for _, parts in opened for some in parts]
-        self.records_fingerprints = {
+        all_metadata = [metadata for metadata, _ in opened]
+        self.metadata = all_metadata[0]
+        _check_one_export(all_metadata, folders)
+        self.segments = [
+            segment for _, of_folder in opened for segment in of_folder
+        ]
+        fingerprints = {
             fingerprint
-            for metadata, _ in opened
+            for metadata in all_metadata
             for fingerprint in (
                 metadata["records_fingerprint"],
                 *metadata["added_records_fingerprints"],
             )
         }
-        for folder, (metadata, _) in zip(folders, opened, strict=True):
-            for name in ("export_fingerprint", "dimension"):
-                if metadata[name] != self.metadata[name]:
-                    raise ValueError(
-                        "Expected indexes that one export built. Received: "
-                        f"{str(folder)!r} with another {name} than "
-                        f"{str(folders[0])!r}. Build them again with one."
-                    )
+        self.records_fingerprints = fingerprints - {None}
         self.manifest = pd.concat(
-            [part.manifest.iloc[part.live] for part in self.segments],
+            [segment.manifest.iloc[segment.live] for segment in self.segments],
             ignore_index=True,
         )
         twice = self.manifest["image_id"].duplicated()
@@ -84,29 +62,85 @@ class Index:
             )
         self.descriptors = self.segments[0].descriptors
         if len(self.descriptors) != len(self.manifest) or self.segments[1:]:
-            self.descriptors = segments.Rows(
-                [part.descriptors for part in self.segments],
-                [part.live for part in self.segments],
+            self.descriptors = GatheredRows(
+                [segment.descriptors for segment in self.segments],
+                [segment.live for segment in self.segments],
             )
-        approximate = any(part.searcher for part in self.segments)
-        self.searches_with = "scann" if approximate else "exact"
+        is_approximate = any(segment.searcher for segment in self.segments)
+        self.searches_with = "scann" if is_approximate else "exact"
 
     @classmethod
-    def open(cls, path: str | Path, *, exact: bool = False) -> "Index":
+    def open(
+        cls,
+        paths: str | Path | Sequence[str | Path],
+        *,
+        exact: bool = False,
+    ) -> "Index":
         """Opens an index, or several as one.
 
         Args:
-            path: the folder; or a folder of such folders, which are taken in
-                the order of their names; or several of either, separated by
-                commas.
+            paths: the folder; or a folder of such folders, which are taken in
+                the order of their names; or a sequence of either.
             exact: search exactly, without ScaNN. Search is exact, too, where
                 ScaNN cannot be imported; a warning says so.
 
         Raises:
             FileNotFoundError: no finished index is there.
-            ValueError: one is damaged, or several do not belong together.
+            ValueError: an index is damaged, or several do not belong together.
         """
-        return cls(str(path), _folders(str(path)), exact=exact)
+        if isinstance(paths, str | Path):
+            paths = [paths]
+        return cls(
+            index_files.expand(paths),
+            path=",".join(map(str, paths)),
+            exact=exact,
+        )
+
+    @classmethod
+    def build(
+        cls,
+        descriptors: np.ndarray,
+        *,
+        image_ids: Sequence[str],
+        out: str | Path,
+        positions: np.ndarray | None = None,
+        utm_zone: str = "",
+        place_ids: Sequence[str] | None = None,
+        dtype: str = "float32",
+    ) -> "Index":
+        """Builds an index of descriptors of any source, and opens it.
+
+        ScaNN is built by the same rules as in the stage `index`. Such an index
+        knows no export and no records, so stages that embed images refuse it.
+
+            index = Index.build(database, image_ids=names, out="runs/index")
+            rows, distances = index.search(queries, 10)
+            index.manifest["image_id"][rows[0, 0]]
+
+        Args:
+            descriptors: float [N, D], rows of unit length; may be a memory
+                map.
+            image_ids: N names of the images, all different.
+            out: the folder to write; an index that is there is replaced.
+            positions: metres east and north, float [N, 2]; NaN where unknown.
+            utm_zone: UTM zone of the positions, such as "17T"; empty if they
+                count from another origin.
+            place_ids: N names of places; images of one place have the same.
+            dtype: of the descriptors on disk, float32 or float16.
+
+        Raises:
+            ValueError: shapes that do not fit, an image twice, descriptors
+                that are not finite unit vectors, or a folder that holds
+                something else.
+        """
+        rows = vector_index.rows_of(
+            image_ids,
+            positions=positions,
+            utm_zone=utm_zone,
+            place_ids=place_ids,
+        )
+        vector_index.write(descriptors, rows, out, dtype=dtype)
+        return cls.open(out)
 
     def search(
         self, descriptors: np.ndarray, k: int
@@ -120,7 +154,7 @@ class Index:
         Returns:
             int64 [Q, k] rows of `manifest`, nearest first, and float32 [Q, k]
             squared distances. With float16 descriptors ScaNN's distances are
-            off by up to some 1e-4.
+            off by up to 1e-4 or so.
 
         Raises:
             ValueError: another descriptor length, rows that are not unit
@@ -142,15 +176,15 @@ class Index:
         check_unit(
             descriptors, [f"query {row}" for row in range(len(descriptors))]
         )
-        parts, start = [], 0
-        for part in self.segments:
-            if len(part.live):
-                rows, distances = part.search(
-                    descriptors, min(k, len(part.live))
+        neighbours, first = [], 0
+        for segment in self.segments:
+            if len(segment.live):
+                rows, distances = segment.search(
+                    descriptors, min(k, len(segment.live))
                 )
-                parts.append((start + rows, distances))
-                start += len(part.live)
-        return exact_search.merge(parts, k)
+                neighbours.append((first + rows, distances))
+                first += len(segment.live)
+        return exact_search.merge(neighbours, k)
 
     def check_export(
         self, servable: serving.Servable | serving.RemoteServable
@@ -158,103 +192,111 @@ class Index:
         """Refuses a model other than the one that built the index.
 
         Raises:
-            ValueError: the fingerprints differ.
+            ValueError: the fingerprints differ, or no export built the index.
         """
         expected = self.metadata["export_fingerprint"]
+        if expected is None:
+            raise self._built_from_vectors("export", servable.path)
         if servable.fingerprint != expected:
             raise ValueError(
-                f"Expected the export that built the index {str(self.path)!r}, "
+                f"Expected the export that built the index {self.path!r}, "
                 f"with fingerprint {expected[:12]}. Received: export="
                 f"{str(servable.path)!r} with {servable.fingerprint[:12]}. "
-                f"Run {COMMAND} with this export, or name the other one."
+                f"Run {index_files.COMMAND} with this export, or name the "
+                "other one."
             )
 
+    def check_records(self, records: Records, *, split: str) -> None:
+        """Refuses records, or a split, that the index was not built from.
 
-def check_unit(descriptors: np.ndarray, names: Sequence[str]) -> None:
-    """Refuses descriptors [B, D] that are not finite unit vectors.
+        Raises:
+            ValueError: fingerprint or split differ, or the index was not built
+                from records.
+        """
+        expected = self.metadata["records_fingerprint"]
+        if expected is None:
+            raise self._built_from_vectors("records", records.path)
+        if records.fingerprint not in self.records_fingerprints:
+            raise ValueError(
+                f"Expected the records that the index {self.path!r} was built "
+                f"from, with fingerprint {expected[:12]}. Received: records "
+                f"with {records.fingerprint[:12]}. Run {index_files.COMMAND} "
+                "with these records."
+            )
+        if self.metadata["split"] != split:
+            raise ValueError(
+                f"Expected split={self.metadata['split']!r}, which the index "
+                f"{self.path!r} holds. Received: split={split!r}. Build an "
+                "index of that split in another folder."
+            )
 
-    Raises:
-        ValueError: names the first one.
-    """
-    norms = np.linalg.norm(descriptors, axis=1)
-    # Written so that NaN is refused, too.
-    bad = np.flatnonzero(~(np.abs(norms - 1) <= _UNIT_TOLERANCE))
-    if len(bad):
-        raise ValueError(
-            "Expected descriptors that are finite and of length 1. Received: "
-            f"length {norms[bad[0]]:.6g} for {names[bad[0]]}. The model "
-            "diverged or does not normalise: train or export again."
+    def _built_from_vectors(self, name: str, path: str | Path) -> ValueError:
+        return ValueError(
+            "Expected an index that an export built from records. Received: "
+            f"{name}={str(path)!r} for the index {self.path!r}, which "
+            "Index.build made from descriptors. Search it by Index.search, or "
+            f"build another with {index_files.COMMAND}."
         )
 
 
-def write_metadata(folder: Path, metadata: dict[str, Any]) -> None:
-    """Writes index.json, with the versions of what made it."""
-    atomic_files.write_json(
-        folder / "index.json", {**metadata, "versions": versions()}
-    )
+def _check_one_export(
+    all_metadata: Sequence[dict[str, Any]], folders: Sequence[Path]
+) -> None:
+    """Refuses indexes whose descriptors cannot be compared.
 
-
-def versions() -> dict[str, str | None]:
-    """Versions of what made a result."""
-    try:
-        scann = importlib.metadata.version("scann")
-    except importlib.metadata.PackageNotFoundError:
-        scann = None
-    return {
-        "sare_tf": sare_tf.__version__,
-        "tensorflow": tf.__version__,
-        "scann": scann,
-        "numpy": np.__version__,
-    }
-
-
-def _folders(path: str) -> list[Path]:
-    """Folders of the indexes that a path names."""
-    parts = [path] if Path(path).exists() else path.split(",")
-    folders = []
-    for part in map(Path, parts):
-        shards = []
-        if part.is_dir() and not (part / "index.json").is_file():
-            shards = sorted(
-                child.parent for child in part.glob("[!.]*/index.json")
-            )
-        folders += shards or [part]
-    return folders
+    Raises:
+        ValueError: they are of different exports or lengths.
+    """
+    for metadata, folder in zip(all_metadata, folders, strict=True):
+        for name in ("export_fingerprint", "dimension"):
+            if metadata[name] != all_metadata[0][name]:
+                raise ValueError(
+                    "Expected indexes that one export built. Received: "
+                    f"{str(folder)!r} with another {name} than "
+                    f"{str(folders[0])!r}. Build them again with one."
+                )
 
 
 def _open_folder(
     folder: Path, *, exact: bool
 ) -> tuple[dict[str, Any], list[segments.Segment]]:
-    """index.json and the segments of one folder."""
-    metadata = atomic_files.read_json(folder / "index.json", made_by=COMMAND)
+    """Returns index.json and the segments of one folder."""
+    metadata = index_files.read(folder)
     try:
-        counts = [described["count"] for described in metadata["segments"]]
         removed = np.zeros(0, np.int64)
         if metadata["removed"]:
             removed = np.load(folder / metadata["removed"])
-        ends = np.cumsum(counts)
-        parts = [
-            segments.Segment(
-                folder / described["folder"],
-                described,
-                removed=removed[(removed >= end - count) & (removed < end)]
-                - (end - count),
-                exact=exact,
-            )
-            for described, count, end in zip(
-                metadata["segments"], counts, ends, strict=True
-            )
-        ]
-        if sum(len(part.live) for part in parts) != metadata["count"]:
+        opened = _open_segments(folder, metadata, removed, exact=exact)
+        if sum(len(segment.live) for segment in opened) != metadata["count"]:
             raise ValueError(f"there are not {metadata['count']} images")
-        for part in parts:
-            if part.descriptors.shape[1] != metadata["dimension"]:
+        for segment in opened:
+            if segment.descriptors.shape[1] != metadata["dimension"]:
                 raise ValueError(
                     f"descriptors are not of length {metadata['dimension']}"
                 )
     except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"Expected a whole index. Received: index={str(folder)!r} "
-            f"({error}). Delete it and run {COMMAND} again."
+            f"({error}). Delete it and run {index_files.COMMAND} again."
         ) from error
-    return metadata, parts
+    return metadata, opened
+
+
+def _open_segments(
+    folder: Path, metadata: dict[str, Any], removed: np.ndarray, *, exact: bool
+) -> list[segments.Segment]:
+    """Opens the segments, each with its share of the removed rows."""
+    opened, first = [], 0
+    for description in metadata["segments"]:
+        stop = first + description["count"]
+        in_segment = removed[(removed >= first) & (removed < stop)]
+        opened.append(
+            segments.Segment(
+                folder / description["folder"],
+                description,
+                removed=in_segment - first,
+                exact=exact,
+            )
+        )
+        first = stop
+    return opened

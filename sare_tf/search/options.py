@@ -1,5 +1,6 @@
 """Options of an index: building, changing and searching it."""
 
+from pathlib import Path
 from typing import ClassVar
 
 from sare_tf.dataset.options import SplitOptions
@@ -16,6 +17,9 @@ from sare_tf.runtime.common_options import (
 from sare_tf.runtime.options import Options, option, options
 from sare_tf.serving.options import ServableOptions
 
+# Types of the descriptors on disk.
+DTYPES = ("float32", "float16")
+
 
 @options
 class IndexFolderOptions(Options):
@@ -26,6 +30,13 @@ class IndexFolderOptions(Options):
         "Folder of the index. To search, also a folder of such folders, or "
         "several separated by commas.",
     )
+
+    @property
+    def index_paths(self) -> list[str]:
+        """The folders to search, for `Index.open`."""
+        if Path(self.index).exists():  # a folder may have commas in its name
+            return [self.index]
+        return self.index.split(",")
 
 
 @options
@@ -47,6 +58,33 @@ class NeighbourOptions(Options):
 
 
 @options
+class TuningOptions(Options):
+    """How the settings of ScaNN are chosen."""
+
+    target_recall: float = option(
+        0.0,
+        "If above 0, ScaNN is tuned to find this share of the 10 nearest "
+        "images as fast as it can. 0: its settings follow rules.",
+        minimum=0,
+        maximum=1,
+    )
+    tune_tree: bool = option(
+        False,
+        "With --target_recall, build three to seven trees, without SOAR, of "
+        "coarser codes and of more leaves, and keep the fastest.",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.tune_tree and not self.target_recall:
+            raise ValueError(
+                "Expected --target_recall with --tune_tree, which looks for "
+                "the fastest tree of that recall. Received: "
+                f"target_recall={self.target_recall:g}."
+            )
+
+
+@options
 class IndexOptions(
     IndexFolderOptions,
     RecordsFolderOptions,
@@ -54,6 +92,7 @@ class IndexOptions(
     SplitOptions,
     BatchOptions,
     RunnerOptions,
+    TuningOptions,
 ):
     """Options of `index`: to build an index, or to change it."""
 
@@ -69,19 +108,7 @@ class IndexOptions(
     index_dtype: str = option(
         "float32",
         "Type of the descriptors on disk.",
-        choices=("float32", "float16"),
-    )
-    target_recall: float = option(
-        0.0,
-        "If above 0, ScaNN is tuned to find this share of the 10 nearest "
-        "images as fast as it can. 0: its settings follow rules.",
-        minimum=0,
-        maximum=1,
-    )
-    tune_tree: bool = option(
-        False,
-        "With --target_recall, build three to seven trees, without SOAR, of "
-        "coarser codes and of more leaves, and keep the fastest.",
+        choices=DTYPES,
     )
     add_records: str | None = option(
         None, "Records whose database images of --split are added to --index."
@@ -96,24 +123,39 @@ class IndexOptions(
     )
 
     def __post_init__(self):
-        asked = [name for name in self.CHANGES if getattr(self, name)]
-        if len(asked) > 1:
+        changes = [name for name in self.CHANGES if getattr(self, name)]
+        if len(changes) > 1:
             raise ValueError(
                 "Expected one change at a time. Received: --"
-                + ", --".join(asked)
+                + ", --".join(changes)
                 + ". Run one command after the other."
             )
         super().__post_init__()
-        if self.tune_tree and not self.target_recall:
-            raise ValueError(
-                "Expected --target_recall with --tune_tree, which looks for "
-                "the fastest tree of that recall. Received: "
-                f"target_recall={self.target_recall:g}."
-            )
-        if not asked:
+        _ = self.shard  # refuses a shard that cannot be read
+        if not changes:
             self.require("records", "index")
-        if self.add_records or not asked:
+        if self.add_records or not changes:
             self.require_model()
+
+    @property
+    def shard(self) -> tuple[int, int]:
+        """The number of the shard, from 0, and how many shards there are.
+
+        Raises:
+            ValueError: `index_shard` is not of that form.
+        """
+        number, _, count = self.index_shard.partition("/")
+        if not (
+            number.isdecimal()
+            and count.isdecimal()
+            and int(number) < int(count)
+        ):
+            raise ValueError(
+                "Expected a shard: a number from 0, and how many there are, "
+                "such as 0/8 to 7/8. Received: index_shard="
+                f"{self.index_shard!r}."
+            )
+        return int(number), int(count)
 
 
 @options

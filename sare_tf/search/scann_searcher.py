@@ -5,10 +5,11 @@ Euclidean, 2 - 2 times the product. Neighbours are rows, nearest first.
 
 Below 20,000 rows ScaNN compares a query with all of them. Above, it searches a
 tree with SOAR, compares by asymmetric hashing in the leaves, and computes the
-distances of the best again. Building a tree takes 3 times the descriptors as
-float32, and twice the rows that train it, at most 2 GiB (measured: 3.5 times
-at 60,000 x 512 with a fifth of the rows in training, 5 times with all of
-30,000 x 1,024); searching takes twice. Where that is too much, make shards.
+distances of the best rows again. Building a tree takes three times the memory
+of the descriptors as float32, and twice that of the rows that train it, at most
+2 GiB (measured: 3.5 times at 60,000 x 512 with a fifth of the rows in training,
+5 times with all of 30,000 x 1,024). Searching takes twice the descriptors.
+Build shards if that is too much.
 """
 
 import importlib
@@ -22,14 +23,14 @@ from absl import logging
 
 # Smaller databases are searched by brute force: ScaNN's docs/algorithms.md.
 _TREE_FROM = 20_000
-# Share of leaves searched: recall@10 of 0.93 to 0.998 on clustered data of 256
-# and 16 dimensions, 20,500 rows.
+# Share of leaves searched. Ours: recall@10 is 0.93 to 0.998 on clustered data
+# of 256 and 16 dimensions, 20,500 rows.
 _LEAVES_SEARCHED = 0.2
-# Rows that train the tree and the codebook, and numbers in them: 2 GiB. Fewer
-# rows than all cost recall.
+# At most so many rows train the tree and the codebook, and so many numbers in
+# them: 2 GiB. Fewer rows than all cost recall. Ours.
 _TRAINING_SAMPLE = 250_000
 _TRAINING_NUMBERS = 1 << 29
-# Of two numbers, as in ScaNN's docs/algorithms.md.
+# ScaNN's docs/algorithms.md.
 _DIMENSIONS_PER_BLOCK = 2
 
 
@@ -41,8 +42,11 @@ def rules(*, count: int, dimension: int) -> dict[str, Any]:
     a row near the border of two leaves is kept in both.
 
     Args:
-        count: images.
+        count: rows of the database.
         dimension: descriptor length.
+
+    Returns:
+        Parameters of `Searcher.build`, as JSON holds them.
     """
     if count < _TREE_FROM:
         return {"searcher": "brute_force"}
@@ -62,7 +66,7 @@ def rules(*, count: int, dimension: int) -> dict[str, Any]:
 
 
 def scann_module():
-    """The scann module, or None where it cannot be imported; a warning."""
+    """Returns the scann module; None, with a warning, if it is not usable."""
     try:
         return importlib.import_module("scann")
     except (ImportError, tf.errors.NotFoundError) as error:
@@ -76,7 +80,7 @@ class Searcher:
     """A ScaNN searcher.
 
     Attributes:
-        parameters: as of `rules`; of a tree, num_leaves_to_search and
+        parameters: as `rules` returns them. A tree's num_leaves_to_search and
             reordering_num_neighbors may be changed at any time.
     """
 
@@ -92,9 +96,9 @@ class Searcher:
         """Builds a searcher over descriptors [N, D].
 
         Args:
-            scann: the module, of `scann_module`.
-            descriptors: float32 or float16, may be a memory map.
-            parameters: as of `rules`.
+            scann: the module, see `scann_module`.
+            descriptors: float32 or float16; may be a memory map.
+            parameters: as `rules` returns them.
         """
         # Unit vectors: the largest product is the smallest distance, and SOAR
         # and residual quantisation exist for products only.
@@ -109,7 +113,7 @@ class Searcher:
                 num_leaves_to_search=parameters["num_leaves_to_search"],
                 training_sample_size=parameters["training_sample_size"],
                 spherical=True,
-                # Batches are faster without, by 1.2 (benchmarks/RESULTS.md).
+                # 1.2 times as fast for batches (benchmarks/RESULTS.md).
                 quantize_centroids=False,
                 random_init=False,
                 soar_lambda=parameters["soar_lambda"],
@@ -140,10 +144,10 @@ class Searcher:
         self._searcher.serialize(str(folder), relative_path=True)
 
     def set_num_threads(self, count: int) -> None:
-        """Sets how many threads search; by default as many as cores."""
+        """Sets how many threads search; the default is one per core."""
         self._parallel = count > 1
         if self._parallel:
-            # ScaNN counts those that help the one that asks.
+            # ScaNN counts the threads beside the one that calls it.
             self._searcher.set_num_threads(count - 1)
 
     def search(
@@ -153,14 +157,14 @@ class Searcher:
 
         Returns:
             int64 [Q, k] rows, nearest first, and float32 [Q, k] squared
-            distances. Where the leaves searched hold fewer than k rows, the
-            rest are -1 and infinity.
+            distances; -1 and infinity after the last row if the leaves that
+            are searched hold fewer than k.
         """
         options = {}
         if self.parameters["searcher"] == "tree":
             options = {
                 "leaves_to_search": self.parameters["num_leaves_to_search"],
-                # More than are asked for, or reordering could not help.
+                # Reordering helps only among more rows than are returned.
                 "pre_reorder_num_neighbors": max(
                     self.parameters["reordering_num_neighbors"], 2 * k
                 ),

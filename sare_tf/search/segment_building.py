@@ -1,16 +1,14 @@
-"""Database images of records -> a segment of an index.
+"""Database images of records -> the descriptors of a segment.
 
-Descriptors are embedded in this process as a stream, or in parts elsewhere,
-and go to disk as they come: memory holds a batch of images. A run that was
-killed goes on where it was.
+Images are embedded in this process as a stream, or in parts by an executor.
+Descriptors go to disk as they come, so memory holds a batch of images. A run
+that was killed is resumed.
 """
 
 import functools
 import itertools
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,133 +17,115 @@ from absl import logging
 from sare_tf import serving
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files
-from sare_tf.search import embedding, segments
+from sare_tf.runtime.executors import Executor
+from sare_tf.runtime.resumable_parts import ResumableParts
+from sare_tf.search import descriptor_arrays, embedded_parts, embedding
 
-# Images after which what was embedded is safe on disk; those of a part.
+# Images after which descriptors are forced to disk; those of a part. Ours.
 _RECORD_EVERY = 512
 
 
-def make(
+def embed(
     unfinished: atomic_files.Unfinished,
-    opened: Records,
+    records: Records,
     rows: pd.DataFrame,
     servable: serving.Servable | serving.RemoteServable,
     *,
     batch_size: int,
     dtype: str,
-    target_recall: float,
-    tune_tree: bool,
-    for_each: Callable[..., None] | None,
-) -> dict[str, Any]:
-    """Embeds rows of records into a folder; see `segments.finish`."""
+    executor: Executor | None,
+) -> None:
+    """Writes descriptors.npy of a segment; `segments.finish` does the rest.
+
+    Args:
+        unfinished: the folder of the segment.
+        records: the records.
+        rows: rows of their manifest, of the N images to embed.
+        servable: the exported model.
+        batch_size: images of a batch.
+        dtype: of the descriptors on disk, float32 or float16.
+        executor: embeds parts of the images. None: this process embeds all as
+            a stream, and uses parts that an executor finished before.
+
+    Raises:
+        OSError: the executor failed, or a part is absent after it.
+        ValueError: as `embedding.embed_batches`.
+    """
     done = unfinished.done
     if done:
-        logging.info("Going on after %d images.", done)
+        logging.info("Resuming after %d images.", done)
     logging.info("Embedding %d database images.", len(rows) - done)
-    # Whole batches, so that a run that goes on makes the same ones.
+    # Whole batches, so that a run that resumes makes the same ones.
     record_every = batch_size * max(1, _RECORD_EVERY // batch_size)
-    parts = embedding.plan(rows, first=done, part_rows=record_every)
-    folder = unfinished.folder.resolve() / "parts"
-    if for_each:
-        _embed_parts(
-            parts,
-            folder,
-            opened,
-            servable,
-            batch_size=batch_size,
-            dtype=dtype,
-            for_each=for_each,
-        )
-    segments.write_descriptors(
-        _descriptors(
-            parts, folder, opened, servable, unfinished, batch_size=batch_size
-        ),
+    parts = embedded_parts.plan(rows, first=done, part_rows=record_every)
+    task = embedded_parts.Task(
+        folder=unfinished.folder.resolve() / "parts",
+        records=records.path.resolve(),
+        records_fingerprint=records.fingerprint,
+        export_fingerprint=servable.fingerprint,
+        batch_size=batch_size,
+        dtype=dtype,
+    )
+    if executor:
+        _embed_parts(parts, task, servable, executor)
+    descriptor_arrays.write(
+        _descriptors(parts, task, records, servable, unfinished),
         unfinished,
         shape=(len(rows), servable.dimension),
         dtype=dtype,
         record_every=record_every,
     )
-    shutil.rmtree(folder, ignore_errors=True)
-    return segments.finish(
-        unfinished.folder,
-        rows,
-        target_recall=target_recall,
-        tune_tree=tune_tree,
-    )
+    shutil.rmtree(task.folder, ignore_errors=True)
 
 
 def _embed_parts(
-    parts: Sequence[embedding.Part],
-    folder: Path,
-    opened: Records,
+    parts: Sequence[embedded_parts.Part],
+    task: embedded_parts.Task,
     servable: serving.Servable | serving.RemoteServable,
-    *,
-    batch_size: int,
-    dtype: str,
-    for_each: Callable[..., None],
+    executor: Executor,
 ) -> None:
-    """Has the parts embedded that are not in the folder yet.
-
-    Raises:
-        OSError: one is not there after all.
-    """
-    folder.mkdir(exist_ok=True)
-    missing = [part for part in parts if not part.is_whole(folder)]
+    """Has an executor embed the parts that are not whole yet."""
+    task.folder.mkdir(exist_ok=True)
+    folder = ResumableParts(task.folder)
+    missing = [part for part in parts if folder.find(part.name) is None]
     logging.info(
-        "Of %d parts, %d are there already.",
-        len(parts),
+        "%d of %d parts are embedded already.",
         len(parts) - len(missing),
+        len(parts),
     )
-    embed = functools.partial(
-        embedding.embed_part,
-        folder=folder,
-        records=opened.path.resolve(),
-        records_fingerprint=opened.fingerprint,
-        export_fingerprint=servable.fingerprint,
-        batch_size=batch_size,
-        dtype=dtype,
-    )
-    for_each(
-        embed,
+    executor.map(
+        functools.partial(embedded_parts.embed, task=task),
         missing,
-        folder=folder,
+        folder=task.folder,
         load=functools.partial(serving.load, servable.source),
     )
-    absent = [part for part in missing if not part.is_whole(folder)]
-    if absent:
-        raise OSError(
-            "Expected every part to be embedded. Received: folder="
-            f"{str(folder)!r} without {len(absent)} of {len(parts)}, such as "
-            f"{absent[0].path(folder).name}. The workers need this folder "
-            "under the same path, on a file system that they share."
-        )
+    folder.gather([part.name for part in parts])
 
 
 def _descriptors(
-    parts: Sequence[embedding.Part],
-    folder: Path,
-    opened: Records,
+    parts: Sequence[embedded_parts.Part],
+    task: embedded_parts.Task,
+    records: Records,
     servable: serving.Servable | serving.RemoteServable,
     unfinished: atomic_files.Unfinished,
-    *,
-    batch_size: int,
 ) -> Iterator[np.ndarray]:
-    """Descriptors of parts in order, [b, D] each: read, or embedded here."""
-    for whole, group in itertools.groupby(
-        parts, key=lambda part: part.is_whole(folder)
+    """Yields descriptors [b, D] in order: of whole parts, or embedded here."""
+    folder = ResumableParts(task.folder)
+    for is_whole, group in itertools.groupby(
+        parts, key=lambda part: folder.find(part.name) is not None
     ):
-        if not whole:
+        if not is_whole:
             positions = np.concatenate([part.positions for part in group])
-            rows = opened.manifest.iloc[positions]
+            rows = records.manifest.iloc[positions]
             yield from embedding.embed_batches(
                 servable,
-                opened.read_images(rows),
+                records.read_images(rows),
                 rows["image_id"].tolist(),
-                batch_size=batch_size,
+                batch_size=task.batch_size,
             )
             continue
         for part in group:
-            yield part.read(folder)
-            # Not twice on disk, once it is safe there.
+            yield embedded_parts.read(part, task.folder)
+            # Removed once descriptors.npy holds it safely.
             if part.stop <= unfinished.done:
-                part.path(folder).unlink()
+                folder.remove(part.name)

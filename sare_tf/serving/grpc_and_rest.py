@@ -1,11 +1,11 @@
-"""How a TF Serving is asked: gRPC or REST, one request at a time.
+"""Clients of a TF Serving, by gRPC and by REST, one request at a time.
 
-Either takes the bytes of images and returns all outputs of the signature
-`serving_default` as arrays. What both say of failure is one of
+Both take the bytes of images and return all outputs of the signature
+`serving_default` as arrays. Both raise one of
 
-    Unavailable    the server is down or has too much to do: worth another try
+    Unavailable    the server is down or overloaded: worth another attempt
     TimeoutError   no answer in time
-    ValueError     the server refused, or answered what cannot be understood
+    ValueError     the server refused, or its answer cannot be understood
 
 Source: predict.proto, prediction_service.proto and api_rest.md of
 tensorflow/serving.
@@ -23,11 +23,12 @@ import numpy as np
 import tensorflow as tf
 
 _SIGNATURE = "serving_default"
-# What a server says of an error is cut to this.
-_WORDS = 300
-# A server that never stops answering is not read further.
+# Letters of a server's error message that are shown. Ours.
+_MESSAGE_LETTERS = 300
+# A longer answer is not read to its end. Ours.
 _ANSWER_BYTES = 1 << 28
-# gRPC waits longer and longer before it connects again: not longer than ours.
+# gRPC pauses longer and longer before it connects again. Ours: no longer than
+# the pauses of `RemoteServable`.
 _RECONNECT_MS = {"initial": 100, "min": 100, "max": 2000}
 
 
@@ -41,10 +42,10 @@ class Grpc:
     Args:
         target: host and port.
         model: name of the model.
-        version: its number; None: the server's choice.
-        label: of its version, instead of a number.
+        version: number of the version; None: the server chooses.
+        label: label of the version, instead of a number.
         tls: None for plain text, else PEM files of root certificates, client
-            certificate and private key; each may be None.
+            certificate and private key, each of which may be None.
 
     Raises:
         ImportError: tensorflow-serving-api is not installed.
@@ -72,7 +73,7 @@ class Grpc:
                 "use the server's REST address, http://."
             ) from error
         options = [
-            # Trying again is the caller's: else it would be done twice.
+            # The caller tries again; gRPC would do so as well.
             ("grpc.enable_retries", 0),
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", _ANSWER_BYTES),
@@ -122,7 +123,7 @@ class Grpc:
         try:
             response = self._predict(request, timeout=timeout_s)
         except self._grpc.RpcError as error:
-            said = f"{error.code().name}: {error.details()}"[:_WORDS]
+            said = f"{error.code().name}: {error.details()}"[:_MESSAGE_LETTERS]
             if error.code() in (codes.UNAVAILABLE, codes.RESOURCE_EXHAUSTED):
                 raise Unavailable(said) from error
             if error.code() == codes.DEADLINE_EXCEEDED:
@@ -141,9 +142,9 @@ class Rest:
     """The REST API, over HTTP or HTTPS.
 
     Args:
-        url: up to the model's name, and its version or label if any.
-        tls: as for `Grpc`.
-        connections: kept open.
+        url: the URL up to the model's name, its version or label.
+        tls: as `Grpc` takes it.
+        connections: connections that are kept open.
     """
 
     def __init__(
@@ -169,7 +170,7 @@ class Rest:
     def predict(
         self, image_bytes: Sequence[bytes], timeout_s: float
     ) -> dict[str, np.ndarray]:
-        """As of `Grpc`. Numbers are written in decimals on the way."""
+        """Sends one request, see `Grpc`. Numbers are sent as decimals."""
         body = {
             "signature_name": _SIGNATURE,
             "instances": [
@@ -200,7 +201,7 @@ class Rest:
             raise ValueError(f"no JSON of tensors, {said}") from error
 
     def _post(self, body: str, timeout_s: float) -> tuple[int, bytes]:
-        """The status and all of the body, within the time."""
+        """Returns the status and the whole body, within the time."""
         errors = self._urllib3.exceptions
         deadline = time.monotonic() + timeout_s
         try:
@@ -214,10 +215,10 @@ class Rest:
                 preload_content=False,
             )
             answer = bytearray()
-            # A server that sends byte after byte never meets a time-out of
-            # the connection.
-            while part := response.read1(1 << 16):
-                answer += part
+            # The timeout of the connection does not stop a server that sends
+            # byte after byte.
+            while chunk := response.read1(1 << 16):
+                answer += chunk
                 if time.monotonic() > deadline:
                     response.close()
                     raise TimeoutError("half an answer")
@@ -226,22 +227,22 @@ class Rest:
                     raise ValueError(f"more than {_ANSWER_BYTES} bytes")
             response.release_conn()
         except errors.SSLError as error:
-            raise ConnectionError(str(error)[:_WORDS]) from error
+            raise ConnectionError(str(error)[:_MESSAGE_LETTERS]) from error
         except errors.NewConnectionError as error:
-            raise Unavailable(str(error)[:_WORDS]) from error
+            raise Unavailable(str(error)[:_MESSAGE_LETTERS]) from error
         except errors.TimeoutError as error:
-            raise TimeoutError(str(error)[:_WORDS]) from error
+            raise TimeoutError(str(error)[:_MESSAGE_LETTERS]) from error
         except errors.HTTPError as error:
-            # Closed or reset: images may be sent again without harm.
-            raise Unavailable(str(error)[:_WORDS]) from error
+            # Closed or reset. Sending images again does no harm.
+            raise Unavailable(str(error)[:_MESSAGE_LETTERS]) from error
         return response.status, bytes(answer)
 
 
 def _readable(answer: bytes) -> str:
-    """The start of what a server said: its `error` if that is there."""
-    text = answer[: 10 * _WORDS].decode("utf-8", "replace")
+    """Returns the start of a server's answer, or of its `error` if any."""
+    text = answer[: 10 * _MESSAGE_LETTERS].decode("utf-8", "replace")
     try:
         text = str(json.loads(text)["error"])
     except (KeyError, RecursionError, TypeError, ValueError):
         pass
-    return " ".join(text.split())[:_WORDS]
+    return " ".join(text.split())[:_MESSAGE_LETTERS]

@@ -15,7 +15,7 @@ class ExportFolderOptions(Options):
 
 @options
 class ServableOptions(ExportFolderOptions):
-    """Which model embeds images: an export, or the same one on a server."""
+    """The model that embeds images: an export, or the same on a server."""
 
     server: str | None = option(
         None,

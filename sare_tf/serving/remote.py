@@ -1,127 +1,66 @@
-"""A model on a TF Serving as a callable, as `serving.Servable` is one.
+"""A model on a TF Serving as a callable, like `Servable` in this process.
 
 An export answers every image with the fingerprint of its model. So the client
-knows without asking for more which model it speaks to, and notices when
-another one answers: a new version in the middle of a run, or servers behind
-one address that do not agree.
+knows which model it speaks to without another request, and notices when another
+model answers: a new version in the middle of a run, or servers behind one
+address that do not agree.
 
-A call is cut into requests of a few images, of which several are under way at
-a time; a server with batching merges them. A request is tried again, after a
-pause that doubles, where the server is down or has too much to do; never after
-any other failure. Times are limits of a request and of a call with all its
-requests and pauses.
+A call is cut into requests of a few images, and several requests are sent at a
+time; a server with batching merges them. A request is sent again, after a pause
+that doubles, if the server is down or overloaded, and never after any other
+failure. Time limits hold for each request, and for a call with all its requests
+and pauses.
 """
 
 import concurrent.futures
-import dataclasses
 import random
-import re
-import ssl
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from sare_tf.serving import grpc_and_rest
+from sare_tf.serving.file_embedding import EmbedsFiles
+from sare_tf.serving.server import Server, connect
 
-_SCHEMES = ("grpc", "grpcs", "http", "https")
 _OUTPUTS = ("descriptor", "fingerprint", "valid")
-_DEFAULT_MODEL = "sare_tf"
-# The path is that of the REST API; a proxy's own may stand before it.
-_ADDRESS = re.compile(
-    r"(?P<scheme>\w+)://(?P<host>[^/?#@\s]+)"
-    r"((?P<prefix>/[^:?#\s]*?)?/v1/models/(?P<model>[^/:?#\s]+)"
-    r"(/versions/(?P<version>\d+)|/labels/(?P<label>[^/:?#\s]+))?)?/?"
-)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Server:
-    """A TF Serving and how to speak to it.
-
-    Attributes:
-        address: `grpc://host:8500` or `http://host:8501`, with TLS `grpcs://`
-            or `https://`. The model is `sare_tf` unless the address ends as
-            the REST API's do: `/v1/models/NAME`, and `/versions/2` or
-            `/labels/stable` after it, for gRPC as well.
-        root_certificates: PEM file, for TLS; None: the usual ones.
-        certificate: PEM file, where the server asks who the client is.
-        private_key: PEM file, of that certificate.
-        images_per_request: at most; not above the server's `max_batch_size`.
-        mebibytes_per_request: at most, of encoded images; a larger image goes
-            alone.
-        requests_in_flight: of a call, at a time.
-        request_timeout_s: seconds until the answer of a request.
-        timeout_s: seconds until that of a call.
-        attempts: of a request.
-        backoff_s: longest pause before the second attempt; each later one
-            doubles it.
-        fingerprint: of the model that is expected there; None: any.
-    """
-
-    address: str
-    root_certificates: str | Path | None = None
-    certificate: str | Path | None = None
-    private_key: str | Path | None = None
-    images_per_request: int = 8
-    mebibytes_per_request: float = 8.0
-    requests_in_flight: int = 4
-    request_timeout_s: float = 60.0
-    timeout_s: float = 300.0
-    attempts: int = 6
-    backoff_s: float = 0.5
-    fingerprint: str | None = None
-
-    def __post_init__(self):
-        for field in (
-            "images_per_request",
-            "mebibytes_per_request",
-            "requests_in_flight",
-            "request_timeout_s",
-            "timeout_s",
-            "attempts",
-        ):
-            if not getattr(self, field) > 0:
-                raise ValueError(
-                    f"Expected a {field} above 0. Received: {field}="
-                    f"{getattr(self, field)}."
-                )
-
-
-class RemoteServable:
-    """The model of a server.
+class RemoteServable(EmbedsFiles):
+    """The model of a TF Serving.
 
     Call arguments:
         image_bytes: JPEG or PNG bytes of B images; B may be 0.
 
     Output:
-        As of `serving.Servable`: float32 [B, dimension], rows of unit length,
-        and bool [B], whether an image could be decoded. Where it could not its
-        row is all zeros.
+        Float32 [B, dimension], rows of unit length, and bool [B], whether each
+        image could be decoded. The row of an image that could not is all zeros.
 
     Attributes:
-        source: `server`.
+        path: the address of the server.
+        source: the server, for `load` on other machines.
+        dimension: the descriptor length.
+        fingerprint: hex digest of the model.
 
     Args:
-        server: which, and how.
+        server: the server.
 
     Raises:
         ImportError: gRPC, and tensorflow-serving-api is not installed.
-        FileNotFoundError: no such certificate.
-        ConnectionError: the server is down, or has too much to do for long.
+        FileNotFoundError: a certificate is absent.
+        ConnectionError: the server is down, or stays overloaded.
         TimeoutError: no answer in time.
-        ValueError: an address that cannot be understood, a server that
-            refuses, answers nonsense, or serves another model.
+        ValueError: an address that cannot be read, a server that refuses,
+            answers nonsense, or serves another model.
     """
 
     def __init__(self, server: Server):
         self.path = server.address
         self.source = server
-        self._transport = _transport(server)
+        self._client = connect(server)
         self.dimension = None
         self.fingerprint = None
-        # Not an image, which every export answers with zeros.
+        # No image: every export answers it with zeros.
         answer = self._ask([b""], time.monotonic() + server.timeout_s)
         self.dimension = answer["descriptor"].shape[1]
         self.fingerprint = answer["fingerprint"][0]
@@ -146,14 +85,14 @@ class RemoteServable:
             answers = pool.map(
                 lambda rows: self._ask(image_bytes[rows], deadline), requests
             )
-            # After an error those that have not begun are given up.
+            # An error cancels the requests that have not begun.
             for rows, answer in zip(requests, answers, strict=True):
                 descriptors[rows] = answer["descriptor"]
                 valid[rows] = answer["valid"]
         return descriptors, valid
 
     def _requests(self, image_bytes: Sequence[bytes]) -> Iterator[slice]:
-        """Cuts a call into requests."""
+        """Yields the images of each request of a call."""
         most = self.source.mebibytes_per_request * (1 << 20)
         start = size = 0
         for row, image in enumerate(image_bytes):
@@ -168,7 +107,7 @@ class RemoteServable:
     def _ask(
         self, image_bytes: Sequence[bytes], deadline: float
     ) -> dict[str, np.ndarray]:
-        """One request, tried again where that may help."""
+        """Sends a request, again if the failure may pass."""
         server = self.source
         for attempt in range(server.attempts):
             left = deadline - time.monotonic()
@@ -176,7 +115,7 @@ class RemoteServable:
                 raise self._late(f"{server.timeout_s:g} s for all requests")
             timeout_s = min(left, server.request_timeout_s)
             try:
-                answer = self._transport.predict(image_bytes, timeout_s)
+                answer = self._client.predict(image_bytes, timeout_s)
             except grpc_and_rest.Unavailable as error:
                 refused = error
             except TimeoutError as error:
@@ -215,7 +154,11 @@ class RemoteServable:
     def _check(
         self, answer: dict[str, np.ndarray], count: int
     ) -> dict[str, np.ndarray]:
-        """Refuses an answer that is not an export's, or another model's."""
+        """Refuses an answer that no export gives, or that of another model.
+
+        Returns:
+            descriptor, float32 [B, D]; valid, bool [B]; fingerprint, B texts.
+        """
         if sorted(answer) != list(_OUTPUTS):
             raise self._nonsense(
                 f"the outputs {', '.join(_OUTPUTS)}",
@@ -270,85 +213,3 @@ class RemoteServable:
             f"Expected {expected}. Received: {received} of "
             f"server={self.path!r}. Serve an export of sare_tf there."
         )
-
-
-def _transport(server: Server) -> grpc_and_rest.Grpc | grpc_and_rest.Rest:
-    """Reads the address and the certificates."""
-    found = _ADDRESS.fullmatch(server.address)
-    parts = found.groupdict() if found else {}
-    scheme, prefix = parts.get("scheme"), parts.get("prefix") or ""
-    over_grpc = scheme in ("grpc", "grpcs")
-    if scheme not in _SCHEMES or (
-        over_grpc and (prefix or ":" not in parts["host"])
-    ):
-        raise ValueError(
-            "Expected the address of a TF Serving: grpc://host:8500 or "
-            "http://host:8501, with TLS grpcs:// or https://, and if need be "
-            "/v1/models/NAME, /versions/N or /labels/LABEL after it. "
-            f"Received: server={server.address!r}."
-        )
-    tls = _tls(server, secure=scheme in ("grpcs", "https"))
-    model = parts["model"] or _DEFAULT_MODEL
-    version = parts["version"] and int(parts["version"])
-    if over_grpc:
-        return grpc_and_rest.Grpc(
-            parts["host"],
-            model=model,
-            version=version,
-            label=parts["label"],
-            tls=tls,
-        )
-    url = f"{scheme}://{parts['host']}{prefix}/v1/models/{model}"
-    if version is not None:
-        url += f"/versions/{version}"
-    elif parts["label"]:
-        url += f"/labels/{parts['label']}"
-    return grpc_and_rest.Rest(
-        url, tls=tls, connections=server.requests_in_flight
-    )
-
-
-def _tls(server: Server, *, secure: bool) -> list[Path | None] | None:
-    given = {
-        name: getattr(server, name)
-        for name in ("root_certificates", "certificate", "private_key")
-    }
-    if not secure:
-        for name, path in given.items():
-            if path:
-                raise ValueError(
-                    "Expected an address with TLS, grpcs:// or https://, for "
-                    f"certificates. Received: server={server.address!r} and "
-                    f"{name}={str(path)!r}."
-                )
-        return None
-    if bool(given["certificate"]) != bool(given["private_key"]):
-        raise ValueError(
-            "Expected a client certificate and its private key, or neither. "
-            f"Received: certificate={server.certificate!r}, private_key="
-            f"{server.private_key!r}."
-        )
-    paths = [path and Path(path) for path in given.values()]
-    for name, path in zip(given, paths, strict=True):
-        if path and not path.is_file():
-            raise FileNotFoundError(
-                f"Expected a PEM file. Received: {name}={str(path)!r}, which "
-                "does not exist."
-            )
-    _check_certificates(*paths)
-    return paths
-
-
-def _check_certificates(
-    root: Path | None, certificate: Path | None, private_key: Path | None
-) -> None:
-    try:
-        context = ssl.create_default_context(cafile=root)
-        if certificate:
-            # An empty password, or OpenSSL would ask the terminal for one.
-            context.load_cert_chain(certificate, private_key, password="")
-    except ssl.SSLError as error:
-        raise ValueError(
-            "Expected certificates and a key without password, in PEM files. "
-            f"Received: {root}, {certificate}, {private_key} ({error})."
-        ) from error

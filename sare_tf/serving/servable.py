@@ -1,13 +1,14 @@
 """The exported model as a callable: encoded images in, descriptors out.
 
-Everything right of `export` embeds through this module, so that what is
-evaluated is what is served:
+Everything right of `export` embeds through this module, so that the model that
+is evaluated is the model that is served:
 
     servable = serving.load("runs/demo/export")        # in this process
     servable = serving.load("grpc://localhost:8500")   # on a TF Serving
     descriptors, valid = servable([photo.read_bytes()])
+    descriptors, errors = servable.embed_files(paths)
 
-It needs TensorFlow alone, neither Keras nor the model's code.
+It needs TensorFlow only, neither Keras nor the code of the model.
 """
 
 from collections.abc import Sequence
@@ -18,30 +19,37 @@ import tensorflow as tf
 from absl import logging
 
 from sare_tf.runtime import atomic_files
+from sare_tf.serving.file_embedding import EmbedsFiles
 from sare_tf.serving.options import ServableOptions
-from sare_tf.serving.remote import RemoteServable, Server
+from sare_tf.serving.remote import RemoteServable
+from sare_tf.serving.server import Server
 
 _COMMAND = "python -m sare_tf.export --flagfile=..."
 _OUTPUTS = ["descriptor", "fingerprint", "valid"]
 
 
-class Servable:
+class Servable(EmbedsFiles):
     """A loaded SavedModel.
 
     Call arguments:
         image_bytes: JPEG or PNG bytes of B images; B may be 0.
 
     Output:
-        float32 [B, dimension], rows of unit length, and bool [B], whether an
-        image could be decoded. Where it could not its row is all zeros.
+        Float32 [B, dimension], rows of unit length, and bool [B], whether each
+        image could be decoded. The row of an image that could not is all zeros.
 
     Attributes:
-        source: what `load` makes another one of, on other machines, too.
+        path: the folder.
+        source: the absolute path, for `load` on other machines.
+        metadata: sare_tf.json of the export.
+        dimension: the descriptor length.
+        fingerprint: hex digest of the model.
 
     Args:
         path: folder of one version, holding `saved_model.pb`.
 
     Raises:
+        FileNotFoundError: sare_tf.json is absent.
         ValueError: the model has other outputs.
     """
 
@@ -74,13 +82,17 @@ def load(export: str | Path | Server) -> Servable | RemoteServable:
     """Loads an export, or connects to a server that has loaded one.
 
     Args:
-        export: folder with numbered versions, of which the highest is taken,
-            or the folder of one version; or the address of a TF Serving, as
-            `Server` has it.
+        export: folder with numbered versions, of which the highest is loaded;
+            or the folder of one version; or a TF Serving, by its address or as
+            a `Server`.
+
+    Returns:
+        A callable: bytes of B images -> descriptors, float32 [B, D], and bool
+        [B], whether each image could be decoded.
 
     Raises:
         FileNotFoundError: no finished export is there.
-        ImportError, ConnectionError, TimeoutError, ValueError: as of
+        ImportError, ConnectionError, TimeoutError, ValueError: as
             `RemoteServable`.
     """
     if isinstance(export, Server):
@@ -91,9 +103,10 @@ def load(export: str | Path | Server) -> Servable | RemoteServable:
 
 
 def named(options: ServableOptions) -> str | Server:
-    """Returns what options name, for `load`: a server, or else the export.
+    """Returns the server that options name, or else the export, for `load`.
 
-    Where there is an export as well, the server must have the same model.
+    If options name both, and the export exists, the server must have the same
+    model.
     """
     if not options.server:
         return options.export
@@ -104,7 +117,7 @@ def named(options: ServableOptions) -> str | Server:
             fingerprint = metadata["fingerprint"]
     except FileNotFoundError:
         logging.info(
-            "%s takes the place of --export=%s, which does not exist.",
+            "%s is used instead of --export=%s, which does not exist.",
             options.server,
             options.export,
         )
@@ -122,6 +135,7 @@ def named(options: ServableOptions) -> str | Server:
 
 
 def _version(export: Path) -> Path:
+    """Returns the folder of the version to load."""
     if (export / "saved_model.pb").is_file():
         return export
     versions = [
@@ -139,7 +153,7 @@ def _version(export: Path) -> Path:
 
 
 def _metadata(path: Path) -> dict:
-    """sare_tf.json of a version."""
+    """Reads sare_tf.json of a version."""
     metadata = atomic_files.read_json(path / "sare_tf.json", made_by=_COMMAND)
     missing = {"dimension", "fingerprint"} - metadata.keys()
     if missing:

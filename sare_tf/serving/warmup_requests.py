@@ -1,10 +1,10 @@
 """Requests that TF Serving replays when it loads an export.
 
 Without them the first callers wait while memory is allocated and kernels are
-chosen. They are a TFRecord of `PredictionLog` messages. Those are encoded here
-by hand, since all their fields on the way to the images are length-delimited:
-the package that has their classes, tensorflow-serving-api, fixes the version
-of TensorFlow.
+chosen. The file is a TFRecord of `PredictionLog` messages. They are encoded
+here by hand, because the package that has their classes,
+tensorflow-serving-api, fixes the version of TensorFlow. That is short, because
+all fields down to the images are length-delimited.
 
 Source: saved_model_warmup.md, prediction_log.proto, predict.proto and
 model.proto of tensorflow/serving.
@@ -16,21 +16,21 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-# Where in a SavedModel TF Serving looks for them.
+# Where TF Serving looks for the file in a SavedModel.
 PATH = Path("assets.extra") / "tf_serving_warmup_requests"
 # A single photograph, and a batch.
 _BATCH_SIZES = (1, 8)
 
 
 def write(folder: Path, *, height: int, width: int) -> None:
-    """Writes requests with photographs of a size into a SavedModel.
+    """Writes requests with photographs of one size into a SavedModel.
 
     Args:
         folder: the SavedModel.
         height: rows of a photograph.
         width: columns of a photograph.
     """
-    # Coarse noise, as fine as a JPEG of a photograph is.
+    # Noise in blocks of 8 x 8, which compresses about as a photograph does.
     coarse = np.random.default_rng(0).integers(
         0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8
     )
@@ -44,7 +44,7 @@ def write(folder: Path, *, height: int, width: int) -> None:
 
 
 def prediction_log(image_bytes: Sequence[bytes]) -> bytes:
-    """A call of `serving_default` as a serialised PredictionLog.
+    """Returns a call of `serving_default` as a serialised PredictionLog.
 
     Args:
         image_bytes: B encoded images.
@@ -58,7 +58,7 @@ def prediction_log(image_bytes: Sequence[bytes]) -> bytes:
 
 
 def _field(number: int, payload: bytes) -> bytes:
-    """A length-delimited field: its number and wire type 2, length, payload."""
+    """Encodes a length-delimited field: number and type, length, payload."""
     length, encoded = len(payload), bytearray([number << 3 | 2])
     while length > 0x7F:  # seven bits at a time, the lowest first
         encoded.append(length & 0x7F | 0x80)

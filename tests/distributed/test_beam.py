@@ -61,9 +61,7 @@ def contents(folder):
 
 
 def on_beam(*beam_flags, runner="DirectRunner"):
-    return functools.partial(
-        beam.for_each, runner=runner, beam_flags=beam_flags
-    )
+    return beam.BeamRunner(runner, beam_flags).map
 
 
 def engine(*beam_flags, **options):

@@ -1,6 +1,5 @@
 """An index embedded by Apache Beam against one embedded without; an extra."""
 
-import functools
 import importlib.util
 import os
 import subprocess
@@ -16,7 +15,8 @@ from absl.testing import flagsaver
 
 from sare_tf import index
 from sare_tf.distributed import beam
-from sare_tf.search import embedding, segment_building
+from sare_tf.search import embedded_parts, segment_building
+from sare_tf.search.opened_index import Index
 from sare_tf.search.options import IndexOptions
 
 # Beam's own, of its dependencies and of threads that outlive a pipeline.
@@ -62,16 +62,14 @@ def contents(folder):
 
 
 def on_beam(*beam_flags, runner="DirectRunner"):
-    return functools.partial(
-        beam.for_each, runner=runner, beam_flags=beam_flags
-    )
+    return beam.BeamRunner(runner, beam_flags)
 
 
-def run(toy, out, *, for_each=None, **options):
+def run(toy, out, *, executor=None, **options):
     inputs = {name: toy[name] for name in ("records", "export")}
     return index.run(
         IndexOptions(**inputs, batch_size=2, index=out, **options),
-        for_each=for_each,
+        executor=executor,
     )
 
 
@@ -87,7 +85,7 @@ def run(toy, out, *, for_each=None, **options):
     ids=["one", "threads", "processes", "portable"],
 )
 def test_the_files_are_those_without_beam(toy, tmp_path, runner, beam_flags):
-    run(toy, tmp_path / "index", for_each=on_beam(*beam_flags, runner=runner))
+    run(toy, tmp_path / "index", executor=on_beam(*beam_flags, runner=runner))
     found = np.load(tmp_path / "index" / "descriptors.npy")
     expected = np.load(toy["out"] / "descriptors.npy")
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
@@ -109,13 +107,8 @@ def test_a_model_is_loaded_once_for_the_threads_of_a_process(tmp_path):
         name = f"{task}-{os.getpid()}-{threading.get_ident()}"
         (tmp_path / "calls" / name).touch()
 
-    beam.for_each(
-        call,
-        range(12),
-        folder=tmp_path,
-        runner="DirectRunner",
-        beam_flags=THREADS,
-        load=load,
+    beam.BeamRunner("DirectRunner", THREADS).map(
+        call, range(12), folder=tmp_path, load=load
     )
     assert len(list((tmp_path / "loads").iterdir())) == 1
     called = [path.name.split("-") for path in (tmp_path / "calls").iterdir()]
@@ -126,21 +119,21 @@ def test_a_model_is_loaded_once_for_the_threads_of_a_process(tmp_path):
 @installed
 def test_a_part_that_fails_leaves_the_others(toy, tmp_path, monkeypatch):
     """The next run, with Beam or without, embeds that one alone."""
-    real = embedding.embed_part
+    real = embedded_parts.embed
 
-    def embed_all_but_one(part, servable, **options):
+    def embed_all_but_one(part, servable, *, task):
         if part.first == 8:
             raise ValueError("Expected JPEG or PNG images. Received: 8.jpg.")
-        real(part, servable, **options)
+        real(part, servable, task=task)
 
-    monkeypatch.setattr(embedding, "embed_part", embed_all_but_one)
+    monkeypatch.setattr(embedded_parts, "embed", embed_all_but_one)
     with pytest.raises(OSError, match=r"8.jpg. \(and 0 other tasks of 5\)"):
-        run(toy, tmp_path / "index", for_each=on_beam())
+        run(toy, tmp_path / "index", executor=on_beam())
     assert not (tmp_path / "index").exists()
     with pytest.raises(OSError, match=r"8.jpg. \(and 0 other tasks of 1\)"):
-        run(toy, tmp_path / "index", for_each=on_beam())
-    monkeypatch.setattr(embedding, "embed_part", real)
-    run(toy, tmp_path / "index", for_each=on_beam())
+        run(toy, tmp_path / "index", executor=on_beam())
+    monkeypatch.setattr(embedded_parts, "embed", real)
+    run(toy, tmp_path / "index", executor=on_beam())
     assert contents(tmp_path / "index") == contents(toy["out"])
 
 
@@ -150,8 +143,8 @@ def test_a_model_that_workers_cannot_load(toy, tmp_path):
         raise FileNotFoundError("Expected an export on the worker.")
 
     with pytest.raises(OSError, match="Expected Beam to finish.*on the worker"):
-        beam.for_each(
-            print, [1], folder=tmp_path, runner="DirectRunner", load=load
+        beam.BeamRunner("DirectRunner").map(
+            print, [1], folder=tmp_path, load=load
         )
 
 
@@ -161,11 +154,11 @@ def test_shards_that_beam_embedded_are_searched_as_one(toy, tmp_path):
         run(
             toy,
             tmp_path / "shards" / str(number),
-            shard=f"{number}/2",
-            for_each=on_beam(),
+            index_shard=f"{number}/2",
+            executor=on_beam(),
         )
-    whole = index.Index.open(toy["out"], exact=True)
-    parts = index.Index.open(tmp_path / "shards", exact=True)
+    whole = Index.open(toy["out"], exact=True)
+    parts = Index.open(tmp_path / "shards", exact=True)
     assert parts.manifest.equals(whole.manifest)
     queries = toy_search.unit(4, 9, toy_search.DIMENSION)
     expected, found = whole.search(queries, 18), parts.search(queries, 18)
@@ -184,14 +177,14 @@ def test_the_command(toy, tmp_path):
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "1 tasks are done by Beam's DirectRunner" in done.stderr
+    assert "Beam's DirectRunner does 1 tasks" in done.stderr
     assert contents(tmp_path / "index") == contents(toy["out"])
 
 
 def test_without_beam(toy, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     with pytest.raises(ImportError, match=r'pip install "sare_tf\[beam\]"'):
-        run(toy, tmp_path / "index", for_each=on_beam())
+        run(toy, tmp_path / "index", executor=on_beam())
 
 
 def test_flags_of_beam_need_a_runner():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sare_tf.search import exact_search
+from sare_tf.search import distance_blocks, exact_search
 
 
 def _brute(queries, database, k):
@@ -73,8 +73,8 @@ def test_close_distances_are_not_lost_to_cancellation():
 
 
 def test_more_queries_than_one_block_of_queries(monkeypatch):
-    monkeypatch.setattr(exact_search, "_QUERY_BLOCK", 2)
-    monkeypatch.setattr(exact_search, "_EXACT_BLOCK", 7)
+    monkeypatch.setattr(distance_blocks, "_QUERY_BLOCK", 2)
+    monkeypatch.setattr(distance_blocks, "_EXACT_BLOCK", 7)
     queries, database = _random(5, 3), _random(20, 3, seed=1)
     rows, _ = exact_search.nearest(queries, database, 4, block=6)
     np.testing.assert_array_equal(rows, _brute(queries, database, 4)[0])
@@ -118,7 +118,7 @@ def test_recall_of_search_counts_by_distance():
     assert exact_search.recall_of_search(found, exact) == 3 / 4
     found = np.array([[0.1, 0.3], [0.4 + 1e-6, np.inf]])
     assert exact_search.recall_of_search(found, exact) == 2 / 4
-    with pytest.raises(ValueError, match=r"found.shape=\(2, 1\)"):
+    with pytest.raises(ValueError, match=r"approximate.shape=\(2, 1\)"):
         exact_search.recall_of_search(found[:, :1], exact)
 
 

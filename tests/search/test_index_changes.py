@@ -7,10 +7,16 @@ import toy_search
 from absl import flags
 from absl.testing import flagsaver
 
-from sare_tf import evaluate, index, serving
+from sare_tf import index, serving
 from sare_tf.records.records import Records
-from sare_tf.search import index_changes, segment_building, segments
-from sare_tf.search.options import IndexOptions
+from sare_tf.search import (
+    embedding,
+    index_changes,
+    segment_building,
+    segments,
+)
+from sare_tf.search.opened_index import Index
+from sare_tf.search.options import IndexOptions, TuningOptions
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +54,12 @@ def _added(built, more):
 
 def test_images_are_added_without_building_again(built, more):
     before = toy_index.bytes_of(built["out"])
-    index.add(**_added(built, more))
-    opened = index.Index.open(built["out"])
+    index_changes.add(**_added(built, more))
+    opened = Index.open(built["out"])
     rows = Records(more).rows("test", "database")
     names = opened.manifest["image_id"].tolist()
     assert names[18:] == rows["image_id"].tolist()
-    embedded = index.embed(
+    embedded = embedding.embed(
         serving.load(built["export"]),
         Records(more).read_images(rows),
         names[18:],
@@ -74,26 +80,26 @@ def test_images_are_added_without_building_again(built, more):
 
 
 def test_images_are_added_once(built, more):
-    index.add(**_added(built, more))
+    index_changes.add(**_added(built, more))
     with pytest.raises(ValueError, match="4 that it holds, such as"):
-        index.add(**_added(built, more))
-    assert index.Index.open(built["out"]).metadata["count"] == 22
+        index_changes.add(**_added(built, more))
+    assert Index.open(built["out"]).metadata["count"] == 22
 
 
 def test_a_failed_addition_goes_on(built, more, monkeypatch):
     monkeypatch.setattr(segment_building, "_RECORD_EVERY", 1)
-    before = index.Index.open(built["out"]).metadata
+    before = Index.open(built["out"]).metadata
     for after, expected in ((3, 3), (9, 1)):
         servable = toy_index.StoppedServable(
             built["export"], toy_index.fail, after
         )
         monkeypatch.setattr(serving, "load", lambda export, it=servable: it)
         try:
-            index.add(**_added(built, more), batch_size=1)
+            index_changes.add(**_added(built, more), batch_size=1)
         except OSError:
-            assert index.Index.open(built["out"]).metadata == before
+            assert Index.open(built["out"]).metadata == before
         assert servable.batches == expected
-    assert index.Index.open(built["out"]).metadata["count"] == 22
+    assert Index.open(built["out"]).metadata["count"] == 22
     names = {path.name for path in built["out"].iterdir()}
     assert names == {
         *("index.json", "manifest.parquet", "descriptors.npy", "scann"),
@@ -107,41 +113,41 @@ def test_an_addition_that_was_killed_last_is_made_again(
     def killed(folder, metadata):
         raise KeyboardInterrupt
 
-    before = index.Index.open(built["out"]).metadata
+    before = Index.open(built["out"]).metadata
     monkeypatch.setattr(index_changes, "_write_change", killed)
     with pytest.raises(KeyboardInterrupt):
-        index.add(**_added(built, more))
-    assert index.Index.open(built["out"]).metadata == before
+        index_changes.add(**_added(built, more))
+    assert Index.open(built["out"]).metadata == before
     monkeypatch.undo()
-    index.add(**_added(built, more))
-    assert index.Index.open(built["out"]).metadata["count"] == 22
+    index_changes.add(**_added(built, more))
+    assert Index.open(built["out"]).metadata["count"] == 22
 
 
 def test_an_index_whose_replacement_was_killed_is_put_back(built, more):
     out = built["out"]
-    index.add(**_added(built, more))
+    index_changes.add(**_added(built, more))
     for again in (
         lambda: index.run(_options(built)),
-        lambda: index.compact(index=out),
+        lambda: index_changes.compact(index=out, tuning=TuningOptions()),
     ):
         # Between the two renames of a replacement.
         out.rename(out.with_name(".index.replaced"))
         again()
-        assert index.Index.open(out).metadata["count"] == 22
+        assert Index.open(out).metadata["count"] == 22
     assert [path.name for path in out.parent.iterdir()] == ["index"]
 
 
-def test_a_changed_index_is_evaluated_with_the_records_of_either(built, more):
-    index.add(**_added(built, more))
-    opened = index.Index.open(built["out"])
+def test_a_changed_index_is_used_with_the_records_of_either(built, more):
+    index_changes.add(**_added(built, more))
+    opened = Index.open(built["out"])
     for records in (built["records"], more):
-        evaluate._check_records(opened, Records(records), "test")
+        opened.check_records(Records(records), split="test")
 
 
 def test_images_of_another_export_are_not_added(built, more, tmp_path):
     other = toy_search.export(tmp_path / "other", length=1.00001)
     with pytest.raises(ValueError, match="Expected the export that built"):
-        index.add(index=built["out"], records=more, export=other)
+        index_changes.add(index=built["out"], records=more, export=other)
 
 
 def _ids(tmp_path, *names):
@@ -152,11 +158,11 @@ def _ids(tmp_path, *names):
 
 def test_images_are_removed_and_added_again(built, more, tmp_path):
     out = built["out"]
-    index.add(**_added(built, more))
-    names = index.Index.open(out).manifest["image_id"].tolist()
-    index.remove(index=out, ids=_ids(tmp_path, names[3], "", names[19]))
-    index.remove(index=out, ids=_ids(tmp_path, names[0], names[0]))
-    opened = index.Index.open(out)
+    index_changes.add(**_added(built, more))
+    names = Index.open(out).manifest["image_id"].tolist()
+    index_changes.remove(index=out, ids=_ids(tmp_path, names[3], "", names[19]))
+    index_changes.remove(index=out, ids=_ids(tmp_path, names[0], names[0]))
+    opened = Index.open(out)
     kept = [name for row, name in enumerate(names) if row not in (0, 3, 19)]
     assert opened.manifest["image_id"].tolist() == kept
     rows, _ = opened.search(opened.descriptors[:], 19)
@@ -165,20 +171,20 @@ def test_images_are_removed_and_added_again(built, more, tmp_path):
     # What a killed change left, and what the last one replaced, is cleared.
     (out / "added-00009").mkdir()
     (out / "removed-00009.npy").touch()
-    index.remove(index=out, ids=_ids(tmp_path, *names[20:], names[18]))
+    index_changes.remove(index=out, ids=_ids(tmp_path, *names[20:], names[18]))
     assert {path.name for path in out.glob("*d-*")} == {
         "added-00001",
         "removed-00004.npy",
     }
     # The added images are all gone, and may come again.
-    index.add(**_added(built, more))
-    again = index.Index.open(out).manifest["image_id"].tolist()
+    index_changes.add(**_added(built, more))
+    again = Index.open(out).manifest["image_id"].tolist()
     assert again == [*kept[:16], *names[18:]]
 
 
 def test_removal_refuses_what_it_cannot_mean(built, tmp_path):
     out = built["out"]
-    names = index.Index.open(out).manifest["image_id"].tolist()
+    names = Index.open(out).manifest["image_id"].tolist()
     before = toy_index.bytes_of(out)
     for wrong, message in (
         ([names[0], "x.jpg", "y.jpg"], "lacks 2: x.jpg, y.jpg"),
@@ -186,17 +192,17 @@ def test_removal_refuses_what_it_cannot_mean(built, tmp_path):
         (names, "with all 18 of the index"),
     ):
         with pytest.raises(ValueError, match=message):
-            index.remove(index=out, ids=_ids(tmp_path, *wrong))
+            index_changes.remove(index=out, ids=_ids(tmp_path, *wrong))
     with pytest.raises(FileNotFoundError, match="Expected a text file"):
-        index.remove(index=out, ids=tmp_path / "nothing.txt")
+        index_changes.remove(index=out, ids=tmp_path / "nothing.txt")
     assert toy_index.bytes_of(out) == before
 
 
 def test_changes_are_made_to_one_index(built, more):
     for change, options in (
-        (index.compact, {}),
-        (index.remove, {"ids": "ids.txt"}),
-        (index.add, {"records": more, "export": built["export"]}),
+        (index_changes.compact, {"tuning": TuningOptions()}),
+        (index_changes.remove, {"ids": "ids.txt"}),
+        (index_changes.add, {"records": more, "export": built["export"]}),
     ):
         with pytest.raises(FileNotFoundError, match="folder of one index"):
             change(index=built["out"].parent, **options)
@@ -209,18 +215,18 @@ def test_compaction_changes_nothing_but_the_files(
     out = tmp_path / "index"
     inputs = {"records": toy["records"], "export": toy["export"]}
     index.run(IndexOptions(**inputs, index=out, index_dtype=dtype))
-    index.add(index=out, records=more, export=toy["export"])
-    names = index.Index.open(out).manifest["image_id"].tolist()
-    index.remove(index=out, ids=_ids(tmp_path, names[3], names[20]))
-    before = index.Index.open(out, exact=True)
+    index_changes.add(index=out, records=more, export=toy["export"])
+    names = Index.open(out).manifest["image_id"].tolist()
+    index_changes.remove(index=out, ids=_ids(tmp_path, names[3], names[20]))
+    before = Index.open(out, exact=True)
     descriptors = before.descriptors[:]
     found = before.search(toy_search.unit(4, 9, toy_search.DIMENSION), 20)
     # In several steps.
     monkeypatch.setattr(
         index_changes, "_COPIED_NUMBERS", 3 * toy_search.DIMENSION
     )
-    index.compact(index=out)
-    after = index.Index.open(out, exact=True)
+    index_changes.compact(index=out, tuning=TuningOptions())
+    after = Index.open(out, exact=True)
     assert {path.name for path in out.iterdir()} == {
         *("index.json", "manifest.parquet", "descriptors.npy", "scann"),
     }
@@ -231,32 +237,32 @@ def test_compaction_changes_nothing_but_the_files(
     np.testing.assert_array_equal(again[0], found[0])
     np.testing.assert_array_equal(again[1], found[1])
     assert after.records_fingerprints == before.records_fingerprints
-    assert index.Index.open(out).searches_with == "scann"
+    assert Index.open(out).searches_with == "scann"
 
 
 def test_a_change_during_compaction_is_not_lost(built, tmp_path, monkeypatch):
     out = built["out"]
-    names = index.Index.open(out).manifest["image_id"].tolist()
+    names = Index.open(out).manifest["image_id"].tolist()
     finish = segments.finish
 
     def remove_meanwhile(*arguments, **options):
-        index.remove(index=out, ids=_ids(tmp_path, names[5]))
+        index_changes.remove(index=out, ids=_ids(tmp_path, names[5]))
         return finish(*arguments, **options)
 
     monkeypatch.setattr(segments, "finish", remove_meanwhile)
     with pytest.raises(ValueError, match="with 1 changes, not 0"):
-        index.compact(index=out)
+        index_changes.compact(index=out, tuning=TuningOptions())
     monkeypatch.undo()
-    assert index.Index.open(out).metadata["count"] == 17
-    index.compact(index=out)
-    assert index.Index.open(out).metadata["count"] == 17
+    assert Index.open(out).metadata["count"] == 17
+    index_changes.compact(index=out, tuning=TuningOptions())
+    assert Index.open(out).metadata["count"] == 17
 
 
 def test_a_changed_index_is_kept(built, more, tmp_path):
     out = built["out"]
-    index.add(**_added(built, more))
+    index_changes.add(**_added(built, more))
     index.run(_options(built))
-    assert index.Index.open(out).metadata["count"] == 22
+    assert Index.open(out).metadata["count"] == 22
     other = toy_search.export(tmp_path / "other", length=1.00001)
     with pytest.raises(ValueError, match="added or removed 1 times"):
         index.run(
@@ -277,12 +283,12 @@ def test_main_makes_one_change_at_a_time(built, more, tmp_path):
         index.main(["index"])
     with flagsaver.flagsaver(**folders, add_records=str(more)):
         index.main(["index"])
-    names = index.Index.open(built["out"]).manifest["image_id"].tolist()
+    names = Index.open(built["out"]).manifest["image_id"].tolist()
     ids = _ids(tmp_path, names[0], names[21])
     with flagsaver.flagsaver(**folders, remove_ids=str(ids)):
         index.main(["index"])
     with flagsaver.flagsaver(**folders, compact=True):
         index.main(["index"])
-    opened = index.Index.open(built["out"])
+    opened = Index.open(built["out"])
     assert opened.manifest["image_id"].tolist() == names[1:21]
     assert len(opened.metadata["segments"]) == 1

@@ -10,7 +10,7 @@ import toy_index
 import toy_search
 
 from sare_tf.runtime import atomic_files
-from sare_tf.search import exact_search, scann_searcher, segments
+from sare_tf.search import descriptor_arrays, exact_search, scann_searcher
 from sare_tf.search.opened_index import Index
 
 DIMENSION = 16
@@ -69,11 +69,11 @@ def test_shards_by_scann_have_the_distances_of_exact_search(
 
 
 def test_shards_by_name_are_taken_in_that_order(shards, names):
-    path = f"{shards}/2-of-3,{shards}/0-of-3"
-    opened = Index.open(path, exact=True)
+    paths = [shards / "2-of-3", shards / "0-of-3"]
+    opened = Index.open(paths, exact=True)
     expected = names[250:] + names[:100]
     assert opened.manifest["image_id"].tolist() == expected
-    assert opened.path == path
+    assert opened.path == f"{paths[0]},{paths[1]}"
     assert opened.records_fingerprints == {"of 0-of-3", "of 2-of-3"}
 
 
@@ -82,20 +82,19 @@ def test_shards_must_be_of_one_export(shards, tmp_path, descriptors):
         tmp_path / "other", descriptors[:5], list("abcde"), export="another"
     )
     with pytest.raises(ValueError, match="another export_fingerprint than"):
-        Index.open(f"{shards}/0-of-3,{other}", exact=True)
+        Index.open([shards / "0-of-3", other], exact=True)
 
 
 def test_an_image_in_two_shards_is_refused(shards):
-    path = f"{shards}/0-of-3,{shards}/0-of-3"
     with pytest.raises(ValueError, match="100 images twice, such as '000.jpg'"):
-        Index.open(path, exact=True)
+        Index.open(2 * [shards / "0-of-3"], exact=True)
 
 
 def test_a_folder_without_index_and_shards(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"sare_tf.index"):
         Index.open(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"sare_tf.index"):
-        Index.open(f"{tmp_path}/a,{tmp_path}/b")
+        Index.open([tmp_path / "a", tmp_path / "b"])
 
 
 @pytest.fixture
@@ -230,7 +229,7 @@ def test_descriptors_are_written_in_bounded_memory(tmp_path):
 
     with atomic_files.folder_to_resume(tmp_path / "index", {}) as unfinished:
         tracemalloc.start()
-        segments.write_descriptors(
+        descriptor_arrays.write(
             blocks(), unfinished, shape=(64_000, 256), dtype="float16"
         )
         _, peak = tracemalloc.get_traced_memory()
@@ -246,7 +245,9 @@ def test_descriptors_are_written_in_bounded_memory(tmp_path):
 
 def test_rows_of_several_arrays_are_as_one_array():
     arrays = [np.arange(12.0).reshape(4, 3), -np.arange(9.0).reshape(3, 3)]
-    rows = segments.Rows(arrays, [np.array([0, 2, 3]), np.array([1])])
+    rows = descriptor_arrays.GatheredRows(
+        arrays, [np.array([0, 2, 3]), np.array([1])]
+    )
     whole = np.array([[0, 1, 2], [6, 7, 8], [9, 10, 11], [-3, -4, -5.0]])
     assert (len(rows), rows.shape, rows.dtype) == (4, (4, 3), whole.dtype)
     np.testing.assert_array_equal(np.asarray(rows), whole)

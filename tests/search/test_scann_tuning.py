@@ -7,7 +7,12 @@ import pytest
 import toy_index
 from absl import logging
 
-from sare_tf.search import exact_search, scann_searcher, scann_tuning
+from sare_tf.search import (
+    exact_search,
+    scann_searcher,
+    scann_settings,
+    scann_tuning,
+)
 
 
 @pytest.fixture
@@ -33,7 +38,7 @@ def _tune(tree, target_recall, tune_tree=False):
 
 
 def test_the_target_is_reached(tree, monkeypatch):
-    monkeypatch.setattr(scann_tuning, "_PASSES", 1)
+    monkeypatch.setattr(scann_settings, "_PASSES", 1)
     tuned, [searcher] = _tune(tree, 0.95)
     chosen = tuned["chosen"]
     assert chosen["recall"] >= 0.95
@@ -55,22 +60,75 @@ def test_the_target_is_reached(tree, monkeypatch):
     assert np.mean(recalls) == pytest.approx(chosen["recall"], abs=0.01)
 
 
-def test_the_curve_rises_in_recall_and_falls_in_speed(tree):
-    curve = _tune(tree, 0.9)[0]["trees"][0]["curve"]
-    recalls = [point["recall"] for point in curve]
-    speeds = [point["queries_per_second"] for point in curve]
-    assert len(curve) > 1
+def test_the_curve_of_a_tree(tree):
+    report = _tune(tree, 0.9)[0]["trees"][0]
+    recalls = [point["recall"] for point in report["curve"]]
     assert recalls == sorted(set(recalls))
-    assert speeds[0] > speeds[-1]
-    text = scann_tuning.table(curve)
-    assert len(text.splitlines()) == len(curve) + 1
+    text = scann_settings.table(report["curve"])
+    assert len(text.splitlines()) == len(recalls) + 1
     assert f"{recalls[-1]:.4f}" in text
+
+
+class _Measured:
+    """A tree whose recall and speed are known, in place of `HeldOutRows`.
+
+    Recall grows with leaves, and with reordered rows up to 100. Speed falls
+    with both.
+    """
+
+    def measure(self, searcher, leaves, reordered):
+        searcher.parameters["num_leaves_to_search"] = leaves
+        searcher.parameters["reordering_num_neighbors"] = reordered
+        return {
+            "leaves": leaves,
+            "reordered": reordered,
+            "recall": min(leaves, 10) / 10 * min(reordered, 100) / 100,
+            "queries_per_second": 1e6 / (100 * leaves + reordered),
+        }
+
+
+@pytest.mark.parametrize(
+    ("target", "leaves", "reordered"),
+    [
+        (1.0, 11, 100),  # of 1, 2, 3, 4, 6, 8, 11, 15 and 20 leaves
+        (0.8, 8, 100),
+        (0.4, 4, 100),  # 8 leaves and 50 rows are slower
+        (0.05, 1, 50),
+    ],
+)
+def test_the_fastest_setting_of_a_tree(target, leaves, reordered):
+    searcher = scann_searcher.Searcher(None, {"num_leaves": 20})
+    searcher.set_num_threads = lambda count: None
+    best, curve = scann_settings.tune(searcher, _Measured(), target)
+    assert (best["leaves"], best["reordered"]) == (leaves, reordered)
+    assert best["queries_per_second_with_one_thread"] == pytest.approx(
+        1e6 / (100 * leaves + reordered)
+    )
+    assert best in curve
+    assert searcher.parameters["num_leaves_to_search"] == leaves
+    assert searcher.parameters["reordering_num_neighbors"] == reordered
+
+
+def test_the_curve_has_the_settings_that_no_other_beats():
+    points = [
+        {"recall": recall, "queries_per_second": speed}
+        for recall, speed in (
+            (0.9, 50),
+            (0.8, 50),  # no faster than the one above
+            (0.7, 90),
+            (0.9, 40),  # slower at the same recall
+            (0.6, 80),  # worse in both
+            (0.99, 10),
+        )
+    ]
+    curve = scann_settings.best_tradeoffs(points)
+    assert curve == [points[2], points[0], points[5]]
 
 
 def test_a_target_out_of_reach_is_told(tree, monkeypatch):
     # One leaf of 55 does not hold all neighbours.
-    monkeypatch.setattr(scann_tuning, "_steps", lambda num_leaves: [1])
-    monkeypatch.setattr(scann_tuning, "_REORDERED", (25,))
+    monkeypatch.setattr(scann_settings, "numbers_of_leaves", lambda count: [1])
+    monkeypatch.setattr(scann_settings, "_REORDERED", (25,))
     told = []
     monkeypatch.setattr(logging, "warning", lambda *words: told.append(words))
     assert _tune(tree, 1.0)[0]["chosen"]["recall"] < 1
@@ -78,7 +136,7 @@ def test_a_target_out_of_reach_is_told(tree, monkeypatch):
 
 
 def test_the_best_tree_is_kept(tree, monkeypatch):
-    monkeypatch.setattr(scann_tuning, "_PASSES", 1)
+    monkeypatch.setattr(scann_settings, "_PASSES", 1)
     _, parameters, _ = tree
     tuned, kept = _tune(tree, 0.95, tune_tree=True)
     trees = [_kind(each) for each in tuned["trees"]]
@@ -91,7 +149,6 @@ def test_the_best_tree_is_kept(tree, monkeypatch):
     assert last["num_leaves_to_search"] == chosen["leaves"]
     best = tuned["trees"][trees.index(_kind(chosen))]
     assert chosen.items() >= best["best"].items()
-    assert best["best"] in best["curve"]
 
 
 def _kind(tree):
@@ -148,8 +205,8 @@ def test_trees_change_while_they_gain(
 ):
     speeds = iter(speeds)
     monkeypatch.setattr(
-        scann_tuning,
-        "_tune_settings",
+        scann_settings,
+        "tune",
         lambda *_: (
             {
                 "leaves": 3,
@@ -205,24 +262,26 @@ def test_recall_counts_up_to_the_target_then_speed(one, other, better):
         {"recall": recall, "queries_per_second": speed}
         for recall, speed in (one, other)
     ]
-    assert scann_tuning._is_better(*points, 0.99) == better
+    assert scann_tuning.is_better(*points, 0.99) == better
 
 
 def test_rows_are_not_their_own_neighbours():
     found = np.array([[7, 3, 5], [3, 7, 5], [1, 2, 4]])
-    others = scann_tuning._others(found, np.array([7, 7, 9]))
+    others = scann_settings.other_rows(found, np.array([7, 7, 9]))
     # 7 is left out wherever it stands; 9 was not found, so the last one is.
     assert others.tolist() == [[3, 5], [3, 5], [1, 2]]
 
 
-def test_steps_end_with_all_leaves():
-    assert scann_tuning._steps(12) == [1, 2, 3, 4, 6, 8, 11, 12]
-    assert scann_tuning._steps(1) == [1]
+def test_numbers_of_leaves_end_with_all():
+    assert scann_settings.numbers_of_leaves(12) == [1, 2, 3, 4, 6, 8, 11, 12]
+    assert scann_settings.numbers_of_leaves(1) == [1]
 
 
 def test_distances_of_no_row_are_infinite():
     rows = np.eye(3, dtype=np.float32)
-    distances = scann_tuning._distances(rows[:1], rows, np.array([[0, 2, -1]]))
+    distances = scann_settings.distances_of_rows(
+        rows[:1], rows, np.array([[0, 2, -1]])
+    )
     assert distances.tolist() == [[0, 2, np.inf]]
     exact = exact_search.nearest(rows[:1], rows, 3)[1]
     # The first two of three were found.

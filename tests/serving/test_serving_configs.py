@@ -12,7 +12,7 @@ from google.protobuf import (
 )
 from paths import ROOT
 
-from sare_tf.serving import remote
+from sare_tf.serving import server
 
 CONFIGS = ROOT / "configs" / "serving"
 FIELD = descriptor_pb2.FieldDescriptorProto
@@ -98,7 +98,7 @@ def test_models():
 
     parsed = parse("models.config", model_server_config_pb2.ModelServerConfig())
     (model,) = parsed.model_config_list.config
-    assert model.name == remote._DEFAULT_MODEL
+    assert model.name == server.DEFAULT_MODEL
     assert model.model_platform == "tensorflow"
     assert model.model_version_policy.latest.num_versions == 2
     assert dict(model.version_labels) == {"stable": 1}
@@ -107,7 +107,7 @@ def test_models():
 def test_batching():
     parsed = parse("batching.config", message("BatchingParameters"))
     most = parsed.max_batch_size.value
-    assert most >= remote.Server(address="").images_per_request
+    assert most >= server.Server(address="").images_per_request
     assert parsed.batch_timeout_micros.value == 5000
     assert parsed.max_enqueued_batches.value > 0
     assert parsed.num_batch_threads.value > 0

@@ -1,16 +1,24 @@
-"""Parts that an engine embeds make the index that a stream makes."""
+"""Parts that an executor embeds make the index that a stream makes."""
 
 import functools
+import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
-import toy_engine
+import toy_executor
 import toy_search
 
 from sare_tf import index, serving
 from sare_tf.records.records import Records
-from sare_tf.search import embedding, segment_building
+from sare_tf.search import (
+    embedded_parts,
+    embedding,
+    index_changes,
+    segment_building,
+)
+from sare_tf.search.opened_index import Index
 from sare_tf.search.options import IndexOptions
 
 
@@ -40,7 +48,7 @@ def contents(folder):
     }
 
 
-def run(toy, out, *, for_each=None, dtype="float32", **options):
+def run(toy, out, *, executor=None, dtype="float32", **options):
     inputs = {name: toy[name] for name in ("records", "export")}
     return index.run(
         IndexOptions(
@@ -48,14 +56,12 @@ def run(toy, out, *, for_each=None, dtype="float32", **options):
             index_dtype=dtype,
             index=out,
         ),
-        for_each=for_each,
+        executor=executor,
     )
 
 
-def embed_part(toy, folder, **changed):
+def task_of(toy, folder, **changes):
     opened, servable = Records(toy["records"]), serving.load(toy["export"])
-    rows = opened.rows("test", "database")
-    part = embedding.plan(rows, first=4, part_rows=4)[0]
     options = {
         "folder": folder,
         "records": opened.path,
@@ -64,13 +70,23 @@ def embed_part(toy, folder, **changed):
         "batch_size": 2,
         "dtype": "float32",
     }
-    embedding.embed_part(part, servable, **{**options, **changed})
+    return embedded_parts.Task(**{**options, **changes})
+
+
+def embed_part(toy, folder, **changes):
+    rows = Records(toy["records"]).rows("test", "database")
+    part = embedded_parts.plan(rows, first=4, part_rows=4)[0]
+    embedded_parts.embed(
+        part,
+        serving.load(toy["export"]),
+        task=task_of(toy, folder, **changes),
+    )
     return part
 
 
-def test_a_part_is_some_whole_batches(toy):
+def test_a_part_is_whole_batches(toy):
     rows = Records(toy["records"]).rows("test", "database")
-    parts = embedding.plan(rows, first=4, part_rows=6)
+    parts = embedded_parts.plan(rows, first=4, part_rows=6)
     assert [(part.first, part.stop) for part in parts] == [
         (4, 10),
         (10, 16),
@@ -87,17 +103,24 @@ def test_the_descriptors_of_a_part(toy, tmp_path):
     rows = opened.rows("test", "database").iloc[4:8]
     servable = serving.load(toy["export"])
     for found, image in zip(
-        part.read(tmp_path), opened.read_images(rows), strict=True
+        embedded_parts.read(part, tmp_path),
+        opened.read_images(rows),
+        strict=True,
     ):
         np.testing.assert_allclose(found, servable([image])[0][0], atol=1e-6)
-    (path,) = tmp_path.iterdir()
-    assert path.name == "000000000004-000000000008.npy"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "000000000004-000000000008.json",
+        "000000000004-000000000008.npy",
+    ]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_parts_make_the_same_files(toy, tmp_path, dtype):
     done = run(
-        toy, tmp_path / "index", for_each=toy_engine.for_each, dtype=dtype
+        toy,
+        tmp_path / "index",
+        executor=toy_executor.PicklingExecutor(),
+        dtype=dtype,
     )
     run(toy, tmp_path / "streamed", dtype=dtype)
     assert contents(done) == contents(tmp_path / "streamed")
@@ -111,10 +134,10 @@ def test_added_images_are_embedded_in_parts_too(toy, tmp_path):
     more = toy_search.records(tmp_path, views=(3, 1), places=2, first_place=9)
     for name, options in (
         ("streamed", {}),
-        ("parts", {"for_each": toy_engine.for_each}),
+        ("parts", {"executor": toy_executor.PicklingExecutor()}),
     ):
         run(toy, tmp_path / name)
-        index.add(
+        index_changes.add(
             index=tmp_path / name,
             records=more,
             export=toy["export"],
@@ -126,33 +149,29 @@ def test_added_images_are_embedded_in_parts_too(toy, tmp_path):
     assert "added-00001/descriptors.npy" in found
 
 
-def failing(function, tasks, *, folder, load):
-    """An engine whose worker dies after two tasks."""
-    toy_engine.for_each(function, tasks[:2], folder=folder, load=load)
-    raise OSError("worker lost")
+def failing():
+    """An executor that dies after two parts."""
+    return toy_executor.PicklingExecutor(only=2)
 
 
 def test_finished_parts_are_kept(toy, tmp_path):
-    """With an engine the next run embeds the others alone."""
-    given = []
-
-    def noting(function, tasks, **options):
-        given.extend(part.first for part in tasks)
-        toy_engine.for_each(function, tasks, **options)
-
+    """The next run with an executor embeds the others only."""
     with pytest.raises(OSError, match="worker lost"):
-        run(toy, tmp_path / "index", for_each=failing)
+        run(toy, tmp_path / "index", executor=failing())
     assert not (tmp_path / "index").exists()
     cut = next((tmp_path / ".index.unfinished/parts").glob("*.npy"))
     cut.write_bytes(cut.read_bytes()[:-1])
-    empty = cut.with_name("000000000016-000000000018.npy")
-    empty.touch()
-    run(toy, tmp_path / "index", for_each=noting)
-    assert sorted(given) == sorted([int(cut.name[:12]), 8, 12, 16])
+    without_receipt = cut.with_name("000000000016-000000000018.npy")
+    without_receipt.touch()
+    executor = toy_executor.PicklingExecutor()
+    run(toy, tmp_path / "index", executor=executor)
+    assert sorted(part.first for part in executor.given) == sorted(
+        [int(cut.name[:12]), 8, 12, 16]
+    )
     assert contents(tmp_path / "index") == toy["whole"]
 
 
-def test_a_run_without_the_engine_takes_finished_parts(
+def test_a_run_without_executor_takes_finished_parts(
     toy, tmp_path, monkeypatch
 ):
     embedded, embed_batches = [], embedding.embed_batches
@@ -162,7 +181,7 @@ def test_a_run_without_the_engine_takes_finished_parts(
         return embed_batches(servable, images, image_ids, **options)
 
     with pytest.raises(OSError, match="worker lost"):
-        run(toy, tmp_path / "index", for_each=failing)
+        run(toy, tmp_path / "index", executor=failing())
     monkeypatch.setattr(embedding, "embed_batches", noting)
     run(toy, tmp_path / "index")
     assert embedded == [10]
@@ -172,33 +191,31 @@ def test_a_run_without_the_engine_takes_finished_parts(
 def test_a_run_killed_while_parts_are_put_together_goes_on(
     toy, tmp_path, monkeypatch
 ):
-    read = embedding.Part.read
+    read = embedded_parts.read
 
     def killed(part, folder):
         if part.first == 8:
             raise KeyboardInterrupt
         return read(part, folder)
 
-    def refuse(function, tasks, **options):
-        assert tasks == []
-
-    monkeypatch.setattr(embedding.Part, "read", killed)
+    monkeypatch.setattr(embedded_parts, "read", killed)
     with pytest.raises(KeyboardInterrupt):
-        run(toy, tmp_path / "index", for_each=toy_engine.for_each)
-    # What is safe in descriptors.npy is not on the disk twice.
-    left = sorted((tmp_path / ".index.unfinished/parts").iterdir())
-    assert [path.name[:12] for path in left] == [
+        run(toy, tmp_path / "index", executor=toy_executor.PicklingExecutor())
+    # A part that is safe in descriptors.npy is not on the disk twice.
+    left = (tmp_path / ".index.unfinished/parts").glob("*.npy")
+    assert sorted(path.name[:12] for path in left) == [
         f"{first:012d}" for first in (8, 12, 16)
     ]
-    monkeypatch.undo()
-    monkeypatch.setattr(segment_building, "_RECORD_EVERY", 5)
-    run(toy, tmp_path / "index", for_each=refuse)
+    monkeypatch.setattr(embedded_parts, "read", read)
+    executor = toy_executor.IdleExecutor()
+    run(toy, tmp_path / "index", executor=executor)
+    assert executor.given == []
     assert contents(tmp_path / "index") == toy["whole"]
 
 
 def test_parts_that_workers_left_elsewhere(toy, tmp_path):
-    with pytest.raises(OSError, match=r"without 5 of 5, such as 0+-0+4.npy. T"):
-        run(toy, tmp_path / "index", for_each=lambda *_, **__: None)
+    with pytest.raises(OSError, match=r"without 5 of 5, such as 0+-0+4. Run"):
+        run(toy, tmp_path / "index", executor=toy_executor.IdleExecutor())
     assert not (tmp_path / "index").exists()
 
 
@@ -215,8 +232,8 @@ def test_a_folder_that_cannot_be_written(toy, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(embedding.os, "fsync", full)
-    with pytest.raises(OSError, match=r"the part 0+4-0+8.npy.*No space left"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"the part 0+4-0+8.*No space left"):
         embed_part(toy, tmp_path)
     assert not any(tmp_path.iterdir())
 
@@ -232,3 +249,24 @@ def test_what_a_model_is_loaded_from_on_other_machines(
     )
     monkeypatch.chdir(tmp_path)
     assert load().fingerprint == servable.fingerprint
+
+
+def test_records_that_are_built_again_at_the_same_path(toy, tmp_path):
+    """By one process: it must not read them as it read those before."""
+    records = tmp_path / "records"
+    shutil.copytree(toy["records"], records)
+    (tmp_path / "other").mkdir()
+    other = toy_search.records(tmp_path / "other", first_place=7)
+    inputs = {"export": toy["export"], "records": records}
+    run(inputs, tmp_path / "first", executor=toy_executor.PicklingExecutor())
+    shutil.rmtree(records)
+    other.rename(records)
+    run(inputs, tmp_path / "second", executor=toy_executor.PicklingExecutor())
+    opened = Index.open(tmp_path / "second", exact=True)
+    source = Records(records)
+    rows = source.rows("test", "database")
+    expected, _ = serving.load(toy["export"])(list(source.read_images(rows)))
+    assert opened.manifest["image_id"].tolist() == rows["image_id"].tolist()
+    np.testing.assert_allclose(opened.descriptors, expected, atol=1e-6)
+    before = Index.open(tmp_path / "first", exact=True)
+    assert np.abs(before.descriptors - opened.descriptors).max() > 0.1

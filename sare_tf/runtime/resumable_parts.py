@@ -1,0 +1,159 @@
+"""Parts of a result, built in any order and kept until all are there.
+
+    parts = ResumableParts(folder)
+    missing = [name for name in names if parts.find(name) is None]
+    with parts.write(name, what="a shard") as part:      # anywhere, any order
+        part.path(".npy").write_bytes(...)
+        part.facts["count"] = 12
+    whole = parts.gather(names)                          # all, or an error
+
+A part is one or more files of one stem, and a receipt:
+
+    <name>.npy    a file of the part; any suffix but .json
+    <name>.json   the receipt: sizes of the files, and facts of the caller
+
+The receipt is written last, so a part without one is not whole: a build that
+was killed finds the parts that it finished and builds the others. A name must
+tell parts of different content apart, for example by a digest of what the part
+is made from. Processes and machines may build parts of one folder, also the
+same part twice at the same time.
+"""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import uuid
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sare_tf.runtime import atomic_files
+
+_RECEIPT = ".json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A part that is whole, or that is being written.
+
+    Attributes:
+        folder: where its files are.
+        name: the stem of its files.
+        sizes: suffix of each file -> bytes; empty while it is being written.
+        facts: what the caller records of it, as JSON holds it.
+    """
+
+    folder: Path
+    name: str
+    sizes: dict[str, int] = dataclasses.field(default_factory=dict)
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def path(self, suffix: str) -> Path:
+        """Returns the path of one of its files, such as ".npy"."""
+        return self.folder / f"{self.name}{suffix}"
+
+
+class ResumableParts:
+    """The parts in a folder.
+
+    Args:
+        folder: the folder. It must exist before a part is written.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+
+    def find(self, name: str) -> Part | None:
+        """Returns a part if it is whole, else None."""
+        try:
+            receipt = atomic_files.read_json(
+                self.folder / f"{name}{_RECEIPT}", made_by="the command"
+            )
+            part = Part(self.folder, name, receipt["sizes"], receipt["facts"])
+            for suffix, size in part.sizes.items():
+                if part.path(suffix).stat().st_size != size:
+                    return None
+        except (AttributeError, KeyError, OSError, TypeError, ValueError):
+            return None
+        return part
+
+    @contextlib.contextmanager
+    def write(self, name: str, *, what: str) -> Iterator[Part]:
+        """Writes a part, which replaces an earlier one of that name.
+
+        The part has a temporary folder to write its files to. They are put in
+        place after the body, each in one piece, and the receipt after them.
+        An error leaves nothing of the part.
+
+        Args:
+            name: the name.
+            what: the part in words, for the message of an error.
+
+        Yields:
+            The part: write to `path(suffix)`, and set `facts`.
+
+        Raises:
+            OSError: the folder cannot be written to.
+        """
+        # Its own folder, since a part may be written twice at the same time.
+        scratch = self.folder / f".{name}.{uuid.uuid4().hex}"
+        part = Part(scratch, name)
+        try:
+            with atomic_files.explained_writing(what, self.folder):
+                scratch.mkdir()
+                yield part
+                files = sorted(scratch.iterdir())
+                sizes = {path.suffix: _flush(path) for path in files}
+                receipt = part.path(_RECEIPT)
+                atomic_files.write_json(
+                    receipt, {"sizes": sizes, "facts": part.facts}
+                )
+                for path in (*files, receipt):
+                    os.replace(path, self.folder / path.name)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def gather(self, names: Sequence[str]) -> list[Part]:
+        """Returns all parts of the names, in their order.
+
+        Raises:
+            OSError: a part is not whole.
+        """
+        parts = {name: self.find(name) for name in names}
+        absent = [name for name, part in parts.items() if part is None]
+        if absent:
+            raise OSError(
+                "Expected every part to be built. Received: folder="
+                f"{str(self.folder)!r} without {len(absent)} of {len(parts)}, "
+                f"such as {absent[0]}. Run the command again. Workers on other "
+                "machines need this folder under the same path, on a file "
+                "system that all of them share."
+            )
+        return [parts[name] for name in names]
+
+    def remove(self, name: str) -> None:
+        """Removes a part, its receipt first."""
+        part = self.find(name)
+        if part is not None:
+            for suffix in (_RECEIPT, *part.sizes):
+                part.path(suffix).unlink(missing_ok=True)
+
+    def discard_others(self, names: Collection[str]) -> None:
+        """Removes all but the parts of the names, and what kills left.
+
+        No part may be written at the same time.
+        """
+        names = set(names)
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.stem not in names:
+                path.unlink()
+
+
+def _flush(path: Path) -> int:
+    """Forces a file to the disk, and returns its size."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return path.stat().st_size

@@ -1,0 +1,103 @@
+"""The folder of an index: which files it holds, and its index.json.
+
+    index.json         what the index was made from, its segments and changes
+    .                  the first segment; see `segments`
+    added-00001/       a segment for each time images were added
+    removed-00002.npy  int64, rows that were removed, counted through all
+                       segments
+
+index.json is written last, so an index is always read as it was before a
+change or as it is after it.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sare_tf.runtime import atomic_files, versions
+from sare_tf.search import segments
+from sare_tf.search.options import TuningOptions
+
+COMMAND = "python -m sare_tf.index --flagfile=..."
+# What the folder may hold; `*` stands for any letters.
+NAMES = {
+    "index.json",
+    *segments.FILES,
+    "added*",
+    "removed-*",
+    ".*.unfinished*",
+}
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Reads index.json.
+
+    Raises:
+        FileNotFoundError: no finished index is there.
+        ValueError: it is not JSON.
+    """
+    return atomic_files.read_json(folder / "index.json", made_by=COMMAND)
+
+
+def write(folder: Path, metadata: dict[str, Any]) -> None:
+    """Writes index.json, with the versions of what made it."""
+    atomic_files.write_json(
+        folder / "index.json",
+        {
+            **metadata,
+            "versions": versions.of("tensorflow", "scann", "numpy"),
+        },
+    )
+
+
+def write_new(
+    folder: Path,
+    segment: dict[str, Any],
+    *,
+    made_from: dict[str, Any],
+    dimension: int,
+    tuning: TuningOptions,
+) -> None:
+    """Writes index.json of an index that has one segment and no changes.
+
+    Args:
+        folder: the folder, which holds the segment.
+        segment: the segment, as `segments.finish` describes it.
+        made_from: `export_fingerprint` and `records_fingerprint`, None for
+            vectors of the caller; `split`, `shard` and `dtype`.
+        dimension: D, the descriptor length.
+        tuning: how the settings of ScaNN were chosen.
+    """
+    write(
+        folder,
+        {
+            "count": segment["count"],
+            "dimension": dimension,
+            "distance": "squared Euclidean between unit vectors",
+            **made_from,
+            "added_records_fingerprints": [],
+            "target_recall": tuning.target_recall,
+            "tune_tree": tuning.tune_tree,
+            "segments": [{"folder": ".", **segment}],
+            "removed": None,
+            "changes": 0,
+        },
+    )
+
+
+def expand(paths: Iterable[str | Path]) -> list[Path]:
+    """Returns the folders of indexes that paths stand for.
+
+    Args:
+        paths: folders of indexes, or of such folders, which are taken in the
+            order of their names.
+    """
+    folders = []
+    for path in map(Path, paths):
+        shards = []
+        if path.is_dir() and not (path / "index.json").is_file():
+            shards = sorted(
+                child.parent for child in path.glob("[!.]*/index.json")
+            )
+        folders += shards or [path]
+    return folders
