@@ -205,7 +205,7 @@ def test_pictures_of_an_index_that_lost_images(inputs, tmp_path):
     shutil.copytree(inputs["index"], smaller)
     database = Records(inputs["records"]).rows("test", "database")
     (tmp_path / "ids.txt").write_text(database["image_id"].iloc[0] + "\n")
-    index.remove(index=smaller, ids=tmp_path / "ids.txt")
+    index.run(IndexOptions(index=smaller, remove_ids=tmp_path / "ids.txt"))
     out = tmp_path / "out"
     evaluate.run(
         EvaluationOptions(

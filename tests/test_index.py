@@ -258,7 +258,7 @@ def test_without_scann_search_is_exact(toy, tmp_path, monkeypatch):
     assert Index.open(out).searches_with == "scann"
 
 
-def test_a_killed_run_goes_on(toy, tmp_path, monkeypatch):
+def test_a_killed_run_resumes(toy, tmp_path, monkeypatch):
     # 18 images in batches of 2, safe on disk after 4, 8, ...: killed with 10
     # embedded.
     script = f"""
@@ -301,7 +301,7 @@ index.run(
     assert found == {"index", "undisturbed"}
 
 
-def test_after_an_error_a_run_goes_on_unless_inputs_differ(
+def test_after_an_error_a_run_resumes_unless_inputs_differ(
     toy, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(segment_building, "_RECORD_EVERY", 4)
@@ -374,7 +374,7 @@ def test_more_shards_than_images(toy, tmp_path):
         )
 
 
-def test_another_target_builds_scann_alone(built, monkeypatch):
+def test_another_target_builds_only_scann(built, monkeypatch):
     def refuse(*_arguments, **_options):
         raise AssertionError("embedded again")
 
@@ -389,7 +389,7 @@ def test_another_target_builds_scann_alone(built, monkeypatch):
     assert Index.open(built["out"]).searches_with == "scann"
 
 
-def test_a_choice_of_trees_builds_scann_alone(built, monkeypatch):
+def test_a_choice_of_trees_builds_only_scann(built, monkeypatch):
     monkeypatch.setattr(scann_searcher, "_TREE_FROM", 0)
     asked = []
 

@@ -1,16 +1,15 @@
 """An index made from given descriptors, and what the tests of one need."""
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
-import toy_manifest
 import toy_search
 
 from sare_tf import index, serving
-from sare_tf.runtime import atomic_files
-from sare_tf.search import descriptor_arrays, segments
-from sare_tf.search.options import IndexOptions, TuningOptions
+from sare_tf.search.opened_index import Index
+from sare_tf.search.options import IndexOptions
 
 # Tests put another in its place.
 _load = serving.load
@@ -23,37 +22,16 @@ def write(
     *,
     export: str = "of the export",
     dtype: str = "float32",
-    target_recall: float = 0.0,
 ) -> Path:
-    """Writes an index of one segment."""
-    rows = toy_manifest.make(
-        {"image_id": name, "split": "test", "role": "database"}
-        for name in image_ids
-    )
-    with atomic_files.folder_to_resume(folder, {}) as unfinished:
-        descriptor_arrays.write(
-            [descriptors], unfinished, shape=descriptors.shape, dtype=dtype
-        )
-        segment = segments.finish(
-            unfinished.folder,
-            rows,
-            TuningOptions(target_recall=target_recall),
-        )
-        metadata = {
-            "count": len(rows),
-            "dimension": descriptors.shape[1],
-            "export_fingerprint": export,
-            "records_fingerprint": f"of {folder.name}",
-            "added_records_fingerprints": [],
-            "split": "test",
-            "dtype": dtype,
-            "target_recall": target_recall,
-            "tune_tree": False,
-            "segments": [{"folder": ".", **segment}],
-            "removed": None,
-            "changes": 0,
-        }
-        atomic_files.write_json(unfinished.folder / "index.json", metadata)
+    """Writes an index of one segment, as if an export had made it."""
+    Index.build(descriptors, image_ids=image_ids, out=folder, dtype=dtype)
+    path = folder / "index.json"
+    metadata = json.loads(path.read_text())
+    del metadata["built_from"]
+    metadata["export_fingerprint"] = export
+    metadata["records_fingerprint"] = f"of {folder.name}"
+    metadata["split"] = "test"
+    path.write_text(json.dumps(metadata))
     return folder
 
 

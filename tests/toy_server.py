@@ -293,7 +293,7 @@ def serve(
     Args:
         folders: of the versions.
         labels: name to version.
-        allowed_sizes: of merged requests; None: every request runs alone.
+        allowed_sizes: of merged requests; None: requests are not merged.
         certificates: with TLS: PEM files of the server's certificate, its key
             and what clients must be signed by.
     """

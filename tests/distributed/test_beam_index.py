@@ -118,7 +118,7 @@ def test_a_model_is_loaded_once_for_the_threads_of_a_process(tmp_path):
 
 @installed
 def test_a_part_that_fails_leaves_the_others(toy, tmp_path, monkeypatch):
-    """The next run, with Beam or without, embeds that one alone."""
+    """The next run, with Beam or without, embeds only that one."""
     real = embedded_parts.embed
 
     def embed_all_but_one(part, servable, *, task):

@@ -188,7 +188,7 @@ def test_a_run_without_executor_takes_finished_parts(
     assert contents(tmp_path / "index") == toy["whole"]
 
 
-def test_a_run_killed_while_parts_are_put_together_goes_on(
+def test_a_run_killed_while_parts_are_put_together_resumes(
     toy, tmp_path, monkeypatch
 ):
     read = embedded_parts.read

@@ -86,7 +86,7 @@ def test_images_are_added_once(built, more):
     assert Index.open(built["out"]).metadata["count"] == 22
 
 
-def test_a_failed_addition_goes_on(built, more, monkeypatch):
+def test_a_failed_addition_resumes(built, more, monkeypatch):
     monkeypatch.setattr(segment_building, "_RECORD_EVERY", 1)
     before = Index.open(built["out"]).metadata
     for after, expected in ((3, 3), (9, 1)):

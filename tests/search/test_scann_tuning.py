@@ -125,14 +125,16 @@ def test_the_curve_has_the_settings_that_no_other_beats():
     assert curve == [points[2], points[0], points[5]]
 
 
-def test_a_target_out_of_reach_is_told(tree, monkeypatch):
+def test_a_target_out_of_reach_is_reported(tree, monkeypatch):
     # One leaf of 55 does not hold all neighbours.
     monkeypatch.setattr(scann_settings, "numbers_of_leaves", lambda count: [1])
     monkeypatch.setattr(scann_settings, "_REORDERED", (25,))
-    told = []
-    monkeypatch.setattr(logging, "warning", lambda *words: told.append(words))
+    warnings = []
+    monkeypatch.setattr(
+        logging, "warning", lambda *words: warnings.append(words)
+    )
     assert _tune(tree, 1.0)[0]["chosen"]["recall"] < 1
-    assert len(told) == 1
+    assert len(warnings) == 1
 
 
 def test_the_best_tree_is_kept(tree, monkeypatch):

@@ -134,7 +134,7 @@ def test_a_field_that_the_server_does_not_know_is_found(name):
 
 def test_compose(compose):
     assert compose["image"].startswith("tensorflow/serving:")
-    # Loopback alone: the server asks nobody who they are.
+    # Only on loopback: the server does not ask who its clients are.
     assert compose["ports"] == ["127.0.0.1:8500:8500", "127.0.0.1:8501:8501"]
     # The source may hold colons itself: ${NAME:?message}.
     mounted = {
