@@ -23,6 +23,7 @@ from sare_tf import flags, serving
 from sare_tf.dataset import manifest
 from sare_tf.evaluation import (
     evaluate_descriptors,
+    protocol_choice,
     protocols,
     search_comparison,
 )
@@ -102,22 +103,14 @@ def _prepare(
 ) -> Task:
     """Chooses the protocol, and makes its ground truth."""
     queries = records.rows(options.split, "query")
-    name = options.protocol
-    if name == "auto":
-        name = manifest.choose_rule(
-            queries,
-            index.manifest,
-            rule=options.positives,
-            relations=records.relations,
-        )
-    protocol = protocols.choose(
-        name,
-        radius_m=options.positive_radius_m,
-        frames=options.positive_frames,
-        heading_deg=options.positive_heading_deg,
-        subtask=options.msls_subtask,
+    rule = manifest.choose_rule(
+        queries,
+        index.manifest,
+        rule=options.positives,
+        relations=records.relations,
     )
-    logging.info("Protocol %s. %s", name, protocols.describe(protocol))
+    protocol = protocol_choice.choose(options, rule)
+    logging.info("Protocol %s. %s", protocol.name, protocols.describe(protocol))
     task = evaluate_descriptors.prepare(
         protocol, queries, index.manifest, relations=records.relations
     )

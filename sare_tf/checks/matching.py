@@ -12,7 +12,7 @@ import pandas as pd
 
 from sare_tf.checks.options import CheckOptions
 from sare_tf.dataset import manifest
-from sare_tf.evaluation import ground_truth, protocols
+from sare_tf.evaluation import ground_truth, protocol_choice, protocols
 
 # Queries that are matched at a time, so that memory is bounded.
 _BLOCK = 20_000
@@ -119,20 +119,12 @@ def rules_of(
             relations=relations,
         )
         if split == options.split:
-            rules[split] = by_protocol(_protocol(rule, options), relations)
+            rules[split] = by_protocol(
+                protocol_choice.choose(options, rule), relations
+            )
         else:
             rules[split] = _of_training(split, rule, relations, options)
     return rules
-
-
-def _protocol(rule: str, options: CheckOptions) -> protocols.Protocol:
-    return protocols.choose(
-        rule if options.protocol == "auto" else options.protocol,
-        radius_m=options.positive_radius_m,
-        frames=options.positive_frames,
-        heading_deg=options.positive_heading_deg,
-        subtask=options.msls_subtask,
-    )
 
 
 def _of_training(

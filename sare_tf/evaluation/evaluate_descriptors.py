@@ -247,8 +247,8 @@ def _check_fits(name: str, table: pd.DataFrame, vectors: np.ndarray) -> None:
     if missing:
         raise ValueError(
             f"Expected {name} as a manifest, with all of its columns. "
-            f"Received: a table without {', '.join(missing)}. Add them, with "
-            "the values of manifest.COLUMNS for what is unknown."
+            f"Received: a table without {', '.join(missing)}. Make it with "
+            "manifest.make, which fills in unknown values."
         )
     shape = np.shape(vectors)
     if len(shape) != 2 or shape[0] != len(table):
