@@ -32,7 +32,7 @@ from sare_tf.checks import (
 )
 from sare_tf.checks.finding import ERROR, NOTE, WARNING, Finding, count
 from sare_tf.checks.options import CheckOptions
-from sare_tf.dataset import manifest
+from sare_tf.dataset.names import SPLITS
 from sare_tf.pages import check_page
 from sare_tf.runtime import atomic_files
 
@@ -68,7 +68,7 @@ def run(options: CheckOptions) -> Path:
         images = image_contents.undecoded(table)
     matches = {
         split: matching.match(table, split, matching_rules[split])
-        for split in manifest.SPLITS
+        for split in SPLITS
     }
     checked = rules.Checked(
         source=source, images=images, matches=matches, options=options

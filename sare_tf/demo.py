@@ -29,7 +29,7 @@ from sare_tf import (
     train,
 )
 from sare_tf.city.options import CityOptions
-from sare_tf.dataset import manifest
+from sare_tf.dataset.positives import find_positives
 from sare_tf.evaluation import metrics
 from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.records.options import RecordOptions
@@ -99,9 +99,7 @@ def pixel_recall(
         pixel_descriptors(records, database),
         max(ks),
     )
-    positives = manifest.positives(
-        queries, database, rule=rule, radius_m=radius_m
-    )
+    positives = find_positives(queries, database, rule=rule, radius_m=radius_m)
     return metrics.recall_at(neighbours, positives, ks)
 
 

@@ -20,7 +20,7 @@ import pandas as pd
 from absl import logging
 
 from sare_tf import flags, serving
-from sare_tf.dataset import manifest
+from sare_tf.dataset.positives import choose_rule
 from sare_tf.evaluation import (
     evaluate_descriptors,
     protocol_choice,
@@ -103,7 +103,7 @@ def _prepare(
 ) -> Task:
     """Chooses the protocol, and makes its ground truth."""
     queries = records.rows(options.split, "query")
-    rule = manifest.choose_rule(
+    rule = choose_rule(
         queries,
         index.manifest,
         rule=options.positives,

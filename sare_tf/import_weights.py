@@ -30,9 +30,10 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from sare_tf import build_records, flags, model
-from sare_tf.dataset import manifest
+from sare_tf import flags, model
+from sare_tf.dataset.positives import find_positives
 from sare_tf.evaluation import metrics
+from sare_tf.records import building
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files
@@ -184,7 +185,7 @@ def check_norms(embedder: keras.Model, *, height: int, width: int) -> None:
 def _check_recall(embedder: keras.Model, options: ImportOptions) -> None:
     """Tells the recall on a folder, all splits together."""
     with tempfile.TemporaryDirectory() as folder:
-        built = build_records.run(
+        built = building.build(
             options.part(RecordOptions, records=Path(folder) / "records")
         )
         records = Records(built)
@@ -204,7 +205,7 @@ def _check_recall(embedder: keras.Model, options: ImportOptions) -> None:
                     for batch in tqdm(batches, desc=role, leave=False)
                 ]
             )
-        right = manifest.positives(
+        right = find_positives(
             rows["query"],
             rows["database"],
             rule=options.positives,

@@ -14,7 +14,7 @@ def table(count: int, **columns) -> pd.DataFrame:
         name: np.full(count, default)
         if dtype != "str"
         else np.full(count, default or "", object)
-        for name, (dtype, default) in manifest.COLUMNS.items()
+        for name, (dtype, default, *_) in manifest.COLUMNS.items()
     }
     return pd.DataFrame({**unknown, **columns})
 

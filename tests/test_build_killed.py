@@ -7,11 +7,12 @@ import sys
 import pytest
 from paths import ROOT
 from test_build_records import build, contents, large_photos, photos
+from toy_executor import IdleExecutor, ObservedExecutor, PicklingExecutor
 from toy_search import jpeg
 
 from sare_tf import build_records
 from sare_tf.dataset import manifest
-from sare_tf.records import records, shard_building
+from sare_tf.records import image_preparation, records
 from sare_tf.records.options import RecordOptions
 
 
@@ -39,34 +40,44 @@ def test_finished_shards_are_used_again(tmp_path):
     photos(tmp_path / "photos")
     whole = contents(build(tmp_path))
     (tmp_path / "records").rename(tmp_path / "before")
-    asked = []
 
-    def stops(shards, **options):
-        asked.append(len(shards))
-        build_records.build_here(shards[:4], **options)
+    def stop(do, shards):
+        for shard in shards[:4]:
+            do(shard)
         raise KeyboardInterrupt
 
-    def notes(shards, **options):
-        asked.append(len(shards))
-        build_records.build_here(shards, **options)
-
+    stopped, resumed = ObservedExecutor(stop), ObservedExecutor()
     with pytest.raises(KeyboardInterrupt):
-        build(tmp_path, engine=stops)
+        build(tmp_path, executor=stopped)
     assert not (tmp_path / "records").exists()
-    build(tmp_path, engine=notes)
-    assert asked == [6, 2]
+    build(tmp_path, executor=resumed)
+    assert (len(stopped.given), len(resumed.given)) == (6, 2)
     assert contents(tmp_path / "records") == whole
     assert not (tmp_path / ".records.partial").exists()
 
 
-def test_an_engine_that_leaves_a_shard_out(tmp_path):
+def test_an_executor_that_leaves_a_shard_out(tmp_path):
     photos(tmp_path / "photos")
 
-    def forgets(shards, **options):
-        build_records.build_here(shards[1:], **options)
+    def forget(do, shards):
+        for shard in shards[1:]:
+            do(shard)
 
-    with pytest.raises(ValueError, match="1 of 6 are not in"):
-        build(tmp_path, engine=forgets)
+    with pytest.raises(OSError, match="without 1 of 6, such as"):
+        build(tmp_path, executor=ObservedExecutor(forget))
+    build(tmp_path, executor=(resumed := ObservedExecutor()))
+    assert len(resumed.given) == 1
+
+
+def test_an_executor_elsewhere_builds_the_same_bytes(tmp_path):
+    """All it is given is pickled, one shard after the other."""
+    photos(tmp_path / "photos")
+    whole = contents(build(tmp_path))
+    (tmp_path / "records").rename(tmp_path / "before")
+    executor = PicklingExecutor()
+    assert contents(build(tmp_path, executor=executor)) == whole
+    assert len(executor.given) == 6
+    assert all(shard.rows is not None for shard in executor.given)
 
 
 def changed_shards(before, after):
@@ -112,14 +123,10 @@ def test_a_file_that_changed_is_noticed(tmp_path, change):
         path.write_bytes(jpeg(77, 0))
     else:
         os.utime(path, ns=(1, 1))
-    asked = []
-
-    def notes(shards, **options):
-        asked.extend(shard.name for shard in shards)
-        build_records.build_here(shards, **options)
-
-    build(tmp_path, engine=notes)
-    assert asked == ["val-query-00000-of-00001.tfrecord"]
+    executor = ObservedExecutor()
+    build(tmp_path, executor=executor)
+    [shard] = executor.given
+    assert shard.name == "val-query-00000-of-00001.tfrecord"
 
 
 @pytest.mark.parametrize(
@@ -134,13 +141,15 @@ def test_an_image_that_changes_meanwhile(tmp_path, change, message):
     """What is built then is that which is there then."""
     photos(tmp_path / "photos")
 
-    def interfere(shards, **options):
-        build_records.build_here(shards[:2], **options)
+    def interfere(do, shards):
+        for shard in shards[:2]:
+            do(shard)
         change(tmp_path / "photos/val/queries/p1/0.jpg")
-        build_records.build_here(shards, **options)
+        for shard in shards:
+            do(shard)
 
     with pytest.raises(ValueError, match=message):
-        build(tmp_path, engine=interfere)
+        build(tmp_path, executor=ObservedExecutor(interfere))
     assert not (tmp_path / "records").exists()
     assert any((tmp_path / ".records.partial").iterdir())
     build(tmp_path)
@@ -155,14 +164,14 @@ def test_an_image_that_changes_meanwhile(tmp_path, change, message):
 
 def test_a_file_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch):
     photos(tmp_path / "photos")
-    real = shard_building._read
+    real = image_preparation._read
 
     def fails(root, task):
         if task.image_id == "val/queries/p1/0.jpg":
             raise OSError(5, "Input/output error")
         return real(root, task)
 
-    monkeypatch.setattr(shard_building, "_read", fails)
+    monkeypatch.setattr(image_preparation, "_read", fails)
     out = build(tmp_path)
     rejected = (out / "rejected.csv").read_text().splitlines()
     assert rejected[1:] == [
@@ -170,15 +179,16 @@ def test_a_file_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch):
     ]
     fingerprint = records.Records(out).fingerprint
 
-    def stops(shards, **options):
-        build_records.build_here(shards, **options)
+    def stop(do, shards):
+        for shard in shards:
+            do(shard)
         raise KeyboardInterrupt
 
     # Nor is it settled by a run that was stopped.
     with pytest.raises(KeyboardInterrupt):
-        build(tmp_path, engine=stops)
+        build(tmp_path, executor=ObservedExecutor(stop))
     assert records.Records(out).fingerprint == fingerprint
-    monkeypatch.setattr(shard_building, "_read", real)
+    monkeypatch.setattr(image_preparation, "_read", real)
     build(tmp_path)
     assert len(records.Records(out).manifest) == 75
     assert (out / "rejected.csv").read_text().splitlines() == ["path,reason"]
@@ -247,7 +257,7 @@ def test_a_disk_that_fills_up_at_the_end(tmp_path, monkeypatch):
         build(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".records.partial", "photos"]
     monkeypatch.setattr(manifest, "write_parts", real)
-    build(tmp_path, engine=lambda shards, **_: None)
+    build(tmp_path, executor=IdleExecutor())
     assert len(records.Records(tmp_path / "records").manifest) == 75
 
 
@@ -268,8 +278,9 @@ def test_a_receipt_without_its_shard_counts_for_nothing(tmp_path):
     photos(tmp_path / "photos")
     folder = tmp_path / ".records.partial"
 
-    def damages(shards, **options):
-        build_records.build_here(shards, **options)
+    def damage(do, shards):
+        for shard in shards:
+            do(shard)
         one, two, three, *_ = sorted(folder.glob("*.tfrecord"))
         one.unlink()
         two.write_bytes(two.read_bytes()[:-1])
@@ -277,15 +288,10 @@ def test_a_receipt_without_its_shard_counts_for_nothing(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(tmp_path, engine=damages)
-    asked = []
-
-    def notes(shards, **options):
-        asked.append(len(shards))
-        build_records.build_here(shards, **options)
-
-    build(tmp_path, engine=notes)
-    assert asked == [3]
+        build(tmp_path, executor=ObservedExecutor(damage))
+    executor = ObservedExecutor()
+    build(tmp_path, executor=executor)
+    assert len(executor.given) == 3
 
 
 @pytest.mark.parametrize("name", ["records.json", "manifest.parquet"])

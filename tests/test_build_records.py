@@ -12,6 +12,7 @@ from toy_search import jpeg
 
 from sare_tf import build_records
 from sare_tf.dataset import manifest
+from sare_tf.dataset.positives import find_positives
 from sare_tf.records import records
 from sare_tf.records.options import RecordOptions
 
@@ -28,7 +29,7 @@ def photos(root, *, places=5, database=3, queries=2):
     return root
 
 
-def build(root, *, engine=None, **options):
+def build(root, *, executor=None, **options):
     return build_records.run(
         RecordOptions(
             dataset=root / "photos",
@@ -36,7 +37,7 @@ def build(root, *, engine=None, **options):
             reader="place_folders",
             **options,
         ),
-        engine=engine,
+        executor=executor,
     )
 
 
@@ -227,12 +228,21 @@ def test_no_image_at_all(tmp_path):
     assert not (tmp_path / "records").exists()
 
 
-def test_something_else_is_not_replaced(root):
-    (root / "records").mkdir()
-    (root / "records" / "thesis.tex").write_text("precious")
-    with pytest.raises(ValueError, match="Choose another --records"):
+@pytest.mark.parametrize("name", ["thesis.tex", "train-00000.tfrecord"])
+def test_something_else_is_not_replaced(root, name):
+    """Neither alone nor beside earlier records."""
+    precious = root / "records" / name
+    precious.parent.mkdir()
+    precious.write_text("precious")
+    message = f"also holds .'{name}'. and would be replaced"
+    with pytest.raises(ValueError, match=message):
         build(root)
-    assert (root / "records" / "thesis.tex").exists()
+    precious.unlink()
+    build(root)
+    precious.write_text("precious")
+    with pytest.raises(ValueError, match=message):
+        build(root, shard_mebibytes=1)
+    assert precious.exists()
 
 
 def test_a_rule_that_cannot_be_followed_is_refused_at_once(root):
@@ -376,7 +386,7 @@ def test_relations_lie_beside_the_manifest(tmp_path):
         [query, "jpg/b.jpg", "junk"],
     ]
     assert opened.metadata["relations"] == 3
-    found = manifest.positives(
+    found = find_positives(
         opened.rows("test", "query"),
         opened.rows("test", "database"),
         relations=opened.relations,

@@ -13,7 +13,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from sare_tf import evaluate, index, serving
-from sare_tf.dataset import manifest
+from sare_tf.dataset.positives import choose_rule
 from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.pages import html
 from sare_tf.records.records import Records
@@ -226,7 +226,7 @@ def test_what_auto_stands_for(inputs):
     rows = Records(inputs["records"]).rows("test", "query")
     unknown = rows.assign(utm_east_m=np.nan, utm_north_m=np.nan)
     listed = pd.DataFrame({"query": rows["image_id"]})
-    choose = manifest.choose_rule
+    choose = choose_rule
     assert choose(rows, rows) == "radius"
     assert choose(rows, unknown) == "place"
     assert choose(rows, rows, relations=listed) == "list"

@@ -5,7 +5,8 @@ import pytest
 from toy_search import jpeg
 
 from sare_tf import build_records, export_dataset
-from sare_tf.dataset import manifest, readers
+from sare_tf.dataset import readers
+from sare_tf.dataset.positives import find_positives
 from sare_tf.records import records
 from sare_tf.records.options import ExportDatasetOptions, RecordOptions
 
@@ -52,9 +53,7 @@ def positives(table, split):
     queries = part[part["role"] == "query"]
     return [
         len(rows)
-        for rows in manifest.positives(
-            queries, part[part["role"] == "database"]
-        )
+        for rows in find_positives(queries, part[part["role"] == "database"])
     ]
 
 

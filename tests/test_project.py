@@ -44,7 +44,7 @@ RIGHT_OF_EXPORT = {"index", "evaluate", "locate", "compare"} | {
     "export_vectors",
 }
 LEFT_OF_EXPORT = {"losses", "model", "training", "weights"}
-IMPORTS_STAGES = {"demo", "import_weights"}
+IMPORTS_STAGES = {"demo"}
 
 
 def _parts():

@@ -15,6 +15,7 @@ from sare_tf import synthetic_city
 from sare_tf.city import painting
 from sare_tf.city.options import CityOptions
 from sare_tf.dataset import manifest, readers
+from sare_tf.dataset.positives import find_positives
 
 SIZE = {"image_width": 64, "image_height": 48}
 
@@ -85,7 +86,7 @@ def test_each_query_has_the_database_images_of_its_place(city):
             return name.split(split)[-1][:4]
 
         for radius_m in (25.0, 10.0):
-            found = manifest.positives(
+            found = find_positives(
                 queries, database, rule="radius", radius_m=radius_m
             )
             for query, positives in zip(

@@ -31,7 +31,7 @@ class PicklingExecutor:
         assert folder.is_dir()
         self.given += items
         load, function, items = pickle.loads(
-            pickle.dumps((load, function, items[: self._only]))
+            pickle.dumps((load, function, list(items)[: self._only]))
         )
         model = () if load is None else (load(),)
         for item in reversed(items):
@@ -53,3 +53,26 @@ class IdleExecutor:
     def map(self, function, items, **options) -> None:
         del function, options
         self.given += items
+
+
+class ObservedExecutor:
+    """Calls the function in this process, as a test says.
+
+    Attributes:
+        given: the items of all calls.
+
+    Args:
+        act: called with a function that does one item, and the items; default:
+            does all of them.
+    """
+
+    def __init__(self, act=None):
+        self.given = []
+        self._act = act or (lambda do, items: [do(item) for item in items])
+
+    def map(self, function, items, *, folder, load=None) -> None:
+        assert folder.is_dir()
+        items = list(items)
+        self.given += items
+        model = () if load is None else (load(),)
+        self._act(lambda item: function(item, *model), items)

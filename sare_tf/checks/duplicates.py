@@ -8,6 +8,7 @@ import pandas as pd
 from sare_tf.checks.finding import ERROR, WARNING, Finding, count, if_any
 from sare_tf.checks.image_contents import ImageContents
 from sare_tf.dataset import manifest
+from sare_tf.dataset.names import ROLES
 
 
 def find(
@@ -74,7 +75,7 @@ def _queries_in_database(
         for split, of_split in copies.groupby("split"):
             ids = {
                 role: of_split["image_id"][of_split["role"] == role]
-                for role in manifest.ROLES
+                for role in ROLES
             }
             images += _found_by_themselves(
                 ids["query"],

@@ -15,7 +15,7 @@ from sare_tf.checks.finding import (
     named,
 )
 from sare_tf.checks.image_contents import ImageContents
-from sare_tf.dataset.readers import reading
+from sare_tf.dataset.readers.collector import ABSENT, NOT_IMAGE
 
 # Ours: an image with both sides under this shows little of a place.
 _TINY_PX = 64
@@ -45,10 +45,10 @@ def refused(rejected: Iterable[tuple[str, str]]) -> list[Finding]:
             WARNING,
             "Correct the file name or the list, or ignore this.",
         )
-        if reason.endswith(reading.ABSENT):
+        if reason.endswith(ABSENT):
             severity = ERROR
             action = "Get the files, or remove their lines from the list."
-        elif reason == reading.NOT_IMAGE:
+        elif reason == NOT_IMAGE:
             severity, action = NOTE, "Convert the files that are photographs."
         findings.append(
             Finding(

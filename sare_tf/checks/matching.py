@@ -1,7 +1,7 @@
 """Matching of the queries of each split with its database.
 
 The rules are those of training and evaluation: the protocol matches the split
-to evaluate, and `manifest.positives` the others.
+to evaluate, and `find_positives` the others.
 """
 
 import dataclasses
@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from sare_tf.checks.options import CheckOptions
-from sare_tf.dataset import manifest
+from sare_tf.dataset.names import SPLITS, TRAIN_RULES
+from sare_tf.dataset.positives import choose_rule, find_positives
 from sare_tf.evaluation import ground_truth, protocol_choice, protocols
 
 # Queries that are matched at a time, so that memory is bounded.
@@ -86,11 +87,11 @@ def by_protocol(
 
 
 def by_manifest(meaning: str, **options) -> MatchingRule:
-    """Makes a rule of training: `manifest.positives` with these options."""
+    """Makes a rule of training: `find_positives` with these options."""
     return MatchingRule(
         meaning=meaning,
         asked=lambda queries: np.ones(len(queries), bool),
-        find=lambda queries, database: manifest.positives(
+        find=lambda queries, database: find_positives(
             queries, database, **options
         ),
         other_timestamp=options.get("other_timestamp", False),
@@ -111,9 +112,9 @@ def rules_of(
         ValueError: numbers that the protocol fixes.
     """
     rules = {}
-    for split in manifest.SPLITS:
+    for split in SPLITS:
         of_split = table[table["split"] == split]
-        rule = manifest.choose_rule(
+        rule = choose_rule(
             *(of_split[of_split["role"] == r] for r in ("query", "database")),
             rule=options.positives,
             relations=relations,
@@ -134,7 +135,7 @@ def _of_training(
     options: CheckOptions,
 ) -> MatchingRule:
     """The rule of the split train, or of another one as validation uses it."""
-    arguments = dict(manifest.TRAIN_RULES[options.train_positives])
+    arguments = dict(TRAIN_RULES[options.train_positives])
     if split == "train":
         radius_m = options.train_positive_radius_m
     else:

@@ -7,6 +7,7 @@ from scipy.spatial import cKDTree
 from sare_tf.checks.finding import ERROR, WARNING, Finding, count, if_any
 from sare_tf.checks.positions import REGION_M, Positions, regions
 from sare_tf.dataset import manifest
+from sare_tf.dataset.names import SPLITS
 
 # The limits are ours. Regions of at most this share of the images, or of one
 # image, lie apart. If more than `_SCATTERED` of all images lie apart, the
@@ -28,7 +29,7 @@ def overlap(table: pd.DataFrame, *, radius_m: float) -> list[Finding]:
     points, grids = manifest.coordinates(table), manifest.grids(table)
     located = np.isfinite(points).all(axis=1)
     findings = []
-    for split in manifest.SPLITS[1:]:
+    for split in SPLITS[1:]:
         images = []
         for grid in sorted(set(grids[located])):
             here = located & (grids == grid)

@@ -10,6 +10,7 @@ from sare_tf.checks import image_findings
 from sare_tf.checks.finding import ERROR, NOTE, Finding, count
 from sare_tf.checks.options import CheckOptions
 from sare_tf.dataset import image_decoding, readers
+from sare_tf.dataset.readers.collector import NoImages
 from sare_tf.records.records import Records
 
 # Records read at a time.
@@ -46,7 +47,7 @@ class DatasetSource:
         self.made_from = how
         try:
             self._reading = readers.read(self.path, **how)
-        except (FileNotFoundError, readers.reading.NoImages) as error:
+        except (FileNotFoundError, NoImages) as error:
             if not readers.reads_lists(options.reader) or (
                 not self.path.is_dir()
             ):

@@ -4,7 +4,7 @@ import pandas as pd
 
 from sare_tf.checks.finding import ERROR, NOTE, WARNING, Finding, count, if_any
 from sare_tf.checks.matching import SplitMatches
-from sare_tf.dataset import manifest
+from sare_tf.dataset.names import ROLES, SPLITS
 
 _USES = {
     "train": "Training needs it.",
@@ -22,13 +22,11 @@ def splits(table: pd.DataFrame, *, evaluated: str) -> list[Finding]:
     """
     findings = []
     counts = table.groupby(["split", "role"]).size()
-    for split in manifest.SPLITS:
-        absent = [
-            role for role in manifest.ROLES if (split, role) not in counts.index
-        ]
+    for split in SPLITS:
+        absent = [role for role in ROLES if (split, role) not in counts.index]
         if not absent:
             continue
-        is_whole = len(absent) == len(manifest.ROLES)
+        is_whole = len(absent) == len(ROLES)
         findings.append(
             Finding(
                 severity=NOTE if is_whole and split != evaluated else ERROR,

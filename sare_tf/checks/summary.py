@@ -14,6 +14,7 @@ from sare_tf.checks.image_contents import ImageContents
 from sare_tf.checks.matching import SplitMatches
 from sare_tf.checks.rules import Checked
 from sare_tf.dataset import manifest
+from sare_tf.dataset.names import ROLES, SPLITS
 from sare_tf.runtime import atomic_files, versions
 
 # Ours: examples of a finding in check.json, and sizes in its table.
@@ -91,14 +92,11 @@ def _counts(
 ) -> dict[str, Any]:
     """By split: images of each role, places, and queries without a positive."""
     counts = {}
-    for split in manifest.SPLITS:
+    for split in SPLITS:
         rows = table[table["split"] == split]
         located = np.isfinite(manifest.coordinates(rows)).all(axis=1)
         counts[split] = {
-            **{
-                role: int((rows["role"] == role).sum())
-                for role in manifest.ROLES
-            },
+            **{role: int((rows["role"] == role).sum()) for role in ROLES},
             "places": int(rows["place_id"][rows["place_id"] != ""].nunique()),
             "with_position": int(located.sum()),
             "queries_without_positive": matches[split].num_without,

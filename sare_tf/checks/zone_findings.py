@@ -14,7 +14,7 @@ from sare_tf.checks.finding import (
 )
 from sare_tf.checks.positions import Positions
 
-# About as far from the middle of its zone as `utm.project` goes.
+# About as far from the middle of its zone as `utm_zones.project` goes.
 _ZONE_EAST_M, _ZONE_NORTH_M = 2_300_000.0, 10_000_000.0
 # Latitude bands of UTM, 8 degrees each from 80 south; and, ours, how far images
 # of a region may be from the middle of their band.

@@ -1,7 +1,7 @@
-"""How a photograph is turned, by its EXIF header: read and applied in a graph.
+"""Reads and applies the orientation in a photograph's EXIF header, in a graph.
 
-A telephone stores the pixels as its sensor has them and notes how it was held.
-Standard ops alone read the note, so that a served graph can. Orientations are
+A telephone stores the pixels as its sensor has them, and notes how it was held.
+Only standard ops read the note, so that an exported graph can. Orientations are
 those of EXIF, 1 to 8; 1 is upright.
 
 Source: CIPA DC-008 (EXIF 2.3), sections 4.5 and 4.6.4, tag Orientation; TIFF
@@ -17,18 +17,18 @@ _HEAD_BYTES = 1 << 12
 _HAS_EXIF = r"\C*Exif\x00\x00\C*"
 _TAG = 0x0112
 _SHORT = 3
-# Entries of a directory that are looked at: cameras write about a dozen.
+# Entries of a directory that are read: cameras write about a dozen. Ours.
 _MOST_ENTRIES = 64
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
 def read(image_bytes: tf.Tensor) -> tf.Tensor:
-    """Orientation of a JPEG, string [] -> int32 []; 1 where none is given.
+    """Reads the orientation of a JPEG, string [] -> int32 []; 1 if it has none.
 
-    Bytes of any kind are taken: what is not a valid header is none.
+    Bytes of any kind are accepted: an invalid header counts as none.
     """
     head = tf.strings.substr(image_bytes, 0, _HEAD_BYTES)
-    # Most datasets have no such header: one pass over the bytes tells.
+    # Most datasets have no such header, which one pass over the bytes shows.
     return tf.cond(
         tf.strings.regex_full_match(head, _HAS_EXIF),
         lambda: _parse(tf.io.decode_raw(head, tf.uint8)),
@@ -67,11 +67,11 @@ def apply(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     experimental_attributes={"_noinline": True},
 )
 def _parse(head: tf.Tensor) -> tf.Tensor:
-    """uint8 [N] -> int32 []."""
+    """Reads the orientation in the first bytes, uint8 [N] -> int32 []."""
     last = tf.size(head) - 1
 
     def pair(at: tf.Tensor) -> tf.Tensor:
-        """Bytes `at` and after as a number, the first the higher."""
+        """Returns the number in two bytes, the first of which is the higher."""
         places = tf.clip_by_value(tf.stack([at, at + 1], axis=-1), 0, last)
         values = tf.cast(tf.gather(head, places), tf.int32)
         return 256 * values[..., 0] + values[..., 1]
@@ -81,7 +81,7 @@ def _parse(head: tf.Tensor) -> tf.Tensor:
         return (marker == 0xFFE1) & (name[0] == 0x4578) & (name[1] == 0x6966)
 
     def is_before(at: tf.Tensor) -> tf.Tensor:
-        """Another application's segment, or a comment."""
+        """Returns whether a segment of another application is here."""
         marker = pair(at)
         skipped = (marker // 16 == 0xFFE) | (marker == 0xFFFE)
         return skipped & ~is_exif(at) & (at < last)

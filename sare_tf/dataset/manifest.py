@@ -1,114 +1,231 @@
-"""The manifest: a table with one row per image, and which images are positives.
+"""The manifest: a table with one row per image, stored as parquet.
 
-Coordinates are metres of the UTM zone in `utm_zone` ("17T", number and latitude
-band; empty where unknown), float64: float32 has steps of half a metre at these
-values. Distances between zones mean nothing, so images of different zones are
-never positives of each other. What a layout does not tell is NaN, an empty
-string or -1. An image's place is given by `place_id`, by its coordinates and a
-radius, or by a list of relations: a table of query, database image and what
-the one is to the other.
+Readers make a manifest of a dataset. Records keep it beside their images, and
+an index beside its descriptors. `COLUMNS` says what each column holds, and
+`make` builds a manifest from arrays. Which images show the same place is the
+business of `positives`.
 """
 
 import contextlib
-import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.spatial import cKDTree
 
-SPLITS = ("train", "val", "test")
-ROLES = ("database", "query")
+from sare_tf.dataset.names import ROLES, SPLITS
+from sare_tf.runtime import atomic_files
 
-# Column -> type and the value that stands for "unknown". `subtasks` are names
-# with spaces between: those of Mapillary SLS that an image is part of.
+
+class Column(NamedTuple):
+    """What a column of the manifest holds.
+
+    Attributes:
+        dtype: "str", "float64" or "int64".
+        unknown: the value where the dataset says nothing; None: every image
+            has a value.
+        meaning: in words.
+        unit: of a number.
+    """
+
+    dtype: str
+    unknown: str | float | int | None
+    meaning: str
+    unit: str = ""
+
+
+# Coordinates count within a UTM zone, on WGS84, or on any plane where the zone
+# is unknown. They are float64: float32 has steps of half a metre there.
 COLUMNS = {
-    "image_id": ("str", None),
-    "split": ("str", None),
-    "role": ("str", None),
-    "place_id": ("str", ""),
-    "utm_east_m": ("float64", np.nan),
-    "utm_north_m": ("float64", np.nan),
-    "utm_zone": ("str", ""),
-    "heading_deg": ("float64", np.nan),
-    "timestamp": ("str", ""),
-    "panorama_id": ("str", ""),
-    "sequence_id": ("str", ""),
-    "frame": ("int64", -1),
-    "condition": ("str", ""),
-    "subtasks": ("str", ""),
-    "width": ("int64", -1),
-    "height": ("int64", -1),
+    "image_id": Column(
+        "str",
+        None,
+        "Unique. Path of the file below the root of the dataset, with slashes. "
+        "`#` and more follow where the image is a part of the file, or uses "
+        "the file a second time.",
+    ),
+    "split": Column("str", None, "One of `names.SPLITS`."),
+    "role": Column("str", None, "One of `names.ROLES`."),
+    "place_id": Column("str", "", "Equal for images of the same place."),
+    "utm_east_m": Column("float64", np.nan, "UTM easting.", "metre"),
+    "utm_north_m": Column(
+        "float64",
+        np.nan,
+        "UTM northing, with 10,000 km added south of the equator.",
+        "metre",
+    ),
+    "utm_zone": Column("str", "", "UTM zone and latitude band, such as 17T."),
+    "heading_deg": Column(
+        "float64", np.nan, "View direction, clockwise from north.", "degree"
+    ),
+    "timestamp": Column(
+        "str", "", "Time in the form of the dataset, to compare for equality."
+    ),
+    "panorama_id": Column("str", "", "Equal for images cut from a panorama."),
+    "sequence_id": Column("str", "", "Equal for images of one drive or walk."),
+    "frame": Column("int64", -1, "Number in the sequence or the dataset."),
+    "condition": Column("str", "", "Such as night, in words of the dataset."),
+    "subtasks": Column(
+        "str",
+        "",
+        "Those of `names.SUBTASKS` that use the image, separated by spaces.",
+    ),
+    "width": Column("int64", -1, "Columns of the stored image.", "pixel"),
+    "height": Column("int64", -1, "Rows of the stored image.", "pixel"),
 }
 # Rows that are written or read at a time.
 BLOCK_ROWS = 1 << 12
-# A listed database image is a positive, or junk: neither right nor wrong.
-# Easy and hard positives are what the Revisited Oxford and Paris tell apart.
-RELATIONS = ("positive", "easy", "hard", "junk")
-RULES = ("auto", "radius", "place", "list")
 
-# Potential positives in training, as arguments of `positives` beside the
-# radius. OpenIBL, ibl/utils/data/sampler.py: all within it. NetVLAD, dbBase.m
-# and dbTokyoTimeMachine.m: also farther than 1 m, and of another time.
-TRAIN_RULES = {
-    "openibl": {"min_distance_m": 0.0, "other_timestamp": False},
-    "netvlad": {"min_distance_m": 1.0, "other_timestamp": True},
-}
+_POSITION = ("utm_east_m", "utm_north_m")
+_ALLOWED = {"split": SPLITS, "role": ROLES}
 
 
-def make_relations(
-    pairs: Iterable[tuple[str, str, str]], manifest: pd.DataFrame
+def make(
+    *,
+    image_id: Sequence[str],
+    split: str | Sequence[str] = "test",
+    role: str | Sequence[str] = "database",
+    place_id: str | Sequence[str] | None = None,
+    positions: np.ndarray | None = None,
+    utm_zone: str | Sequence[str] = "",
+    **columns: object,
 ) -> pd.DataFrame:
-    """Makes the table of which database images answer which query.
+    """Makes a manifest from arrays.
+
+    Each argument but `image_id` and `positions` is one value for all images,
+    or a sequence with a value for each.
 
     Args:
-        pairs: image_id of a query, image_id of a database image, and one of
-            `RELATIONS`.
-        manifest: the manifest that both are in.
+        image_id: N names, each once.
+        split: of `names.SPLITS`.
+        role: of `names.ROLES`.
+        place_id: names of places; "" or None where unknown.
+        positions: float [N, 2], metres east and north; NaN where unknown.
+        utm_zone: UTM zone of the positions, such as 17T; "" where unknown.
+        **columns: other columns of `COLUMNS`. Columns that are not given are
+            unknown.
 
     Returns:
-        Columns query, database and relation, in the order of the pairs.
+        A table with all columns of `COLUMNS`, in their order, and N rows.
 
     Raises:
-        ValueError: an unknown relation, a pair twice, or an image that is not
-            a query, or not a database image, of the manifest.
+        ValueError: an unknown column, split or role, a number of values other
+            than N, values of another type, an image_id that is empty or not
+            unique, or several UTM zones beside positions without a zone.
     """
-    relations = pd.DataFrame(
-        list(pairs), columns=["query", "database", "relation"], dtype=object
+    values = {
+        "image_id": list(image_id),
+        "split": split,
+        "role": role,
+        "place_id": place_id,
+        "utm_zone": utm_zone,
+    }
+    others = COLUMNS.keys() - values.keys() - set(_POSITION)
+    unknown = sorted(columns.keys() - others)
+    if unknown:
+        raise ValueError(
+            f"Expected columns of a manifest: {', '.join(sorted(others))}. "
+            f"Received: {unknown}."
+        )
+    values |= columns
+    count = len(values["image_id"])
+    if positions is not None:
+        positions = np.asarray(positions, np.float64)
+        if positions.shape != (count, 2):
+            raise ValueError(
+                f"Expected positions [{count}, 2] of {count} images. Received: "
+                f"positions {list(positions.shape)}."
+            )
+        values |= dict(zip(_POSITION, positions.T, strict=True))
+    table = pd.DataFrame(
+        {name: _column(name, values.get(name), count) for name in COLUMNS}
     )
-    other = sorted(set(relations["relation"]) - set(RELATIONS))
+    _check_ids(table["image_id"])
+    for name in _ALLOWED:
+        check_values(name, table[name].unique())
+    without_zone = table["utm_zone"].eq("") & table["utm_east_m"].notna()
+    zones = sorted(set(table["utm_zone"]) - {""})
+    check_zones(zones, table["image_id"][without_zone].tolist())
+    return table
+
+
+def _column(name: str, value: object, count: int) -> pd.Series:
+    """Returns one column of N values; one value is repeated."""
+    dtype, unknown, *_ = COLUMNS[name]
+    if value is None:
+        value = unknown
+    if isinstance(value, str) or np.ndim(value) == 0:
+        value = [value] * count
+    values = np.asarray(value, object if dtype == "str" else None)
+    if values.shape != (count,):
+        raise ValueError(
+            f"Expected one {name} for each of {count} images. Received: {name} "
+            f"of shape {list(values.shape)}."
+        )
+    if dtype == "str":
+        is_valid = all(isinstance(text, str) for text in values)
+    else:
+        kinds = "iu" if dtype == "int64" else "iuf"
+        is_valid = values.dtype.kind in kinds or not count
+    if not is_valid:
+        raise ValueError(
+            f"Expected {name} as {dtype}. Received: {name}={value!r:.80}."
+        )
+    return pd.Series(values).astype(dtype)
+
+
+def _check_ids(image_ids: pd.Series) -> None:
+    repeated = image_ids[image_ids.duplicated()]
+    if image_ids.eq("").any() or len(repeated):
+        raise ValueError(
+            "Expected a unique image_id of every image. Received: "
+            f"{int(image_ids.eq('').sum())} empty ones, and {len(repeated)} "
+            f"more than once, such as {repeated.head(3).tolist()}."
+        )
+
+
+def check_values(column: str, values: Iterable[str]) -> None:
+    """Raises ValueError for an unknown split or role.
+
+    Args:
+        column: "split" or "role".
+        values: all that occur.
+    """
+    allowed = _ALLOWED[column]
+    other = [value for value in values if value not in allowed]
     if other:
         raise ValueError(
-            f"Expected relations {', '.join(RELATIONS)}. Received: {other[:3]}."
+            f"Expected {column} to be one of {', '.join(allowed)}. "
+            f"Received: {other[:3]}."
         )
-    for role in ("query", "database"):
-        known = manifest["image_id"][manifest["role"] == role]
-        absent = relations[role][~relations[role].isin(known)]
-        if len(absent):
-            raise ValueError(
-                f"Expected relations of images in the manifest. Received: "
-                f"{role}={absent.iloc[0]!r}, which is no {role} image of it."
-            )
-    twice = relations.duplicated(["query", "database"])
-    if twice.any():
-        query, database, _ = relations[twice].iloc[0]
+
+
+def check_zones(zones: Sequence[str], without_zone: Sequence[str]) -> None:
+    """Raises ValueError for several zones beside coordinates without a zone.
+
+    Args:
+        zones: all UTM zones that occur, but "".
+        without_zone: image ids with coordinates and no zone.
+    """
+    if without_zone and len(set(map(grid, zones))) > 1:
         raise ValueError(
-            "Expected every pair of query and database image once. Received: "
-            f"query={query!r}, database={database!r} more than once."
+            "Expected the UTM zone of every image with coordinates "
+            f"where there are several zones. Received: {zones}, and "
+            f"{len(without_zone)} images without, such as "
+            f"{without_zone[0]!r}."
         )
-    return relations
 
 
 def grid(zone: str) -> str:
-    """What the coordinates of a UTM zone count from.
+    """Returns the grid of a UTM zone, whose coordinates can be compared.
 
-    Those of one grid can be compared. The bands of a zone north of the equator
-    share one ("17 north" for 17S and 17T), as do those south of it. A zone that
-    is none is a grid of its own.
+    The bands of a zone north of the equator share one grid ("17 north" for 17S
+    and 17T), as do those south of it. A name that is no zone with its band is a
+    grid of its own.
     """
     match = re.fullmatch(r"(\d{1,2})([C-HJ-NP-X])", zone)
     if not match:
@@ -117,147 +234,34 @@ def grid(zone: str) -> str:
 
 
 def grids(manifest: pd.DataFrame) -> np.ndarray:
-    """The grid of each image, object [B]."""
+    """Returns the grid of each image, object [N]."""
     return manifest["utm_zone"].map(grid).to_numpy(object)
 
 
 def coordinates(manifest: pd.DataFrame) -> np.ndarray:
     """Returns metres east and north, float64 [N, 2]; NaN where unknown."""
-    return manifest[["utm_east_m", "utm_north_m"]].to_numpy(np.float64)
+    return manifest[list(_POSITION)].to_numpy(np.float64)
 
 
 def has_coordinates(manifest: pd.DataFrame) -> bool:
-    """True if every image has finite coordinates."""
+    """Returns whether every image has finite coordinates."""
     return bool(np.isfinite(coordinates(manifest)).all())
 
 
 def has_places(manifest: pd.DataFrame) -> bool:
-    """True if every image has a place_id."""
+    """Returns whether every image has a place_id."""
     return bool((manifest["place_id"] != "").all())
 
 
-def choose_rule(
-    queries: pd.DataFrame,
-    database: pd.DataFrame,
-    *,
-    rule: str = "auto",
-    relations: pd.DataFrame | None = None,
-) -> str:
-    """What `auto` stands for with these images; other rules as they are.
-
-    "list" where relations name one of the queries, "radius" where every image
-    has coordinates, else "place".
-
-    Raises:
-        ValueError: an unknown rule.
-    """
-    check_rule(rule)
-    if rule != "auto":
-        return rule
-    is_listed = relations is not None and (
-        relations["query"].isin(queries["image_id"]).any()
-    )
-    return auto_rule(
-        is_listed=is_listed,
-        is_located=has_coordinates(queries) and has_coordinates(database),
-    )
-
-
-def auto_rule(*, is_listed: bool, is_located: bool) -> str:
-    """What `auto` stands for, see `choose_rule`."""
-    if is_listed:
-        return "list"
-    return "radius" if is_located else "place"
-
-
-def check_rule(rule: str) -> None:
-    """Raises ValueError for an unknown rule."""
-    if rule not in RULES:
-        raise ValueError(
-            f"Expected rule {', '.join(RULES)}. Received: rule={rule!r}."
-        )
-
-
-def lacking(rule: str, count: int) -> ValueError:
-    """Says that images have not what a rule of `positives` goes by.
-
-    Args:
-        rule: radius, place or list.
-        count: the images without; of a list, there is none at all.
-    """
-    return ValueError(
-        {
-            "radius": "Expected coordinates of every image for positives by "
-            f"radius. Received: {count} images without. Use "
-            "--positives=place, or a layout with coordinates.",
-            "place": "Expected a place_id of every image for positives by "
-            f"place. Received: {count} images without. Use "
-            "--positives=radius, or one folder per place.",
-            "list": "Expected a list of positives. Received: a dataset "
-            "without. Use --positives=radius or --positives=place.",
-        }[rule]
-    )
-
-
-def positives(
-    queries: pd.DataFrame,
-    database: pd.DataFrame,
-    *,
-    rule: str = "auto",
-    radius_m: float = 25.0,
-    min_distance_m: float = 0.0,
-    relations: pd.DataFrame | None = None,
-    other_timestamp: bool = False,
-) -> list[np.ndarray]:
-    """Finds the database images that show the place of each query.
-
-    Args:
-        queries: Q rows of a manifest.
-        database: N rows of the same manifest.
-        rule: "radius", by distance between coordinates of one UTM zone;
-            "place", by equal place_id; "list", by `relations`, all but junk;
-            "auto", see `choose_rule`.
-        radius_m: a positive is at most this far away, inclusive.
-        min_distance_m: if above 0, a positive is strictly farther than this.
-            Both count for the radius rule only.
-        relations: what `make_relations` made, where the dataset has a list.
-        other_timestamp: a positive has not the time stamp of the query; counts
-            for queries that have one.
-
-    Returns:
-        For each query int64 positions in `database`, ascending.
-
-    Raises:
-        ValueError: the rule needs coordinates, places or a list that are not
-            there.
-    """
-    rule = choose_rule(queries, database, rule=rule, relations=relations)
-    if rule == "list":
-        found = _listed(queries, database, relations)
-    elif rule == "place":
-        found = _same_place_id(queries, database)
-    elif has_coordinates(queries) and has_coordinates(database):
-        found = _near(queries, database, radius_m, min_distance_m)
-    else:
-        raise lacking("radius", _without_coordinates(queries, database))
-    if other_timestamp:
-        times = database["timestamp"].to_numpy(object)
-        found = [
-            rows[times[rows] != time] if time else rows
-            for rows, time in zip(found, queries["timestamp"], strict=True)
-        ]
-    return found
-
-
-def in_blocks(parts: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-    """The same rows in blocks of `BLOCK_ROWS`, whatever the parts were."""
+def in_blocks(tables: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Yields the rows of tables in blocks of `BLOCK_ROWS`."""
     waiting, count = [], 0
-    for part in parts:
-        while len(part):
-            taken = part.iloc[: BLOCK_ROWS - count]
-            part = part.iloc[len(taken) :]
-            waiting.append(taken)
-            count += len(taken)
+    for table in tables:
+        while len(table):
+            head = table.iloc[: BLOCK_ROWS - count]
+            table = table.iloc[len(head) :]
+            waiting.append(head)
+            count += len(head)
             if count == BLOCK_ROWS:
                 yield pd.concat(waiting, ignore_index=True)
                 waiting, count = [], 0
@@ -267,18 +271,21 @@ def in_blocks(parts: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
 
 def write(manifest: pd.DataFrame, path: str | Path) -> None:
     """Writes a manifest as parquet, in one piece."""
-    with _in_one_piece(path) as temporary:
+    with atomic_files.file_in_one_piece(path) as temporary:
         manifest.to_parquet(temporary, index=False)
 
 
-def write_parts(parts: Iterable[pd.DataFrame], path: str | Path) -> None:
-    """Writes a manifest that comes in parts, of which one or more has rows.
+def write_parts(tables: Iterable[pd.DataFrame], path: str | Path) -> None:
+    """Writes a manifest that comes in several tables, at least one with rows.
 
-    The file does not depend on what is in which part.
+    The file is the same however the rows are divided.
     """
-    with _in_one_piece(path) as temporary, contextlib.ExitStack() as stack:
+    with (
+        atomic_files.file_in_one_piece(path) as temporary,
+        contextlib.ExitStack() as stack,
+    ):
         writer = None
-        for block in in_blocks(parts):
+        for block in in_blocks(tables):
             block = pa.Table.from_pandas(block, preserve_index=False)
             writer = writer or stack.enter_context(
                 pq.ParquetWriter(temporary, block.schema)
@@ -286,20 +293,12 @@ def write_parts(parts: Iterable[pd.DataFrame], path: str | Path) -> None:
             writer.write_table(block)
 
 
-@contextlib.contextmanager
-def _in_one_piece(path: str | Path) -> Iterator[Path]:
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.unfinished")
-    yield temporary
-    os.replace(temporary, path)
-
-
 def read(path: str | Path) -> pd.DataFrame:
-    """Reads what `write` wrote.
+    """Reads a manifest.
 
     Raises:
-        FileNotFoundError: it is not there.
-        ValueError: it is damaged, or is no manifest.
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, or is no manifest.
     """
     path = Path(path)
     if not path.is_file():
@@ -326,11 +325,11 @@ def read(path: str | Path) -> pd.DataFrame:
 def read_parts(
     path: str | Path, sizes: Iterable[int]
 ) -> Iterator[pd.DataFrame]:
-    """Reads what `write` wrote, in parts of so many rows.
+    """Reads a manifest in tables of given numbers of rows.
 
     Raises:
-        FileNotFoundError: it is not there.
-        ValueError: it is damaged, or has fewer rows.
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, or has fewer rows.
     """
     path = Path(path)
     try:
@@ -350,116 +349,3 @@ def read_parts(
             f"Expected a manifest. Received: path={str(path)!r}, which cannot "
             f"be read ({str(error) or 'too few rows'})."
         ) from error
-
-
-def _by_zone(
-    queries: pd.DataFrame, database: pd.DataFrame
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Positions of queries and database images that can be compared."""
-    both = grids(queries), grids(database)
-    names = set(both[0]) | set(both[1])
-    if len(names - {""}) < 2:  # Unknown is the one zone there is.
-        yield np.arange(len(queries)), np.arange(len(database))
-        return
-    for name in sorted(names):
-        yield tuple(np.flatnonzero(some == name) for some in both)
-
-
-def _without_coordinates(*manifests: pd.DataFrame) -> int:
-    return sum(
-        int((~np.isfinite(coordinates(manifest)).all(axis=1)).sum())
-        for manifest in manifests
-    )
-
-
-def _listed(
-    queries: pd.DataFrame,
-    database: pd.DataFrame,
-    relations: pd.DataFrame | None,
-) -> list[np.ndarray]:
-    if relations is None:
-        raise lacking("list", 0)
-    answers = relations[relations["relation"] != "junk"]
-    positions = pd.Index(database["image_id"]).get_indexer(answers["database"])
-    answers = answers.assign(position=positions)[positions >= 0]
-    members = {
-        query: np.sort(some.to_numpy(np.int64))
-        for query, some in answers.groupby("query")["position"]
-    }
-    none = np.zeros(0, np.int64)
-    return [members.get(query, none) for query in queries["image_id"]]
-
-
-def _same_place_id(
-    queries: pd.DataFrame, database: pd.DataFrame
-) -> list[np.ndarray]:
-    unknown = sum(
-        int((rows["place_id"] == "").sum()) for rows in (queries, database)
-    )
-    if unknown:
-        raise lacking("place", unknown)
-    places = pd.Categorical(database["place_id"])
-    order = np.argsort(places.codes, kind="stable")
-    # -1 for a place that the database has not: there, it begins and ends at 0.
-    wanted = places.categories.get_indexer(queries["place_id"])
-    codes = places.codes[order]
-    begins, ends = (
-        np.searchsorted(codes, wanted.astype(codes.dtype), side=side)
-        for side in ("left", "right")
-    )
-    return [order[begin:end] for begin, end in zip(begins, ends, strict=True)]
-
-
-def _near(
-    queries: pd.DataFrame,
-    database: pd.DataFrame,
-    radius_m: float,
-    min_distance_m: float,
-) -> list[np.ndarray]:
-    found = [np.zeros(0, np.int64)] * len(queries)
-    for query_rows, database_rows in _by_zone(queries, database):
-        found_near = within(
-            coordinates(queries)[query_rows],
-            coordinates(database)[database_rows],
-            radius_m,
-            min_distance_m=min_distance_m,
-        )
-        for row, near in zip(query_rows, found_near, strict=True):
-            found[row] = database_rows[near]
-    return found
-
-
-def within(
-    queries: np.ndarray,
-    database: np.ndarray,
-    radius_m: float,
-    *,
-    min_distance_m: float = 0.0,
-) -> list[np.ndarray]:
-    """Finds points near others, as `positives` counts by radius.
-
-    By exact squared distance; the tree only preselects.
-
-    Args:
-        queries: [Q, 2], in metres.
-        database: [N, 2].
-        radius_m: as of `positives`.
-        min_distance_m: as of `positives`.
-
-    Returns:
-        For each query int64 positions in `database`, ascending.
-    """
-    if not len(queries) or not len(database):
-        return [np.zeros(0, np.int64) for _ in queries]
-    candidates = cKDTree(database).query_ball_point(
-        queries, radius_m * (1 + 1e-9) + 1e-6, return_sorted=True
-    )
-    found = []
-    for query, rows in zip(queries, candidates, strict=True):
-        rows = np.asarray(rows, np.int64)
-        squared = ((database[rows] - query) ** 2).sum(axis=1)
-        keep = squared <= radius_m**2
-        if min_distance_m > 0:
-            keep &= squared > min_distance_m**2
-        found.append(rows[keep])
-    return found

@@ -1,10 +1,20 @@
-"""Names that the columns of a manifest and the flags may hold."""
+"""Words that the columns of a manifest and the options may hold."""
 
 SPLITS = ("train", "val", "test")
 ROLES = ("database", "query")
-# How positives are told: `positives.choose_rule` resolves "auto".
+# How positives are found; `positives.choose_rule` resolves "auto".
 RULES = ("auto", "radius", "place", "list")
-# Rules for potential positives in training, see `manifest.TRAIN_RULES`.
-TRAIN_RULES = ("openibl", "netvlad")
+# Rules of potential positives in training: arguments of
+# `positives.find_positives` beside the radius. OpenIBL,
+# ibl/utils/data/sampler.py: all images within the radius. NetVLAD, dbBase.m and
+# dbTokyoTimeMachine.m: those also farther than 1 m, and of another time.
+TRAIN_RULES = {
+    "openibl": {"min_distance_m": 0.0, "other_timestamp": False},
+    "netvlad": {"min_distance_m": 1.0, "other_timestamp": True},
+}
+# What a list says of a database image: a positive, or junk, which is neither
+# right nor wrong. Revisited Oxford and Paris divide positives into easy and
+# hard ones.
+RELATIONS = ("positive", "easy", "hard", "junk")
 # Subtasks of Mapillary SLS: summer, winter, old, new, day, night.
 SUBTASKS = ("all", "s2w", "w2s", "o2n", "n2o", "d2n", "n2d")

@@ -1,106 +1,101 @@
-"""The images of a dataset, as a reader lists them: a manifest on disk.
+"""A manifest on disk: memory does not grow with the number of its images.
 
-A temporary database of SQLite holds the rows, so that memory does not grow
-with their number; nothing is written while they are few. It lies in the folder
-for temporary files, SQLite's choice: that of the environment variable
-SQLITE_TMPDIR or TMPDIR, else /var/tmp. It has no name there, and goes with its
-process, however that ends.
-
-Readers fill the table `images` and complete it by SQL; `record_plan` and
-`record_warnings` make tables of their own beside it. Texts sort by their UTF-8
-bytes, which is the order of Python's strings. Unknown coordinates are NULL.
+Readers add images to a `SqliteManifest`, then complete coordinates, splits and
+roles by its methods. The table `images` has the columns of `manifest.COLUMNS`,
+and a few that readers need in between. Its `rowid`, which methods call the row
+of an image, counts from 1 in the order in which images were added. Unknown
+coordinates are NULL.
 """
 
-import contextlib
-import itertools
-import os
-import re
+import enum
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from sare_tf.dataset import manifest
+from sare_tf.dataset.sqlite_database import SqliteDatabase
 
-# What readers need of an image before its row is complete: its degrees, and
-# the area that it is split by.
-_PASSING = {"latitude": "REAL", "longitude": "REAL", "area": "TEXT"}
+# Cells of this side stand for places where an image has none: CosPlace's.
+CELL_M = 10.0
+
+# What readers need of an image until its row is complete: its degrees, and the
+# area by which it is split.
+_BETWEEN = {"latitude": "REAL", "longitude": "REAL", "area": "TEXT"}
 _SQL_TYPES = {"str": "TEXT", "float64": "REAL", "int64": "INTEGER"}
-# Numbers of numpy, which SQLite does not know.
-sqlite3.register_adapter(np.int64, int)
-# Of memory for pages of the database, and as much for each sorting.
-_CACHE_KIBIBYTES = 2 << 10
+_DTYPES = {name: column.dtype for name, column in manifest.COLUMNS.items()}
+_UNKNOWN = {name: column.unknown for name, column in manifest.COLUMNS.items()}
+_UNKNOWN |= dict.fromkeys(_BETWEEN)
 
-_SORTED_IN_MEMORY = 1 << 16
-
-# The columns of a manifest, to be created or selected.
+# The columns of a manifest, to select and to create.
 COLUMNS = ", ".join(manifest.COLUMNS)
 SCHEMA = ", ".join(
-    f"{name} {_SQL_TYPES[dtype]}"
-    for name, (dtype, _) in manifest.COLUMNS.items()
+    f"{name} {_SQL_TYPES[dtype]}" for name, dtype in _DTYPES.items()
 )
-_DTYPES = {name: dtype for name, (dtype, _) in manifest.COLUMNS.items()}
-_UNKNOWN = {name: value for name, (_, value) in manifest.COLUMNS.items()}
-_UNKNOWN |= dict.fromkeys(_PASSING)
 _INSERT = (
     f"INSERT OR IGNORE INTO images VALUES ({', '.join('?' * len(_UNKNOWN))})"
 )
+_IS_LOCATED = "utm_east_m + utm_north_m IS NOT NULL"
 
 
-class Listing:
-    """A database with the table `images`: the columns of `manifest.COLUMNS`,
-    and `latitude`, `longitude` and `area` for the use of readers. Its `rowid`
-    counts from 1, in the order in which images were added."""
+class Group(enum.Enum):
+    """What images are grouped by, to choose splits and roles of groups."""
+
+    PLACE = "place_id"
+    AREA = "area"
+    CELL = "cell(utm_zone, utm_east_m, utm_north_m)"
+    # A place that reaches into two splits is one group in each.
+    PLACE_IN_SPLIT = "split || ' ' || iif(place_id = '', area, place_id)"
+
+
+class SqliteManifest:
+    """The images of a dataset, on disk.
+
+    Attributes:
+        database: holds the table `images`.
+    """
 
     def __init__(self):
-        # Threads of an engine may ask in turns.
-        self._database = sqlite3.connect(
-            "", isolation_level=None, check_same_thread=False
+        self.database = SqliteDatabase()
+        between = ", ".join(map(" ".join, _BETWEEN.items()))
+        self.database.run(
+            f"CREATE TABLE images ({SCHEMA}, {between}, UNIQUE (image_id))"
         )
-        for pragma in (
-            "journal_mode = OFF",
-            "temp_store = FILE",
-            f"cache_size = -{_CACHE_KIBIBYTES}",
-        ):
-            self.run(f"PRAGMA {pragma}")
-        passing = ", ".join(map(" ".join, _PASSING.items()))
-        self.run(
-            f"CREATE TABLE images ({SCHEMA}, {passing}, UNIQUE (image_id))"
-        )
-        # One transaction for all: to end one takes longer than a row does.
-        self.run("BEGIN")
+        self.database.define("cell", _cell, arguments=3)
 
     def __len__(self) -> int:
-        return self.value("SELECT count(*) FROM images")
+        return self.database.value("SELECT count(*) FROM images")
 
     def add(self, row: Mapping[str, object]) -> bool:
         """Adds an image.
 
         Args:
-            row: what is known of it: columns of `images` -> values.
+            row: what is known of it: column -> value. Columns are those of the
+                manifest, and `latitude` and `longitude`.
 
         Returns:
-            False if there is one of that image_id already, which stays.
+            False if an image of that image_id is there already, which stays.
 
         Raises:
             ValueError: an unknown column.
         """
-        unknown = sorted(row.keys() - manifest.COLUMNS.keys() - _PASSING.keys())
+        unknown = sorted(row.keys() - _UNKNOWN.keys())
         if unknown:
             raise ValueError(
                 "Expected columns of a manifest: "
                 f"{', '.join(manifest.COLUMNS)}. Received: {unknown}."
             )
         row = _UNKNOWN | row
-        return bool(self.run(_INSERT, *row.values()).rowcount)
+        return bool(self.database.run(_INSERT, *row.values()).rowcount)
 
     def add_all(self, rows: Iterable[Mapping[str, object]]) -> None:
-        """Adds images of which none may be there already.
+        """Adds images, none of which is there already.
 
         Raises:
-            ValueError: one is, or as `add` does.
+            ValueError: one is, or a column is unknown.
         """
         twice = [row["image_id"] for row in rows if not self.add(row)]
         if twice:
@@ -109,47 +104,19 @@ class Listing:
                 f"more than once, such as {twice[:3]}."
             )
 
-    def run(self, sql: str, *values: object) -> sqlite3.Cursor:
-        """Runs a statement; gives its rows, read as they are asked for.
+    def remove(self, row: int) -> str:
+        """Removes an image, and returns its image_id."""
+        image_id = self.database.value(
+            "SELECT image_id FROM images WHERE rowid = ?", row
+        )
+        self.database.run("DELETE FROM images WHERE rowid = ?", row)
+        return image_id
 
-        Raises:
-            OSError: no room in the folder for temporary files.
-        """
-        with _explained():
-            return self._database.execute(sql, values)
-
-    def run_many(self, sql: str, rows: Iterable[tuple]) -> None:
-        """Runs a statement with each row of values; errors as of `run`."""
-        with _explained():
-            self._database.executemany(sql, rows)
-
-    def value(self, sql: str, *values: object) -> object:
-        """The one value that a statement gives."""
-        [[found]] = self.run(sql, *values)
-        return found
-
-    def column(self, sql: str, *values: object) -> list:
-        """The one column that a statement gives."""
-        return [value for (value,) in self.run(sql, *values)]
-
-    def define(self, name: str, function: Callable) -> None:
-        """Makes a function of texts and numbers known to SQL."""
-        count = function.__code__.co_argcount
-        self._database.create_function(name, count, function)
-
-    def table(
-        self, source: str = "images ORDER BY rowid", *values: object
-    ) -> pd.DataFrame:
-        """Rows in memory: a manifest.
-
-        Args:
-            source: what follows FROM.
-            *values: of its parameters.
-
-        Returns:
-            The columns of a manifest, in their order.
-        """
-        return frame(self.run(f"SELECT {COLUMNS} FROM {source}", *values))
+    def table(self) -> pd.DataFrame:
+        """Reads all images into memory: a manifest, in the order added."""
+        return read_frame(
+            self.database.run(f"SELECT {COLUMNS} FROM images ORDER BY rowid")
+        )
 
     def check(self) -> None:
         """Checks that the rows make a manifest.
@@ -159,7 +126,7 @@ class Listing:
                 or role, or several UTM zones beside coordinates without zone.
         """
         for name in ("image_id", "split", "role"):
-            row = self.run(
+            row = self.database.run(
                 f"SELECT {COLUMNS} FROM images WHERE {name} = '' LIMIT 1"
             ).fetchone()
             if row:
@@ -168,44 +135,180 @@ class Listing:
                     "Expected image_id, split and role of every image. "
                     f"Received: {row} without {[name]}."
                 )
-        for name, allowed in (
-            ("split", manifest.SPLITS),
-            ("role", manifest.ROLES),
-        ):
-            found = self.column(
+        for name in ("split", "role"):
+            values = self.database.column(
                 f"SELECT DISTINCT {name} FROM images ORDER BY {name}"
             )
-            other = [value for value in found if value not in allowed]
-            if other:
-                raise ValueError(
-                    f"Expected {name} to be one of {', '.join(allowed)}. "
-                    f"Received: {other[:3]}."
-                )
-        zones = self.column(
+            manifest.check_values(name, values)
+        zones = self.database.column(
             "SELECT DISTINCT utm_zone FROM images WHERE utm_zone != '' "
             "ORDER BY utm_zone"
         )
-        if len(set(map(manifest.grid, zones))) > 1:
-            unknown = self.column(
+        if len(zones) > 1:
+            without_zone = self.database.column(
                 "SELECT image_id FROM images WHERE utm_zone = '' AND "
-                "utm_east_m + utm_north_m IS NOT NULL ORDER BY rowid"
+                f"{_IS_LOCATED} ORDER BY rowid"
             )
-            if unknown:
-                raise ValueError(
-                    "Expected the UTM zone of every image with coordinates "
-                    f"where there are several zones. Received: {zones}, and "
-                    f"{len(unknown)} images without, such as {unknown[0]!r}."
+            manifest.check_zones(zones, without_zone)
+
+    def roles(self, image_ids: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Yields image_id and role of those images that are there."""
+        for image_id in image_ids:
+            yield from self.database.run(
+                "SELECT image_id, role FROM images WHERE image_id = ?", image_id
+            )
+
+    def has_a_place(self) -> bool:
+        """Returns whether any image has a place_id."""
+        return bool(self.database.value("SELECT max(place_id) FROM images"))
+
+    def count_unknown(self) -> tuple[int, int]:
+        """Returns the numbers of images without place and without position."""
+        return self.database.run(
+            "SELECT total(place_id = ''), total(utm_east_m IS NULL) FROM images"
+        ).fetchone()
+
+    def degrees(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns row, latitude and longitude of images that have them, [B]."""
+        return self._numbers("latitude, longitude", "latitude IS NOT NULL")
+
+    def zones(self) -> list[str]:
+        """Returns the UTM zones of images with zone and coordinates."""
+        return self.database.column(
+            f"SELECT DISTINCT utm_zone FROM images WHERE utm_zone != '' AND "
+            f"{_IS_LOCATED}"
+        )
+
+    def positions(
+        self, *, with_zone: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+        """Returns row, metres east and north, [B] each, and zone of images.
+
+        Args:
+            with_zone: whether images without a zone are left out.
+        """
+        where = _IS_LOCATED + (" AND utm_zone != ''" if with_zone else "")
+        rows, east_m, north_m = self._numbers("utm_east_m, utm_north_m", where)
+        texts = self.database.run(
+            f"SELECT utm_zone FROM images WHERE {where} ORDER BY rowid"
+        )
+        # Each zone is one text in memory.
+        zones = [sys.intern(zone) for (zone,) in texts]
+        return rows, east_m, north_m, zones
+
+    def set_positions(
+        self,
+        rows: np.ndarray,
+        east_m: np.ndarray,
+        north_m: np.ndarray,
+        zones: Sequence[str],
+    ) -> None:
+        """Sets coordinates and zone of images."""
+        self.database.run_many(
+            "UPDATE images SET utm_east_m = ?, utm_north_m = ?, utm_zone = ? "
+            "WHERE rowid = ?",
+            (
+                (float(east), float(north), zone, int(row))
+                for row, east, north, zone in zip(
+                    rows, east_m, north_m, zones, strict=True
                 )
+            ),
+        )
+
+    def set_areas(self, rows: np.ndarray, areas: Sequence[str]) -> None:
+        """Sets the area of images."""
+        self.database.run_many(
+            "UPDATE images SET area = ? WHERE rowid = ?",
+            ((area, int(row)) for row, area in zip(rows, areas, strict=True)),
+        )
+
+    def splits(self) -> list[str]:
+        """Returns the split of each image, in the order added."""
+        return self.database.column("SELECT split FROM images ORDER BY rowid")
+
+    def groups(
+        self, group: Group, *, splits: Sequence[str] | None = None
+    ) -> list[str]:
+        """Returns the names of groups, sorted.
+
+        Args:
+            group: what images are grouped by.
+            splits: those whose images count; None: all images.
+        """
+        return self.database.column(
+            f"SELECT DISTINCT {group.value} AS name FROM images "
+            f"{_within(splits)} ORDER BY name",
+            *(splits or ()),
+        )
+
+    def members(
+        self, group: Group, *, splits: Sequence[str] | None = None
+    ) -> Iterator[tuple[str, int]]:
+        """Yields group and row of images, ordered by group and image_id.
+
+        Arguments are those of `groups`.
+        """
+        return self.database.run(
+            f"SELECT {group.value} AS name, rowid FROM images "
+            f"{_within(splits)} ORDER BY name, image_id",
+            *(splits or ()),
+        )
+
+    def set_splits(
+        self,
+        split_of: Mapping[str, str],
+        group: Group,
+        *,
+        splits: Sequence[str] | None = None,
+    ) -> None:
+        """Sets the split of images by their group.
+
+        Args:
+            split_of: name of a group -> split.
+            group: of `groups`.
+            splits: of `groups`.
+        """
+        self.database.define("split_of", split_of.__getitem__, arguments=1)
+        self.database.run(
+            f"UPDATE images SET split = split_of({group.value}) "
+            f"{_within(splits)}",
+            *(splits or ()),
+        )
+
+    def set_roles(
+        self, query_rows: Iterable[int], *, splits: Sequence[str] | None = None
+    ) -> None:
+        """Makes images queries, and all others database images.
+
+        Args:
+            query_rows: rows of the queries.
+            splits: those whose images get a role; None: all images.
+        """
+        self.database.run(
+            f"UPDATE images SET role = 'database' {_within(splits)}",
+            *(splits or ()),
+        )
+        self.database.run_many(
+            "UPDATE images SET role = 'query' WHERE rowid = ?",
+            ((row,) for row in query_rows),
+        )
+
+    def _numbers(self, columns: str, where: str) -> np.ndarray:
+        """Reads row and two numbers of images, float64 [3, B]."""
+        rows = self.database.run(
+            f"SELECT rowid, {columns} FROM images WHERE {where} ORDER BY rowid"
+        )
+        return np.fromiter(rows, np.dtype((np.float64, 3))).T
 
 
-def frame(
+def read_frame(
     cursor: sqlite3.Cursor, *, more: Mapping[str, str] | None = None
 ) -> pd.DataFrame:
-    """The rows that a statement gives, as a table.
+    """Reads the rows that a statement gives into a table.
 
     Args:
-        cursor: of columns of a manifest, and of others.
-        more: names of those others -> types.
+        cursor: selects columns of a manifest, and others.
+        more: names of the others -> types, as of `manifest.Column`.
     """
     names = [name for name, *_ in cursor.description]
     dtypes = [(_DTYPES | (more or {}))[name] for name in names]
@@ -218,41 +321,19 @@ def frame(
     return pa.table(list(columns), names).to_pandas()
 
 
-def sorted_names(names: Iterable[str]) -> Iterator[str]:
-    """Names of files, as by `sorted`, with some of them in memory at a time."""
-    names = iter(names)
-    some = list(itertools.islice(names, _SORTED_IN_MEMORY))
-    if len(some) < _SORTED_IN_MEMORY:
-        yield from sorted(some)
-        return
-    listing = Listing()
-    # As bytes: a name may be no text.
-    listing.run("CREATE TABLE names (name BLOB)")
-    listing.run_many(
-        "INSERT INTO names VALUES (?)",
-        ((os.fsencode(name),) for name in itertools.chain(some, names)),
-    )
-    del some
-    for (name,) in listing.run("SELECT name FROM names ORDER BY name"):
-        yield os.fsdecode(name)
+def _within(splits: Sequence[str] | None) -> str:
+    """Makes the condition that an image is in one of the splits."""
+    if splits is None:
+        return ""
+    return f"WHERE split IN ({', '.join('?' * len(splits))})"
+
+
+def _cell(zone: str, east_m: float, north_m: float) -> str:
+    """Names the cell that a point is in."""
+    return f"{zone} {east_m // CELL_M:.0f} {north_m // CELL_M:.0f}"
 
 
 def _array(dtype: str, values: Sequence) -> pa.Array:
     if dtype == "str":
         return pa.array(values, pa.string())
     return pa.array(np.array(values, dtype))
-
-
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        # All else would be a mistake in what is asked.
-        if not re.search("full|disk|unable to open", str(error)):
-            raise
-        raise OSError(
-            "Expected room in the folder for temporary files, for a list of "
-            f"the images. Received: {error}. Name another folder by the "
-            "environment variable SQLITE_TMPDIR."
-        ) from error

@@ -2,8 +2,8 @@
 
 A table with one row per tuple and the columns `query`, `positive`,
 `negative_1` to `negative_N`, in that order, which hold image_ids. Training
-writes the tuples it mined as such a table; other lists come as parquet or CSV
-files. Axis letters: M tuples, T images of one, which is 2 + N.
+writes the tuples that it mined as such a table. Other lists come as parquet or
+CSV files. Axis letters: M tuples, T = 2 + N images of a tuple.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ import pandas as pd
 
 
 def columns(size: int) -> list[str]:
-    """Names of the columns of tuples of T images."""
+    """Returns the names of the columns for tuples of T images."""
     return [
         "query",
         "positive",
@@ -22,10 +22,10 @@ def columns(size: int) -> list[str]:
 
 
 def make(tuples: np.ndarray, rows: pd.DataFrame) -> pd.DataFrame:
-    """Makes a list.
+    """Makes a list of tuples.
 
     Args:
-        tuples: int [M, T], positions in the rows.
+        tuples: int [M, T], positions in `rows`.
         rows: rows of a manifest.
 
     Returns:
@@ -43,12 +43,12 @@ def make(tuples: np.ndarray, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def write(table: pd.DataFrame, path: str | Path) -> None:
-    """Writes a list as parquet."""
+    """Writes a list of tuples as parquet."""
     table.to_parquet(path, index=False)
 
 
 def read(path: str | Path) -> pd.DataFrame:
-    """Reads a list.
+    """Reads a list of tuples.
 
     Args:
         path: a file whose name ends in .parquet or .csv.
@@ -58,7 +58,8 @@ def read(path: str | Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it cannot be read, has other columns, or has empty cells.
+        ValueError: the file cannot be read, or has other columns or empty
+            cells.
     """
     path = Path(path)
     if not path.is_file():
@@ -90,9 +91,9 @@ def read(path: str | Path) -> pd.DataFrame:
             f"tuple_list={str(path)!r} with {len(table)} rows and the columns "
             f"{[str(name) for name in table.columns]}."
         )
-    texts = table.map(lambda cell: isinstance(cell, str) and cell != "")
-    if not texts.to_numpy().all():
-        row, column = np.argwhere(~texts.to_numpy())[0]
+    is_text = table.map(lambda cell: isinstance(cell, str) and cell != "")
+    if not is_text.to_numpy().all():
+        row, column = np.argwhere(~is_text.to_numpy())[0]
         raise ValueError(
             "Expected an image_id in every cell. Received: "
             f"tuple_list={str(path)!r} with {table.iat[row, column]!r} as "
@@ -109,16 +110,16 @@ def find(table: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray:
         rows: rows of a manifest.
 
     Returns:
-        int64 [M, T], positions in the rows.
+        int64 [M, T], positions in `rows`.
 
     Raises:
-        ValueError: an image is not there, or is twice in one tuple.
+        ValueError: an image is not in `rows`, or is twice in one tuple.
     """
     index = pd.Index(rows["image_id"])
-    found = np.column_stack(
+    positions = np.column_stack(
         [index.get_indexer(table[name]) for name in table.columns]
     ).astype(np.int64)
-    absent = np.argwhere(found < 0)
+    absent = np.argwhere(positions < 0)
     if len(absent):
         row, column = absent[0]
         raise ValueError(
@@ -128,7 +129,7 @@ def find(table: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray:
             f"{len(absent) - 1} others. Give the --records that the list was "
             "made for."
         )
-    ordered = np.sort(found, axis=1)
+    ordered = np.sort(positions, axis=1)
     twice = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
     if len(twice):
         raise ValueError(
@@ -136,4 +137,4 @@ def find(table: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray:
             f"{table.iloc[twice[0]].tolist()} as tuple {twice[0]}, counted "
             f"from 0, and {len(twice) - 1} others like it."
         )
-    return found
+    return positions

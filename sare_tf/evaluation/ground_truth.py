@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from sare_tf.dataset import manifest
+from sare_tf.dataset.positives import find_positives
 from sare_tf.evaluation import metrics
 from sare_tf.evaluation.protocols import (
     PANORAMA_CUTOUTS,
@@ -255,7 +256,7 @@ def _positives(
                 "list which images match. Use --protocol=list."
             )
         return _frames(queries, database, protocol.frames)
-    return manifest.positives(
+    return find_positives(
         queries, database, rule=protocol.rule, radius_m=protocol.radius_m
     )
 

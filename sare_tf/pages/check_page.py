@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sare_tf.dataset import manifest
+from sare_tf.dataset.names import SPLITS
 from sare_tf.pages import drawing, html
 from sare_tf.runtime import atomic_files
 
@@ -121,7 +122,7 @@ def _map(rows: pd.DataFrame, name: str) -> drawing.PointMap:
         ("database", "faint", drawing.DATABASE_RADIUS),
         ("query", "", drawing.QUERY_RADIUS),
     ):
-        for split in manifest.SPLITS:
+        for split in SPLITS:
             chosen = (rows["split"] == split) & (rows["role"] == role)
             layers.append(
                 drawing.Layer(

@@ -22,7 +22,7 @@ from typing import Any
 
 from absl import logging
 
-from sare_tf.dataset import image_decoding
+from sare_tf.dataset import image_refusal
 from sare_tf.pages import html, locate_map
 from sare_tf.search.locator import Gallery, Locator
 
@@ -248,7 +248,7 @@ class LocateServer:
                 "--data-binary @PHOTO.jpg.",
             )
         encoded = flask.request.get_data(cache=False)
-        problem = image_decoding.header_problem(encoded)
+        problem = image_refusal.header_problem(encoded)
         if not problem and encoded.count(_SCAN) > _MOST_SCANS:
             problem = f"a JPEG of more than {_MOST_SCANS} scans"
         if problem:

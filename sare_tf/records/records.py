@@ -2,22 +2,29 @@
 
     <split>-<role>-00000-of-00016.tfrecord   one tf.train.Example per image
     manifest.parquet                         one row per image, in that order
-    records.json                             what made it, and what is whole
-    rejected.csv                             files refused, with the reason
-    warnings.csv                             what is odd, but kept
+    records.json                             what made the records, and the
+                                             sizes of the shards
+    rejected.csv                             files refused: path, reason
+    warnings.csv                             images and places that are odd, but
+                                             kept: what, warning
     relations.parquet                        which database images answer which
-                                             query, where the dataset lists it
+                                             query, where the dataset lists it:
+                                             query, database, relation
 
-The manifest has four columns more than `manifest.COLUMNS`: `shard`, the file's
-name; `byte_offset` and `byte_length` of the whole record in it; `sha256` of the
-encoded image. So an image is read in sequence, or by itself. An Example's
-features: `image/encoded`, the bytes of the file, untouched unless images were
-resized or cut; `image/id` and `image/place`.
+The manifest has four columns more than `manifest.COLUMNS`: `shard` (str), the
+name of the file; `byte_offset` and `byte_length` (int64) of the whole record in
+it; `sha256` (str), the hex digest of the encoded image. So images are read in
+sequence, or one by itself.
+
+An Example has three features, each with one value of bytes: `image/encoded`,
+the file, unchanged unless images are resized or cut; `image/id`, its image_id;
+and `image/place`, its place_id or the cell of 10 m that it stands in. Texts are
+UTF-8.
 """
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,53 +39,60 @@ from sare_tf.runtime import atomic_files, tfdata_threads
 COMMAND = "python -m sare_tf.build_records --flagfile=..."
 # A record is its length (8 bytes), a checksum of it (4), data, a checksum (4).
 FRAME_BYTES = 16
-# The names of columns come before each so many rows of a fingerprint: a
+# A fingerprint has the names of columns before each block of so many rows: a
 # multiple of manifest.BLOCK_ROWS.
 _HEADER_ROWS = 1 << 16
 _FEATURES = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
 
 
 def serialise(encoded: bytes, *, image_id: str, place: str) -> bytes:
-    """Makes one Example, the same bytes for the same arguments."""
-
-    def feature(value: bytes) -> tf.train.Feature:
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-    features = tf.train.Features(
-        feature={
-            "image/encoded": feature(encoded),
-            "image/id": feature(image_id.encode()),
-            "image/place": feature(place.encode()),
+    """Makes the Example of an image, see the module."""
+    return serialise_features(
+        {
+            "image/encoded": [encoded],
+            "image/id": [image_id.encode()],
+            "image/place": [place.encode()],
         }
     )
-    return tf.train.Example(features=features).SerializeToString(
-        deterministic=True
-    )
+
+
+def serialise_features(values: Mapping[str, Sequence[bytes]]) -> bytes:
+    """Makes an Example, the same bytes for the same values.
+
+    Args:
+        values: name of a feature -> its values.
+    """
+    features = {
+        name: tf.train.Feature(bytes_list=tf.train.BytesList(value=of_feature))
+        for name, of_feature in values.items()
+    }
+    example = tf.train.Example(features=tf.train.Features(feature=features))
+    return example.SerializeToString(deterministic=True)
 
 
 def parse(serialised: tf.Tensor) -> tf.Tensor:
-    """Encoded image of an Example, string [] -> string []."""
+    """Returns the encoded image of an Example, string [] -> string []."""
     return tf.io.parse_single_example(serialised, _FEATURES)["image/encoded"]
 
 
 def write_relations(relations: pd.DataFrame, folder: Path) -> None:
-    """Writes what `Records.relations` reads."""
+    """Writes the relations of records."""
     relations.to_parquet(folder / "relations.parquet", index=False)
 
 
 def fingerprint(
-    parts: Iterable[pd.DataFrame], relations: pd.DataFrame | None
+    tables: Iterable[pd.DataFrame], relations: pd.DataFrame | None
 ) -> str:
-    """Digest of images, their rows and relations; not of shards and offsets.
+    """Digests images, their rows and relations, but no shards and offsets.
 
     Args:
-        parts: of the manifest, with `sha256`, in order.
-        relations: or None.
+        tables: the manifest, with `sha256`, in one table or in several.
+        relations: the relations, or None.
     """
     digest = hashlib.sha256()
     columns = [*manifest.COLUMNS, "sha256"]
     count = 0
-    for block in manifest.in_blocks(parts):
+    for block in manifest.in_blocks(tables):
         text = block.to_csv(
             columns=columns, index=False, header=count % _HEADER_ROWS == 0
         )
@@ -90,7 +104,7 @@ def fingerprint(
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """records.json, once the files beside it are found to be as it says.
+    """Reads records.json, and checks the files beside it against it.
 
     Raises:
         FileNotFoundError: no finished records are there.
@@ -115,7 +129,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Says what to do about records that are damaged."""
+    """Raises a ValueError that says what to do about damaged records."""
     try:
         yield
     except (KeyError, OSError, TypeError, ValueError) as error:
@@ -137,10 +151,10 @@ class Records:
 
     Attributes:
         path: the folder.
-        metadata: records.json.
+        metadata: content of records.json.
         manifest: DataFrame, one row per image, in the order of the shards.
-        relations: DataFrame as of `manifest.make_relations`, or None.
-        fingerprint: hex digest of the images, the manifest and the relations.
+        relations: table of `positives.make_relations`, or None.
+        fingerprint: hex digest of images, their rows and relations.
 
     Args:
         path: the folder.
@@ -163,15 +177,15 @@ class Records:
                 )
 
     def rows(self, split: str, role: str) -> pd.DataFrame:
-        """Rows of one split and role; their index is that of `manifest`.
+        """Returns the rows of a split and role, with the index of `manifest`.
 
         Raises:
-            ValueError: there are none; says what there is.
+            ValueError: there are none; says which there are.
         """
-        chosen = self.manifest[
+        rows = self.manifest[
             (self.manifest["split"] == split) & (self.manifest["role"] == role)
         ]
-        if not len(chosen):
+        if not len(rows):
             counts = self.manifest.groupby(["split", "role"]).size()
             raise ValueError(
                 f"Expected {role} images in the split {split!r}. Received: "
@@ -179,10 +193,10 @@ class Records:
                 + ", ".join(f"{n} {s}/{r}" for (s, r), n in counts.items())
                 + ". Check --split and the folders that were read."
             )
-        return chosen
+        return rows
 
     def encoded_dataset(self, rows: pd.DataFrame) -> tf.data.Dataset:
-        """Encoded bytes of rows, in their order, read at their byte offsets.
+        """Reads encoded images of rows, in their order, by byte offset.
 
         Args:
             rows: B rows of `manifest`, in any order, repeated or not.
@@ -190,8 +204,8 @@ class Records:
         Returns:
             Dataset of B strings.
         """
-        # Distinct names once, so that a long list of rows stays small.
-        names, which = np.unique(
+        # Each name once, so that a long list of rows stays small.
+        names, number = np.unique(
             rows["shard"].to_numpy(str), return_inverse=True
         )
         paths = tf.constant([str(self.path / name) for name in names])
@@ -201,7 +215,7 @@ class Records:
             variant = tf.raw_ops.TFRecordDatasetV2(
                 filenames=paths[shard][None],
                 compression_type="",
-                # Unbuffered: the rest of a buffer would be read for nothing.
+                # Unbuffered: the rest of a buffer would be read in vain.
                 buffer_size=0,
                 byte_offsets=offset[None],
             )
@@ -209,16 +223,16 @@ class Records:
             record = tf.data.experimental.from_variant(variant, element)
             return parse(record.take(1).get_single_element())
 
-        # By the map, not flat_map: that reads one record after the other.
-        at = tf.data.Dataset.from_tensor_slices(
-            (which.astype(np.int64), offsets)
+        # By map, because flat_map reads one record after the other.
+        where = tf.data.Dataset.from_tensor_slices(
+            (number.astype(np.int64), offsets)
         )
         return tfdata_threads.fixed(
-            at.map(read, num_parallel_calls=tfdata_threads.THREADS)
+            where.map(read, num_parallel_calls=tfdata_threads.THREADS)
         )
 
     def read_images(self, rows: pd.DataFrame) -> Iterator[bytes]:
-        """Encoded bytes of rows, in their order.
+        """Yields the encoded images of rows, in their order.
 
         Raises:
             ValueError: a record is damaged.
@@ -232,19 +246,19 @@ class Records:
             raise damaged(self.path, error) from error
 
     def read_named(self, image_ids: Sequence[str]) -> list[bytes | None]:
-        """Encoded bytes of images by their names; None where unknown.
+        """Reads encoded images by their names; None for an unknown name.
 
         Raises:
             ValueError: a record is damaged.
         """
         names = pd.Index(self.manifest["image_id"])
-        at = names.get_indexer(list(image_ids))
-        found = self.read_images(self.manifest.iloc[at[at >= 0]])
-        return [next(found) if row >= 0 else None for row in at]
+        rows = names.get_indexer(list(image_ids))
+        images = self.read_images(self.manifest.iloc[rows[rows >= 0]])
+        return [next(images) if row >= 0 else None for row in rows]
 
 
 def damaged(path: Path, error: Exception) -> ValueError:
-    """The message for records whose checksums do not hold."""
+    """Makes the error for records whose checksums do not hold."""
     reason = str(error).splitlines()[0]
     return ValueError(
         f"Expected records with valid checksums. Received: records="

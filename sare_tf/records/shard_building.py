@@ -1,55 +1,42 @@
-"""One shard of records: built as a whole from its plan, by any engine.
+"""One shard of records: built as a whole from its plan, anywhere.
 
-    shards = record_plan.make(reading, ...)              # before any work
-    built = record_shards.build(shard, root=..., folder=..., preparation=...)
+    plan = shard_plan.make(reading, ...)                 # before any work
+    built = shard_building.build(shard, root=..., folder=..., preparation=...)
 
 `build` depends on nothing but its arguments and the files that the shard names,
-so shards may be built in any order, on any number of threads, processes or
-machines: the bytes are the same. It leaves three files in `folder`, which
-`find` finds again in a later run:
+so shards may be built in any order, in any number of threads, processes or
+machines: the bytes are the same. It leaves a part of `ResumableParts`, named by
+the digest of the shard, which a later run finds:
 
     <digest>.tfrecord   the shard
     <digest>.parquet    the rows of its images
-    <digest>.json       its receipt, which is written last: a shard without it
-                        is not whole
+    <digest>.json       the receipt
 
-`build_records` gathers the shards of a plan into records.
+`building` gathers the shards of a plan into records.
 """
 
 import contextlib
 import dataclasses
-import hashlib
-import os
-import shutil
-import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 import tensorflow as tf
 
 from sare_tf.dataset import manifest
-from sare_tf.dataset.readers.reading import Source
-from sare_tf.records import records, stored_image
+from sare_tf.records import image_preparation, records
+from sare_tf.records.image_preparation import Refused
 from sare_tf.records.shard_plan import Preparation, Shard
 from sare_tf.runtime import atomic_files
-
-# Files are prepared together up to these: many small ones, a few large ones.
-_BATCH_BYTES = 1 << 20
-_BATCH_FILES = 32
-
-# As `map` of one iterable: results in order; it may work ahead.
-InOrder = Callable[[Callable, Iterable], Iterable]
-
-
-class Unsteady(ValueError):
-    """A file of the dataset changed, or vanished, after it was planned."""
+from sare_tf.runtime.resumable_parts import Part, ResumableParts
 
 
 @dataclasses.dataclass(frozen=True)
-class Built:
+class BuiltShard:
     """A shard that is whole.
 
     Attributes:
@@ -67,32 +54,48 @@ class Built:
     rejected: list[tuple[str, str]]
     settled: bool
 
+    @classmethod
+    def of(cls, part: Part) -> Self:
+        """Makes it of the part that `build` left."""
+        return cls(
+            path=part.path(".tfrecord"),
+            num_bytes=part.sizes[".tfrecord"],
+            count=part.facts["count"],
+            rejected=[tuple(pair) for pair in part.facts["rejected"]],
+            settled=part.facts["settled"],
+        )
+
     def rows(self) -> pd.DataFrame:
-        """Rows of its images, in order: `manifest.COLUMNS`, and
-        `byte_offset`, `byte_length` and `sha256` as `records` has them."""
+        """Reads the rows of its images, in order.
+
+        Returns:
+            The columns of a manifest, and `byte_offset`, `byte_length` and
+            `sha256`, see `records`.
+        """
         return pd.read_parquet(self.path.with_suffix(".parquet"))
 
 
-def find(shard: Shard, folder: Path) -> Built | None:
-    """The shard, if an earlier `build` left it whole in the folder."""
-    return _find(folder / f"{shard.digest}.tfrecord")
+def find(shard: Shard, folder: Path) -> BuiltShard | None:
+    """Returns the shard, if an earlier `build` left it in the folder."""
+    part = ResumableParts(folder).find(shard.digest)
+    return None if part is None else BuiltShard.of(part)
 
 
-def _find(path: Path) -> Built | None:
-    try:
-        receipt = atomic_files.read_json(
-            path.with_suffix(".json"), made_by="build"
-        )
-        if path.stat().st_size != receipt["num_bytes"]:
-            return None
-    except (OSError, KeyError, ValueError):
-        return None
-    rejected = [tuple(pair) for pair in receipt.pop("rejected")]
-    return Built(path=path, rejected=rejected, **receipt)
+def find_all(shards: Sequence[Shard], folder: Path) -> dict[str, BuiltShard]:
+    """Returns all shards by name.
+
+    Raises:
+        OSError: a shard is not built.
+    """
+    parts = ResumableParts(folder).gather([shard.digest for shard in shards])
+    return {
+        shard.name: BuiltShard.of(part)
+        for shard, part in zip(shards, parts, strict=True)
+    }
 
 
-def entry(shard: Shard, built: Built) -> dict[str, Any]:
-    """What records.json says of a shard, and `reuse` reads there."""
+def entry(shard: Shard, built: BuiltShard) -> dict[str, Any]:
+    """Makes the entry of a shard in records.json, which `take_over` reads."""
     return {
         "count": built.count,
         "bytes": built.num_bytes,
@@ -102,15 +105,15 @@ def entry(shard: Shard, built: Built) -> dict[str, Any]:
     }
 
 
-def reuse(
+def take_over(
     shards: Iterable[Shard], *, finished: str | Path, folder: Path
 ) -> None:
-    """Takes over shards of finished records, as if `build` had built them.
+    """Takes shards from finished records, as if `build` had built them.
 
     Args:
-        shards: those wanted.
-        finished: folder of records, perhaps of others, damaged or absent: then
-            less is taken over.
+        shards: the shards wanted.
+        finished: folder of records. Fewer shards are taken over if they are of
+            another dataset, damaged or absent.
         folder: as of `build`.
     """
     finished = Path(finished)
@@ -122,11 +125,11 @@ def reuse(
         known = metadata["shards"]
         if wanted.isdisjoint(shard["source"] for shard in known.values()):
             return
-        parts = manifest.read_parts(
+        tables = manifest.read_parts(
             finished / "manifest.parquet",
             [shard["count"] for shard in known.values()],
         )
-        for (name, shard), rows in zip(known.items(), parts, strict=True):
+        for (name, shard), rows in zip(known.items(), tables, strict=True):
             if shard["source"] in wanted and (rows["shard"] == name).all():
                 _take_over(finished / name, rows, shard, folder)
     except (FileNotFoundError, KeyError, ValueError):
@@ -137,14 +140,16 @@ def _take_over(
     source: Path, rows: pd.DataFrame, known: dict[str, Any], folder: Path
 ) -> None:
     """Takes over a shard of finished records, if it has the size it had."""
-    path = folder / f"{known['source']}.tfrecord"
-    if _find(path) or not source.is_file():
+    parts = ResumableParts(folder)
+    if parts.find(known["source"]) or not source.is_file():
         return
     if source.stat().st_size == known["bytes"]:
-        path.unlink(missing_ok=True)
-        atomic_files.link_or_copy(source, path)
-        rows = rows.drop(columns="shard")
-        _finish(path, rows, known["rejected"], settled=True)
+        with parts.write(known["source"], what=f"the shard {source}") as part:
+            atomic_files.link_or_copy(source, part.path(".tfrecord"))
+            manifest.write(rows.drop(columns="shard"), part.path(".parquet"))
+            part.facts.update(
+                count=len(rows), rejected=known["rejected"], settled=True
+            )
 
 
 def build(
@@ -153,56 +158,70 @@ def build(
     root: Path,
     folder: Path,
     preparation: Preparation,
-    in_order: InOrder = map,
-) -> Built:
+    num_workers: int = 1,
+) -> BuiltShard:
     """Builds a shard.
 
     Args:
         shard: the plan.
         root: folder that its sources are relative to.
-        folder: where its files go; it exists.
+        folder: where its part goes; it exists.
         preparation: as the shard was planned with.
-        in_order: maps a function over batches of images; builtin `map` works
-            in this thread, another may work ahead in threads.
+        num_workers: threads that read and check images.
 
     Raises:
         Unsteady: the sources are not those that were planned.
         OSError: the folder cannot be written to. What was begun is removed.
     """
-    prepare_batch = partial(_prepare_batch, root=root, preparation=preparation)
-    rows = shard.rows
+    prepare = partial(
+        image_preparation.prepare_batch, root=root, preparation=preparation
+    )
+    planned = shard.read_rows()
+    batches = image_preparation.batches(planned, shard.sources)
     kept, rejected, settled = [], [], True
     position = 0
-    # A name of its own: engines may try a shard twice at the same time.
-    scratch = folder / f".{shard.digest}.{uuid.uuid4().hex}"
-    path = scratch / f"{shard.digest}.tfrecord"
-    try:
-        with atomic_files.explained_writing(f"the shard {shard.name}", folder):
-            scratch.mkdir()
-            with _writer(path) as write:
-                for batch in in_order(prepare_batch, _batches(shard, rows)):
-                    for image in batch:
-                        if isinstance(image, _Refused):
-                            rejected.append((image.image_id, image.reason))
-                            settled &= image.settled
-                        else:
-                            where = write(image.serialised)
-                            kept.append(
-                                (position, *image.size, *where, image.sha256)
-                            )
-                        position += 1
-            _finish(path, _rows(rows, kept), rejected, settled=settled)
-            for suffix in (".tfrecord", ".parquet", ".json"):
-                whole = folder / f"{shard.digest}{suffix}"
-                os.replace(path.with_suffix(suffix), whole)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    parts = ResumableParts(folder)
+    with parts.write(shard.digest, what=f"the shard {shard.name}") as part:
+        with _writer(part.path(".tfrecord")) as write:
+            for batch in _in_order(prepare, batches, num_workers):
+                for image in batch:
+                    if isinstance(image, Refused):
+                        rejected.append((image.image_id, image.reason))
+                        settled &= image.settled
+                    else:
+                        where = write(image.serialised)
+                        kept.append(
+                            (position, *image.size, *where, image.sha256)
+                        )
+                    position += 1
+        manifest.write(_rows(planned, kept), part.path(".parquet"))
+        part.facts.update(count=len(kept), rejected=rejected, settled=settled)
     return find(shard, folder)
+
+
+def _in_order(
+    function: Callable, batches: Iterable, num_workers: int
+) -> Iterator:
+    """Maps a function over batches; threads work ahead of what is taken.
+
+    Reading and checking images leaves the interpreter's lock.
+    """
+    if num_workers == 1:
+        yield from map(function, batches)
+        return
+    waiting = deque()
+    with ThreadPoolExecutor(num_workers) as pool:
+        for batch in batches:
+            waiting.append(pool.submit(function, batch))
+            if len(waiting) > 2 * num_workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 @contextlib.contextmanager
 def _writer(path: Path) -> Iterator[Callable[[bytes], tuple[int, int]]]:
-    """Gives a function that writes one record: to its offset and length.
+    """Yields a function that writes a record, and returns offset and length.
 
     Raises:
         OSError: the file cannot be written whole.
@@ -225,149 +244,13 @@ def _writer(path: Path) -> Iterator[Callable[[bytes], tuple[int, int]]]:
         raise OSError(f"{path.name} was not written whole")
 
 
-def _finish(
-    path: Path, rows: pd.DataFrame, rejected: list, *, settled: bool
-) -> None:
-    """Writes what makes a shard whole."""
-    manifest.write(rows, path.with_suffix(".parquet"))
-    receipt = {
-        "num_bytes": path.stat().st_size,
-        "count": len(rows),
-        "rejected": rejected,
-        "settled": settled,
-    }
-    atomic_files.write_json(path.with_suffix(".json"), receipt)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Task:
-    """A file to prepare; size and time as planned."""
-
-    image_id: str
-    source: Source
-    place: str
-    num_bytes: int
-    modified_ns: int
-
-
-@dataclasses.dataclass(frozen=True)
-class _Prepared:
-    serialised: bytes
-    sha256: str
-    size: tuple[int, int]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Refused:
-    image_id: str
-    reason: str
-    settled: bool = True
-
-
-def _batches(shard: Shard, rows: pd.DataFrame) -> Iterator[list[_Task]]:
-    batch, num_bytes = [], 0
-    columns = ("image_id", "group", "bytes", "modified_ns")
-    for image_id, place, size, modified_ns in zip(
-        *(rows[name] for name in columns), strict=True
-    ):
-        source = shard.sources.get(image_id) or Source(image_id)
-        batch.append(_Task(image_id, source, place, size, modified_ns))
-        num_bytes += size
-        if num_bytes > _BATCH_BYTES or len(batch) == _BATCH_FILES:
-            yield batch
-            batch, num_bytes = [], 0
-    if batch:
-        yield batch
-
-
-def _prepare_batch(
-    batch: list[_Task], *, root: Path, preparation: Preparation
-) -> list[_Prepared | _Refused]:
-    """Reads, checks and serialises images; or says why they are refused."""
-    files_read = [_read_or_refuse(root, task) for task in batch]
-    eighths = [None] * len(batch)
-    if preparation.verify and not preparation.jpeg_quality:
-        # What is cut is decoded for it.
-        eighths = stored_image.eighths(
-            [
-                b"" if task.source.box or isinstance(file, _Refused) else file
-                for task, file in zip(batch, files_read, strict=True)
-            ]
-        )
-    return [
-        file
-        if isinstance(file, _Refused)
-        else _prepare(task, file, eighth, preparation)
-        for task, file, eighth in zip(batch, files_read, eighths, strict=True)
-    ]
-
-
-def _read_or_refuse(root: Path, task: _Task) -> bytes | _Refused:
-    try:
-        return _read(root, task)
-    except OSError as error:
-        # A file that could not be looked at is another once it can.
-        settled = task.modified_ns == -1
-        return _Refused(task.image_id, f"cannot be read: {error}", settled)
-
-
-def _prepare(
-    task: _Task,
-    encoded: bytes,
-    eighth: tuple[int, int] | None,
-    preparation: Preparation,
-) -> _Prepared | _Refused:
-    try:
-        encoded, height, width = stored_image.prepare(
-            encoded,
-            box=task.source.box,
-            preparation=preparation,
-            eighth=eighth,
-        )
-    except ValueError as error:
-        return _Refused(task.image_id, str(error))
-    return _Prepared(
-        records.serialise(encoded, image_id=task.image_id, place=task.place),
-        hashlib.sha256(encoded).hexdigest(),
-        (height, width),
-    )
-
-
-def _read(root: Path, task: _Task) -> bytes:
-    """Bytes of a file.
-
-    Raises:
-        Unsteady: it is not as planned.
-        OSError: it cannot be read.
-    """
-    path = os.path.join(root, task.source.path)
-    planned = (task.num_bytes, task.modified_ns)
-    try:
-        with open(path, "rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            found = (status.st_size, status.st_mtime_ns)
-            encoded = file.read() if found == planned else b""
-    except FileNotFoundError:
-        if task.modified_ns == -1:
-            raise
-        found, encoded = None, b""
-    if found != planned or len(encoded) != task.num_bytes:
-        raise Unsteady(
-            "Expected images that stay as they are while records are built. "
-            f"Received: {path!r}, which has "
-            + ("vanished." if found is None else "changed.")
-            + " Run the command again: finished shards are kept."
-        )
-    return encoded
-
-
 def _rows(planned: pd.DataFrame, kept: list[tuple]) -> pd.DataFrame:
-    """Rows of the images that were kept, and where they are."""
+    """Returns the rows of the images that were kept, and where they are."""
     numbers = ("position", "height", "width", "byte_offset", "byte_length")
-    found = pd.DataFrame(kept, columns=[*numbers, "sha256"])
-    found = found.astype(dict.fromkeys(numbers, "int64"))
-    rows = planned.iloc[found.pop("position")][list(manifest.COLUMNS)]
+    built = pd.DataFrame(kept, columns=[*numbers, "sha256"])
+    built = built.astype(dict.fromkeys(numbers, "int64"))
+    rows = planned.iloc[built.pop("position")][list(manifest.COLUMNS)]
     rows = rows.reset_index(drop=True)
-    for name in found:
-        rows[name] = found[name].to_numpy()
+    for name in built:
+        rows[name] = built[name].to_numpy()
     return rows

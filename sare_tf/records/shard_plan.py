@@ -1,17 +1,16 @@
 """What a build of records will do, decided before any of it is done.
 
 A plan is a list of shards, each with the rows of its images in their order and
-a digest of all that its bytes depend on: names, rows, sizes and times of the
-files, and how they are prepared. Equal digests mean equal shards, in this run
-or an earlier one, so an engine may build them in any order, anywhere, and skip
-those that are there (`record_shards`).
+a digest of everything that its bytes depend on: names, rows, sizes and times of
+the files, and how they are prepared. Equal digests mean equal shards, in this
+run or an earlier one. So shards can be built in any order, anywhere, and those
+that are there already are skipped (`shard_building`).
 
-Images are sorted by split, role and group, which is their place, or where
-images have none the cell of 10 m that they stand in. Groups stay whole. The
-cuts between shards follow the names of groups, not their count: a split that is
-larger than twice the size wanted is cut before the group whose name has the
-lowest digest, then each part likewise. So images that are added change the
-shards they fall into, and leave the others as they are.
+Images are sorted by split, role and group, see `SqlitePlan`. Groups stay whole.
+The cuts between shards follow the names of groups, not their count: a split
+that is larger than twice the size wanted is cut before the group whose name has
+the lowest digest, then each half likewise. So added images change only the
+shards that they fall into.
 """
 
 import dataclasses
@@ -22,19 +21,16 @@ import json
 import operator
 import os
 from collections.abc import Callable, Iterator, Mapping
+from typing import Self
 
 import pandas as pd
 
-from sare_tf.dataset import manifest
-from sare_tf.dataset.readers.reading import Reading, Source
-from sare_tf.dataset.sqlite_manifest import COLUMNS, SCHEMA, Listing, frame
+from sare_tf.dataset.manifest import BLOCK_ROWS
+from sare_tf.dataset.readers.collector import Reading, Source
+from sare_tf.records.sqlite_plan import SqlitePlan
 
-# Of the shards' bytes and of their receipts.
+# Version of the bytes of shards and of their receipts.
 FORMAT = 3
-# Images without place_id are grouped by cells of this size: CosPlace's.
-_CELL_M = 10.0
-# What a plan says of an image's file.
-_FILE = {"group": "str", "bytes": "int64", "modified_ns": "int64"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +38,11 @@ class Preparation:
     """What is done to each image.
 
     Attributes:
-        verify: decode each image, to refuse those that cannot be.
+        verify: whether each image is decoded, to refuse it if that fails.
         longest_side: pixels; a larger image is made smaller, keeping its
             aspect, and stored as JPEG. 0: images keep their size.
-        jpeg_quality: 1 to 100; store each image anew as JPEG, upright. 0: keep
-            the bytes of the file, and store what is made smaller with 95.
+        jpeg_quality: 1 to 100; each image is stored anew as JPEG, upright. 0:
+            the bytes of the file are kept, and smaller copies have 95.
 
     Raises:
         ValueError: numbers out of range.
@@ -71,108 +67,92 @@ class Preparation:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Shard:
-    """One shard to build. It can be pickled, and takes its own rows along.
+    """One shard to build.
 
     Attributes:
         name: of its file, with the number of shards of its split and role.
         count: images in it.
-        load: gives its `rows`.
         sources: image_id -> source, where it is not the file of that name.
-        digest: of all that its content depends on.
+        digest: of everything that its content depends on.
+        load: reads its rows from the plan; None if it has them itself.
+        rows: its rows, see `read_rows`; None if they are read from the plan.
     """
 
     name: str
     count: int
-    load: Callable[[], pd.DataFrame]
     sources: Mapping[str, Source]
     digest: str
+    load: Callable[[], pd.DataFrame] | None
+    rows: pd.DataFrame | None = None
 
-    @property
-    def rows(self) -> pd.DataFrame:
-        """Rows of the manifest, one per image, in order, and: `group`, `bytes`
-        and `modified_ns`, size and time of the file; -1 where it could not be
-        looked at. Read each time, so that a plan stays small."""
-        return self.load()
+    def read_rows(self) -> pd.DataFrame:
+        """Reads the rows of its images, in order, from the plan on disk.
 
-    def __getstate__(self):
-        return vars(self) | {"load": functools.partial(_itself, self.rows)}
+        Returns:
+            The columns of a manifest, and `group`, `bytes` and `modified_ns`,
+            size and time of the file; -1 where the file could not be examined.
+        """
+        return self.load() if self.rows is None else self.rows
+
+    def with_rows(self) -> Self:
+        """Returns the shard with its rows in memory, to be sent elsewhere."""
+        return dataclasses.replace(self, rows=self.read_rows(), load=None)
 
 
-def _itself(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a build will do.
+
+    Attributes:
+        shards: in the order of their images.
+        images: all images, in the order of their shards.
+    """
+
+    shards: list[Shard]
+    images: SqlitePlan
 
 
 def make(
-    reading: Reading,
-    *,
-    shard_mebibytes: int,
-    preparation: Preparation,
-) -> list[Shard]:
-    """Plans the shards of a dataset. Looks at its files, but opens none.
+    reading: Reading, *, shard_mebibytes: int, preparation: Preparation
+) -> Plan:
+    """Plans the shards of a dataset. Examines its files, but opens none.
 
     Args:
-        reading: the dataset; its listing gets the table `planned`, with the
-            rows of shards and their `position` from 1 on, in order.
+        reading: the dataset; one plan of it can be in use at a time.
         shard_mebibytes: size wanted; shards have from half to twice that, if
             no group is larger.
         preparation: of the images.
-
-    Returns:
-        Shards, in the order of their images.
     """
-    listing = reading.listing
-    listing.define("group_of", _group_of)
-    listing.run("DROP TABLE IF EXISTS planned")
-    listing.run(
-        f"CREATE TABLE planned (position INTEGER PRIMARY KEY, {SCHEMA}, "
-        '"group" TEXT, bytes INTEGER, modified_ns INTEGER)'
-    )
-    values = ", ".join("?" * (1 + len(manifest.COLUMNS) + len(_FILE)))
-    listing.run_many(
-        f"INSERT INTO planned VALUES ({values})", _planned(reading)
+    images = SqlitePlan(
+        reading.images,
+        lambda image_id: _status(
+            os.path.join(reading.root, reading.source(image_id).path)
+        ),
     )
     shards = []
-    for (split, role), whole in _make_groups(listing).items():
-        ranges = list(_ranges(listing, whole, shard_mebibytes << 20))
-        for number, images in enumerate(ranges):
-            name = f"{split}-{role}-{number:05d}-of-{len(ranges):05d}.tfrecord"
-            rows = (images.start, images.stop)
-            load = functools.partial(_load, listing, *rows)
-            sources = {
-                image_id: reading.sources[image_id]
-                for image_id in (load()["image_id"] if reading.sources else ())
-                if image_id in reading.sources
-            }
-            digest = _digest(listing, *rows, sources, preparation)
-            count = images.stop - images.start
-            shards.append(Shard(name, count, load, sources, digest))
-    return shards
-
-
-def _planned(reading: Reading) -> Iterator[tuple]:
-    """The rows of the table `planned`."""
-    images = reading.listing.run(
-        f"SELECT {COLUMNS}, group_of(place_id, utm_zone, utm_east_m, "
-        'utm_north_m) AS "group" FROM images '
-        'ORDER BY split, role, "group", image_id'
-    )
-    for position, image in enumerate(images, 1):
-        path = reading.source(image[0]).path
-        yield (position, *image, *_status(os.path.join(reading.root, path)))
-
-
-def _group_of(
-    place: str, zone: str, east_m: float | None, north_m: float | None
-) -> str:
-    """The place of an image, or the cell it stands in, or nothing."""
-    if place or east_m is None or north_m is None:
-        return place
-    east, north = east_m // _CELL_M, north_m // _CELL_M
-    return f"{zone}_{east:.0f}_{north:.0f}".lstrip("_")
+    for (split, role), whole in _set_cuts(images).items():
+        spans = list(_cut(images, whole, shard_mebibytes << 20))
+        for number, span in enumerate(spans):
+            name = f"{split}-{role}-{number:05d}-of-{len(spans):05d}.tfrecord"
+            sources = {}
+            if reading.sources:
+                for image_id in images.rows(span.start, span.stop)["image_id"]:
+                    if image_id in reading.sources:
+                        sources[image_id] = reading.sources[image_id]
+            shards.append(
+                Shard(
+                    name=name,
+                    count=span.stop - span.start,
+                    sources=sources,
+                    digest=_digest(images, span, sources, preparation),
+                    load=functools.partial(images.rows, span.start, span.stop),
+                )
+            )
+    return Plan(shards, images)
 
 
 def _status(path: str) -> tuple[int, int]:
-    """Size and time; -1 for what cannot be looked at: reading will say why."""
+    """Returns size and time; -1 if they fail: reading will say why."""
     try:
         status = os.stat(path)
     except OSError:
@@ -181,7 +161,7 @@ def _status(path: str) -> tuple[int, int]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Range:
+class _Span:
     """Images of a plan that follow each other.
 
     Attributes:
@@ -197,32 +177,26 @@ class _Range:
     end: int
 
 
-def _make_groups(listing: Listing) -> dict[tuple[str, str], _Range]:
-    """Makes the table `groups`: position of the first image of each, bytes of
-    all images before it, and a digest of its name.
+def _set_cuts(images: SqlitePlan) -> dict[tuple[str, str], _Span]:
+    """Sets the cuts of a plan, before each group.
 
     Returns:
         Split and role -> their images.
     """
-    found = {}
+    spans = {}
 
-    def groups() -> Iterator[tuple[int, int, bytes]]:
+    def cuts() -> Iterator[tuple[int, int, bytes]]:
         begin = end = 0
-        # One with neither place nor position is alone.
-        images = listing.run(
-            'SELECT split, role, iif("group" = \'\', image_id, "group"), '
-            "position, bytes FROM planned ORDER BY position"
-        )
-        key_of = operator.itemgetter(0, 1, 2)
-        for key, some in itertools.groupby(images, key_of):
+        group_of = operator.itemgetter(0, 1, 2)
+        for key, members in itertools.groupby(images.groups(), group_of):
             start = stop = 0
-            for *_, position, size in some:
+            for *_, position, size in members:
                 start = start or position
                 stop = position + 1
                 end += max(size, 0)
             yield start, begin, _digest_of(" ".join(key))
-            first = found.get(key[:2])
-            found[key[:2]] = _Range(
+            first = spans.get(key[:2])
+            spans[key[:2]] = _Span(
                 first.start if first else start,
                 stop,
                 first.begin if first else begin,
@@ -230,40 +204,31 @@ def _make_groups(listing: Listing) -> dict[tuple[str, str], _Range]:
             )
             begin = end
 
-    listing.run("DROP TABLE IF EXISTS groups")
-    listing.run(
-        "CREATE TABLE groups (position INTEGER, begin INTEGER, digest BLOB, "
-        "PRIMARY KEY (begin, position)) WITHOUT ROWID"
-    )
-    listing.run_many("INSERT INTO groups VALUES (?, ?, ?)", groups())
-    return found
+    images.set_cuts(cuts())
+    return spans
 
 
-def _ranges(
-    listing: Listing, whole: _Range, wanted_bytes: int
-) -> Iterator[_Range]:
+def _cut(
+    images: SqlitePlan, whole: _Span, wanted_bytes: int
+) -> Iterator[_Span]:
     """Cuts images into shards."""
     waiting = [whole]
     while waiting:
-        images = waiting.pop()
+        span = waiting.pop()
         cut = None
-        if images.end - images.begin > 2 * wanted_bytes:
-            cut = listing.run(
-                "SELECT position, begin FROM groups WHERE begin >= ? AND "
-                "begin < ? AND position > ? AND position < ? "
-                "ORDER BY digest, position LIMIT 1",
-                images.begin + wanted_bytes // 2,
-                images.end - wanted_bytes // 2,
-                images.start,
-                images.stop,
-            ).fetchone()
+        if span.end - span.begin > 2 * wanted_bytes:
+            margin = wanted_bytes // 2
+            cut = images.lowest_cut(
+                (span.start, span.stop),
+                (span.begin + margin, span.end - margin),
+            )
         if cut is None:
-            yield images
+            yield span
             continue
         position, middle = cut
         waiting += [
-            dataclasses.replace(images, start=position, begin=middle),
-            dataclasses.replace(images, stop=position, end=middle),
+            dataclasses.replace(span, start=position, begin=middle),
+            dataclasses.replace(span, stop=position, end=middle),
         ]
 
 
@@ -271,30 +236,18 @@ def _digest_of(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
-def _load(listing: Listing, start: int, stop: int) -> pd.DataFrame:
-    """Rows of the plan from one position to the one before another."""
-    columns = ", ".join(f'"{name}"' for name in (*manifest.COLUMNS, *_FILE))
-    found = listing.run(
-        f"SELECT {columns} FROM planned WHERE position >= ? AND position < ?",
-        start,
-        stop,
-    )
-    return frame(found, more=_FILE)
-
-
 def _digest(
-    listing: Listing,
-    start: int,
-    stop: int,
+    images: SqlitePlan,
+    span: _Span,
     sources: Mapping[str, Source],
     preparation: Preparation,
 ) -> str:
-    parts = {image_id: [s.path, s.box] for image_id, s in sources.items()}
-    made_with = [FORMAT, dataclasses.astuple(preparation), parts]
+    """Digests everything that the content of a shard depends on."""
+    boxes = {image_id: [s.path, s.box] for image_id, s in sources.items()}
+    made_with = [FORMAT, dataclasses.astuple(preparation), boxes]
     digest = hashlib.sha256(json.dumps(made_with).encode())
-    for begin in range(start, stop, manifest.BLOCK_ROWS):
-        end = min(begin + manifest.BLOCK_ROWS, stop)
-        block = _load(listing, begin, end)
-        text = block.to_csv(index=False, header=begin == start)
+    for start in range(span.start, span.stop, BLOCK_ROWS):
+        block = images.rows(start, min(start + BLOCK_ROWS, span.stop))
+        text = block.to_csv(index=False, header=start == span.start)
         digest.update(text.encode())
     return digest.hexdigest()

@@ -1,13 +1,14 @@
-"""Are finished records still what was built? Reads every byte of them once.
+"""Compares finished records with what was built, and reads every byte once.
 
     python -m sare_tf.build_records --verify --flagfile=configs/demo.flags
 
-Held against records.json and the manifest: the files that should be there and
-their sizes, where each record starts and ends, its checksums, its image_id and
-the digest of its image; and the manifest and relations against the fingerprint.
+Compared with records.json and the manifest are the files and their sizes, where
+each record starts and ends, its checksums, its image_id and the digest of its
+image. Manifest and relations are compared with the fingerprint.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,24 +17,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from absl import logging
 from google.protobuf import message
-from tqdm import tqdm
 
 from sare_tf.dataset import manifest
 from sare_tf.records import records
-from sare_tf.runtime import atomic_files
+from sare_tf.runtime import atomic_files, progress
 
 _BUFFER_BYTES = 1 << 20
 _COLUMNS = ("shard", "byte_offset", "byte_length", "sha256")
 
 
 class Damage(NamedTuple):
-    """What is not as it was built.
+    """A difference from what was built.
 
     Attributes:
         file: name in the folder.
-        byte_offset: where in it, or -1 for all of it.
-        what: in words.
+        byte_offset: offset in the file, or -1 for the whole file.
+        what: the damage in words.
     """
 
     file: str
@@ -41,23 +42,54 @@ class Damage(NamedTuple):
     what: str
 
     def __str__(self) -> str:
-        at = f" at byte {self.byte_offset}" if self.byte_offset >= 0 else ""
-        return f"{self.file}{at}: {self.what}"
+        offset = f" at byte {self.byte_offset}" if self.byte_offset >= 0 else ""
+        return f"{self.file}{offset}: {self.what}"
 
 
-def find_damage(path: str | Path, *, num_workers: int = 1) -> list[Damage]:
-    """Reads records whole.
+def verify(path: str | Path, *, num_workers: int = 0) -> Path:
+    """Reads finished records, and compares them with what was built.
 
     Args:
         path: their folder.
-        num_workers: shards read at a time, by threads.
+        num_workers: shards read at a time; 0: one per core.
 
     Returns:
-        All that is damaged, by shard and offset; empty: nothing is.
+        The folder.
 
     Raises:
         FileNotFoundError: no finished records are there.
-        ValueError: records.json is none, or of an earlier version.
+        ValueError: they are damaged; each damage is logged.
+    """
+    path = Path(path)
+    damages = find_damage(path, num_workers=num_workers or os.cpu_count())
+    for damage in damages:
+        logging.error("%s", damage)
+    if damages:
+        names = sorted({damage.file for damage in damages})
+        raise ValueError(
+            f"Expected records as they were built. Received: "
+            f"records={str(path)!r} with {len(damages)} damages, in "
+            f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}. Delete what "
+            f"is damaged and run {records.COMMAND} again: other shards are "
+            "kept."
+        )
+    logging.info("%s is whole.", path)
+    return path
+
+
+def find_damage(path: str | Path, *, num_workers: int = 1) -> list[Damage]:
+    """Reads every byte of records, and lists what is damaged.
+
+    Args:
+        path: their folder.
+        num_workers: threads, each of which reads one shard.
+
+    Returns:
+        Damages by shard and offset; empty if there are none.
+
+    Raises:
+        FileNotFoundError: no finished records are there.
+        ValueError: records.json is damaged, or of an earlier version.
     """
     path = Path(path)
     metadata = atomic_files.read_json(
@@ -82,28 +114,28 @@ def find_damage(path: str | Path, *, num_workers: int = 1) -> list[Damage]:
         return damage
     rows = dict(list(table.groupby("shard", sort=False)))
     with (
-        tqdm(total=len(table), unit="image", desc="verify", leave=False) as bar,
+        progress.bar("verify", total=len(table)) as bar,
         ThreadPoolExecutor(num_workers) as pool,
     ):
 
         def check(name: str) -> list[Damage]:
-            part = rows.get(name, table[:0])
-            if len(part) != counts[name]:
+            of_shard = rows.get(name, table[:0])
+            if len(of_shard) != counts[name]:
                 what = f"{counts[name]} images, of which the manifest has "
-                return [Damage(name, -1, f"{what}{len(part)}")]
-            found = list(_check_shard(path / name, part, sizes[name]))
-            bar.update(len(part))
-            return found
+                return [Damage(name, -1, f"{what}{len(of_shard)}")]
+            damages = list(_check_shard(path / name, of_shard, sizes[name]))
+            bar.update(len(of_shard))
+            return damages
 
-        for found in pool.map(check, sizes):
-            damage += found
+        for of_shard in pool.map(check, sizes):
+            damage += of_shard
     return damage
 
 
 def _check_tables(
     path: Path, metadata: dict[str, Any]
 ) -> tuple[list[Damage], pd.DataFrame | None]:
-    """Checks the manifest and the relations; the manifest if it can be used."""
+    """Checks manifest and relations; returns the manifest if it is usable."""
     try:
         table = manifest.read(path / "manifest.parquet")
         missing = [name for name in _COLUMNS if name not in table]
@@ -126,7 +158,7 @@ def _check_tables(
 def _check_shard(
     path: Path, rows: pd.DataFrame, num_bytes: int
 ) -> Iterator[Damage]:
-    """Reads one shard, and goes on after each damage with the next record."""
+    """Reads one shard, and resumes after each damage with the next record."""
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -170,7 +202,7 @@ def _check_shard(
 
 
 def _stream(path: Path, offset: int) -> Iterator[bytes]:
-    """Records of a file, in order, from an offset on."""
+    """Yields the records of a file, in order, from an offset on."""
 
     def read(path: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
         variant = tf.raw_ops.TFRecordDatasetV2(
@@ -182,23 +214,23 @@ def _stream(path: Path, offset: int) -> Iterator[bytes]:
         element = tf.TensorSpec([], tf.string)
         return tf.data.experimental.from_variant(variant, element)
 
-    # Only within another dataset can this one be iterated.
+    # This dataset can only be iterated within another one.
     dataset = tf.data.Dataset.from_tensors((str(path), np.int64(offset)))
     return dataset.flat_map(read).as_numpy_iterator()
 
 
 def _compare(serialised: bytes, length: int, image_id: str, sha256: str) -> str:
-    """What is wrong with a record whose checksums hold; empty: nothing."""
+    """Says what is wrong with a record whose checksums hold; empty if none."""
     if len(serialised) + records.FRAME_BYTES != length:
         return "another record lies there"
     try:
         feature = tf.train.Example.FromString(serialised).features.feature
-        [found] = feature["image/id"].bytes_list.value
+        [name] = feature["image/id"].bytes_list.value
         [encoded] = feature["image/encoded"].bytes_list.value
     except (ValueError, message.DecodeError):
         return "no Example of an image"
-    if found.decode(errors="replace") != image_id:
-        return f"the record is of {found.decode(errors='replace')!r}"
+    if name.decode(errors="replace") != image_id:
+        return f"the record is of {name.decode(errors='replace')!r}"
     if hashlib.sha256(encoded).hexdigest() != sha256:
         return "the image is not the one that was built"
     return ""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sare_tf import serving
-from sare_tf.dataset import image_decoding
+from sare_tf.dataset import image_refusal
 from sare_tf.dataset.readers import utm
 from sare_tf.records.records import Records
 from sare_tf.search import confidence
@@ -196,7 +196,7 @@ class Locator:
         errors = [""] * len(encoded)
         for number, image in enumerate(encoded):
             if not valid[number]:
-                errors[number] = image_decoding.why_not(image)
+                errors[number] = image_refusal.why_not(image)
                 continue
             try:
                 check_unit(descriptors[number : number + 1], ["its descriptor"])

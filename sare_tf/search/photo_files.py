@@ -3,7 +3,7 @@
 import glob
 from pathlib import Path
 
-from sare_tf.dataset.readers import reading
+from sare_tf.dataset.readers import files_on_disk
 
 # Ours: a larger file is not a photograph that can be decoded.
 _MOST_BYTES = 1 << 28
@@ -21,7 +21,7 @@ def expand(photo: str) -> list[Path]:
         files = [
             child
             for child in path.rglob("*")
-            if reading.is_image(child) and child.is_file()
+            if files_on_disk.is_image(child) and child.is_file()
         ]
     elif path.exists():
         files = [path]

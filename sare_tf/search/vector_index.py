@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -88,35 +87,23 @@ def rows_of(
             f"{len(image_ids)} image_ids, {len(set(image_ids))} of them "
             "different."
         )
-    known: dict[str, Any] = {
-        "image_id": image_ids,
-        "split": "test",
-        "role": "database",
-        "utm_zone": utm_zone,
-    }
-    if positions is not None:
-        if np.shape(positions) != (len(image_ids), 2):
-            raise ValueError(
-                f"Expected positions [{len(image_ids)}, 2], metres east and "
-                "north of every image. Received: positions.shape="
-                f"{np.shape(positions)}."
-            )
-        known["utm_east_m"], known["utm_north_m"] = np.transpose(positions)
+    if positions is not None and np.shape(positions) != (len(image_ids), 2):
+        raise ValueError(
+            f"Expected positions [{len(image_ids)}, 2], metres east and north "
+            f"of every image. Received: positions.shape={np.shape(positions)}."
+        )
     if place_ids is not None:
         if len(place_ids) != len(image_ids):
             raise ValueError(
                 f"Expected {len(image_ids)} place_ids, one for every image. "
                 f"Received: len(place_ids)={len(place_ids)}."
             )
-        known["place_id"] = [str(place_id) for place_id in place_ids]
-    rows = pd.DataFrame(
-        {
-            name: known.get(name, unknown)
-            for name, (_, unknown) in manifest.COLUMNS.items()
-        }
-    )
-    return rows.astype(
-        {name: dtype for name, (dtype, _) in manifest.COLUMNS.items()}
+        place_ids = [str(place_id) for place_id in place_ids]
+    return manifest.make(
+        image_id=image_ids,
+        place_id=place_ids,
+        positions=positions,
+        utm_zone=utm_zone,
     )
 
 

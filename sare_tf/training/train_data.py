@@ -16,7 +16,8 @@ import pandas as pd
 import tensorflow as tf
 from absl import logging
 
-from sare_tf.dataset import manifest
+from sare_tf.dataset.names import TRAIN_RULES
+from sare_tf.dataset.positives import find_positives
 from sare_tf.distributed import strategies
 from sare_tf.evaluation import metrics
 from sare_tf.model import Augmentation
@@ -81,7 +82,7 @@ class Split:
         return ~rows["image_id"].isin(self._bad).to_numpy()
 
     def positives(self, radius_m: float, **rule) -> list[np.ndarray]:
-        return manifest.positives(
+        return find_positives(
             self.queries,
             self.database,
             rule=self.options.positives,
@@ -185,7 +186,7 @@ class Miner:
         self._options = options
         self._potential_positives = split.positives(
             options.train_positive_radius_m,
-            **manifest.TRAIN_RULES[options.train_positives],
+            **TRAIN_RULES[options.train_positives],
         )
         self._same_place = split.positives(options.positive_radius_m)
         self._leave_out_bad()
@@ -406,7 +407,7 @@ class Validation:
         self.queries = split.queries
         self.database = split.database
         self._positives = split.positives(options.positive_radius_m)
-        rule = manifest.TRAIN_RULES[options.train_positives]
+        rule = TRAIN_RULES[options.train_positives]
         times = self.queries["timestamp"].to_numpy(object)
         self._times = times if rule["other_timestamp"] and times.any() else None
 

@@ -16,8 +16,11 @@ from sare_tf.checks import (
 )
 from sare_tf.checks.finding import ERROR, NOTE, WARNING, Finding
 from sare_tf.checks.image_contents import ImageContents
-from sare_tf.dataset import image_decoding, manifest
-from sare_tf.dataset.readers import reading, utm
+from sare_tf.dataset import image_decoding
+from sare_tf.dataset.names import ROLES, SPLITS, TRAIN_RULES
+from sare_tf.dataset.positives import make_relations
+from sare_tf.dataset.readers import utm_zones
+from sare_tf.dataset.readers.collector import ABSENT, NOT_IMAGE
 from sare_tf.evaluation import protocols
 
 RADIUS = 25.0
@@ -65,12 +68,12 @@ def test_a_finding_counts_its_images():
 def test_what_the_reader_refused_is_grouped_by_reason():
     found = image_findings.refused(
         [
-            ("a.jpg", f"named in the list, {reading.ABSENT}"),
-            ("b.jpg", f"named in the list, {reading.ABSENT}"),
+            ("a.jpg", f"named in the list, {ABSENT}"),
+            ("b.jpg", f"named in the list, {ABSENT}"),
             ("c.jpg", "line 3: 4 fields, not 5"),
             ("d.jpg", "line 17: 9 fields, not 5"),
             ("e.jpg", "heading is no number: 'north'"),
-            ("notes.txt", reading.NOT_IMAGE),
+            ("notes.txt", NOT_IMAGE),
         ]
     )
     assert [(one.severity, one.name, concerned(one)) for one in found] == [
@@ -156,9 +159,9 @@ def test_a_copy_that_is_listed_as_junk_is_none():
         ("q", "test", "query", {}),
         ("d", "test", "database", {}),
     )
-    junk = manifest.make_relations([("q", "d", "junk")], rows)
+    junk = make_relations([("q", "d", "junk")], rows)
     assert duplicates_of(rows, [5, 5], relations=junk) == {}
-    right = manifest.make_relations([("q", "d", "positive")], rows)
+    right = make_relations([("q", "d", "positive")], rows)
     assert set(duplicates_of(rows, [5, 5], relations=right)) == {
         "queries_in_database"
     }
@@ -181,7 +184,7 @@ def test_a_query_of_the_time_of_its_copy():
     assert concerned(found["queries_in_database"]) == ["q2", "q3"]
     tokyotm = matching.by_protocol(protocols.choose("tokyotm"), None)
     assert tokyotm.other_timestamp
-    netvlad = manifest.TRAIN_RULES["netvlad"]
+    netvlad = TRAIN_RULES["netvlad"]
     assert matching.by_manifest("", **netvlad).other_timestamp
     assert not matching.by_manifest("").other_timestamp
 
@@ -226,7 +229,7 @@ def test_a_copy_at_another_place(first, second, is_odd):
 def test_copies_of_many_images_equal_a_loop():
     rng = np.random.default_rng(0)
     digests = rng.integers(0, 40, 120)
-    splits = rng.choice(manifest.SPLITS, 120)
+    splits = rng.choice(SPLITS, 120)
     rows = table(
         *((f"{n:03d}", split, "database", {}) for n, split in enumerate(splits))
     )
@@ -366,8 +369,8 @@ def test_overlap_equals_a_loop():
         *(
             (
                 f"{n:03d}",
-                manifest.SPLITS[n % 3],
-                manifest.ROLES[n % 2],
+                SPLITS[n % 3],
+                ROLES[n % 2],
                 at(*rng.integers(0, 1500, 2), zone=("17T", "18T")[n % 5 == 0]),
             )
             for n in range(300)
@@ -449,7 +452,7 @@ def city(count=200, *, latitude=40.44, longitude=-79.99, name="c"):
 def located(degrees):
     """A manifest as readers make it of degrees."""
     latitude, longitude = np.array(list(degrees.values())).T
-    east, north, zones = utm.project(latitude, longitude)
+    east, north, zones = utm_zones.project(latitude, longitude)
     return table(
         *(
             (name, "test", "database", at(float(x), float(y), zone=zone))

@@ -1,134 +1,92 @@
+"""A manifest is made of arrays, checked, written and read."""
+
 import numpy as np
 import pandas as pd
 import pytest
 import toy_manifest
+from toy_manifest import rows
 
 from sare_tf.dataset import manifest
 
 
-def rows(east, *, role="database", prefix="a", **columns):
-    return [
-        {
-            "image_id": f"{prefix}{number}",
-            "split": "test",
-            "role": role,
-            "utm_east_m": value,
-            "utm_north_m": 4_500_000.0,
-            **columns,
-        }
-        for number, value in enumerate(east)
-    ]
+def test_a_manifest_of_arrays():
+    """One value for all images or one each; the rest is unknown."""
+    table = manifest.make(
+        image_id=["a.jpg", "b.jpg"],
+        split="train",
+        role=["query", "database"],
+        positions=[[500_000.5, 4e6], [np.nan, np.nan]],
+        utm_zone="17T",
+        frame=np.array([3, 2**40]),
+        heading_deg=90,
+        condition="night",
+    )
+    expected = {
+        "image_id": ["a.jpg", "b.jpg"],
+        "split": ["train", "train"],
+        "role": ["query", "database"],
+        "place_id": ["", ""],
+        "utm_east_m": [500_000.5, np.nan],
+        "utm_north_m": [4e6, np.nan],
+        "utm_zone": ["17T", "17T"],
+        "heading_deg": [90.0, 90.0],
+        "timestamp": ["", ""],
+        "panorama_id": ["", ""],
+        "sequence_id": ["", ""],
+        "frame": [3, 2**40],
+        "condition": ["night", "night"],
+        "subtasks": ["", ""],
+        "width": [-1, -1],
+        "height": [-1, -1],
+    }
+    pd.testing.assert_frame_equal(table, pd.DataFrame(expected))
+    assert list(table) == list(manifest.COLUMNS)
 
 
-def by_loops(queries, database, radius_m, min_distance_m):
-    found = []
-    for _, query in queries.iterrows():
-        near = []
-        for position, (_, image) in enumerate(database.iterrows()):
-            squared = (query.utm_east_m - image.utm_east_m) ** 2
-            squared += (query.utm_north_m - image.utm_north_m) ** 2
-            if squared <= radius_m**2 and (
-                min_distance_m == 0 or squared > min_distance_m**2
-            ):
-                near.append(position)
-        found.append(near)
-    return found
+def test_it_is_the_manifest_of_a_reader(tmp_path):
+    """Types too, also as read from a file, and without an image."""
+    names = ["x", "y"]
+    table = manifest.make(image_id=names, split="val", place_id=["p", "q"])
+    of_rows = toy_manifest.make(
+        {"image_id": name, "split": "val", "role": "database", "place_id": p}
+        for name, p in zip(names, "pq", strict=True)
+    )
+    pd.testing.assert_frame_equal(table, of_rows)
+    manifest.write(table, tmp_path / "m.parquet")
+    pd.testing.assert_frame_equal(
+        manifest.read(tmp_path / "m.parquet"), of_rows
+    )
+    pd.testing.assert_frame_equal(manifest.make(image_id=[]), of_rows[:0])
 
 
 @pytest.mark.parametrize(
-    ("radius_m", "min_distance_m"), [(25.0, 0.0), (10.0, 1.0), (0.0, 0.0)]
+    ("arguments", "message"),
+    [
+        ({"image_id": ["a", "a"]}, "1 more than once, such as .'a'"),
+        ({"image_id": ["a", ""]}, "Received: 1 empty ones"),
+        ({"image_id": ["a", 7]}, "Expected image_id as str"),
+        ({"split": "dev"}, "one of train, val, test. Received: .'dev'"),
+        ({"role": ["query", "gallery"]}, "Received: .'gallery'"),
+        ({"place_id": ["p"]}, r"place_id of shape \[1\]"),
+        ({"place_id": [["p"], ["q"]]}, r"place_id of shape \[2, 1\]"),
+        ({"split": None}, "Expected split as str. Received: split=.None"),
+        ({"place_id": ["p", None]}, "Expected place_id as str. Received: "),
+        ({"positions": np.zeros((3, 2))}, r"positions \[2, 2\] of 2 images"),
+        ({"positions": np.zeros(2)}, r"Received: positions \[2\]"),
+        ({"frame": [0.5, 1.0]}, "Expected frame as int64"),
+        ({"heading_deg": ["N", "E"]}, "Expected heading_deg as float64"),
+        ({"east": [0.0, 1.0]}, "frame, .*Received: .'east'"),
+        ({"utm_east_m": [0.0, 1.0]}, "Received: .'utm_east_m'"),
+        (
+            {"positions": np.zeros((3, 2)), "utm_zone": ["17T", "18T", ""]}
+            | {"image_id": ["a", "b", "c"]},
+            r"\['17T', '18T'\], and 1 images without, such as 'c'",
+        ),
+    ],
 )
-def test_positives_by_radius_equal_loops(radius_m, min_distance_m):
-    rng = np.random.default_rng(0)
-    # Whole metres, so that distances of exactly 1, 10 and 25 occur.
-    make = rng.integers(0, 60, 40).astype(float) + 500_000
-    queries = toy_manifest.make(rows(make[:15], role="query", prefix="q"))
-    database = toy_manifest.make(rows(make[15:]))
-    found = manifest.positives(
-        queries, database, radius_m=radius_m, min_distance_m=min_distance_m
-    )
-    expected = by_loops(queries, database, radius_m, min_distance_m)
-    assert [list(some) for some in found] == expected
-    assert sum(map(len, expected)) > 0
-
-
-def test_the_radius_is_inclusive_and_the_minimum_is_not():
-    database = toy_manifest.make(rows([0.0, 1.0, 1.5, 25.0, 25.000001]))
-    query = toy_manifest.make(rows([0.0], role="query", prefix="q"))
-    [found] = manifest.positives(query, database, min_distance_m=1.0)
-    assert found.tolist() == [2, 3]
-    assert found.dtype == np.int64
-
-
-def test_positives_of_another_time():
-    """Two queries of one spot: one of 2014, one without a time stamp."""
-    database = [
-        {**row, "timestamp": time}
-        for row, time in zip(
-            rows([0.0, 1.0, 2.0, 90.0]),
-            ["2014", "2009", "", "2009"],
-            strict=True,
-        )
-    ]
-    queries = rows([0.0, 0.0], role="query", prefix="q")
-    queries[0]["timestamp"] = "2014"
-    queries, database = toy_manifest.make(queries), toy_manifest.make(database)
-    found = manifest.positives(queries, database, other_timestamp=True)
-    assert [some.tolist() for some in found] == [[1, 2], [0, 1, 2]]
-    found = manifest.positives(
-        queries, database, **manifest.TRAIN_RULES["netvlad"]
-    )
-    assert [some.tolist() for some in found] == [[2], [2]]
-    found = manifest.positives(
-        queries, database, **manifest.TRAIN_RULES["openibl"]
-    )
-    assert [some.tolist() for some in found] == [[0, 1, 2], [0, 1, 2]]
-
-
-def test_positives_by_place():
-    database = toy_manifest.make(
-        [
-            {
-                "image_id": str(n),
-                "split": "val",
-                "role": "database",
-                "place_id": p,
-            }
-            for n, p in enumerate("baab")
-        ]
-    )
-    queries = toy_manifest.make(
-        [
-            {"image_id": str(n), "split": "val", "role": "query", "place_id": p}
-            for n, p in enumerate("abc")
-        ]
-    )
-    found = manifest.positives(queries, database)
-    assert [some.tolist() for some in found] == [[1, 2], [0, 3], []]
-
-
-def test_auto_prefers_coordinates():
-    database = toy_manifest.make(rows([0.0, 100.0], place_id="same"))
-    query = toy_manifest.make(
-        rows([0.0], role="query", prefix="q", place_id="same")
-    )
-    assert manifest.positives(query, database)[0].tolist() == [0]
-    by_place = manifest.positives(query, database, rule="place")
-    assert by_place[0].tolist() == [0, 1]
-
-
-def test_refused_rules():
-    bare = toy_manifest.make(
-        [{"image_id": "a", "split": "val", "role": "query"}]
-    )
-    with pytest.raises(
-        ValueError, match="Received: 2 images without. Use --po"
-    ):
-        manifest.positives(bare, bare, rule="radius")
-    with pytest.raises(ValueError, match="Expected a place_id of every image"):
-        manifest.positives(bare, bare)
-    with pytest.raises(ValueError, match="rule='near'"):
-        manifest.positives(bare, bare, rule="near")
+def test_wrong_arrays_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        manifest.make(**{"image_id": ["a", "b"]} | arguments)
 
 
 @pytest.mark.parametrize(
@@ -147,29 +105,6 @@ def test_wrong_rows_are_refused(change, message):
         toy_manifest.make([*rows([0.0]), other])
 
 
-def test_zones_are_never_compared():
-    """The same metres in another zone are another place."""
-    database = rows([0.0, 10.0], utm_zone="17T", prefix="a")
-    database += rows([0.0], utm_zone="18T", prefix="b")
-    # A band further south counts from the same equator; 17G is south of it.
-    database += rows([20.0], utm_zone="17S", prefix="c")
-    database += rows([0.0], utm_zone="17G", prefix="d")
-    queries = rows([0.0], utm_zone="17T", role="query", prefix="q")
-    queries += rows([0.0], utm_zone="18T", role="query", prefix="r")
-    queries += rows([0.0], utm_zone="33X", role="query", prefix="s")
-    table = toy_manifest.make(database + queries)
-    found = manifest.positives(
-        table[table["role"] == "query"], table[table["role"] == "database"]
-    )
-    assert [some.tolist() for some in found] == [[0, 1, 3], [2], []]
-
-
-def test_an_unknown_zone_is_the_one_there_is():
-    database = toy_manifest.make(rows([0.0], utm_zone="17T"))
-    query = toy_manifest.make(rows([0.0], role="query", prefix="q"))
-    assert manifest.positives(query, database)[0].tolist() == [0]
-
-
 def test_an_unknown_zone_beside_several_is_refused():
     mixed = rows([0.0], utm_zone="17T")
     mixed += rows([0.0, 1.0], prefix="b", utm_zone="18T")
@@ -179,69 +114,6 @@ def test_an_unknown_zone_beside_several_is_refused():
         toy_manifest.make(mixed)
     mixed[-1] |= {"utm_east_m": np.nan}  # No coordinates: no zone needed.
     toy_manifest.make(mixed)
-
-
-def listed():
-    database = toy_manifest.make(rows([0.0, 1.0, 2.0, 3.0]))
-    queries = toy_manifest.make(rows([0.0, 0.0], role="query", prefix="q"))
-    return queries, database, pd.concat([queries, database])
-
-
-def test_positives_by_list():
-    queries, database, both = listed()
-    pairs = [
-        ("q1", "a3", "hard"),
-        ("q1", "a0", "positive"),
-        ("q1", "a2", "junk"),
-        ("q1", "a1", "easy"),
-    ]
-    relations = manifest.make_relations(pairs, both)
-    assert relations["database"].tolist() == ["a3", "a0", "a2", "a1"]
-    for rule in ("list", "auto"):
-        found = manifest.positives(
-            queries, database, rule=rule, relations=relations
-        )
-        assert [some.tolist() for some in found] == [[], [0, 1, 3]]
-        assert found[0].dtype == found[1].dtype == np.int64
-    # Images that the database lacks are not found in it.
-    found = manifest.positives(queries, database[1:], relations=relations)
-    assert found[1].tolist() == [0, 2]
-
-
-def test_auto_follows_a_list_of_these_queries_only():
-    queries, database, both = listed()
-    relations = manifest.make_relations([("q1", "a0", "positive")], both)
-    chosen = manifest.choose_rule(queries, database, relations=relations)
-    assert chosen == "list"
-    first = manifest.choose_rule(queries[:1], database, relations=relations)
-    assert first == "radius"
-    assert manifest.choose_rule(queries, database, rule="place") == "place"
-
-
-@pytest.mark.parametrize(
-    ("pairs", "message"),
-    [
-        (
-            [("q0", "a0", "good")],
-            "positive, easy, hard, junk. Received: .'good'",
-        ),
-        ([("a1", "a0", "easy")], "query='a1', which is no query image"),
-        ([("q0", "q1", "easy")], "database='q1', which is no database image"),
-        (
-            [("q0", "a1", "easy"), ("q0", "a1", "junk")],
-            "query='q0', database='a1' more than once",
-        ),
-    ],
-)
-def test_wrong_relations_are_refused(pairs, message):
-    with pytest.raises(ValueError, match=message):
-        manifest.make_relations(pairs, listed()[2])
-
-
-def test_no_list_to_follow():
-    queries, database, _ = listed()
-    with pytest.raises(ValueError, match="Received: a dataset without. Use"):
-        manifest.positives(queries, database, rule="list")
 
 
 def test_file_round_trip_keeps_coordinates_exactly(tmp_path):

@@ -1,6 +1,5 @@
 """Records built by Apache Beam against those built without; an extra."""
 
-import functools
 import importlib.util
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from absl.testing import flagsaver
 from sare_tf import build_records
 from sare_tf.dataset import tuple_lists
 from sare_tf.distributed import beam
-from sare_tf.records import shard_building, tuple_records
+from sare_tf.records import image_preparation, shard_building, tuple_building
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
 
@@ -44,7 +43,7 @@ def root(tmp_path_factory):
     return root
 
 
-def build(root, out, *, engine=None, **options):
+def build(root, out, *, executor=None, **options):
     return build_records.run(
         RecordOptions(
             dataset=root / "photos",
@@ -52,7 +51,7 @@ def build(root, out, *, engine=None, **options):
             records=out,
             **options,
         ),
-        engine=engine,
+        executor=executor,
     )
 
 
@@ -61,13 +60,7 @@ def contents(folder):
 
 
 def on_beam(*beam_flags, runner="DirectRunner"):
-    return beam.BeamRunner(runner, beam_flags).map
-
-
-def engine(*beam_flags, **options):
-    return functools.partial(
-        build_records.build_by, for_each=on_beam(*beam_flags, **options)
-    )
+    return beam.BeamRunner(runner, beam_flags)
 
 
 @installed
@@ -84,7 +77,7 @@ def test_the_bytes_are_those_without_beam(root, tmp_path, runner, beam_flags):
     build(
         root,
         tmp_path / "records",
-        engine=engine(*beam_flags, runner=runner),
+        executor=on_beam(*beam_flags, runner=runner),
     )
     found, expected = contents(tmp_path / "records"), contents(root / "records")
     assert found == expected
@@ -118,9 +111,9 @@ def test_tuples(root, tmp_path):
     )
     options = {"records": root / "records", "shard_mebibytes": 1}
     options |= {"tuple_list": tmp_path / "l.parquet"}
-    tuple_records.build(out=tmp_path / "here", **options)
-    tuple_records.build(
-        out=tmp_path / "beam", for_each=on_beam(*THREADS), **options
+    tuple_building.build(out=tmp_path / "here", **options)
+    tuple_building.build(
+        out=tmp_path / "beam", executor=on_beam(*THREADS), **options
     )
     found = contents(tmp_path / "beam")
     assert found == contents(tmp_path / "here")
@@ -134,7 +127,7 @@ def test_a_shard_that_fails_leaves_the_others(root, tmp_path, monkeypatch):
 
     def build_but_one(shard, **options):
         if shard.name.startswith("val-query"):
-            raise shard_building.Unsteady("Expected images that stay.")
+            raise image_preparation.Unsteady("Expected images that stay.")
         return real(shard, **options)
 
     def listening(shard, **options):
@@ -143,7 +136,7 @@ def test_a_shard_that_fails_leaves_the_others(root, tmp_path, monkeypatch):
 
     monkeypatch.setattr(shard_building, "build", build_but_one)
     with pytest.raises(OSError, match=r"that stay. \(and 0 other tasks of 6"):
-        build(root, tmp_path / "records", engine=engine())
+        build(root, tmp_path / "records", executor=on_beam())
     assert not (tmp_path / "records").exists()
     monkeypatch.setattr(shard_building, "build", listening)
     build(root, tmp_path / "records")
@@ -157,7 +150,7 @@ def test_a_runner_that_fails(root, tmp_path, monkeypatch):
         build(
             root,
             tmp_path / "records",
-            engine=engine(runner="NoRunner"),
+            executor=on_beam(runner="NoRunner"),
         )
 
     def die(*_, **__):
@@ -165,13 +158,13 @@ def test_a_runner_that_fails(root, tmp_path, monkeypatch):
 
     monkeypatch.setattr(shard_building, "build", die)
     with pytest.raises(OSError, match="Expected Beam to finish.*worker lost"):
-        build(root, tmp_path / "records", engine=engine())
+        build(root, tmp_path / "records", executor=on_beam())
 
 
 def test_without_beam(root, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     with pytest.raises(ImportError, match=r'pip install "sare_tf\[beam\]"'):
-        build(root, tmp_path / "records", engine=engine())
+        build(root, tmp_path / "records", executor=on_beam())
 
 
 def test_flags_of_beam_need_a_runner(root, tmp_path):

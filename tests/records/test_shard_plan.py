@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from toy_search import jpeg
 
-from sare_tf.dataset.readers.reading import Reading, Source
-from sare_tf.dataset.sqlite_manifest import Listing
+from sare_tf.dataset.readers.collector import Reading, Source
+from sare_tf.dataset.sqlite_manifest import SqliteManifest
 from sare_tf.records import shard_building, shard_plan
 from sare_tf.records.shard_plan import Preparation
 
@@ -18,15 +18,16 @@ MEBIBYTE = 1 << 20
 AS_IS = Preparation()
 
 
-def reading(root, names, **more):
-    rows = (
+def reading(root, names, *, sources=None, **columns):
+    """Images in the place that their folder names; or with other columns."""
+    images = SqliteManifest()
+    images.add_all(
         {"image_id": name, "split": "train", "role": "database"}
         | {"place_id": name.partition("/")[0]}
+        | columns
         for name in names
     )
-    listing = Listing()
-    listing.add_all(rows)
-    return Reading(listing, root, [], **more)
+    return Reading(images, root, [], sources=sources or {})
 
 
 def plan(root, sizes, monkeypatch, **options):
@@ -37,7 +38,7 @@ def plan(root, sizes, monkeypatch, **options):
         lambda path: (sizes[os.path.relpath(path, root)], 7),
     )
     options = {"shard_mebibytes": 1, "preparation": AS_IS} | options
-    return shard_plan.make(reading(root, sizes), **options)
+    return shard_plan.make(reading(root, sizes), **options).shards
 
 
 def toy_sizes(seed=0, places=300):
@@ -54,15 +55,15 @@ def test_shards_hold_all_in_order_and_have_about_the_size(
 ):
     sizes = toy_sizes()
     shards = plan(tmp_path, sizes, monkeypatch)
-    names = [name for shard in shards for name in shard.rows["image_id"]]
+    names = [name for shard in shards for name in shard.read_rows()["image_id"]]
     assert names == sorted(sizes)
-    held = [shard.rows["bytes"].sum() for shard in shards]
+    held = [shard.read_rows()["bytes"].sum() for shard in shards]
     assert all(MEBIBYTE / 2 <= size <= 2 * MEBIBYTE for size in held)
     assert [shard.name for shard in shards] == [
         f"train-database-{number:05d}-of-{len(shards):05d}.tfrecord"
         for number in range(len(shards))
     ]
-    places = [set(shard.rows["place_id"]) for shard in shards]
+    places = [set(shard.read_rows()["place_id"]) for shard in shards]
     assert sum(map(len, places)) == len(set.union(*places))
 
 
@@ -73,19 +74,21 @@ def test_a_place_is_never_cut(tmp_path, monkeypatch):
     assert len(plan(tmp_path, sizes, monkeypatch)) == 1
     sizes |= {"a/1.jpg": MEBIBYTE}
     first, second = plan(tmp_path, sizes, monkeypatch)
-    assert set(first.rows["place_id"]) == {"a"}
-    assert set(second.rows["place_id"]) == {"p", "q"}
+    assert set(first.read_rows()["place_id"]) == {"a"}
+    assert set(second.read_rows()["place_id"]) == {"p", "q"}
 
 
 def test_images_without_place_and_position_are_cut_anywhere(
     tmp_path, monkeypatch
 ):
     sizes = {f"{view:03d}.jpg": MEBIBYTE // 4 for view in range(40)}
-    made = reading(tmp_path, sizes)
-    made.listing.run("UPDATE images SET place_id = ''")
     monkeypatch.setattr(shard_plan, "_status", lambda _: (MEBIBYTE // 4, 7))
-    shards = shard_plan.make(made, shard_mebibytes=1, preparation=AS_IS)
-    assert len(shards) >= 5
+    plan = shard_plan.make(
+        reading(tmp_path, sizes, place_id=""),
+        shard_mebibytes=1,
+        preparation=AS_IS,
+    )
+    assert len(plan.shards) >= 5
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -111,9 +114,10 @@ def test_memory_does_not_grow_with_the_images(tmp_path, monkeypatch):
         names = (f"p{view // 10}/{view}.jpg" for view in range(count))
         tracemalloc.start()
         try:
-            made = reading(tmp_path, names)
-            shards = shard_plan.make(made, shard_mebibytes=1, preparation=AS_IS)
-            assert sum(shard.count for shard in shards) == count
+            plan = shard_plan.make(
+                reading(tmp_path, names), shard_mebibytes=1, preparation=AS_IS
+            )
+            assert sum(shard.count for shard in plan.shards) == count
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -129,12 +133,12 @@ def test_a_digest_holds_all_that_counts(tmp_path):
     path.write_bytes(jpeg(0, 0))
 
     def digest(preparation=AS_IS, sources=None, **columns):
-        made = reading(tmp_path, ["p/0.jpg"], sources=sources or {})
-        for name, value in columns.items():
-            made.listing.run(f"UPDATE images SET {name} = ?", value)
-        [shard] = shard_plan.make(
-            made, shard_mebibytes=1, preparation=preparation
+        plan = shard_plan.make(
+            reading(tmp_path, ["p/0.jpg"], sources=sources, **columns),
+            shard_mebibytes=1,
+            preparation=preparation,
         )
+        [shard] = plan.shards
         return shard.digest
 
     digests = [
@@ -159,23 +163,25 @@ def test_a_digest_holds_all_that_counts(tmp_path):
 
 
 def test_a_shard_travels(tmp_path):
-    """As an engine sends it: pickled, with its own rows alone."""
+    """As an executor sends it: pickled, with no rows but its own."""
     names = [f"p{number}/{number}.jpg" for number in range(2000)]
     for name in names:
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(jpeg(0, 0).ljust(10_000))
     shards = shard_plan.make(
         reading(tmp_path, names), shard_mebibytes=1, preparation=AS_IS
-    )
+    ).shards
     assert len(shards) > 5
-    sent = [pickle.dumps(shard) for shard in shards]
-    assert max(map(len, sent)) < len(pickle.dumps(shards)) / 4
+    with pytest.raises(TypeError, match="cannot pickle 'sqlite3.Connection'"):
+        pickle.dumps(shards[3])
+    sent = [pickle.dumps(shard.with_rows()) for shard in shards]
+    assert max(map(len, sent)) < sum(map(len, sent)) / 4
     folder = tmp_path / "built"
     folder.mkdir()
     received = pickle.loads(sent[3])
     built = shard_building.build(
         received, root=tmp_path, folder=folder, preparation=AS_IS
     )
-    pd.testing.assert_frame_equal(received.rows, shards[3].rows)
+    pd.testing.assert_frame_equal(received.rows, shards[3].read_rows())
     assert built == shard_building.find(shards[3], folder)
-    assert built.count == len(shards[3].rows)
+    assert built.count == len(received.rows)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from sare_tf.dataset import image_decoding
+from sare_tf.dataset import image_decoding, image_refusal
 from sare_tf.records import stored_image
 from sare_tf.records.shard_plan import Preparation
 
@@ -155,7 +155,7 @@ def test_the_decoder_has_the_last_word(monkeypatch):
     assert prepare(encoded)[1:] == (33, 17)
     monkeypatch.setattr(stored_image, "header_size", lambda _: (32, 16))
     assert prepare(encoded)[1:] == (33, 17)
-    monkeypatch.setattr(image_decoding, "MOST_PIXELS", 30)
+    monkeypatch.setattr(image_refusal, "MOST_PIXELS", 30)
     assert prepare(encoded, verify=False)[1:] == (33, 17)
 
 

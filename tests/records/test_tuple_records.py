@@ -10,10 +10,13 @@ import tensorflow as tf
 import toy_training
 from absl import flags
 from absl.testing import flagsaver
+from toy_executor import IdleExecutor, ObservedExecutor, PicklingExecutor
+from toy_search import jpeg
 
 from sare_tf import build_records
 from sare_tf.dataset import tuple_lists
-from sare_tf.records import tuple_records
+from sare_tf.records import building, tuple_building
+from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
 from sare_tf.records.tuple_records import TupleRecords
 from sare_tf.training import datasets
@@ -40,7 +43,7 @@ def build(root, out, **options):
     options = {"shard_mebibytes": 1, "tuple_list": root / "list.parquet"} | (
         options
     )
-    return tuple_records.build(records=root / "records", out=out, **options)
+    return tuple_building.build(records=root / "records", out=out, **options)
 
 
 @pytest.fixture(scope="module")
@@ -269,30 +272,94 @@ def test_by_the_command(root, built, tmp_path):
 
 def test_a_stopped_build_is_taken_up(root, built, tmp_path):
     """Its finished shards are kept; one without its receipt is not whole."""
-    done = []
 
-    def stop_after_two(function, shards, *, folder):
+    def stop_after_two(do, shards):
         for shard in shards[:2]:
-            function(shard)
-        shards[1].path(folder).with_suffix(".json").unlink()
+            do(shard)
+        (tmp_path / f".tuples.partial/{shards[1].digest}.json").unlink()
         raise KeyboardInterrupt
 
-    def listening(function, shards, *, folder):
-        done.extend(shard.name for shard in shards)
-        tuple_records.for_each_here(function, shards, folder=folder)
-
     with pytest.raises(KeyboardInterrupt):
-        build(root, tmp_path / "tuples", for_each=stop_after_two)
+        build(
+            root, tmp_path / "tuples", executor=ObservedExecutor(stop_after_two)
+        )
     assert os.listdir(tmp_path) == [".tuples.partial"]
-    build(root, tmp_path / "tuples", for_each=listening)
-    assert done == [f"tuples-0000{n}-of-00003.tfrecord" for n in (1, 2)]
+    resumed = ObservedExecutor()
+    build(root, tmp_path / "tuples", executor=resumed)
+    assert [shard.name for shard in resumed.given] == [
+        f"tuples-0000{n}-of-00003.tfrecord" for n in (1, 2)
+    ]
     assert contents(tmp_path / "tuples") == contents(built)
     assert os.listdir(tmp_path) == ["tuples"]
 
 
+def test_an_executor_elsewhere_builds_the_same_bytes(root, built, tmp_path):
+    executor = PicklingExecutor()
+    build(root, tmp_path / "tuples", executor=executor)
+    assert len(executor.given) == 3
+    assert contents(tmp_path / "tuples") == contents(built)
+
+
+def test_records_built_again_at_the_same_path(tmp_path):
+    """Tuples have the images as they are now, in one process.
+
+    First the same images are in other shards, then they are other images.
+    """
+    for number in range(4):
+        folder = tmp_path / f"photos/database/p{number}"
+        folder.mkdir(parents=True)
+        (folder / "0.jpg").write_bytes(jpeg(number, 0).ljust(600_000))
+    fingerprints = []
+    for turn, mebibytes in enumerate((1, 128, 128)):
+        if turn == 2:
+            for path in (tmp_path / "photos").rglob("*.jpg"):
+                path.write_bytes(
+                    jpeg(turn, 0).ljust(500_000) + path.read_bytes()
+                )
+        records = building.build(
+            RecordOptions(
+                dataset=tmp_path / "photos",
+                records=tmp_path / "records",
+                reader="place_folders",
+                split_fractions=(1, 0, 0),
+                shard_mebibytes=mebibytes,
+            )
+        )
+        source = Records(records)
+        fingerprints.append(source.fingerprint)
+        tuple_lists.write(
+            tuple_lists.make(np.array([[0, 2, 3], [3, 1, 0]]), source.manifest),
+            tmp_path / "list.parquet",
+        )
+        stored = TupleRecords(
+            tuple_building.build(
+                records=records,
+                tuple_list=tmp_path / "list.parquet",
+                out=tmp_path / f"tuples{turn}",
+            )
+        )
+        table = stored.table().iloc[stored.order(seed=0)].to_numpy()
+        for names, encoded in zip(
+            table, stored.encoded_dataset(seed=0), strict=True
+        ):
+            assert encoded.numpy().tolist() == [
+                (tmp_path / "photos" / name).read_bytes() for name in names
+            ]
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+
+
+def test_other_records_than_were_planned(root, tmp_path):
+    """As a worker would find them whose folder is not the shared one."""
+    shard = tuple_building.TupleShard("s", np.zeros((1, 3), int), "other", "d")
+    with pytest.raises(ValueError, match="which have changed"):
+        tuple_building.write_shard(
+            shard, Records(root / "records"), folder=tmp_path
+        )
+
+
 def test_a_shard_that_is_missing_after_all(root, tmp_path):
-    with pytest.raises(OSError, match="Expected every shard to be built"):
-        build(root, tmp_path / "tuples", for_each=lambda *_, **__: None)
+    with pytest.raises(OSError, match="Expected every part to be built"):
+        build(root, tmp_path / "tuples", executor=IdleExecutor())
     assert not (tmp_path / "tuples").exists()
 
 
@@ -326,7 +393,7 @@ def test_damaged_records_are_told(root, tmp_path):
         raw[50] ^= 1
         path.write_bytes(bytes(raw))
     with pytest.raises(ValueError, match="valid checksums"):
-        tuple_records.build(
+        tuple_building.build(
             records=records,
             tuple_list=root / "list.parquet",
             out=tmp_path / "tuples",

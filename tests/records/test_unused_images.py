@@ -1,26 +1,32 @@
-"""What is said of records, beside loops over `manifest.positives`."""
+"""What is said of records, beside loops over `find_positives`."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from sare_tf.dataset import manifest
-from sare_tf.dataset.readers.reading import Reading
-from sare_tf.dataset.sqlite_manifest import Listing
+from sare_tf.dataset.positives import (
+    choose_rule,
+    find_positives,
+    make_relations,
+)
+from sare_tf.dataset.readers.collector import Reading
+from sare_tf.dataset.sqlite_manifest import SqliteManifest
 from sare_tf.records import shard_plan, unused_images
+from sare_tf.records.sqlite_plan import KeptImages
 
 ALONE = "query without a positive in the database"
 
 
-def planned(rows, root):
-    listing = Listing()
-    listing.add_all(rows)
-    shard_plan.make(
-        Reading(listing, root, []),
+def kept(rows, root, *, refused=(), relations=None):
+    images = SqliteManifest()
+    images.add_all(rows)
+    plan = shard_plan.make(
+        Reading(images, root, []),
         shard_mebibytes=1,
         preparation=shard_plan.Preparation(),
     )
-    return listing
+    return KeptImages(plan.images, refused=refused, relations=relations)
 
 
 def expected(rows, *, rule, radius_m, relations, refused):
@@ -43,11 +49,11 @@ def expected(rows, *, rule, radius_m, relations, refused):
         for role, some in (("query", queries), ("database", database)):
             if some.empty:
                 found.append((split, f"split without a {role} image"))
-        chosen = manifest.choose_rule(queries, database, relations=relations)
+        chosen = choose_rule(queries, database, relations=relations)
         if chosen == "place" and not manifest.has_places(part):
             found.append((split, "split of which nothing says what matches"))
             continue
-        positives = manifest.positives(
+        positives = find_positives(
             queries,
             database,
             rule=rule,
@@ -84,12 +90,11 @@ def toy(seed, *, place, located, zones=("17T",), count=400, splits=3):
 
 
 def check(rows, root, *, rule="auto", relations=None, refused=()):
-    listing = planned(rows, root)
-    options = {"rule": rule, "relations": relations}
-    unused_images.check_rule(listing, **options)
-    options |= {"radius_m": 25.0, "refused": refused}
-    found = list(unused_images.find(listing, **options))
-    wanted = expected(rows, **options)
+    given = {"relations": relations, "refused": refused}
+    images = kept(rows, root, **given)
+    unused_images.check_rule(images, rule=rule)
+    found = list(unused_images.find(images, rule=rule, radius_m=25.0))
+    wanted = expected(rows, rule=rule, radius_m=25.0, **given)
     assert sorted(found) == sorted(wanted)
     # Splits in their order, and what lies together in records together.
     splits = [what for what, _ in found if what in manifest.SPLITS]
@@ -136,7 +141,7 @@ def test_by_list(tmp_path):
         (str(rng.choice(ids["query"])), str(rng.choice(ids["database"])))
         for _ in range(150)
     }
-    relations = manifest.make_relations(
+    relations = make_relations(
         [
             (*pair, ("easy", "hard", "junk")[number % 3])
             for number, pair in enumerate(sorted(pairs))
@@ -173,8 +178,6 @@ def test_a_split_without_queries_or_truth(tmp_path):
 )
 def test_a_rule_that_the_images_do_not_allow(tmp_path, rule, message):
     other = rule == "radius"
-    listing = planned(
-        toy(0, place=other, located=not other, splits=1), tmp_path
-    )
+    images = kept(toy(0, place=other, located=not other, splits=1), tmp_path)
     with pytest.raises(ValueError, match=message):
-        unused_images.check_rule(listing, rule=rule, relations=None)
+        unused_images.check_rule(images, rule=rule)

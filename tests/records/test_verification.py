@@ -11,7 +11,7 @@ from test_build_records import build, photos
 
 from sare_tf import build_records
 from sare_tf.records import records
-from sare_tf.records.verification import find_damage
+from sare_tf.records.verification import find_damage, verify
 
 SHARD = "val-database-00000-of-00001.tfrecord"
 
@@ -41,7 +41,7 @@ def edit_json(out, **values):
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_whole_records(out, num_workers, caplog):
     assert find_damage(out, num_workers=num_workers) == []
-    build_records.verify(out)
+    verify(out)
     assert "is whole" in caplog.text
 
 

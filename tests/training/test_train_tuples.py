@@ -9,7 +9,7 @@ import toy_training
 
 from sare_tf import build_records, train
 from sare_tf.dataset import tuple_lists
-from sare_tf.records import tuple_records
+from sare_tf.records import tuple_building
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
 from sare_tf.records.tuple_records import TupleRecords
@@ -46,7 +46,7 @@ def root(tmp_path_factory):
 
 
 def build_tuples(root, out, **options):
-    return tuple_records.build(
+    return tuple_building.build(
         records=root / "records",
         tuple_list=root / "mined" / "epoch-0001" / "tuples.parquet",
         out=out,

@@ -1,9 +1,9 @@
 """Raw folders of images -> manifest: one module per layout.
 
-A reader takes the dataset's folder, and those of the options that its `read`
-names, and returns a `Reading`: rows of the manifest, what the layout says about
-which image answers which, and the files it refused with the reason. It opens no
-image, but for the position in the headers of photographs.
+A reader takes the dataset's folder, and the options that its `read` names. It
+returns a `Reading`: the manifest, the relations that the layout lists, and the
+files that it refused with the reason. It opens no image, except to read the
+position in the header of a photograph.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sare_tf.dataset.readers.reading import Reading
+    from sare_tf.dataset.readers.collector import Reading
 
 # Modules of this folder, each with a function `read`.
 READERS = (
@@ -35,7 +35,7 @@ READERS = (
 
 
 def _parameters(reader: str) -> Sequence[str]:
-    """Names of the options that a reader takes."""
+    """Returns the names of the options that a reader takes."""
     return inspect.signature(_module(reader).read).parameters
 
 
@@ -44,7 +44,7 @@ def _module(reader: str):
 
 
 def reads_lists(reader: str) -> bool:
-    """Whether a reader can read a list of images without the images."""
+    """Returns whether a reader can read a list of images without them."""
     return "list_only" in _parameters(reader)
 
 
@@ -68,14 +68,14 @@ def read(
         query_fraction: share of each place's images that become queries,
             where the layout has no roles.
         utm_zone: zone for latitudes and longitudes, such as 17T; empty: that
-            of the median point, see `coordinates.project`.
+            of the median point, see `utm_zones.project`.
         seed: of splits and roles.
-        list_only: images that a list names need not be there; for readers of
-            lists, see `reads_lists`.
+        list_only: whether images that a list names may be absent; only for
+            readers of lists, see `reads_lists`.
 
     Raises:
         FileNotFoundError: no such folder.
-        NoImages: no image in the layout expected.
+        NoImages: no image in the layout of the reader.
         ValueError: an unknown reader, or a dataset that it cannot read.
     """
     if reader not in READERS:

@@ -13,97 +13,92 @@ A file `<folder>_images_paths.txt` beside a folder lists its images, one path
 relative to the folder a line, and is read instead of the folder. A split
 without database/ and queries/ (the training images of SF-XL) gets its queries
 from each square of 10 m. Where neighbouring images have different zones, they
-are given one, see `coordinates.unify`.
+get the same one, see `utm_zones.unify`.
 """
 
 import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from sare_tf.dataset import manifest
-from sare_tf.dataset.readers import reading, splitting
+from sare_tf.dataset.names import SPLITS
+from sare_tf.dataset.readers import files_on_disk, splitting
+from sare_tf.dataset.readers.collector import NOT_IMAGE, Collector, Reading
+from sare_tf.dataset.sqlite_manifest import Group
 
 _LAYOUT = "images/{train,val,test}/{database,queries}/@<east>@<north>@...@.jpg"
-# CosPlace's, who makes places of SF-XL so.
-_CELL_M = 10.0
 
 
 def read(
     dataset: Path, *, query_fraction: float, utm_zone: str, seed: int
-) -> reading.Reading:
+) -> Reading:
     """Reads the layout; its split folders are the split.
 
     Args:
         dataset: the folder.
         query_fraction: share of queries in a split without roles.
-        utm_zone: zone for all images; empty: theirs, where there is one.
+        utm_zone: zone for all images; empty: the zones in their names, unless
+            neighbours have different ones.
         seed: of the choice of queries.
 
     Raises:
         ValueError: no image, or several zones that cannot be made one.
     """
-    found = reading.Collector(
-        dataset, reading.image_root(dataset), layout=_LAYOUT
+    collector = Collector(
+        dataset, files_on_disk.image_root(dataset), layout=_LAYOUT
     )
     without_roles = []
-    for split in manifest.SPLITS:
-        top = found.root / split
-        for folder, role in reading.ROLES.items():
-            for image_id in _images(found, top / folder):
-                _add(found, image_id, split=split, role=role)
-        if not any((top / folder).exists() for folder in reading.ROLES):
+    for split in SPLITS:
+        top = collector.root / split
+        for folder, role in files_on_disk.ROLE_FOLDERS.items():
+            for image_id in _images(collector, top / folder):
+                _add(collector, image_id, split=split, role=role)
+        if not any(
+            (top / folder).exists() for folder in files_on_disk.ROLE_FOLDERS
+        ):
             without_roles.append(split)
-            for image_id in _images(found, top):
-                _add(found, image_id, split=split, role="")
-    found.listing.define("cell", _cell)
+            for image_id in _images(collector, top):
+                _add(collector, image_id, split=split, role="")
     for split in without_roles:
         splitting.choose_roles(
-            found.listing,
-            "cell(utm_zone, utm_east_m, utm_north_m)",
+            collector.images,
+            Group.CELL,
             fraction=query_fraction,
             seed=seed,
-            where=f"split = '{split}'",
+            splits=[split],
         )
-    found.unify_zones(utm_zone=utm_zone)
-    return found.finish()
+    collector.unify_zones(utm_zone=utm_zone)
+    return collector.finish()
 
 
-def _images(found: reading.Collector, folder: Path) -> Iterator[str]:
+def _images(collector: Collector, folder: Path) -> Iterator[str]:
     paths = folder.with_name(f"{folder.name}_images_paths.txt")
     if not paths.is_file():
-        yield from found.images(folder)
+        yield from collector.image_files(folder)
         return
-    below = folder.relative_to(found.root).as_posix()
-    for line in reading.read_lines(paths):
-        image_id = found.listed(f"{below}/{line}")
+    below = folder.relative_to(collector.root).as_posix()
+    for line in files_on_disk.read_lines(paths):
+        image_id = collector.listed_file(f"{below}/{line}")
         if image_id:
             yield image_id
 
 
-def _add(
-    found: reading.Collector, image_id: str, *, split: str, role: str
-) -> None:
+def _add(collector: Collector, image_id: str, *, split: str, role: str) -> None:
     try:
         fields = parse(image_id.rpartition("/")[2])
     except ValueError as error:
-        found.refuse(image_id, str(error))
+        collector.refuse(image_id, str(error))
         return
-    found.add(image_id, split=split, role=role, **fields)
-
-
-def _cell(zone: str, east_m: float, north_m: float) -> str:
-    """Names the square of 10 m that a point is in."""
-    return f"{zone} {east_m // _CELL_M:.0f} {north_m // _CELL_M:.0f}"
+    collector.add(image_id, split=split, role=role, **fields)
 
 
 def parse(name: str) -> dict[str, object]:
     """Parses the base name of a file into columns of the manifest.
 
     Raises:
-        ValueError: it is no image name of the convention; says why.
+        ValueError: the name does not follow the convention; says why.
     """
-    if not reading.is_image(name):
-        raise ValueError(reading.NOT_IMAGE)
+    if not files_on_disk.is_image(name):
+        raise ValueError(NOT_IMAGE)
     stem, _, _ = name.rpartition(".")
     before, *fields = stem.split("@")
     if before or len(fields) < 2:
@@ -126,7 +121,7 @@ def parse(name: str) -> dict[str, object]:
         "condition": fields[13],
     }
     if not any(fields[2:6]) and fields[6].isdecimal():
-        # Made-up coordinates, as of Nordland, AmsterTime and SPED: no zone, and
+        # Made-up coordinates, as in Nordland, AmsterTime and SPED: no zone, and
         # the number of the frame (or pair) in place of a panorama.
         parsed["frame"] = int(fields[6])
     if fields[8]:

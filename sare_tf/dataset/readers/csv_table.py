@@ -2,13 +2,13 @@
 
     <dataset>/images.csv, or another name if it is the only .csv there
 
-Columns, by the names of its first line, in any order and letter case; others
-are passed over:
+Its first line names the columns, in any order and letter case. Others than
+these are ignored:
 
     path                            required; relative to the dataset
     latitude, longitude             degrees of WGS84
     utm_east, utm_north, utm_zone   metres, instead; zone such as 17T, or none
-    place                           images of the same spot have the same
+    place                           equal for images of the same spot
     split                           train, val or test
     role                            database or query
     heading, timestamp, panorama, sequence, frame, condition
@@ -27,8 +27,9 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from sare_tf.dataset import manifest
-from sare_tf.dataset.readers import reading, splitting
+from sare_tf.dataset.names import ROLES, SPLITS
+from sare_tf.dataset.readers import files_on_disk, splitting
+from sare_tf.dataset.readers.collector import Collector, Reading
 
 _LAYOUT = "the paths that the CSV file names"
 _DEGREES = ("latitude", "longitude")
@@ -53,49 +54,47 @@ def read(
     utm_zone: str,
     seed: int,
     list_only: bool,
-) -> reading.Reading:
+) -> Reading:
     """Reads the table.
 
     Args:
         dataset: the folder of the table.
         split_fractions: shares for train, val and test, without `split`.
         query_fraction: share of queries, without `role`.
-        utm_zone: zone for all; empty: see `coordinates.project`.
+        utm_zone: zone for all; empty: see `utm_zones.project`.
         seed: of splits and queries.
         list_only: images may be absent.
 
     Raises:
-        ValueError: no table, one that cannot be read or lacks columns, or no
-            image that can be used.
+        ValueError: no table, a table that cannot be read or lacks columns, or
+            no image that can be used.
     """
-    table = reading.only_file(dataset, "images.csv", "*.csv")
-    found = reading.Collector(
-        dataset, dataset, layout=_LAYOUT, list_only=list_only
-    )
+    table = files_on_disk.only_file(dataset, "images.csv", "*.csv")
+    collector = Collector(dataset, dataset, layout=_LAYOUT, list_only=list_only)
     lines = _read(table)
     header = _header(table, next(lines, (1, []))[1])
     for number, fields in lines:
         if len(fields) != len(header):
             name = fields[0] if fields else ""
-            found.refuse(
+            collector.refuse(
                 name,
                 f"line {number}: {len(fields)} fields, not {len(header)}",
             )
             continue
-        _add(found, dict(zip(header, fields, strict=True)))
-    found.set_coordinates(utm_zone=utm_zone)
-    found.unify_zones(utm_zone=utm_zone)
+        _add(collector, dict(zip(header, fields, strict=True)))
+    collector.set_coordinates(utm_zone=utm_zone)
+    collector.unify_zones(utm_zone=utm_zone)
     splitting.complete(
-        found,
+        collector,
         split_fractions=None if "split" in header else split_fractions,
         query_fraction=None if "role" in header else query_fraction,
         seed=seed,
     )
-    return found.finish()
+    return collector.finish()
 
 
 def _read(table: Path) -> Iterator[tuple[int, list[str]]]:
-    """The numbered lines that are not empty, as they are asked for."""
+    """Yields the lines that are not empty, with their numbers."""
     try:
         with table.open(encoding="utf-8-sig") as file:
             first = file.readline()
@@ -111,12 +110,12 @@ def _read(table: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _header(table: Path, line: list[str]) -> list[str]:
-    """The names of the columns."""
+    """Returns the names of the columns, once they are checked."""
     header = [name.strip().lower() for name in line]
     _check(table, header)
     other = sorted(set(header) - _COLUMNS)
     if other:
-        logging.info("Columns of %s passed over: %s.", table, ", ".join(other))
+        logging.info("Columns of %s ignored: %s.", table, ", ".join(other))
     return header
 
 
@@ -138,27 +137,27 @@ def _check(table: Path, header: list[str]) -> None:
         )
 
 
-def _add(found: reading.Collector, fields: dict[str, str]) -> None:
+def _add(collector: Collector, fields: dict[str, str]) -> None:
     fields = {name: value.strip() for name, value in fields.items()}
-    image_id = found.listed(fields["path"])
+    image_id = collector.listed_file(fields["path"])
     if not image_id:
         return
     try:
         columns = _columns(fields)
     except ValueError as error:
-        found.refuse(image_id, str(error))
+        collector.refuse(image_id, str(error))
         return
-    found.add(image_id, **columns)
+    collector.add(image_id, **columns)
 
 
 def _columns(fields: dict[str, str]) -> dict[str, object]:
-    """Columns of the manifest from the fields of a line.
+    """Makes columns of the manifest of the fields of a line.
 
     Raises:
-        ValueError: why the line cannot be used.
+        ValueError: the line cannot be used; says why.
     """
     columns = {"split": fields.get("split", ""), "role": fields.get("role", "")}
-    for name, allowed in (("split", manifest.SPLITS), ("role", manifest.ROLES)):
+    for name, allowed in (("split", SPLITS), ("role", ROLES)):
         if name in fields and columns[name] not in allowed:
             raise ValueError(
                 f"{name} {columns[name]!r} is not {', '.join(allowed)}"
@@ -185,7 +184,7 @@ def _columns(fields: dict[str, str]) -> dict[str, object]:
 
 
 def _number(fields: dict[str, str], name: str) -> float:
-    value = reading.number(fields[name])
+    value = files_on_disk.number(fields[name])
     if not np.isfinite(value):
         raise ValueError(f"{name} is no number: {fields[name]!r}")
     return value

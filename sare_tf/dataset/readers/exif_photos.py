@@ -16,7 +16,8 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from sare_tf.dataset.readers import reading, splitting
+from sare_tf.dataset.readers import files_on_disk, splitting
+from sare_tf.dataset.readers.collector import Collector, Reading
 
 _LAYOUT = "**/*.jpg with a position in the EXIF header"
 
@@ -28,65 +29,65 @@ def read(
     query_fraction: float,
     utm_zone: str,
     seed: int,
-) -> reading.Reading:
+) -> Reading:
     """Reads the layout, and the headers of its photographs.
 
     Args:
         dataset: the folder.
         split_fractions: shares of areas for train, val and test.
         query_fraction: share of each area's images that become queries.
-        utm_zone: zone for all; empty: see `coordinates.project`.
+        utm_zone: zone for all; empty: see `utm_zones.project`.
         seed: of splits and queries.
 
     Raises:
         ValueError: no photograph with a position, or split folders beside
             unsplit ones.
     """
-    root = reading.image_root(dataset)
-    splits = reading.split_folders(root)
-    found = reading.Collector(dataset, root, layout=_LAYOUT)
+    root = files_on_disk.image_root(dataset)
+    splits = files_on_disk.split_folders(root)
+    collector = Collector(dataset, root, layout=_LAYOUT)
     has_roles = bool(splits) or any(
-        (root / folder).is_dir() for folder in reading.ROLES
+        (root / folder).is_dir() for folder in files_on_disk.ROLE_FOLDERS
     )
-    roles = reading.ROLES if has_roles else {"": ""}
+    roles = files_on_disk.ROLE_FOLDERS if has_roles else {"": ""}
     for split in splits or [""]:
         for folder, role in roles.items():
-            for image_id in found.images(root / split / folder):
+            for image_id in collector.image_files(root / split / folder):
                 try:
                     columns = parse(root / image_id)
                 except ValueError as error:
-                    found.refuse(image_id, str(error))
+                    collector.refuse(image_id, str(error))
                     continue
-                found.add(image_id, split=split, role=role, **columns)
-    found.set_coordinates(utm_zone=utm_zone)
+                collector.add(image_id, split=split, role=role, **columns)
+    collector.set_coordinates(utm_zone=utm_zone)
     splitting.complete(
-        found,
+        collector,
         split_fractions=None if splits else split_fractions,
         query_fraction=None if has_roles else query_fraction,
         seed=seed,
     )
-    return found.finish()
+    return collector.finish()
 
 
 def parse(path: Path) -> dict[str, object]:
-    """Position, direction and time in the header of a photograph.
+    """Reads position, direction and time in the header of a photograph.
 
     Raises:
-        ValueError: it has no position, or no header; says which.
+        ValueError: no header that can be read, or no position in it.
     """
     try:
         with warnings.catch_warnings():
-            # Of headers that are odd, and of large panoramas.
+            # Pillow warns of odd headers and of large panoramas.
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 exif = image.getexif()
                 gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
                 details = exif.get_ifd(ExifTags.IFD.Exif)
-    except Exception as error:  # Pillow raises what its parsers happen to.
+    except Exception as error:  # Pillow raises whatever its parsers raise.
         raise ValueError(f"its header cannot be read: {error}") from error
     if ExifTags.GPS.GPSLatitude not in gps:
         raise ValueError("no position in its EXIF header")
-    found = {
+    columns = {
         "degrees": (
             _degrees(gps, ExifTags.GPS.GPSLatitude, "NS"),
             _degrees(gps, ExifTags.GPS.GPSLongitude, "EW"),
@@ -96,26 +97,26 @@ def parse(path: Path) -> dict[str, object]:
     # Directions from magnetic north (M) are not headings.
     reference = _text(gps.get(ExifTags.GPS.GPSImgDirectionRef))
     if 0 <= direction <= 360 and reference == "T":
-        found["heading_deg"] = direction % 360
-    found["timestamp"] = _text(details.get(ExifTags.Base.DateTimeOriginal))
-    return found
+        columns["heading_deg"] = direction % 360
+    columns["timestamp"] = _text(details.get(ExifTags.Base.DateTimeOriginal))
+    return columns
 
 
 def _degrees(gps: Mapping[int, object], tag: int, signs: str) -> float:
-    """Degrees, minutes and seconds, with the letter of their hemisphere."""
+    """Makes degrees of degrees, minutes, seconds and hemisphere."""
     letter = _text(gps.get(tag - 1)).upper()[:1]  # Its tag is the one before.
     if not letter or letter not in signs:
         raise ValueError(f"its position does not say {' or '.join(signs)}")
     try:
-        parts = [_float(part) for part in gps[tag]]
+        numbers = [_float(number) for number in gps[tag]]
     except (KeyError, TypeError):
         raise ValueError("its position is incomplete") from None
-    degrees = sum(part / 60**power for power, part in enumerate(parts))
+    degrees = sum(value / 60**power for power, value in enumerate(numbers))
     return degrees if letter == signs[0] else -degrees
 
 
 def _float(value: object) -> float:
-    """NaN for what is absent or divided by 0."""
+    """Returns a number; NaN for one that is absent or divided by 0."""
     try:
         return float(value)
     except (TypeError, ValueError, ZeroDivisionError):

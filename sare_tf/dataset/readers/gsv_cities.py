@@ -5,16 +5,18 @@
     <dataset>/Images/<city_id or city>/<city_id>_<place_id>_<year>_<month>_
         <northdeg>_<lat>_<lon>_<panoid>.jpg
 
-in one name. Latitude and longitude stand in the name as some program printed
-them, so an image is found by the other fields. A place has 4 to 20 images, and
-its number counts within its city. The layout has neither splits nor roles: both
-are chosen at random, by place.
+in one name. Latitude and longitude are rounded in the name, so an image is
+found by the other fields. A place has 4 to 20 images, and its number counts
+within its city. The layout has neither splits nor roles: both are chosen at
+random, by place.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from sare_tf.dataset.readers import reading, splitting
+from sare_tf.dataset.readers import files_on_disk, splitting
+from sare_tf.dataset.readers.collector import ABSENT, Collector, Reading
+from sare_tf.dataset.sqlite_manifest import Group
 
 _LAYOUT = "Images/<city>/ for every Dataframes/<city>.csv"
 _COLUMNS = (
@@ -29,7 +31,7 @@ def read(
     split_fractions: Sequence[float],
     query_fraction: float,
     seed: int,
-) -> reading.Reading:
+) -> Reading:
     """Reads the layout.
 
     Args:
@@ -41,42 +43,45 @@ def read(
     Raises:
         ValueError: no image, or a table that lacks columns.
     """
-    found = reading.Collector(dataset, dataset / "Images", layout=_LAYOUT)
+    collector = Collector(dataset, dataset / "Images", layout=_LAYOUT)
     for table in sorted((dataset / "Dataframes").glob("*.csv")):
-        _read_city(found, table)
-    splitting.split_by(
-        found.listing, "place_id", fractions=split_fractions, seed=seed
+        _read_city(collector, table)
+    splitting.choose_splits(
+        collector.images, Group.PLACE, fractions=split_fractions, seed=seed
     )
-    found.set_coordinates()
+    collector.set_coordinates()
     splitting.choose_roles(
-        found.listing, "place_id", fraction=query_fraction, seed=seed
+        collector.images, Group.PLACE, fraction=query_fraction, seed=seed
     )
-    return found.finish()
+    return collector.finish()
 
 
-def _read_city(found: reading.Collector, table: Path) -> None:
-    rows = reading.read_table(table, *_COLUMNS)
+def _read_city(collector: Collector, table: Path) -> None:
+    rows = files_on_disk.read_table(table, *_COLUMNS)
     folders = {}
     for row in rows.to_dict("records"):
         city = row["city_id"]
         if city not in folders:
-            folders[city] = _images(found, city, table.stem)
+            folders[city] = _images(collector, city, table.stem)
         key = _key([row[name] for name in (*_COLUMNS[:4], "panoid")])
         if key is None:
-            found.refuse(
+            collector.refuse(
                 f"{city}/{row['panoid']}", f"no numbers in {table.name}"
             )
             continue
-        degrees = reading.number(row["lat"]), reading.number(row["lon"])
+        degrees = (
+            files_on_disk.number(row["lat"]),
+            files_on_disk.number(row["lon"]),
+        )
         image_id = folders[city].get(key)
         if image_id is None:
-            found.refuse(
+            collector.refuse(
                 f"{city}/" + "_".join(map(str, key)),
-                f"named in {table.name}, {reading.ABSENT}",
+                f"named in {table.name}, {ABSENT}",
             )
             continue
         place, year, month, north, panorama = key
-        found.add(
+        collector.add(
             image_id,
             split="",
             role="",
@@ -88,20 +93,18 @@ def _read_city(found: reading.Collector, table: Path) -> None:
         )
 
 
-def _images(
-    found: reading.Collector, city_id: str, city: str
-) -> dict[tuple, str]:
-    """What identifies an image in its city -> its image id."""
+def _images(collector: Collector, city_id: str, city: str) -> dict[tuple, str]:
+    """Maps what identifies an image in its city to its image_id."""
     images = {}
-    # A table names a folder beside the others, and none elsewhere.
+    # A table can name a folder beside the others, and none elsewhere.
     is_name = city_id not in ("", "..") and not set(city_id) & set("/\\")
     for name in (city_id, city) if is_name else (city,):
-        for image_id in found.images(found.root / name):
+        for image_id in collector.image_files(collector.root / name):
             # The panorama's id may hold underscores itself.
             fields = Path(image_id).stem.split("_", 7)
             key = _key([*fields[1:5], fields[-1]]) if len(fields) == 8 else None
             if key is None:
-                found.refuse(image_id, "not a name of GSV-Cities")
+                collector.refuse(image_id, "not a name of GSV-Cities")
             else:
                 images[key] = image_id
         if images:
@@ -110,7 +113,7 @@ def _images(
 
 
 def _key(fields: Sequence[str]) -> tuple[int, int, int, int, str] | None:
-    """Place, year, month, direction and panorama; None if they are none."""
+    """Returns place, year, month, direction and panorama; None if invalid."""
     try:
         return (*(int(float(field)) for field in fields[:4]), fields[4])
     except ValueError:

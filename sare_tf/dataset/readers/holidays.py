@@ -10,26 +10,26 @@ All of it is test. A query's image_id is its file's with `#query`.
 import re
 from pathlib import Path
 
-from sare_tf.dataset.readers import reading
+from sare_tf.dataset.readers.collector import Collector, Reading, Source
 
 _LAYOUT = "**/1XXXNN.jpg, four digits of the group and two of the image"
 
 
-def read(dataset: Path) -> reading.Reading:
+def read(dataset: Path) -> Reading:
     """Reads the layout.
 
     Raises:
         ValueError: no image.
     """
-    found = reading.Collector(dataset, dataset, layout=_LAYOUT)
+    collector = Collector(dataset, dataset, layout=_LAYOUT)
     groups = {}
-    for image_id in found.images(dataset):
+    for image_id in collector.image_files(dataset):
         stem = Path(image_id).stem
         if not re.fullmatch(r"1\d{5}", stem):
-            found.refuse(image_id, "its name is not six digits from 1")
+            collector.refuse(image_id, "its name is not six digits from 1")
             continue
         group, number = stem[:4], stem[4:]
-        found.add(image_id, split="test", role="database", place_id=group)
+        collector.add(image_id, split="test", role="database", place_id=group)
         groups.setdefault(group, {})[number] = image_id
     relations = []
     for group, images in groups.items():
@@ -37,15 +37,15 @@ def read(dataset: Path) -> reading.Reading:
             continue
         image = images["00"]
         query = f"{image}#query"
-        found.add(
+        collector.add(
             query,
             split="test",
             role="query",
             place_id=group,
-            source=reading.Source(image),
+            source=Source(image),
         )
         relations += [
             (query, other, "junk" if other == image else "positive")
             for other in images.values()
         ]
-    return found.finish(relations=relations)
+    return collector.finish(relations=relations)

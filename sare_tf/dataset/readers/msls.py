@@ -9,10 +9,10 @@
 
 Copenhagen and San Francisco (cph, sf) are val, the other cities of train_val/
 train. As in the official code, panoramas are left out. The subtasks of an image
-are in `subtasks`, for the protocol to choose from, and queries without a
-positive stay, for it to count. The test cities have no coordinates. Tables are
-joined by key and columns found by name: their order on disk is not that of the
-documentation.
+are in `subtasks`, for the protocol to choose from. Queries without a positive
+stay, for the protocol to count. The test cities have no coordinates. Tables are
+joined by key and columns are found by name: their order on disk is not that of
+the documentation.
 """
 
 from pathlib import Path
@@ -20,20 +20,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sare_tf.dataset.readers import reading, utm
+from sare_tf.dataset.names import SUBTASKS
+from sare_tf.dataset.readers import files_on_disk, utm
+from sare_tf.dataset.readers.collector import ABSENT, Collector, Reading
 
 _LAYOUT = "{train_val,test}/<city>/{query,database}/images/<key>.jpg"
-_SUBTASKS = ("all", "s2w", "w2s", "o2n", "n2o", "d2n", "n2d")
 _VAL_CITIES = ("cph", "sf")
 
 
-def read(dataset: Path) -> reading.Reading:
+def read(dataset: Path) -> Reading:
     """Reads the layout.
 
     Raises:
         ValueError: no image, or a table that is absent or lacks columns.
     """
-    found = reading.Collector(dataset, dataset, layout=_LAYOUT)
+    collector = Collector(dataset, dataset, layout=_LAYOUT)
     for part in ("train_val", "test"):
         if not (dataset / part).is_dir():
             continue
@@ -42,44 +43,44 @@ def read(dataset: Path) -> reading.Reading:
             if part == "train_val" and city.name in _VAL_CITIES:
                 split = "val"
             if city.is_dir() and not city.name.startswith("."):
-                _read_city(found, city, split)
-    return found.finish()
+                _read_city(collector, city, split)
+    return collector.finish()
 
 
-def _read_city(found: reading.Collector, city: Path, split: str) -> None:
+def _read_city(collector: Collector, city: Path, split: str) -> None:
     tables = {}
     for role in ("database", "query"):
         if (city / role).is_dir():
             tables[role] = _table(city / role, located=split != "test")
     zone = ""
     if split != "test" and tables:
-        # The zone of a city is not said: it is that of its median point.
+        # The tables do not say the zone: it is that of the median point.
         raw = pd.concat(tables.values())
         zone = utm.zone_of(
-            float(raw["lat"].map(reading.number).median()),
-            float(raw["lon"].map(reading.number).median()),
+            float(raw["lat"].map(files_on_disk.number).median()),
+            float(raw["lon"].map(files_on_disk.number).median()),
         )
     for role, table in tables.items():
         folder = city / role / "images"
-        present = set(found.images(folder))
-        below = folder.relative_to(found.root).as_posix()
+        present = set(collector.image_files(folder))
+        below = folder.relative_to(collector.root).as_posix()
         for row in table.to_dict("records"):
             image_id = f"{below}/{row['key']}.jpg"
             if image_id not in present:
-                found.refuse(image_id, f"named in the tables, {reading.ABSENT}")
+                collector.refuse(image_id, f"named in the tables, {ABSENT}")
             elif row.get("pano") == "True":
-                found.refuse(image_id, "panorama")
+                collector.refuse(image_id, "panorama")
             else:
                 columns = _columns(row, zone)
-                found.add(image_id, split=split, role=role, **columns)
+                collector.add(image_id, split=split, role=role, **columns)
         named = set(below + "/" + table["key"] + ".jpg")
         for image_id in sorted(present - named):
-            found.refuse(image_id, "not in the tables")
+            collector.refuse(image_id, "not in the tables")
 
 
 def _table(folder: Path, *, located: bool) -> pd.DataFrame:
-    """All tables of a folder, joined."""
-    needed = {"seq_info": (), "subtask_index": _SUBTASKS}
+    """Reads all tables of a folder, joined."""
+    needed = {"seq_info": (), "subtask_index": SUBTASKS}
     if located:
         needed["raw"] = ("lon", "lat", "ca", "captured_at", "pano")
         needed["postprocessed"] = (
@@ -87,7 +88,9 @@ def _table(folder: Path, *, located: bool) -> pd.DataFrame:
         )
     joined = None
     for name, columns in needed.items():
-        table = reading.read_table(folder / f"{name}.csv", "key", *columns)
+        table = files_on_disk.read_table(
+            folder / f"{name}.csv", "key", *columns
+        )
         kept = table.columns.difference(["key"]) if not columns else columns
         table = table[["key", *kept]]
         joined = table if joined is None else joined.merge(table, on="key")
@@ -96,18 +99,18 @@ def _table(folder: Path, *, located: bool) -> pd.DataFrame:
 
 def _columns(row: dict[str, str], zone: str) -> dict[str, object]:
     sequence = row.get("sequence_key", row.get("sequence_id", ""))
-    subtasks = [name for name in _SUBTASKS if row[name] == "True"]
+    subtasks = [name for name in SUBTASKS if row[name] == "True"]
     columns = {"sequence_id": sequence, "subtasks": " ".join(subtasks)}
-    frame = reading.number(row.get("frame_number", ""))
+    frame = files_on_disk.number(row.get("frame_number", ""))
     if np.isfinite(frame):
         columns["frame"] = int(frame)
     if zone:
         time = "night" if row["night"] == "True" else "day"
         columns |= {
-            "utm_east_m": reading.number(row["easting"]),
-            "utm_north_m": reading.number(row["northing"]),
+            "utm_east_m": files_on_disk.number(row["easting"]),
+            "utm_north_m": files_on_disk.number(row["northing"]),
             "utm_zone": zone,
-            "heading_deg": reading.number(row["ca"]),
+            "heading_deg": files_on_disk.number(row["ca"]),
             "timestamp": row["captured_at"],
             "condition": f"{time}_{row['view_direction'].lower()}",
         }

@@ -4,13 +4,13 @@
     <dataset>/images/     database images, by the names in the .mat files
     <dataset>/queries/    query images
 
-The names come from the .mat files; a folder that they name is listed once. An
-image that is there with another extension is found: Tokyo 24/7 is listed as
-.jpg and distributed as .png. Fields are read by name, since their order
-differs; the distances in them (25 m, 10 m) are flags here.
+The names come from the .mat files. An image with another extension on disk is
+found: Tokyo 24/7 is listed as .jpg and distributed as .png. Fields are read by
+name, since their order differs. The distances in them (25 m, 10 m) are flags
+here.
 
-From an image's name come, where it has them, its panorama, place, heading and
-condition; see `data/pittsburgh.md` and `data/tokyo.md`.
+Panorama, place, heading and condition come from an image's name, where it has
+them; see `data/pittsburgh.md` and `data/tokyo.md`.
 """
 
 import os
@@ -21,9 +21,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from scipy import io
 
-from sare_tf.dataset import manifest
-from sare_tf.dataset.readers import reading
-from sare_tf.dataset.sqlite_manifest import Listing
+from sare_tf.dataset.names import SPLITS
+from sare_tf.dataset.readers import files_on_disk
+from sare_tf.dataset.readers.collector import ABSENT, NoImages, Reading
+from sare_tf.dataset.sqlite_manifest import SqliteManifest
 
 _LAYOUT = "images/ and queries/, by the names in *.mat"
 # Folder, role, then the fields of names, coordinates, time stamps and count.
@@ -31,7 +32,7 @@ _LISTS = (
     ("images", "database", "dbImageFns", "utmDb", "dbTimeStamp", "numImages"),
     ("queries", "query", "qImageFns", "utmQ", "qTimeStamp", "numQueries"),
 )
-# Pittsburgh. The yaw counts 30 degree steps from a direction that is not told.
+# Pittsburgh. The yaw counts steps of 30 degrees from an unknown direction.
 _PITTSBURGH = re.compile(r"(?P<panorama>\d+)_pitch\d+_yaw\d+\.\w+")
 # Tokyo 24/7 database: panorama, pitch, heading.
 _TOKYO = re.compile(r"(?P<panorama>.{22})_\d{3}_(?P<heading>\d{3})\.\w+")
@@ -45,7 +46,7 @@ _TOKYO_QUERY = re.compile(r"(?P<number>\d{5})\.\w+")
 _CONDITIONS = ("night", "day", "sunset")
 
 
-def read(dataset: Path, *, list_only: bool) -> reading.Reading:
+def read(dataset: Path, *, list_only: bool) -> Reading:
     """Reads the layout; with `list_only`, images may be absent.
 
     Raises:
@@ -55,11 +56,11 @@ def read(dataset: Path, *, list_only: bool) -> reading.Reading:
     """
     paths = sorted(dataset.glob("*.mat"))
     _check_folder(dataset, paths, list_only=list_only)
-    listing, rejected, splits = Listing(), [], {}
+    images, rejected, splits = SqliteManifest(), [], {}
     names = _Names(dataset)
     for path in paths:
-        listed = parse(path)
-        split = listed[0]["split"]
+        rows = parse(path)
+        split = rows[0]["split"]
         if split in splits:
             raise ValueError(
                 "Expected one .mat file per split. Received: "
@@ -68,38 +69,38 @@ def read(dataset: Path, *, list_only: bool) -> reading.Reading:
                 "a folder of its own; its images/ and queries/ may be links."
             )
         splits[split] = path.name
-        found = []
-        for row in listed:
+        present = []
+        for row in rows:
             image_id = row["image_id"]
-            there = image_id if list_only else names.find(image_id)
-            if there:
-                found.append(row | {"image_id": there})
+            on_disk = image_id if list_only else names.find(image_id)
+            if on_disk:
+                present.append(row | {"image_id": on_disk})
             else:
-                reason = f"named in {path.name}, {reading.ABSENT}"
+                reason = f"named in {path.name}, {ABSENT}"
                 rejected.append((image_id, reason))
-        listing.add_all(found)
-    if not len(listing):
-        raise reading.NoImages(
+        images.add_all(present)
+    if not len(images):
+        raise NoImages(
             f"Expected images at {_LAYOUT}. Received: dataset="
             f"{str(dataset)!r} with none of {len(rejected)} listed, such as "
             f"{rejected[0][0]}. Move or link the images there."
         )
-    listing.check()
-    return reading.Reading(listing, dataset, rejected)
+    images.check()
+    return Reading(images, dataset, rejected)
 
 
 def parse(path: str | Path) -> list[dict[str, object]]:
-    """Reads one .mat file alone; whether its images exist is not looked at.
+    """Reads one .mat file, and does not check whether its images exist.
 
     Args:
         path: of a file with the variable `dbStruct`.
 
     Returns:
-        Columns of the manifest of every image, database before queries, in the
-        order of the file. Coordinates are float64.
+        Columns of the manifest for every image, database before queries, in
+        the order of the file.
 
     Raises:
-        ValueError: it is no such file, or contradicts itself.
+        ValueError: no dbStruct, or one that contradicts itself.
     """
     path = Path(path)
     try:
@@ -122,14 +123,14 @@ def parse(path: str | Path) -> list[dict[str, object]]:
 
 
 class _Names:
-    """The names in a folder and below; every folder is listed once."""
+    """The names below a folder; each folder in it is listed once."""
 
     def __init__(self, root: Path):
         self._root = root
         self._listed = {}
 
     def find(self, image_id: str) -> str | None:
-        """The image's path with the extension that it has on disk."""
+        """Returns the image's path with its extension on disk, or None."""
         parent, _, name = image_id.rpartition("/")
         if parent not in self._listed:
             try:
@@ -139,7 +140,7 @@ class _Names:
             except OSError:
                 self._listed[parent] = frozenset()
         stem = name.rpartition(".")[0]
-        candidates = [name, *(stem + end for end in reading.EXTENSIONS)]
+        candidates = [name, *(stem + end for end in files_on_disk.EXTENSIONS)]
         for candidate in candidates:
             if candidate in self._listed[parent]:
                 return f"{parent}/{candidate}"
@@ -164,7 +165,7 @@ def _check_folder(dataset: Path, paths: list[Path], *, list_only: bool) -> None:
 
 
 def _rows(structure: np.void) -> list[dict[str, object]]:
-    """Rows of a dbStruct.
+    """Returns the rows of a dbStruct.
 
     Raises:
         ValueError: says what is wrong with it.
@@ -178,9 +179,9 @@ def _rows(structure: np.void) -> list[dict[str, object]]:
     if missing:
         raise ValueError(f"no field {', '.join(missing)}")
     split = str(structure["whichSet"].reshape(-1)[0])
-    if split not in manifest.SPLITS:
+    if split not in SPLITS:
         raise ValueError(
-            f"whichSet is {split!r}, not one of {', '.join(manifest.SPLITS)}"
+            f"whichSet is {split!r}, not one of {', '.join(SPLITS)}"
         )
     rows = []
     for folder, role, names, places, times, count in _LISTS:
@@ -223,22 +224,22 @@ def _rows(structure: np.void) -> list[dict[str, object]]:
 
 
 def _named(name: str, role: str) -> dict[str, object]:
-    """What the base name of an image tells."""
-    if found := _PITTSBURGH.fullmatch(name):
-        return {"panorama_id": found["panorama"]}
-    if found := _TIME_MACHINE.fullmatch(name):
+    """Returns columns of the manifest that the name of an image holds."""
+    if match := _PITTSBURGH.fullmatch(name):
+        return {"panorama_id": match["panorama"]}
+    if match := _TIME_MACHINE.fullmatch(name):
         return {
-            "panorama_id": f"{found['place']}_{found['month']}",
-            "place_id": found["place"],
-            "heading_deg": float(found["heading"]),
+            "panorama_id": f"{match['place']}_{match['month']}",
+            "place_id": match["place"],
+            "heading_deg": float(match["heading"]),
         }
-    if found := _TOKYO.fullmatch(name):
+    if match := _TOKYO.fullmatch(name):
         return {
-            "panorama_id": found["panorama"],
-            "heading_deg": float(found["heading"]),
+            "panorama_id": match["panorama"],
+            "heading_deg": float(match["heading"]),
         }
-    if role == "query" and (found := _TOKYO_QUERY.fullmatch(name)):
-        return {"condition": _CONDITIONS[int(found["number"]) % 3]}
+    if role == "query" and (match := _TOKYO_QUERY.fullmatch(name)):
+        return {"condition": _CONDITIONS[int(match["number"]) % 3]}
     return {}
 
 

@@ -8,7 +8,7 @@
 
 The files may have a scale in their names (meta_30k.json, splits_30k.json). An
 identity is a set of images of one position; queries and database have different
-ones. The zone of the coordinates is not said.
+ones. The zone of the coordinates is unknown.
 """
 
 import json
@@ -16,41 +16,43 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sare_tf.dataset.readers import reading
+from sare_tf.dataset.names import SPLITS
+from sare_tf.dataset.readers import files_on_disk
+from sare_tf.dataset.readers.collector import Collector, Reading
 
 _LAYOUT = "raw/, named by meta.json and splits.json"
 _ROLES = {"q": "query", "db": "database"}
 
 
-def read(dataset: Path, *, list_only: bool) -> reading.Reading:
+def read(dataset: Path, *, list_only: bool) -> Reading:
     """Reads the layout; with `list_only`, images may be absent.
 
     Raises:
-        ValueError: no image, or files that are absent, damaged or at odds.
+        ValueError: no image, or files that are absent, damaged or inconsistent.
     """
-    path = reading.only_file(dataset, "meta.json", "meta_*.json")
+    path = files_on_disk.only_file(dataset, "meta.json", "meta_*.json")
     splits = path.with_name(path.name.replace("meta", "splits", 1))
-    found = reading.Collector(
+    collector = Collector(
         dataset, dataset / "raw", layout=_LAYOUT, list_only=list_only
     )
     for split, role, images, (east, north) in _identities(path, splits):
         for name in images:
-            image_id = found.listed(name)
+            image_id = collector.listed_file(name)
             if image_id:
-                found.add(
+                collector.add(
                     image_id,
                     split=split,
                     role=role,
                     utm_east_m=east,
                     utm_north_m=north,
                 )
-    return found.finish()
+    return collector.finish()
 
 
 def _identities(
     path: Path, splits: Path
 ) -> Iterator[tuple[str, str, list[str], tuple[float, float]]]:
-    """Split, role, paths and position of each identity that is used."""
+    """Yields split, role, paths and position of each identity in use."""
     try:
         meta, numbers = _json(path), _json(splits)
         identities, positions = meta["identities"], meta["utm"]
@@ -59,7 +61,7 @@ def _identities(
                 f"{len(identities)} identities, {len(positions)} positions"
             )
         for short, role in _ROLES.items():
-            for split in ("train", "val", "test"):
+            for split in SPLITS:
                 for number in numbers[f"{short}_{split}"]:
                     if not 0 <= number < len(identities):
                         raise ValueError(f"no identity {number}")

@@ -6,8 +6,8 @@
                                               posDistThr
 
 Paths are relative to the dataset. All of it is test. The radius of a positive
-that the file gives is shown: pass it as --positive_radius_m. Where coordinates
-are the places in the lists (Nordland: both numbers of the i-th image are i),
+that the file gives is logged: pass it as --positive_radius_m. Where coordinates
+are positions in the lists (Nordland: both numbers of the i-th image are i),
 they are in `frame` too.
 """
 
@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from sare_tf.dataset.readers import reading
+from sare_tf.dataset.readers import files_on_disk
+from sare_tf.dataset.readers.collector import Collector, Reading
 
 _LAYOUT = "the paths in *_imageNames_index.txt and *_imageNames_query.txt"
 _PARTS = (
@@ -25,21 +26,19 @@ _PARTS = (
 )
 
 
-def read(dataset: Path, *, list_only: bool) -> reading.Reading:
+def read(dataset: Path, *, list_only: bool) -> Reading:
     """Reads the layout; with `list_only`, images may be absent.
 
     Raises:
         ValueError: no image, a file that is absent or cannot be read, or
-            another number of coordinates than of names.
+            numbers of coordinates and of names that differ.
     """
-    found = reading.Collector(
-        dataset, dataset, layout=_LAYOUT, list_only=list_only
-    )
-    path = reading.only_file(dataset, "*.npz")
+    collector = Collector(dataset, dataset, layout=_LAYOUT, list_only=list_only)
+    path = files_on_disk.only_file(dataset, "*.npz")
     truth = _load(path)
     for role, pattern, array in _PARTS:
-        path_of_names = reading.only_file(dataset, pattern)
-        names = list(reading.read_lines(path_of_names))
+        path_of_names = files_on_disk.only_file(dataset, pattern)
+        names = list(files_on_disk.read_lines(path_of_names))
         points = truth[array]
         if points.shape != (len(names), 2):
             raise ValueError(
@@ -49,9 +48,9 @@ def read(dataset: Path, *, list_only: bool) -> reading.Reading:
             )
         are_frames = (points == np.arange(len(names))[:, None]).all()
         for place, name in enumerate(names):
-            image_id = found.listed(name)
+            image_id = collector.listed_file(name)
             if image_id:
-                found.add(
+                collector.add(
                     image_id,
                     split="test",
                     role=role,
@@ -64,7 +63,7 @@ def read(dataset: Path, *, list_only: bool) -> reading.Reading:
         path.name,
         *[truth["posDistThr"]] * 2,
     )
-    return found.finish()
+    return collector.finish()
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
@@ -75,7 +74,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
                 for name in ("utmDb", "utmQ", "posDistThr")
             }
         return truth | {"posDistThr": truth["posDistThr"].item()}
-    except Exception as error:  # Damaged archives raise what zipfile does.
+    except Exception as error:  # zipfile raises many kinds for damage.
         raise ValueError(
             "Expected arrays utmDb, utmQ and posDistThr. Received: "
             f"path={str(path)!r} ({error!r}). Get the file again."

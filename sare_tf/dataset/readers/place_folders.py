@@ -4,14 +4,16 @@
     <dataset>/{train,val,test}/{database,queries}/<place>/**/*.jpg
 
 `images/` may stand between. Without split folders, the places are split by
-seed: a place is in one split with all its images. The folder below `database`
-or `queries` is the place; folders below it only group its images.
+seed, each with all its images. The folder below `database` or `queries` is the
+place; folders below it only group its images.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from sare_tf.dataset.readers import reading, splitting
+from sare_tf.dataset.readers import files_on_disk, splitting
+from sare_tf.dataset.readers.collector import Collector, Reading
+from sare_tf.dataset.sqlite_manifest import Group
 
 _LAYOUT = (
     "{database,queries}/<place>/*.jpg, or the same below train/, val/ and test/"
@@ -20,7 +22,7 @@ _LAYOUT = (
 
 def read(
     dataset: Path, *, split_fractions: Sequence[float], seed: int
-) -> reading.Reading:
+) -> Reading:
     """Reads the layout.
 
     Args:
@@ -32,21 +34,23 @@ def read(
         ValueError: no image, fractions that make no split, or split folders
             beside unsplit ones.
     """
-    root = reading.image_root(dataset)
-    split_folders = reading.split_folders(root)
-    found = reading.Collector(dataset, root, layout=_LAYOUT)
+    root = files_on_disk.image_root(dataset)
+    split_folders = files_on_disk.split_folders(root)
+    collector = Collector(dataset, root, layout=_LAYOUT)
     for split in split_folders or [""]:
-        for folder, role in reading.ROLES.items():
+        for folder, role in files_on_disk.ROLE_FOLDERS.items():
             top = root / split / folder
             above = len((top / "_").relative_to(root).as_posix()) - 1
-            for image_id in found.images(top):
+            for image_id in collector.image_files(top):
                 place, _, below = image_id[above:].partition("/")
                 if below:
-                    found.add(image_id, split=split, role=role, place_id=place)
+                    collector.add(
+                        image_id, split=split, role=role, place_id=place
+                    )
                 else:
-                    found.refuse(image_id, "not in a folder of its place")
+                    collector.refuse(image_id, "not in a folder of its place")
     if not split_folders:
-        splitting.split_by(
-            found.listing, "place_id", fractions=split_fractions, seed=seed
+        splitting.choose_splits(
+            collector.images, Group.PLACE, fractions=split_fractions, seed=seed
         )
-    return found.finish()
+    return collector.finish()

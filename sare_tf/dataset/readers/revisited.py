@@ -4,10 +4,10 @@
     <dataset>/gnd_<roxford5k, rparis6k, oxford5k or paris6k>.{pkl,mat}
 
 The ground truth holds imlist, the database; qimlist (in the older ones qidx,
-places in imlist), the queries; and gnd, for each query bbx, the part of the
-image that is the query, and the places in imlist of what is easy, hard and junk
-(in the older ones ok and junk). They count from 0 in .pkl, from 1 in .mat; bbx
-counts pixels from 0 in both. All of it is test.
+positions in imlist), the queries; and gnd, for each query, bbx, the part of the
+image that is the query, and the positions in imlist of easy, hard and junk
+images (in the older ones ok and junk). They count from 0 in .pkl, from 1 in
+.mat; bbx counts pixels from 0 in both. All of it is test.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import scipy.io
 
-from sare_tf.dataset.readers import reading
+from sare_tf.dataset.readers import files_on_disk
+from sare_tf.dataset.readers.collector import Collector, Reading, crop
 from sare_tf.runtime import safe_pickle
 
 _LAYOUT = "jpg/<name>.jpg, named by gnd_<dataset>.pkl or .mat"
@@ -25,38 +26,38 @@ _LAYOUT = "jpg/<name>.jpg, named by gnd_<dataset>.pkl or .mat"
 _FIELDS = {"ok": "positive", "easy": "easy", "hard": "hard", "junk": "junk"}
 
 
-def read(dataset: Path) -> reading.Reading:
-    """Reads the layout; the queries are cropped, see `reading.crop`.
+def read(dataset: Path) -> Reading:
+    """Reads the layout; the queries are cropped, see `collector.crop`.
 
     Raises:
         ValueError: no image, or a ground truth that is absent or damaged.
     """
-    path = reading.only_file(dataset, "gnd_*.pkl", "gnd_*.mat")
-    found = reading.Collector(dataset, dataset, layout=_LAYOUT)
+    path = files_on_disk.only_file(dataset, "gnd_*.pkl", "gnd_*.mat")
+    collector = Collector(dataset, dataset, layout=_LAYOUT)
     truth = _load(path)
     database = []
     for name in truth["imlist"]:
-        image_id = found.listed(f"jpg/{name}.jpg")
+        image_id = collector.listed_file(f"jpg/{name}.jpg")
         if image_id:
-            found.add(image_id, split="test", role="database")
+            collector.add(image_id, split="test", role="database")
         database.append(image_id)
-    relations = list(_queries(found, truth, database, path))
-    return found.finish(relations=relations)
+    relations = list(_queries(collector, truth, database, path))
+    return collector.finish(relations=relations)
 
 
 def _queries(
-    found: reading.Collector,
+    collector: Collector,
     truth: dict[str, Any],
     database: list[str],
     path: Path,
 ) -> Iterator[tuple[str, str, str]]:
-    """Adds the queries; gives what answers them."""
+    """Adds the queries, and yields their relations."""
     for name, query in zip(truth["qimlist"], truth["gnd"], strict=True):
-        image = found.listed(f"jpg/{name}.jpg")
+        image = collector.listed_file(f"jpg/{name}.jpg")
         if not image:
             continue
-        image_id, source = reading.crop(image, query["bbx"])
-        found.add(image_id, split="test", role="query", source=source)
+        image_id, source = crop(image, query["bbx"])
+        collector.add(image_id, split="test", role="query", source=source)
         for field, relation in _FIELDS.items():
             for place in query.get(field, ()):
                 if not 0 <= place < len(database):
@@ -69,7 +70,7 @@ def _queries(
 
 
 def _load(path: Path) -> dict[str, Any]:
-    """Ground truth with names as text and places counted from 0."""
+    """Reads the ground truth; names are text, positions count from 0."""
     is_pickle = path.suffix == ".pkl"
     first = 0 if is_pickle else 1
     raw = safe_pickle.load(path) if is_pickle else None
@@ -100,7 +101,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _list(value: Any) -> list:
-    """What a .mat file holds as one thing where there is one."""
+    """Returns a list, also of what a .mat file holds as a single value."""
     return list(value) if isinstance(value, list | np.ndarray) else [value]
 
 

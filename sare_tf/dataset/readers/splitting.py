@@ -1,27 +1,16 @@
-"""Splits and roles where the layout has none: by place, at random, by seed."""
+"""Splits and roles where the layout has none: at random, by group and seed."""
 
 import array
 import itertools
 import operator
-import sys
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
 
-from sare_tf.dataset import manifest
-from sare_tf.dataset.readers import reading, utm
-from sare_tf.dataset.sqlite_manifest import Listing
-
-# Two splits keep this far apart: twice the usual radius of a positive, so that
-# no database image answers queries of both.
-APART_M = 50.0
-# Images linked by steps of APART_M form an area; a larger one is cut.
-_AREA_M = 500.0
-# Pairs of images that are looked at together.
-_LINKED_PAIRS = 1 << 18
+from sare_tf.dataset.names import SPLITS
+from sare_tf.dataset.readers import areas
+from sare_tf.dataset.readers.collector import Collector
+from sare_tf.dataset.sqlite_manifest import Group, SqliteManifest
 
 
 def split_places(
@@ -42,7 +31,7 @@ def split_places(
     """
     fractions = np.asarray(fractions, np.float64)
     if (
-        fractions.shape != (len(manifest.SPLITS),)
+        fractions.shape != (len(SPLITS),)
         or (fractions < 0).any()
         or abs(fractions.sum() - 1) > 1e-6
     ):
@@ -58,60 +47,56 @@ def split_places(
             "--split_fractions to 0."
         )
     counts = np.maximum(np.floor(fractions * len(places)), wanted).astype(int)
-    # What rounding leaves goes to the largest share, or is taken from there.
+    # The largest share takes what rounding leaves, or gives what it lacks.
     counts[np.argmax(fractions)] += len(places) - counts.sum()
     order = np.random.default_rng(seed).permutation(len(places))
-    splits = np.repeat(manifest.SPLITS, counts)
+    splits = np.repeat(SPLITS, counts)
     return {
         places[position]: str(split)
         for position, split in zip(order, splits, strict=True)
     }
 
 
-def split_by(
-    images: Listing,
-    place: str,
+def choose_splits(
+    images: SqliteManifest,
+    group: Group,
     *,
     fractions: Sequence[float],
     seed: int,
-    where: str = "true",
+    splits: Sequence[str] | None = None,
 ) -> None:
-    """Gives images a split by `split_places`.
+    """Gives images a split; a group is in one split as a whole.
 
     Args:
-        images: nothing is done where there are none.
-        place: of an image, in SQL.
-        fractions: of `split_places`; errors as there.
+        images: nothing is done if there are none.
+        group: what they are grouped by.
+        fractions: of `split_places`, which also says what is raised.
         seed: of `split_places`.
-        where: which images, in SQL.
+        splits: those whose images get another split; None: all images.
     """
-    places = images.column(
-        f"SELECT DISTINCT {place} AS place FROM images WHERE {where} "
-        "ORDER BY place"
-    )
-    if places:
-        split_of = split_places(places, fractions=fractions, seed=seed)
-        images.define("split_of", lambda place: split_of[place])
-        images.run(f"UPDATE images SET split = split_of({place}) WHERE {where}")
+    names = images.groups(group, splits=splits)
+    if names:
+        split_of = split_places(names, fractions=fractions, seed=seed)
+        images.set_splits(split_of, group, splits=splits)
 
 
 def choose_roles(
-    images: Listing,
-    place: str,
+    images: SqliteManifest,
+    group: Group,
     *,
     fraction: float,
     seed: int,
-    where: str = "true",
+    splits: Sequence[str] | None = None,
 ) -> None:
-    """Makes a share of each place's images queries, at random.
+    """Makes a share of each group's images queries, at random.
 
     Args:
-        images: those of `where` are given a role.
-        place: of an image, in SQL.
-        fraction: share of queries. A place of two or more images has at least
-            one query and one database image; a place of one has no query.
+        images: the images.
+        group: what they are grouped by.
+        fraction: share of queries. A group of two or more images has at least
+            one query and one database image; a group of one has no query.
         seed: the same seed gives the same choice.
-        where: which images, in SQL.
+        splits: those whose images get a role; None: all images.
 
     Raises:
         ValueError: a fraction that is not between 0 and 1.
@@ -122,118 +107,19 @@ def choose_roles(
             f"query_fraction={fraction}."
         )
     rng = np.random.default_rng(seed)
-    rows = images.run(
-        f"SELECT {place} AS place, rowid FROM images WHERE {where} "
-        "ORDER BY place, image_id"
-    )
-    chosen = array.array("q")
-    for _, members in itertools.groupby(rows, operator.itemgetter(0)):
-        members = [row for _, row in members]
-        count = max(round(fraction * len(members)), 1)
-        queries = rng.permutation(len(members))
-        for position in queries[: min(count, len(members) - 1)]:
-            chosen.append(members[position])
-    images.run(f"UPDATE images SET role = 'database' WHERE {where}")
-    images.run_many(
-        "UPDATE images SET role = 'query' WHERE rowid = ?",
-        ((row,) for row in chosen),
-    )
-
-
-def find_areas(
-    east_m: np.ndarray, north_m: np.ndarray, zones: Sequence[str]
-) -> list[str]:
-    """Names the area of each image, to split by.
-
-    Images linked by steps of at most 50 m are one area. One that spans more
-    than 500 m, as whole streets do, is cut into squares of 500 m.
-
-    Args:
-        east_m: [B].
-        north_m: [B].
-        zones: B zones; images of different ones are never near.
-    """
-    names = np.empty(len(east_m), object)
-    zones = np.asarray(zones, object)
-    for zone in sorted(set(zones)):
-        rows = np.flatnonzero(zones == zone)
-        points = np.stack([east_m[rows], north_m[rows]], axis=1)
-        for number, inside in enumerate(utm.members(_linked(points))):
-            squares = np.zeros((len(inside), 2))
-            if np.ptp(points[inside], axis=0).max() > _AREA_M:
-                squares = points[inside] // _AREA_M
-            for row, (right, up) in zip(rows[inside], squares, strict=True):
-                name = f"{zone} {number} {right:.0f} {up:.0f}"
-                # One text in memory for all of an area.
-                names[row] = sys.intern(name)
-    return names.tolist()
-
-
-def _linked(points: np.ndarray) -> np.ndarray:
-    """Sets of points that steps of at most 50 m link.
-
-    Args:
-        points: [B, 2], in metres.
-
-    Returns:
-        int64 [B]: numbers from 0, in the order of the first of each.
-    """
-    tree = cKDTree(points)
-    label = np.arange(len(points))
-    counts = tree.query_ball_point(points, APART_M, return_length=True)
-    start = 0
-    while start < len(points):
-        # So many points that their pairs have room.
-        sums = np.cumsum(counts[start : start + _LINKED_PAIRS])
-        stop = start + max(int(np.searchsorted(sums, _LINKED_PAIRS)), 1)
-        pairs = cKDTree(points[start:stop]).sparse_distance_matrix(
-            tree, APART_M, output_type="ndarray"
-        )
-        links = label[pairs["i"] + start], label[pairs["j"]]
-        graph = coo_array(
-            (np.ones(len(pairs), bool), links), shape=2 * (len(points),)
-        )
-        label = connected_components(graph, directed=False)[1][label]
-        start = stop
-    _, first, label = np.unique(label, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[label]
-
-
-def too_near(
-    east_m: np.ndarray,
-    north_m: np.ndarray,
-    zones: Sequence[str],
-    splits: Sequence[str],
-) -> np.ndarray:
-    """Finds images within 50 m of another split, where an area was cut.
-
-    The larger use gives way: train to val and test, val to test.
-
-    Args:
-        east_m: [B].
-        north_m: [B].
-        zones: B zones.
-        splits: B splits.
-
-    Returns:
-        bool [B]: the images to leave out.
-    """
-    zones, splits = np.array(zones, object), np.array(splits, object)
-    points = np.stack([east_m, north_m], axis=1)
-    near = np.zeros(len(points), bool)
-    for zone in set(zones):
-        for position, split in enumerate(manifest.SPLITS):
-            rows = np.flatnonzero((zones == zone) & (splits == split))
-            later = np.isin(splits, manifest.SPLITS[position + 1 :])
-            others = points[(zones == zone) & later]
-            if len(rows) and len(others):
-                distance, _ = cKDTree(others).query(points[rows])
-                near[rows] = distance <= APART_M
-    return near
+    queries = array.array("q")
+    members = images.members(group, splits=splits)
+    for _, of_group in itertools.groupby(members, operator.itemgetter(0)):
+        rows = [row for _, row in of_group]
+        count = max(round(fraction * len(rows)), 1)
+        order = rng.permutation(len(rows))
+        for position in order[: min(count, len(rows) - 1)]:
+            queries.append(rows[position])
+    images.set_roles(queries, splits=splits)
 
 
 def complete(
-    found: reading.Collector,
+    collector: Collector,
     *,
     split_fractions: Sequence[float] | None,
     query_fraction: float | None,
@@ -241,28 +127,24 @@ def complete(
 ) -> None:
     """Gives images their split and role, where the layout has none.
 
-    By area where every image has coordinates, so that splits are 50 m apart,
-    and an image that is not is refused; by place_id elsewhere.
+    Where every image has coordinates, areas are split, and an image within
+    50 m of another split is refused. Otherwise places are split.
 
     Args:
-        found: its listing is completed.
-        split_fractions: of `split_places`; None: the rows have splits.
-        query_fraction: of `choose_roles`; None: the rows have roles.
+        collector: its images are completed.
+        split_fractions: of `choose_splits`; None: the images have splits.
+        query_fraction: of `choose_roles`; None: the images have roles.
         seed: of both.
 
     Raises:
-        ValueError: rows with neither all coordinates nor all places, or as
-            `split_places` and `choose_roles` do.
+        ValueError: images with neither all coordinates nor all places, or as
+            `choose_splits` and `choose_roles` raise.
     """
-    images = found.listing
-    if split_fractions is None and query_fraction is None:
+    images = collector.images
+    count = len(images)
+    if not count or (split_fractions is None and query_fraction is None):
         return
-    without_place, without_position, count = images.run(
-        "SELECT sum(place_id = ''), sum(utm_east_m IS NULL), count(*) "
-        "FROM images"
-    ).fetchone()
-    if not count:
-        return
+    without_place, without_position = images.count_unknown()
     if without_place and without_position:
         raise ValueError(
             "Expected a position of every image, or a place of every image, to "
@@ -270,43 +152,20 @@ def complete(
             "some with the one and some with the other. Add what is missing, "
             "or columns split and role."
         )
-    images.run("UPDATE images SET area = place_id")
+    group = Group.PLACE
     if not without_position:
-        rows, east, north, zones = _positions(images)
-        areas = find_areas(east, north, zones)
-        images.run_many(
-            "UPDATE images SET area = ? WHERE rowid = ?",
-            zip(areas, rows.tolist(), strict=True),
-        )
+        rows, *positions = images.positions(with_zone=False)
+        images.set_areas(rows, areas.find_areas(*positions))
+        group = Group.AREA
     if split_fractions is not None:
-        split_by(images, "area", fractions=split_fractions, seed=seed)
+        choose_splits(images, group, fractions=split_fractions, seed=seed)
     if query_fraction is not None:
-        # A place that reaches into two splits is one in each.
         choose_roles(
-            images,
-            "split || ' ' || CASE WHEN place_id = '' THEN area ELSE place_id "
-            "END",
-            fraction=query_fraction,
-            seed=seed,
+            images, Group.PLACE_IN_SPLIT, fraction=query_fraction, seed=seed
         )
     if split_fractions is not None and not without_position:
-        splits = images.column("SELECT split FROM images ORDER BY rowid")
-        near = too_near(east, north, zones, splits)
-        found.drop(
-            rows[near], f"within {APART_M:g} m of an image of another split"
+        near = areas.too_near(*positions, images.splits())
+        collector.drop(
+            rows[near],
+            f"within {areas.APART_M:g} m of an image of another split",
         )
-
-
-def _positions(images: Listing) -> tuple[np.ndarray, ...]:
-    """Row int64 [B], east and north [B], and zone, object [B], of each."""
-    select = "SELECT {} FROM images ORDER BY rowid"
-    numbers = np.fromiter(
-        images.run(select.format("rowid, utm_east_m, utm_north_m")),
-        np.dtype((np.float64, 3)),
-    )
-    zones = np.fromiter(
-        (sys.intern(zone) for (zone,) in images.run(select.format("utm_zone"))),
-        object,
-    )
-    rows, east, north = numbers.T
-    return rows.astype(np.int64), east, north, zones

@@ -1,19 +1,17 @@
-"""Latitude and longitude <-> UTM, and which zone a dataset gets.
+"""Latitude and longitude to UTM, and back.
 
-Degrees are of WGS84, north and east positive; metres are UTM's, north with its
-10,000 km added south of the equator. Zones are written with their latitude band
+Degrees are of WGS84, north and east positive. Metres are UTM's, with 10,000 km
+added to north south of the equator. Zones are written with their latitude band
 ("17T"). The transverse Mercator projection is Krueger's series to the fourth
 order (Karney, "Transverse Mercator with an accuracy of a few nanometers",
-J. Geodesy 85, 2011, eqs. 7-11, 35, 36): below a micrometre within 20 degrees of
-the central meridian, so that a city on the border of zones can be given the
-coordinates of one.
+J. Geodesy 85, 2011, eqs. 7-11, 35, 36). Its error is below a micrometre within
+20 degrees of the central meridian, so that a city on the border of zones can
+get the coordinates of one.
 """
 
 import re
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 # WGS84, and UTM's scale and false origin.
 _EQUATOR_M = 6_378_137.0
@@ -40,17 +38,9 @@ _BETA = [
 ]
 _BANDS = "CDEFGHJKLMNPQRSTUVWXX"
 
-# A dataset within this of the meridian of its zone is given one zone.
-_ONE_ZONE_DEG = 10.0
-# As far as coordinates of one zone are of use: distances are 6 % too long.
-_LIMIT_DEG = 20.0
-# Images in cells that touch belong to one region. Images of two regions are at
-# least a cell apart: more than a kilometre everywhere in UTM's range.
-_CELL_DEG = 0.1
-
 
 def problem(latitude: float, longitude: float) -> str:
-    """Why these degrees are no position of a photograph; empty if they are."""
+    """Says why degrees are no position of a photograph; empty if they are."""
     if not (np.isfinite(latitude) and np.isfinite(longitude)):
         return "latitude and longitude are no numbers"
     if latitude == longitude == 0:
@@ -63,7 +53,7 @@ def problem(latitude: float, longitude: float) -> str:
 
 
 def zone_of(latitude: float, longitude: float) -> str:
-    """The zone of a point, with the exceptions of Norway and Svalbard."""
+    """Returns the zone of a point, with exceptions in Norway and Svalbard."""
     number = int((longitude + 180) // 6) % 60 + 1
     if 56 <= latitude < 64 and 3 <= longitude < 12:
         number = 32
@@ -73,10 +63,10 @@ def zone_of(latitude: float, longitude: float) -> str:
 
 
 def parse_zone(zone: str) -> tuple[int, bool]:
-    """Number of a zone, and whether it is north of the equator.
+    """Returns the number of a zone, and whether it is north of the equator.
 
     Raises:
-        ValueError: it is no zone with a latitude band.
+        ValueError: `zone` is no zone with a latitude band.
     """
     match = re.fullmatch(r"0?(\d{1,2})([C-HJ-NP-X])", zone.upper())
     if not match or not 1 <= int(match[1]) <= 60:
@@ -90,12 +80,12 @@ def parse_zone(zone: str) -> tuple[int, bool]:
 def to_utm(
     latitude: np.ndarray, longitude: np.ndarray, zone: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Degrees to metres east and north of one zone.
+    """Converts degrees to metres east and north of one zone, [B] each.
 
     Args:
         latitude: [B].
         longitude: [B].
-        zone: of all of them, wherever they are.
+        zone: of all points, wherever they are.
 
     Raises:
         ValueError: `zone` is no zone with a latitude band.
@@ -121,12 +111,12 @@ def to_utm(
 def to_degrees(
     east_m: np.ndarray, north_m: np.ndarray, zone: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Metres east and north of one zone to latitude and longitude.
+    """Converts metres of one zone to latitude and longitude, [B] each.
 
     Args:
         east_m: [B].
         north_m: [B].
-        zone: of all of them.
+        zone: of all points.
 
     Raises:
         ValueError: `zone` is no zone with a latitude band.
@@ -162,150 +152,18 @@ def to_degrees(
     longitude = (
         6 * number - 183 + np.degrees(np.arctan2(np.sinh(eta), np.cos(xi)))
     )
-    return np.degrees(np.arctan(tangent)), _wrap(longitude)
+    return np.degrees(np.arctan(tangent)), wrap(longitude)
 
 
-def project(
-    latitude: np.ndarray, longitude: np.ndarray, *, utm_zone: str = ""
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Degrees to UTM: one zone, or one for each of regions far apart.
-
-    All images get the zone of their median point, also those beyond its
-    borders. Where they reach farther than 10 degrees from the meridian of that
-    zone (images of many cities), each region gets its own: a region is a set
-    of images in touching cells of 0.1 degrees.
-
-    Args:
-        latitude: [B].
-        longitude: [B].
-        utm_zone: zone for all images, instead.
-
-    Returns:
-        Metres east [B] and north [B], and B zones.
-
-    Raises:
-        ValueError: `utm_zone` is no zone, or images that are to share a zone
-            are more than 20 degrees from its meridian.
-    """
-    latitude = np.asarray(latitude, np.float64)
-    longitude = np.asarray(longitude, np.float64)
-    if not len(latitude):
-        return latitude, longitude, []
-    regions = [np.arange(len(latitude))]
-    zone = utm_zone or _median_zone(latitude, longitude)
-    if not utm_zone and _farthest(longitude, zone) > _ONE_ZONE_DEG:
-        regions = members(_regions(latitude, longitude))
-    east, north = np.empty_like(latitude), np.empty_like(latitude)
-    zones = np.empty(len(latitude), object)
-    for rows in regions:
-        zone = utm_zone or _median_zone(latitude[rows], longitude[rows])
-        farthest = _farthest(longitude[rows], zone)
-        if farthest > _LIMIT_DEG:
-            raise ValueError(
-                f"Expected images at most {_LIMIT_DEG:g} degrees from the "
-                f"meridian of the UTM zone that they share. Received: {zone}, "
-                f"and an image {farthest:.0f} degrees away. Check latitude and "
-                "longitude, leave out --utm_zone, or build parts by themselves."
-            )
-        east[rows], north[rows] = to_utm(latitude[rows], longitude[rows], zone)
-        zones[rows] = zone
-    return east, north, zones.tolist()
-
-
-def members(labels: np.ndarray) -> list[np.ndarray]:
-    """Positions of each label, int64 [B] with labels from 0."""
-    order = np.argsort(labels, kind="stable")
-    return np.split(order, np.cumsum(np.bincount(labels))[:-1])
-
-
-def unify(
-    east_m: np.ndarray,
-    north_m: np.ndarray,
-    zones: list[str],
-    *,
-    utm_zone: str = "",
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Coordinates in several zones to those that `project` would choose.
-
-    Images that have the zone chosen keep their numbers exactly, as all do
-    where there is one zone.
-
-    Args:
-        east_m: [B].
-        north_m: [B].
-        zones: B zones with their latitude bands.
-        utm_zone: zone for all images, instead.
-
-    Returns:
-        Metres east [B] and north [B], and B zones.
-
-    Raises:
-        ValueError: several zones of which one has no latitude band, or as
-            `project` does.
-    """
-    east_m = np.array(east_m, np.float64)
-    north_m = np.array(north_m, np.float64)
-    if len(set(zones)) == 1 and utm_zone in ("", zones[0]):
-        return east_m, north_m, list(zones)
-    latitude, longitude = np.empty_like(east_m), np.empty_like(east_m)
-    had = np.array(zones, object)
-    for zone in set(zones):
-        rows = had == zone
-        latitude[rows], longitude[rows] = to_degrees(
-            east_m[rows], north_m[rows], zone
-        )
-    east, north, chosen = project(latitude, longitude, utm_zone=utm_zone)
-    kept = [
-        parse_zone(old) == parse_zone(new)
-        for old, new in zip(zones, chosen, strict=True)
-    ]
-    return np.where(kept, east_m, east), np.where(kept, north_m, north), chosen
+def wrap(degrees: np.ndarray) -> np.ndarray:
+    """Returns the same directions, from -180 to 180."""
+    return (degrees + 180) % 360 - 180
 
 
 def _conformal(tangent: np.ndarray) -> np.ndarray:
-    """Tangent of the conformal latitude, from that of the latitude."""
+    """Returns the tangent of the conformal latitude from the latitude's."""
     secant = np.hypot(1, tangent)
     sigma = np.sinh(
         _ECCENTRICITY * np.arctanh(_ECCENTRICITY * tangent / secant)
     )
     return tangent * np.hypot(1, sigma) - sigma * secant
-
-
-def _wrap(degrees: np.ndarray) -> np.ndarray:
-    """The same direction, from -180 to 180."""
-    return (degrees + 180) % 360 - 180
-
-
-def _median_zone(latitude: np.ndarray, longitude: np.ndarray) -> str:
-    # Longitudes count from their mean direction, so that 179 and -179 are near.
-    turns = np.exp(1j * np.radians(longitude)).mean()
-    centre = np.degrees(np.angle(turns))
-    middle = _wrap(centre + np.median(_wrap(longitude - centre)))
-    return zone_of(float(np.median(latitude)), float(middle))
-
-
-def _farthest(longitude: np.ndarray, zone: str) -> float:
-    number, _ = parse_zone(zone)
-    return float(np.abs(_wrap(longitude - (6 * number - 183))).max())
-
-
-def _regions(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
-    """int64 [B]: numbers from 0 of connected sets of touching cells."""
-    columns = round(360 / _CELL_DEG)
-    row = np.floor((latitude + 90) / _CELL_DEG).astype(np.int64)
-    column = np.floor((longitude + 180) / _CELL_DEG).astype(np.int64) % columns
-    cells, of_image = np.unique(row * columns + column, return_inverse=True)
-    rows, cols = np.divmod(cells, columns)
-    links = []
-    for down, right in ((0, 1), (1, -1), (1, 0), (1, 1)):
-        wanted = (rows + down) * columns + (cols + right) % columns
-        found = np.searchsorted(cells, wanted)
-        found[found == len(cells)] = 0
-        touching = np.flatnonzero(cells[found] == wanted)
-        links.append(np.stack([touching, found[touching]]))
-    first, second = np.concatenate(links, axis=1)
-    graph = coo_array(
-        (np.ones(len(first)), (first, second)), shape=(len(cells), len(cells))
-    )
-    _, region = connected_components(graph, directed=False)
-    return region[of_image].astype(np.int64)

@@ -4,9 +4,9 @@
     <dataset>/ref/0000000.jpg
     <dataset>/ground_truth_new.npy     [Q, 2]: query, list of references
 
-Its numbers are those in the file names (in folders with other names, places in
-the sorted list). All of it is test; `frame` holds the number. NumPy stores such
-a list as a pickle, see `unpickling`.
+Its numbers are those in the file names, or positions in the sorted list where
+names are no numbers. All of it is test; `frame` holds the number. NumPy stores
+such a list as a pickle, see `safe_pickle`.
 """
 
 from collections.abc import Iterator
@@ -14,36 +14,36 @@ from pathlib import Path
 
 import numpy as np
 
-from sare_tf.dataset.readers import reading
+from sare_tf.dataset.readers.collector import Collector, Reading
 from sare_tf.runtime import safe_pickle
 
 _LAYOUT = "{query,ref}/0000000.jpg"
 _TRUTH = "ground_truth_new.npy"
 
 
-def read(dataset: Path) -> reading.Reading:
+def read(dataset: Path) -> Reading:
     """Reads the layout.
 
     Raises:
-        ValueError: no image, or a ground truth that is absent, damaged, or
-            names images that are not there.
+        ValueError: no image, or a ground truth that is absent or damaged, or
+            that names images that are not there.
     """
-    found = reading.Collector(dataset, dataset, layout=_LAYOUT)
+    collector = Collector(dataset, dataset, layout=_LAYOUT)
     numbered = []
     for folder, role in (("query", "query"), ("ref", "database")):
-        images = list(found.images(dataset / folder))
+        images = list(collector.image_files(dataset / folder))
         stems = [Path(image_id).stem for image_id in images]
         if all(stem.isdecimal() for stem in stems):
             images = dict(zip(map(int, stems), images, strict=True))
         else:
             images = dict(enumerate(images))
         for number, image_id in images.items():
-            found.add(image_id, split="test", role=role, frame=number)
+            collector.add(image_id, split="test", role=role, frame=number)
         numbered.append(images)
     relations = None
     if all(numbered):
         relations = list(_relations(dataset / _TRUTH, *numbered))
-    return found.finish(relations=relations)
+    return collector.finish(relations=relations)
 
 
 def _relations(

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from toy_folders import column, touch
 
-from sare_tf.dataset import manifest, readers
+from sare_tf.dataset import readers
+from sare_tf.dataset.positives import find_positives
+from sare_tf.dataset.readers.collector import NoImages
 
 HEADER = "place_id,year,month,northdeg,city_id,lat,lon,panoid\n"
 # Two cities that number their places alike, 23 zones apart.
@@ -70,7 +72,7 @@ def test_cities_are_never_compared(root):
     ).to_dict() == {"Lon": ["30U"], "Tok": ["54S"]}
     queries = table[table["role"] == "query"]
     database = table[table["role"] == "database"]
-    found = manifest.positives(queries, database, radius_m=1e9)
+    found = find_positives(queries, database, radius_m=1e9)
     for place, rows in zip(queries["place_id"], found, strict=True):
         cities = database["place_id"].to_numpy()[rows]
         assert {name[:3] for name in cities} == {place[:3]}
@@ -127,5 +129,5 @@ def test_a_table_cannot_name_another_folder(tmp_path, city):
     (root / "set/Dataframes/Oslo.csv").write_text(
         HEADER + f"1,2019,5,15,{city},51.5,0.1,secret\n"
     )
-    with pytest.raises(readers.reading.NoImages, match="but no such file"):
+    with pytest.raises(NoImages, match="but no such file"):
         readers.read(root / "set", reader="gsv_cities")

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from toy_folders import column, touch
 
-from sare_tf.dataset import manifest, readers
+from sare_tf.dataset import readers
+from sare_tf.dataset.positives import find_positives
 
 # The columns as they lie on disk, which is not the order of the README.
 TABLES = {
@@ -91,7 +92,7 @@ def test_a_city(tmp_path):
 def test_a_query_without_a_positive_stays(tmp_path):
     table = readers.read(city(tmp_path, "cph"), reader="msls").manifest
     queries = table[table["role"] == "query"]
-    found = manifest.positives(queries, table[table["role"] == "database"])
+    found = find_positives(queries, table[table["role"] == "database"])
     assert [len(some) for some in found] == [0, 1]
 
 

@@ -6,8 +6,11 @@ import toy_manifest
 from paths import SHARED
 from scipy import io
 
-from sare_tf.dataset import manifest, readers
-from sare_tf.dataset.readers import netvlad_mat, reading
+from sare_tf.dataset import readers
+from sare_tf.dataset.names import TRAIN_RULES
+from sare_tf.dataset.positives import find_positives
+from sare_tf.dataset.readers import netvlad_mat
+from sare_tf.dataset.readers.collector import NoImages
 
 SPECS = SHARED / "data" / "netvlad_specs"
 official = pytest.mark.skipif(
@@ -235,12 +238,12 @@ def test_counts_of_the_official_files(name):
     queries = rows[rows["role"] == "query"]
     found = [len(database), len(queries)]
     for radius_m, rule in ((25.0, "openibl"), (10.0, "openibl")):
-        positives = manifest.positives(
-            queries, database, radius_m=radius_m, **manifest.TRAIN_RULES[rule]
+        positives = find_positives(
+            queries, database, radius_m=radius_m, **TRAIN_RULES[rule]
         )
         found.append(sum(len(some) > 0 for some in positives))
-    positives = manifest.positives(
-        queries, database, radius_m=10.0, **manifest.TRAIN_RULES["netvlad"]
+    positives = find_positives(
+        queries, database, radius_m=10.0, **TRAIN_RULES["netvlad"]
     )
     found.append(sum(len(some) > 0 for some in positives))
     assert tuple(found) == COUNTS[name]
@@ -267,5 +270,5 @@ def test_a_list_without_images(tmp_path):
     assert found.rejected == []
     for folder in ("images", "queries"):
         (tmp_path / folder).mkdir()
-    with pytest.raises(reading.NoImages, match="none of 3 listed"):
+    with pytest.raises(NoImages, match="none of 3 listed"):
         readers.read(tmp_path, reader="netvlad_mat")

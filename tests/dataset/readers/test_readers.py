@@ -10,7 +10,8 @@ from toy_folders import column, touch
 
 import sare_tf.flags  # noqa: F401
 from sare_tf.dataset import readers
-from sare_tf.dataset.readers import at_names, reading
+from sare_tf.dataset.readers import at_names, files_on_disk
+from sare_tf.dataset.readers.collector import Collector, Source, crop
 
 # The name that the VPR-datasets-downloader's documentation gives for a field
 # each: east, north, zone, letter, latitude, longitude, panorama, tile,
@@ -200,7 +201,7 @@ def test_split_folders_beside_role_folders(tmp_path):
 
 
 def collector(root):
-    return reading.Collector(root, root, layout="here")
+    return Collector(root, root, layout="here")
 
 
 @pytest.mark.parametrize(
@@ -219,15 +220,15 @@ def collector(root):
 def test_paths_of_a_list_that_are_refused(tmp_path, name, reason):
     touch(tmp_path, "a.jpg", "set/a/b.txt")
     found = collector(tmp_path / "set")
-    assert found.listed(name) == ""
+    assert found.listed_file(name) == ""
     assert found.rejected == [(name, reason)]
 
 
 def test_a_list_alone(tmp_path):
     """Paths are judged as ever, but the files need not be there."""
-    found = reading.Collector(tmp_path, tmp_path, layout="", list_only=True)
-    assert found.listed("a/gone.jpg") == "a/gone.jpg"
-    assert found.listed("../a.jpg") == found.listed("a/b.txt") == ""
+    found = Collector(tmp_path, tmp_path, layout="", list_only=True)
+    assert found.listed_file("a/gone.jpg") == "a/gone.jpg"
+    assert found.listed_file("../a.jpg") == found.listed_file("a/b.txt") == ""
     assert set(filter(readers.reads_lists, readers.READERS)) == {
         *("csv_table", "netvlad_mat", "openibl", "patch_netvlad")
     }
@@ -240,7 +241,7 @@ def test_a_list_alone(tmp_path):
 def test_paths_of_a_list_are_made_alike(tmp_path):
     found = collector(touch(tmp_path, "a/b.JPG"))
     for name in ("a/b.JPG", "./a//b.JPG", "a\\b.JPG"):
-        assert found.listed(name) == "a/b.JPG"
+        assert found.listed_file(name) == "a/b.JPG"
 
 
 def test_names_that_are_no_text_are_refused(tmp_path):
@@ -270,32 +271,32 @@ def test_what_a_collector_refuses(tmp_path):
 
 
 def test_a_part_of_an_image():
-    image_id, source = reading.crop("jpg/a.jpg", (136.5, 34.1, 648.5, 955.7))
+    image_id, source = crop("jpg/a.jpg", (136.5, 34.1, 648.5, 955.7))
     # Rounded to even: 136 and 648; 34 and 956.
     assert image_id == "jpg/a.jpg#xywh=136,34,512,922"
-    assert source == reading.Source("jpg/a.jpg", (136, 34, 648, 956))
+    assert source == Source("jpg/a.jpg", (136, 34, 648, 956))
 
 
 def test_which_of_several_files(tmp_path):
     touch(tmp_path, "a.csv", "b.csv", ".c.csv")
     with pytest.raises(ValueError, match=r"with a\.csv, b\.csv\. Choose"):
-        reading.only_file(tmp_path, "images.csv", "*.csv")
+        files_on_disk.only_file(tmp_path, "images.csv", "*.csv")
     touch(tmp_path, "images.csv")
-    found = reading.only_file(tmp_path, "images.csv", "*.csv")
+    found = files_on_disk.only_file(tmp_path, "images.csv", "*.csv")
     assert found.name == "images.csv"
 
 
 def test_tables_and_lists_that_cannot_be_read(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"id,x\n1,caf\xe9\n")
-    for read in (reading.read_table, reading.read_lines):
+    for read in (files_on_disk.read_table, files_on_disk.read_lines):
         with pytest.raises(ValueError, match="utf-8.*get the file again"):
             list(read(tmp_path / "a.csv"))
         with pytest.raises(ValueError, match="No such file"):
             list(read(tmp_path / "b.csv"))
     (tmp_path / "a.csv").write_text("id,x\n1,NaN\n")
     with pytest.raises(ValueError, match="without .'y'.. Choose another"):
-        reading.read_table(tmp_path / "a.csv", "id", "y")
-    table = reading.read_table(tmp_path / "a.csv", "id", "x")
+        files_on_disk.read_table(tmp_path / "a.csv", "id", "y")
+    table = files_on_disk.read_table(tmp_path / "a.csv", "id", "x")
     assert table.to_numpy().tolist() == [["1", "NaN"]]
 
 

@@ -6,7 +6,7 @@ import scipy.io
 from toy_folders import column, touch, triples
 
 from sare_tf.dataset import readers
-from sare_tf.dataset.readers.reading import Source
+from sare_tf.dataset.readers.collector import Source
 
 NAMES = ["all_souls_000000", "all_souls_000001", "ashmolean_000002", "x_3"]
 QUERIES = ["all_souls_000013", "oxford_002985"]
