@@ -33,6 +33,7 @@ from absl import app, flags, logging
 
 from sare_tf import build_records, losses, synthetic_city, train
 from sare_tf.city.options import CityOptions
+from sare_tf.evaluation import metrics
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files
@@ -135,7 +136,7 @@ def test_recall(records: Path, folder: Path, options: dict) -> dict[int, float]:
         )
         positives = split.positives(25.0)
         atomic_files.write_json(
-            path, exact_search.recall_at(neighbours, positives, _KS)
+            path, metrics.recall_at(neighbours, positives, _KS)
         )
     recall = atomic_files.read_json(path, made_by="python -m benchmarks.losses")
     return {k: recall[str(k)] for k in _KS}

@@ -1,4 +1,7 @@
 from . import losses as losses
+from .evaluation.evaluate_descriptors import (
+    evaluate_descriptors as evaluate_descriptors,
+)
 from .losses.place_sare import PlaceSARELoss as PlaceSARELoss
 from .losses.sare import SARELoss as SARELoss
 from .model.augmentation import Augmentation as Augmentation

@@ -31,6 +31,7 @@ from sare_tf import (
 )
 from sare_tf.city.options import CityOptions
 from sare_tf.dataset.positives import find_positives
+from sare_tf.evaluation import metrics
 from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
@@ -158,7 +159,7 @@ def baseline_recall(
         rule=options.positives,
         radius_m=options.positive_radius_m,
     )
-    return exact_search.recall_at(neighbours, positives, ks)
+    return metrics.recall_at(neighbours, positives, ks)
 
 
 def pixel_descriptors(records: Records, rows: pd.DataFrame) -> np.ndarray:
@@ -200,10 +201,10 @@ def _evaluate_untrained(options: DemoOptions, out: Path) -> Path:
 
 
 def _recall_of_evaluation(folder: Path) -> dict[int, float]:
-    metrics = atomic_files.read_json(
+    written = atomic_files.read_json(
         folder / "metrics.json", made_by="python -m sare_tf.evaluate"
     )
-    return {int(k): value for k, value in metrics["recall_at"].items()}
+    return {int(k): value for k, value in written["recall_at"].items()}
 
 
 def _closing_text(

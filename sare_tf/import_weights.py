@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 from sare_tf import flags, model
 from sare_tf.dataset.positives import find_positives
+from sare_tf.evaluation import metrics
 from sare_tf.records import building
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
@@ -215,7 +216,7 @@ def _check_recall(embedder: keras.Model, options: ImportOptions) -> None:
     neighbours, _ = exact_search.nearest(
         descriptors["query"], descriptors["database"], max(ks)
     )
-    recall = exact_search.recall_at(neighbours, right, ks)
+    recall = metrics.recall_at(neighbours, right, ks)
     logging.info(
         "%s on %d queries and %d database images of %s. On Pitts30k-val "
         "expect recall@1 of about 0.8 or more; 0.01 means wrong preprocessing "

@@ -2,14 +2,13 @@
 
     python -m sare_tf.locate --flagfile=configs/demo.flags PHOTO.jpg ...
 
-Photographs are files, folders, or patterns such as 'trip/*.jpg'. What cannot be
-read is named, the others are answered, and the exit code is 1. `--json` prints
-one object per photograph, `--picture` draws the matches, and `--serve` opens a
-page that answers what is dropped on it. `sare_tf.confidence` says what
-a confidence is.
+Photographs are files, folders, or patterns such as 'trip/*.jpg'. If one cannot
+be read, it is named, the others are answered, and the exit code is 1. `--json`
+prints one object per photograph, `--picture` draws the matches, and `--serve`
+opens a page that answers the photographs dropped on it. `search.confidence`
+defines the confidence of an answer.
 """
 
-import glob
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,48 +18,41 @@ from absl import logging
 from tqdm import tqdm
 
 from sare_tf import flags, serving
-from sare_tf.dataset.readers import files_on_disk
 from sare_tf.pages import locate_picture
 from sare_tf.pages.options import LocateOptions
+from sare_tf.runtime import progress
+from sare_tf.search import photo_files
 from sare_tf.search.locator import Answer, Gallery, Locator
-
-# A file with more is no photograph that can be decoded.
-_MOST_BYTES = 1 << 28
 
 
 def run(options: LocateOptions) -> Iterator[tuple[str, Answer]]:
     """Looks up photographs in an index.
 
     Args:
-        options: the photographs, the index, and the export or the server of
-            it; for a picture of the matches, also the records.
+        options: the photographs, the index, and the export that it was built
+            with, or its server; for a picture of the matches, also the records.
 
     Returns:
-        Each photograph's name and answer, in their order, as soon as there is
-        one. The picture is written at the end.
+        Name and answer of each photograph, in their order, as soon as it is
+        answered. The picture is written at the end.
 
     Raises:
-        FileNotFoundError: index, export or records are not there.
-        ValueError: another export or other records than the index's, k larger
-            than the database, or more photographs than a picture holds.
+        FileNotFoundError: index, export or records do not exist.
+        ValueError: the index was built with another export or from other
+            records, k is larger than the database, or a picture cannot hold so
+            many photographs.
     """
-    picture = options.picture
-    paths = [path for photo in options.photos for path in _expand(photo)]
-    if picture is not None:
-        locate_picture.check(picture, len(paths))
-    locate = _locator(options)
-    locate.check_k(options.k)
+    paths = [
+        path for photo in options.photos for path in photo_files.expand(photo)
+    ]
+    if options.picture is not None:
+        locate_picture.check(options.picture, len(paths))
+    locator = _locator(options)
+    locator.check_k(options.k)
     gallery = None
-    if picture is not None:
-        gallery = Gallery(options.records, locate.index)
-    return _answers(
-        locate,
-        paths,
-        k=options.k,
-        batch_size=options.batch_size,
-        picture=picture,
-        gallery=gallery,
-    )
+    if options.picture is not None:
+        gallery = Gallery(options.records, locator.index)
+    return _answers(options, paths, locator, gallery)
 
 
 def _locator(options: LocateOptions) -> Locator:
@@ -72,89 +64,41 @@ def _locator(options: LocateOptions) -> Locator:
     )
 
 
-def describe(answer: Answer) -> str:
-    """What was found for one photograph, one line for each match."""
-    if answer.error:
-        return f"not looked up: {answer.error}\n"
-    if answer.confidence is None:
-        lines = ["no other place to compare with"]
-    else:
-        lines = [f"confidence {answer.confidence:.3f}"]
-    for rank, match in enumerate(answer.matches, 1):
-        words = [f"{rank:>4}", f"{match.squared_distance:.4f}", match.image_id]
-        if match.place_id:
-            words.append(f"place {match.place_id}")
-        if match.utm_east_m is not None:
-            zone = f" zone {match.utm_zone}" if match.utm_zone else ""
-            words.append(
-                f"{match.utm_east_m:.1f} m east, {match.utm_north_m:.1f} m "
-                f"north{zone}"
-            )
-        if match.latitude is not None:
-            words.append(f"{match.latitude:.6f}, {match.longitude:.6f}")
-        lines.append("  ".join(words))
-    if answer.matches and answer.matches[0].map_url:
-        lines.append(f"      {answer.matches[0].map_url}")
-    return "\n".join(lines) + "\n"
-
-
-def _expand(photo: str) -> list[Path]:
-    """The files that a name stands for; itself where there are none."""
-    path = Path(photo)
-    if path.is_dir():
-        found = [
-            child
-            for child in path.rglob("*")
-            if files_on_disk.is_image(child) and child.is_file()
-        ]
-    elif path.exists():
-        found = [path]
-    else:
-        found = [Path(name) for name in glob.glob(photo, recursive=True)]
-    return sorted(found) or [path]
-
-
-def _read(path: Path) -> bytes | Answer:
-    """A photograph, or why there is none."""
-    try:
-        if path.is_dir():
-            return Answer(error="a folder without JPEG or PNG files")
-        if not path.is_file():
-            return Answer(error="no file of this name")
-        if path.stat().st_size > _MOST_BYTES:
-            return Answer(error=f"more than {_MOST_BYTES >> 20} MiB")
-        return path.read_bytes()
-    except OSError as error:
-        return Answer(error=error.strerror or str(error))
-
-
 def _answers(
-    locate: Locator,
+    options: LocateOptions,
     paths: Sequence[Path],
-    *,
-    k: int,
-    batch_size: int,
-    picture: str | Path | None,
+    locator: Locator,
     gallery: Gallery | None,
 ) -> Iterator[tuple[str, Answer]]:
     drawn = []
-    with tqdm(
-        total=len(paths), unit="photo", desc="locate", leave=False
-    ) as progress:
-        for start in range(0, len(paths), batch_size):
-            batch = paths[start : start + batch_size]
-            results = [_read(path) for path in batch]
-            encoded = [some for some in results if isinstance(some, bytes)]
-            answers = iter(locate(encoded, k=k))
-            for path, some in zip(batch, results, strict=True):
-                answer = next(answers) if isinstance(some, bytes) else some
-                if picture is not None and not answer.error:
-                    drawn.append((path.name, some, answer))
-                progress.update()
+    with progress.bar("locate", total=len(paths), unit="photo") as bar:
+        for start in range(0, len(paths), options.batch_size):
+            batch = paths[start : start + options.batch_size]
+            for path, encoded, answer in _answer_batch(
+                batch, locator, options.k
+            ):
+                if gallery is not None and not answer.error:
+                    drawn.append((path.name, encoded, answer))
+                bar.update()
                 yield str(path), answer
-    if picture is not None and drawn:
-        locate_picture.write(picture, drawn, gallery)
-        logging.info("Photographs and their matches in %s.", picture)
+    if gallery is not None and drawn:
+        locate_picture.write(options.picture, drawn, gallery)
+        logging.info("Photographs and their matches in %s.", options.picture)
+
+
+def _answer_batch(
+    paths: Sequence[Path], locator: Locator, k: int
+) -> Iterator[tuple[Path, bytes, Answer]]:
+    photographs, errors = {}, {}
+    for path in paths:
+        try:
+            photographs[path] = photo_files.read(path)
+        except ValueError as error:
+            errors[path] = Answer(error=str(error))
+    answers = locator(list(photographs.values()), k=k)
+    answers = errors | dict(zip(photographs, answers, strict=True))
+    for path in paths:
+        yield path, photographs.get(path, b""), answers[path]
 
 
 def main(argv) -> None:
@@ -167,7 +111,7 @@ def main(argv) -> None:
         if options.json:
             line = json.dumps({"photo": photo, **answer.as_json()})
         else:
-            line = f"{photo}: {describe(answer)}".rstrip("\n")
+            line = f"{photo}: {answer.as_text()}".rstrip("\n")
         # One line at a time, as soon as it is known: also through a pipe.
         with tqdm.external_write_mode(file=sys.stdout):
             sys.stdout.write(line + "\n")
@@ -182,24 +126,25 @@ def main(argv) -> None:
             + ". The others were looked up; repair or leave out these."
         )
     logging.info(
-        "A confidence is 1 - d / e, for the distances d of the first match and "
-        "e of the nearest image elsewhere: it is no probability."
+        "The confidence is 1 - d / e, where d is the distance of the first "
+        "match and e that of the nearest image of another place. It is not a "
+        "probability."
     )
 
 
 def _serve(options: LocateOptions) -> None:
     # Flask and waitress are an extra.
-    from sare_tf.pages import locate_server
+    from sare_tf.pages.locate_server import LocateServer
 
-    locate = _locator(options)
-    application = locate_server.application(
-        locate,
-        Gallery(options.records, locate.index),
-        k=min(options.k, len(locate.index.manifest)),
+    locator = _locator(options)
+    server = LocateServer(
+        locator,
+        Gallery(options.records, locator.index),
+        k=min(options.k, len(locator.index.manifest)),
         upload_bytes=options.upload_mebibytes << 20,
         host=options.host,
     )
-    locate_server.serve(application, host=options.host, port=options.port)
+    server.serve(options.port)
 
 
 if __name__ == "__main__":

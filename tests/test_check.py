@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -274,7 +275,7 @@ def test_a_list_without_its_images(tmp_path):
     assert summary["ok"]
     assert found(summary)["no_image_there"]["severity"] == "note"
     page = (tmp_path / "findings/check.html").read_text()
-    assert "no image was looked at" in page
+    assert "no image was read" in page
     assert "Where: 3 images, zone 17T" in page
     assert "<h2>Sample places</h2>" not in page
     # With one of them, the others are missing.
@@ -327,7 +328,18 @@ def test_positions_and_roles_on_the_map(tmp_path):
     assert summary["ok"]
     assert summary["counts"]["train"]["with_position"] == 10
     page = (tmp_path / "findings/check.html").read_text()
-    assert page.count("data:image/svg+xml") == 1
+    (key,) = re.findall(r'<p class="key">(.*)</p>', page)
+    named = re.findall(r'<i class="([^"]*)"></i>([^<]*)<', key)
+    shades = (("database", " faint"), ("query", ""))
+    assert named == [
+        (split + shade, f"{split} {role}")
+        for role, shade in shades
+        for split in manifest.SPLITS
+    ]
+    # 5 points of each.
+    for kind, _ in named:
+        (path,) = re.findall(rf'<path class="{kind}" [^>]*d="([^"]*)"', page)
+        assert path.count("h0") == 5
     # A query stands 2 * (8 - 5) m from its positive.
     assert "6.0 m" in page
 

@@ -10,6 +10,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from sare_tf import compare
+from sare_tf.evaluation import comparison
 from sare_tf.evaluation.options import ComparisonOptions
 
 METRICS = {
@@ -134,13 +135,13 @@ def test_page_and_table_show_every_run(runs, tmp_path):
         "What it is.",
         "30.0 %",
         "-20.0",
-        "alone 2, first alone 4, p 0.69",
+        "only this run 2, only the first 4, p 0.69",
         'class="up sure">+10.0',
     ):
         assert words in page, words
     assert "src=" not in page
     assert "href=" not in page
-    table = compare.describe(json.loads(path.read_text()))
+    table = comparison.as_text(json.loads(path.read_text()))
     (line,) = [line for line in table.splitlines() if "recall@1" in line]
     assert "50.0  |  30.0  -20.0 [" in line
     assert "p=0.69" in line

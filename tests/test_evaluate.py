@@ -15,7 +15,7 @@ from absl.testing import flagsaver
 from sare_tf import evaluate, index, serving
 from sare_tf.dataset.positives import choose_rule
 from sare_tf.evaluation.options import EvaluationOptions
-from sare_tf.pages import evaluation_page
+from sare_tf.pages import html
 from sare_tf.records.records import Records
 from sare_tf.search.options import IndexOptions
 
@@ -218,8 +218,8 @@ def test_pictures_of_an_index_that_lost_images(inputs, tmp_path):
     photos = Path(inputs["records"]).parent / "photos" / "images"
     for source, name in found:
         encoded = (photos / name).read_bytes()
-        picture = evaluation_page.Picture(encoded=encoded, name=name)
-        assert source == evaluation_page.thumbnail(picture)
+        picture = html.Picture(encoded=encoded, name=name)
+        assert source == html.thumbnail(picture)
 
 
 def test_what_auto_stands_for(inputs):

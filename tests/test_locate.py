@@ -16,7 +16,7 @@ from absl.testing import flagsaver
 from paths import ROOT
 from PIL import Image
 
-from sare_tf import index, locate
+from sare_tf import index, locate, serving
 from sare_tf.pages import locate_picture
 from sare_tf.pages.options import LocateOptions
 from sare_tf.search import locator
@@ -76,7 +76,7 @@ def test_confidence_and_positions_by_hand(inputs, photos):
     (answer,) = search([encoded], k=18)
     assert len(answer.matches) == 18
     # Squared distances in plain loops.
-    (descriptor,) = search._servable([encoded])[0]
+    (descriptor,) = serving.load(inputs["export"])([encoded])[0]
     squared = {
         row["image_id"]: sum(
             (float(a) - float(b)) ** 2
@@ -110,7 +110,7 @@ def test_wide_places_are_one(inputs, photos):
     ((_, answer),) = _run(inputs, photos[:1], **wide)
     # All 18 images are one place.
     assert answer.confidence is None
-    assert locate.describe(answer).startswith("no other place to compare with")
+    assert answer.as_text().startswith("no other place to compare with")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_wide_places_are_one(inputs, photos):
     [("17", 5e5, 4.5e6), ("", 5e5, 4.5e6), ("17T", 5e5, 1e8)],
 )
 def test_positions_that_are_no_degrees(zone, east, north):
-    assert locator._degrees(east, north, zone) == (None, None)
+    assert locator.degrees_of(east, north, zone) == (None, None)
 
 
 def test_what_cannot_be_read_is_told_and_the_rest_answered(
@@ -149,9 +149,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_answered(
         assert words in error
     assert errors[-1] == ""
     assert results[0][1].as_json() == {"error": "no file of this name"}
-    assert locate.describe(results[0][1]) == (
-        "not looked up: no file of this name\n"
-    )
+    assert results[0][1].as_text() == ("not looked up: no file of this name\n")
 
 
 def test_a_photograph_without_direction_fails_alone(inputs, photos):
@@ -161,7 +159,7 @@ def test_a_photograph_without_direction_fails_alone(inputs, photos):
     answers = locator.Locator(**inputs)(
         [encoded.getvalue(), photos[0].read_bytes()], k=1
     )
-    assert "length 0 for it" in answers[0].error
+    assert "length 0 for its descriptor" in answers[0].error
     assert answers[1].error == ""
 
 
@@ -256,7 +254,7 @@ def test_description_leaves_out_what_is_unknown(inputs, photos):
     first = dataclasses.replace(first, **known)
     second = dataclasses.replace(second, **unknown)
     answer = locator.Answer(matches=[first, second], confidence=0.5)
-    assert locate.describe(answer) == (
+    assert answer.as_text() == (
         "confidence 0.500\n"
         "   1  0.2500  a  500200.0 m east, 4500000.0 m north zone 17T  "
         "40.500000, -80.250000\n"
@@ -296,7 +294,7 @@ def test_picture_shows_queries_and_framed_matches(
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
-def test_gallery_knows_its_images_alone(inputs, records):
+def test_gallery_knows_only_its_images(inputs, records):
     opened = index.Index.open(inputs["index"])
     gallery = locator.Gallery(records, opened)
     name = opened.manifest["image_id"].iloc[7]
@@ -346,7 +344,7 @@ def test_command_line(inputs, photos):
     assert "openstreetmap" in lines[3]
     assert lines[4].startswith(str(photos[1]))
     assert "@5004" in lines[5]
-    assert "no probability" in done.stderr
+    assert "not a probability" in done.stderr
 
 
 def test_wrong_input_ends_in_its_message_and_exit_code(inputs, photos):

@@ -1,7 +1,6 @@
-"""What a check finds in a manifest and in its images: pure functions.
+"""Problems of datasets and records, as pure functions of manifest and images.
 
-A finding is an error where training or evaluation would be wrong, a warning
-where it may be, and a note where nothing is wrong that one would want to know.
-Each names the images concerned and says what to do. Rows are positions in the
-manifest given.
+A finding is an error if training or evaluation would be wrong, a warning if
+they may be, and a note if it is good to know. Each finding names the images
+concerned and says what to do. Rows are positions in the manifest.
 """

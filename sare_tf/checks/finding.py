@@ -12,15 +12,15 @@ SEVERITIES = (ERROR, WARNING, NOTE)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Something that a check found.
+    """A problem that a check found, or a fact that is good to know.
 
     Attributes:
         severity: one of `SEVERITIES`.
-        name: of the kind of finding, in snake case.
-        message: what it is, in a sentence.
+        name: kind of finding, in snake case.
+        message: the finding in a sentence.
         action: what to do about it.
-        images: every image concerned, with what is particular about it.
-        count: how many they are, where they are not images.
+        images: every image concerned, with a detail that is particular to it.
+        count: number of images, or of other things if images are not named.
     """
 
     severity: str
@@ -36,25 +36,26 @@ class Finding:
 
 
 def if_any(images: Sequence[tuple[str, str]], **fields) -> list[Finding]:
-    """A finding with these fields, if it concerns any image."""
+    """Returns a finding with these fields if it concerns any image."""
     return [Finding(images=images, **fields)] if len(images) else []
 
 
 def count(number: int, one: str, *, several: str = "") -> str:
-    """A number and what it counts."""
+    """Returns a number with the word for what it counts."""
     return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
 def named(
     table: pd.DataFrame, chosen: np.ndarray, detail: Callable[[int], str]
 ) -> list[tuple[str, str]]:
-    """image_id and detail of the rows chosen, bool [B]."""
+    """Returns image_id and detail of the rows chosen.
+
+    Args:
+        table: a manifest of B rows.
+        chosen: bool [B].
+        detail: gives the detail of a row.
+    """
     return [
         (table["image_id"].iat[row], detail(row))
         for row in np.flatnonzero(chosen)
     ]
-
-
-def points_of(table: pd.DataFrame) -> np.ndarray:
-    """float64 [B, 2], metres east and north."""
-    return table[["utm_east_m", "utm_north_m"]].to_numpy(np.float64)

@@ -23,7 +23,7 @@ class CheckOptions(
 
     check_of: str = option(
         "auto",
-        "What check looks at. auto: --dataset if that folder exists, else "
+        "What check checks. auto: --dataset if that folder exists, else "
         "--records.",
         choices=("auto", "dataset", "records"),
     )

@@ -1,4 +1,4 @@
-"""Options of evaluations, and of comparing them."""
+"""Options of `evaluate` and `compare`."""
 
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ from sare_tf.serving.options import ServableOptions
 
 @options
 class ProtocolOptions(PositivesOptions, SplitOptions):
-    """What is evaluated, and what a right answer is."""
+    """The protocol of an evaluation, and the numbers that it leaves open."""
 
     protocol: str = option(
         "auto",

@@ -1,17 +1,17 @@
-"""Evaluation protocols by name: what is a right answer, and how it counts.
+"""Evaluation protocols by name: which images are right, and how they count.
 
 One dataset's name stands for several protocols in the literature: Nordland for
-four, Tokyo 24/7 for two. A `Protocol` holds what distinguishes them; `describe`
-says it in words, made from the fields that the computation in `truth` reads.
+four, Tokyo 24/7 for two. A `Protocol` holds what distinguishes them. `describe`
+puts it into words, made from the fields that `ground_truth` computes with.
 """
 
 import dataclasses
 
 from sare_tf.dataset.names import SUBTASKS
 
-# Cut-outs of one panorama of Tokyo 24/7, and images of one time stamp of Tokyo
-# Time Machine that NetVLAD's evaluation makes room for (dbTokyo247.m,
-# dbTokyoTimeMachine.m).
+# How many times N neighbours NetVLAD's evaluation searches for: cut-outs of a
+# panorama of Tokyo 24/7 (dbTokyo247.m), and images of the same time stamp in
+# Tokyo Time Machine (dbTokyoTimeMachine.m).
 PANORAMA_CUTOUTS = 12
 TIMESTAMP_DEPTH = 10
 
@@ -22,22 +22,23 @@ class Protocol:
 
     Attributes:
         name: its name.
-        used_by: whose numbers it can be compared with.
-        rule: what makes a positive: "radius", "place", "frames" or "list".
-        radius_m: rule radius; metres to a positive, inclusive.
-        heading_deg: rule radius; if above 0, a positive also looks at most so
-            many degrees away from where the query looks.
-        frames: rule frames; frames to a positive, inclusive.
-        right: rule list; relations that make a positive.
+        used_by: the papers and programs whose numbers are comparable.
+        rule: how positives are found: "radius", "place", "frames" or "list".
+        radius_m: for the rule radius, metres to a positive, inclusive.
+        heading_deg: for the rule radius; if above 0, the heading of a positive
+            also differs by at most this many degrees from the query's.
+        frames: for the rule frames, frames to a positive, inclusive.
+        right: for the rule list, relations that make a positive.
         junk: relations of images that are taken out of the ranking.
-        leaves_out: queries without a positive are left out, not missed.
-        one_per_panorama: of a panorama, only its first image stands.
-        other_timestamp: images of the query's timestamp are taken out.
-        every: of the queries, only one frame in so many counts.
-        subtask: only images of this subtask are queries and database.
-        full_ranking: average precision of the full ranking and mP@k are
-            measured, too.
-        mean_average_precision_at: so is mAP@N, for these N.
+        leaves_out: whether queries without a positive are left out; else they
+            count as misses.
+        one_per_panorama: whether only a panorama's first image is ranked.
+        other_timestamp: whether images of the query's timestamp are taken out.
+        every: only every so-many-th frame is a query.
+        subtask: queries and database are the images of this subtask.
+        full_ranking: whether average precision of the full ranking and mP@k
+            are measured, too.
+        mean_average_precision_at: values of N for which mAP@N is measured.
     """
 
     name: str
@@ -187,18 +188,18 @@ def choose(
     heading_deg: float = 0.0,
     subtask: str = "all",
 ) -> Protocol:
-    """Takes a protocol by name, with the numbers that are free in it.
+    """Returns a protocol by name, with the numbers that it leaves open.
 
     Args:
-        name: of `PROTOCOLS`.
+        name: a key of `PROTOCOLS`.
         radius_m: metres to a positive, for "radius".
         frames: frames to a positive, for "frames".
-        heading_deg: if above 0, a positive looks at most so many degrees away
-            from where the query looks; for "radius" and "msls".
-        subtask: of Mapillary SLS, for "msls".
+        heading_deg: if above 0, the heading of a positive differs by at most
+            this many degrees from the query's; for "radius" and "msls".
+        subtask: subtask of Mapillary SLS, for "msls".
 
     Raises:
-        ValueError: no such protocol, or numbers that are fixed in it.
+        ValueError: no such protocol, or a number that the protocol fixes.
     """
     if name not in PROTOCOLS:
         raise ValueError(
@@ -241,7 +242,7 @@ def choose(
 
 
 def describe(protocol: Protocol) -> str:
-    """Says in words what the protocol measures."""
+    """Returns in words what the protocol measures."""
     words = [
         "Recall@N is the share of queries with at least one positive among "
         "their N nearest database images, by exact search over squared "

@@ -1,4 +1,4 @@
-"""A picture of photographs and what was found for them: one PNG file."""
+"""A picture of photographs and their matches: one PNG file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from PIL import Image
 from sare_tf.dataset import image_decoding
 from sare_tf.search.locator import Answer, Gallery, Match
 
-# Rows of a picture; with more no viewer shows it.
+# Rows of a picture: viewers do not show larger ones. Ours.
 MOST_PHOTOS = 50
 _INCHES = 2.2
 _DPI = 120
@@ -22,15 +22,15 @@ _TEXT = {"fontsize": 8, "color": "#1d2733", "loc": "left", "linespacing": 1.35}
 
 
 def check(path: str | Path, count: int) -> None:
-    """Refuses what cannot be drawn, before photographs are looked up.
+    """Refuses a picture that cannot be drawn, before any photograph is read.
 
     Args:
         path: the PNG file.
-        count: photographs.
+        count: number of photographs.
 
     Raises:
-        ValueError: another file name, no folder to write to, or too many
-            photographs.
+        ValueError: the name is not of a PNG file, its folder does not exist, or
+            there are too many photographs.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
@@ -57,13 +57,13 @@ def write(
 ) -> None:
     """Draws a row for each photograph: itself, then its matches.
 
-    A green frame is an image of the place of the first match, a grey one is of
-    another.
+    A green frame marks images of the place of the first match, a grey frame
+    images of other places.
 
     Args:
         path: the PNG file.
         rows: name, encoded image and answer of each photograph.
-        gallery: has the images of the matches.
+        gallery: gives the images of the matches.
     """
     columns = 1 + max(len(answer.matches) for *_, answer in rows)
     figure = Figure(
@@ -72,7 +72,7 @@ def write(
         facecolor="white",
     )
     figure.supxlabel(
-        "green: the place of the first match, right or not", fontsize=8
+        "green: the place of the first match, right or wrong", fontsize=8
     )
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for line, (name, encoded, answer) in zip(grid, rows, strict=True):
@@ -82,9 +82,9 @@ def write(
         if answer.confidence is not None:
             sure = f"confidence {answer.confidence:.2f}"
         _draw(line[0], encoded, f"{_short(name)}\n{sure}", _QUERY)
-        found = gallery.read([match.image_id for match in answer.matches])
+        images = gallery.read([match.image_id for match in answer.matches])
         for rank, (axes, match, image) in enumerate(
-            zip(line[1:], answer.matches, found, strict=False), 1
+            zip(line[1:], answer.matches, images, strict=False), 1
         ):
             colour = _SAME if match.same_place else _OTHER
             _draw(axes, image, _caption(rank, match), colour)
@@ -97,7 +97,7 @@ def _draw(axes: Axes, encoded: bytes | None, title: str, colour: str) -> None:
     axes.set_axis_on()
     axes.set_xticks([])
     axes.set_yticks([])
-    # A name may hold dollar signs, which are no formulas.
+    # Dollar signs in a name are not formulas.
     axes.set_title(title, parse_math=False, **_TEXT)
     for spine in axes.spines.values():
         spine.set_color(colour)

@@ -4,11 +4,11 @@
     POST /locate    a photograph as the body -> its answer, JSON
 
 A photograph is sent as it is, without a form, so that there is no file name to
-be trusted; nothing of it is kept. What is no JPEG or PNG, or too large, is
-refused by its first bytes before it is decoded, one photograph at a time. The
-page asks nothing of any other server, and no other page may ask anything of
-this one: requests must name this host (against DNS rebinding) and come from its
-own page.
+trust; the server stores nothing of it. A body that is no JPEG or PNG, or too
+large, is refused by its first bytes before it is decoded. Photographs are
+answered one at a time. The page loads nothing from other servers, and pages of
+other servers may not use this one: requests must name this host (against DNS
+rebinding) and come from its own page.
 """
 
 import functools
@@ -20,13 +20,11 @@ import threading
 import urllib.parse
 from typing import Any
 
-import numpy as np
-import pandas as pd
 from absl import logging
 
-from sare_tf.dataset import image_refusal, manifest
-from sare_tf.pages import evaluation_page
-from sare_tf.search.locator import Answer, Gallery, Locator
+from sare_tf.dataset import image_refusal
+from sare_tf.pages import html, locate_map
+from sare_tf.search.locator import Gallery, Locator
 
 try:
     import flask
@@ -38,16 +36,12 @@ except ImportError as missing:
         f'{missing}. Run pip install "sare_tf[web]".'
     ) from missing
 
+# The limits are ours.
 _MOST_MATCHES = 50
-# Connections at a time, each of which may hold a photograph; seconds that one
-# may be silent.
+# Connections at a time, each of which may hold a photograph, and seconds that
+# a connection may be silent.
 _CONNECTIONS, _SILENCE_S = 32, 30
 _THREADS = 4
-# Matches farther from the first are not on its map, which shows this much at
-# least to each side of it.
-_MAP_FAR_M, _MAP_NEAR_M = 5000, 150
-# Database images on a map: one for each cell of so many to a side.
-_MAP_CELLS = 60
 _KEPT_THUMBNAILS = 1024
 # Where a scan of a JPEG begins; ten are usual. Each goes over the whole image,
 # so that a small file of thousands would keep the decoder busy for hours.
@@ -65,111 +59,188 @@ _HEADERS = {
 }
 
 
-def application(
-    locate: Locator,
-    gallery: Gallery,
-    *,
-    k: int = 5,
-    upload_bytes: int = 20 << 20,
-    host: str = "127.0.0.1",
-) -> flask.Flask:
-    """Makes the page as a WSGI application.
+class LocateServer:
+    """The page and its answers, as a WSGI application.
 
     Args:
-        locate: answers.
+        locator: answers photographs.
         gallery: has the images of the matches.
-        k: matches of an answer, unless the request has another `?k=`.
-        upload_bytes: size of a photograph, at most.
-        host: what the server listens at: a name that requests may ask for,
-            beside localhost and any address in numbers.
-    """
-    locate.check_k(k)
-    app = flask.Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = upload_bytes
-    pages = evaluation_page.environment()
-    count = len(locate.index.manifest)
-    # One model: answers are made one after the other, in bounded memory.
-    busy = threading.Lock()
+        k: matches of an answer, unless the request names another `?k=`.
+        upload_bytes: largest size of a photograph.
+        host: address or name to listen at. Requests may name it, beside
+            localhost and any numeric address.
 
-    @functools.lru_cache(maxsize=_KEPT_THUMBNAILS)
-    def thumbnail(image_id: str) -> str | None:
-        (encoded,) = gallery.read([image_id])
-        if encoded is None:
-            return None
-        return evaluation_page.thumbnail(
-            evaluation_page.Picture(encoded=encoded, name=image_id)
+    Attributes:
+        app: the WSGI application.
+
+    Raises:
+        ValueError: k is larger than the database.
+    """
+
+    def __init__(
+        self,
+        locator: Locator,
+        gallery: Gallery,
+        *,
+        k: int = 5,
+        upload_bytes: int = 20 << 20,
+        host: str = "127.0.0.1",
+    ):
+        locator.check_k(k)
+        self._locator = locator
+        self._gallery = gallery
+        self._k = k
+        self._upload_bytes = upload_bytes
+        self._host = host
+        self._templates = html.environment()
+        self._thumbnail = functools.lru_cache(_KEPT_THUMBNAILS)(
+            self._make_thumbnail
+        )
+        # One model: answers are made one after the other, in bounded memory.
+        self._busy = threading.Lock()
+        self.app = flask.Flask(__name__, static_folder=None)
+        self.app.config["MAX_CONTENT_LENGTH"] = upload_bytes
+        self.app.before_request(self.check_origin)
+        self.app.after_request(self.add_headers)
+        self.app.register_error_handler(
+            exceptions.HTTPException, self.show_error
+        )
+        self.app.register_error_handler(Exception, self.survive)
+        for path, view in (
+            ("/", self.show_page),
+            ("/locate.css", self.show_style),
+            ("/locate.js", self.show_script),
+        ):
+            self.app.add_url_rule(path, view_func=view)
+        self.app.add_url_rule(
+            "/locate", view_func=self.answer_photograph, methods=["POST"]
         )
 
-    @app.before_request
-    def check_where_from():
-        if not _is_this_host(flask.request.host, host):
+    def serve(self, port: int) -> None:
+        """Serves the page until it is interrupted.
+
+        Args:
+            port: the port to listen at; 0: any free port.
+
+        Raises:
+            OSError: the address cannot be listened at.
+        """
+        with _listen(self._host, port) as listener:
+            port = listener.getsockname()[1]
+            server = waitress.create_server(
+                self.app,
+                sockets=[listener],
+                threads=_THREADS,
+                connection_limit=_CONNECTIONS,
+                channel_timeout=_SILENCE_S,
+                # The page answers a little too much, waitress anything more.
+                max_request_body_size=2 * self._upload_bytes,
+                ident=None,
+            )
+            shown = f"[{self._host}]" if ":" in self._host else self._host
+            logging.info(
+                "Open http://%s:%d in a browser. Ctrl-C ends it.", shown, port
+            )
+            try:
+                server.run()
+            finally:
+                server.close()
+
+    def show_page(self) -> str:
+        """GET /: the page."""
+        return self._templates.get_template("locate.html").render(
+            count=len(self._locator.index.manifest),
+            k=self._k,
+            upload_bytes=self._upload_bytes,
+        )
+
+    def show_style(self) -> flask.Response:
+        """GET /locate.css: its style."""
+        text = self._templates.get_template("locate.css").render()
+        return flask.Response(text, mimetype="text/css")
+
+    def show_script(self) -> flask.Response:
+        """GET /locate.js: its script."""
+        text = (html.TEMPLATES / "locate.js").read_text(encoding="utf-8")
+        return flask.Response(text, mimetype="text/javascript")
+
+    def answer_photograph(self) -> flask.Response:
+        """POST /locate: the answer, with thumbnails and the SVG of a map."""
+        k = self._wanted_matches()
+        encoded = self._sent_photograph()
+        with self._busy:
+            (answer,) = self._locator([encoded], k=k)
+        if answer.error:
+            flask.abort(422, f"This photograph cannot be used: {answer.error}.")
+        result = answer.as_json()
+        for match in result["matches"]:
+            match["thumbnail"] = self._thumbnail(match["image_id"])
+        drawn = locate_map.map_of(answer, self._locator.places)
+        result["map"] = drawn and drawn.svg
+        return _json(result, 200)
+
+    def check_origin(self) -> None:
+        """Refuses requests that other servers' pages may have sent."""
+        request = flask.request
+        if not _is_this_host(request.host, self._host):
             flask.abort(403, "Open this page by its address or as localhost.")
-        origin = flask.request.headers.get("Origin")
-        site = flask.request.headers.get("Sec-Fetch-Site", "none")
-        if flask.request.method == "POST" and (
+        origin = request.headers.get("Origin")
+        site = request.headers.get("Sec-Fetch-Site", "none")
+        if request.method == "POST" and (
             site not in ("same-origin", "none")
-            or (origin and _host_of(origin) != flask.request.host)
+            or (origin and origin.partition("://")[2] != request.host)
         ):
             flask.abort(
                 403, "Only this server's own page may send photographs."
             )
 
-    @app.after_request
-    def add_headers(response: flask.Response) -> flask.Response:
+    def add_headers(self, response: flask.Response) -> flask.Response:
+        """Adds the security headers."""
         response.headers.update(_HEADERS)
         return response
 
-    @app.errorhandler(exceptions.HTTPException)
-    def tell(error: exceptions.HTTPException) -> Any:
+    def show_error(self, error: exceptions.HTTPException) -> Any:
+        """Answers a refused request: JSON for photographs, else a page."""
         message = error.description
         if error.code == 413:
             message = (
-                f"The photograph is larger than {upload_bytes / 2**20:g} MiB: "
-                "make it smaller."
+                "The photograph is larger than "
+                f"{self._upload_bytes / 2**20:g} MiB: make it smaller."
             )
         if flask.request.path == "/locate":
             return _json({"error": message}, error.code)
-        page = pages.get_template("locate_error.html")
+        page = self._templates.get_template("locate_error.html")
         return page.render(title=error.name, message=message), error.code
 
-    @app.errorhandler(Exception)
-    def survive(error: Exception) -> Any:
-        # The log has what is not shown.
+    def survive(self, error: Exception) -> Any:
+        """Answers after a failure of ours, which only the log describes."""
         logging.exception("A request failed.")
         if isinstance(error, (ConnectionError, TimeoutError)):
-            return tell(
+            return self.show_error(
                 exceptions.ServiceUnavailable(
                     "The model's server does not answer; the log says why. "
                     "Try again later."
                 )
             )
-        return tell(
+        return self.show_error(
             exceptions.InternalServerError(
                 "This photograph could not be answered; the log says why."
             )
         )
 
-    @app.get("/")
-    def show_page() -> str:
-        return pages.get_template("locate.html").render(
-            count=count, k=k, upload_bytes=upload_bytes
-        )
+    def _wanted_matches(self) -> int:
+        """Matches that the request asks for."""
+        text = flask.request.args.get("k", str(self._k))
+        most = min(len(self._locator.index.manifest), _MOST_MATCHES)
+        is_number = text.isascii() and text.isdigit() and len(text) < 10
+        if not (is_number and 1 <= int(text) <= most):
+            flask.abort(
+                400, f"Expected k from 1 to {most}. Received: k={text[:20]}."
+            )
+        return int(text)
 
-    @app.get("/locate.css")
-    def show_style() -> flask.Response:
-        text = pages.get_template("locate.css").render()
-        return flask.Response(text, mimetype="text/css")
-
-    @app.get("/locate.js")
-    def show_script() -> flask.Response:
-        text = (evaluation_page.TEMPLATES / "locate.js").read_text(
-            encoding="utf-8"
-        )
-        return flask.Response(text, mimetype="text/javascript")
-
-    @app.post("/locate")
-    def answer_photograph() -> flask.Response:
-        wanted = _wanted(flask.request.args.get("k", str(k)), count)
+    def _sent_photograph(self) -> bytes:
+        """The body of the request, if it begins as a photograph does."""
         if flask.request.mimetype == "multipart/form-data":
             flask.abort(
                 415,
@@ -184,30 +255,16 @@ def application(
             flask.abort(
                 415, f"Expected a JPEG or PNG photograph. Received: {problem}."
             )
-        with busy:
-            (answer,) = locate([encoded], k=wanted)
-        if answer.error:
-            flask.abort(422, f"This photograph cannot be used: {answer.error}.")
-        result = answer.as_json()
-        for match in result["matches"]:
-            match["thumbnail"] = thumbnail(match["image_id"])
-        result["map"] = map_of(answer, locate)
-        return _json(result, 200)
+        return encoded
 
-    return app
+    def _make_thumbnail(self, image_id: str) -> str | None:
+        (encoded,) = self._gallery.read([image_id])
+        if encoded is None:
+            return None
+        return html.thumbnail(html.Picture(encoded=encoded, name=image_id))
 
 
-def serve(app: flask.Flask, *, host: str, port: int) -> None:
-    """Serves the page until it is interrupted.
-
-    Args:
-        app: the page.
-        host: address or name to listen at.
-        port: 0 for any that is free.
-
-    Raises:
-        OSError: the address cannot be had.
-    """
+def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family)
@@ -216,89 +273,15 @@ def serve(app: flask.Flask, *, host: str, port: int) -> None:
             "Expected an address of this machine with a free port. Received: "
             f"--host={host} --port={port} ({error}). Choose another --port."
         ) from error
-    with listener:
-        address, port, *_ = listener.getsockname()
-        if not ipaddress.ip_address(address).is_loopback:
-            logging.warning(
-                "Whoever reaches %s sees the database's images, and can ask "
-                "without a password and without encryption. --host=127.0.0.1 "
-                "serves this machine alone.",
-                host,
-            )
-        server = waitress.create_server(
-            app,
-            sockets=[listener],
-            threads=_THREADS,
-            connection_limit=_CONNECTIONS,
-            channel_timeout=_SILENCE_S,
-            # A little too much is answered by the page, more by waitress.
-            max_request_body_size=2 * app.config["MAX_CONTENT_LENGTH"],
-            ident=None,
+    address = listener.getsockname()[0]
+    if not ipaddress.ip_address(address).is_loopback:
+        logging.warning(
+            "Everyone who reaches %s can see the database's images and send "
+            "photographs, without a password and without encryption. With "
+            "--host=127.0.0.1, only this machine can.",
+            host,
         )
-        shown = f"[{host}]" if ":" in host else host
-        logging.info(
-            "Open http://%s:%d in a browser. Ctrl-C ends it.", shown, port
-        )
-        try:
-            server.run()
-        finally:
-            server.close()
-
-
-def map_of(answer: Answer, locate: Locator) -> dict[str, Any] | None:
-    """What is drawn around the first match, in metres of its UTM zone.
-
-    Args:
-        answer: what was found.
-        locate: whose database is drawn.
-
-    Returns:
-        JSON: width_m and height_m; database, [[x, y]] of its images, from the
-        lower left; matches, [x, y] of each match, None beyond the map. None
-        where the first match has no position.
-    """
-    first = answer.matches[0]
-    if first.utm_east_m is None:
-        return None
-    grids = manifest.grids(
-        pd.DataFrame(
-            [match.utm_zone for match in answer.matches], columns=["utm_zone"]
-        )
-    )
-    points = np.array(
-        [[match.utm_east_m, match.utm_north_m] for match in answer.matches],
-        np.float64,
-    )
-    near = np.linalg.norm(points - points[0], axis=1) <= _MAP_FAR_M
-    near &= grids == grids[0]
-    corners = points[0] + np.array([[-1, -1], [1, 1]]) * _MAP_NEAR_M
-    low, high = evaluation_page.frame(np.concatenate([points[near], corners]))
-    places = locate.places
-    inside = (places.positions >= low) & (places.positions <= high)
-    inside = inside.all(axis=1) & (places.grids == grids[0])
-    database = places.positions[inside] - low
-    _, kept = np.unique(
-        database // ((high - low)[0] / _MAP_CELLS), axis=0, return_index=True
-    )
-    width, height = (high - low).tolist()
-    return {
-        "width_m": width,
-        "height_m": height,
-        "database": database[np.sort(kept)].round(1).tolist(),
-        "matches": [
-            (point - low).round(1).tolist() if shown else None
-            for point, shown in zip(points, near, strict=True)
-        ],
-    }
-
-
-def _wanted(text: str, count: int) -> int:
-    most = min(count, _MOST_MATCHES)
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
-        flask.abort(
-            400, f"Expected k from 1 to {most}. Received: k={text[:20]}."
-        )
-    return int(text)
+    return listener
 
 
 def _json(value: dict[str, Any], code: int) -> flask.Response:
@@ -307,12 +290,15 @@ def _json(value: dict[str, Any], code: int) -> flask.Response:
     )
 
 
-def _is_this_host(asked: str, host: str) -> bool:
+def _is_this_host(named: str, host: str) -> bool:
     """Whether a Host header names this server as no other site could.
 
-    A name can be made to lead anywhere by who owns it; an address cannot.
+    A name can be made to lead anywhere by its owner; an address cannot.
     """
-    name = _name_of(asked)
+    try:
+        name = urllib.parse.urlsplit(f"//{named}").hostname or ""
+    except ValueError:
+        return False
     if name in ("localhost", host.lower()):
         return True
     try:
@@ -320,15 +306,3 @@ def _is_this_host(asked: str, host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _name_of(host: str) -> str:
-    """A host without its port, in lower case; empty if it is none."""
-    try:
-        return urllib.parse.urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
-
-
-def _host_of(origin: str) -> str:
-    return origin.partition("://")[2]

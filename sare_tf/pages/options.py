@@ -60,9 +60,9 @@ class LocateOptions(
             self.require("index", "records")
             if self.photos:
                 raise ValueError(
-                    "Expected no photographs with --serve: the page takes "
-                    f"them. Received: {self.photos[0]!r}. Leave one of the two "
-                    "out."
+                    "Expected no photographs with --serve: they are sent to "
+                    f"the page. Received: {self.photos[0]!r}. Leave out one of "
+                    "the two."
                 )
         elif not self.photos:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Exact neighbours, ranks and recall@N, in plain numpy.
+"""Exact neighbours and ranks, in plain numpy.
 
 Descriptors are float [Q, D] and [N, D]; distances are squared Euclidean, the
 sum over D of squared differences. Neighbours are rows of the database, nearest
@@ -224,72 +224,6 @@ def distances_to(
         np.asarray(queries, np.float32), database, query, flat
     )
     return np.split(distances, np.cumsum(counts)[:-1]) if counts else []
-
-
-def hits(neighbours: np.ndarray, positives: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns which neighbours are positives.
-
-    Args:
-        neighbours: int [Q, k], database rows; -1 for no neighbour.
-        positives: for each of the Q queries, its positives' database rows.
-
-    Returns:
-        bool [Q, k].
-
-    Raises:
-        ValueError: the number of entries in positives is not Q.
-    """
-    if np.ndim(neighbours) != 2 or len(neighbours) != len(positives):
-        raise ValueError(
-            "Expected neighbours [Q, k] and one array of positives for each "
-            f"of the Q queries. Received: neighbours.shape="
-            f"{np.shape(neighbours)}, len(positives)={len(positives)}."
-        )
-    neighbours = np.asarray(neighbours, np.int64)
-    counts = [len(rows) for rows in positives]
-    flat = np.concatenate([np.zeros(0, np.int64), *positives]).astype(np.int64)
-    # Pairs of query and row as one number each.
-    width = 1 + max(neighbours.max(initial=-1), flat.max(initial=-1)) + 1
-    query = np.arange(len(neighbours))
-    pairs = np.repeat(query, counts) * width + flat
-    return np.isin(query[:, None] * width + neighbours, pairs) & (
-        neighbours >= 0
-    )
-
-
-def recall_at(
-    neighbours: np.ndarray,
-    positives: Sequence[np.ndarray],
-    ks: Sequence[int],
-) -> dict[int, float]:
-    """Returns recall@N: the share of queries with a positive in the first N.
-
-    The share is of all Q queries: a query without positives counts as a miss.
-
-    Args:
-        neighbours: int [Q, k], nearest first.
-        positives: for each of the Q queries, its positives' database rows.
-        ks: the values of N, each from 1 to k.
-
-    Returns:
-        N -> recall, from 0 to 1, in the order of ks.
-
-    Raises:
-        ValueError: no query, or a value of N outside 1 to k.
-    """
-    is_hit = hits(neighbours, positives)
-    if not is_hit.size:
-        raise ValueError(
-            "Expected at least one query with neighbours. Received: "
-            f"neighbours.shape={is_hit.shape}."
-        )
-    for k in ks:
-        if not 1 <= k <= is_hit.shape[1]:
-            raise ValueError(
-                f"Expected every N of recall@N from 1 to {is_hit.shape[1]}, "
-                f"the neighbours given. Received: {k}. Find more neighbours."
-            )
-    return {int(k): float(is_hit[:, :k].any(axis=1).mean()) for k in ks}
 
 
 def recall_of_search(

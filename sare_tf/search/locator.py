@@ -1,6 +1,6 @@
-"""Photographs -> the places they may show: what `locate` and its page tell.
+"""Photographs -> the places that they may show, for `locate` and its page.
 
-`sare_tf.confidence` says what the confidence of an answer is.
+`search.confidence` defines the confidence of an answer.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ from sare_tf.search.opened_index import Index
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Match:
-    """A database image found for a photograph.
+    """A database image that was retrieved for a photograph.
 
     Args:
         image_id: its name in the index.
-        place_id: empty if unknown.
-        squared_distance: between the descriptors.
+        place_id: its place, empty if unknown.
+        squared_distance: squared distance of the descriptors.
         same_place: whether it shows the place of the first match.
         utm_east_m: None if unknown.
         utm_north_m: None if unknown.
@@ -47,23 +47,38 @@ class Match:
 
     @property
     def map_url(self) -> str | None:
-        """Its position on OpenStreetMap."""
+        """The address of its position on OpenStreetMap."""
         if self.latitude is None:
             return None
-        at = f"{self.latitude:.6f}", f"{self.longitude:.6f}"
         return (
-            "https://www.openstreetmap.org/?mlat={0}&mlon={1}#map=18/{0}/{1}"
-        ).format(*at)
+            f"https://www.openstreetmap.org/?mlat={self.latitude:.6f}&mlon={self.longitude:.6f}"
+            f"#map=18/{self.latitude:.6f}/{self.longitude:.6f}"
+        )
+
+    def as_text(self) -> str:
+        """Returns the match in words, on one line."""
+        words = [f"{self.squared_distance:.4f}", self.image_id]
+        if self.place_id:
+            words.append(f"place {self.place_id}")
+        if self.utm_east_m is not None:
+            zone = f" zone {self.utm_zone}" if self.utm_zone else ""
+            words.append(
+                f"{self.utm_east_m:.1f} m east, {self.utm_north_m:.1f} m "
+                f"north{zone}"
+            )
+        if self.latitude is not None:
+            words.append(f"{self.latitude:.6f}, {self.longitude:.6f}")
+        return "  ".join(words)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What was found for one photograph, or why nothing was.
+    """The matches of one photograph, or why it has none.
 
     Args:
-        matches: nearest first.
-        confidence: from 0 to 1, as of `sare_tf.confidence`. None where the
-            database holds no other place.
+        matches: its matches, nearest first.
+        confidence: from 0 to 1, see `search.confidence`. None if the database
+            holds no other place.
         error: why the photograph could not be looked up; empty if it was.
     """
 
@@ -72,7 +87,7 @@ class Answer:
     error: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """The answer as a JSON object."""
+        """Returns the answer as a JSON object."""
         if self.error:
             return {"error": self.error}
         return {
@@ -83,9 +98,31 @@ class Answer:
             ],
         }
 
+    def as_text(self) -> str:
+        """Returns the answer in words, with one line for each match."""
+        if self.error:
+            return f"not looked up: {self.error}\n"
+        if self.confidence is None:
+            lines = ["no other place to compare with"]
+        else:
+            lines = [f"confidence {self.confidence:.3f}"]
+        for rank, match in enumerate(self.matches, 1):
+            lines.append(f"{rank:>4}  {match.as_text()}")
+        if self.matches and self.matches[0].map_url:
+            lines.append(f"      {self.matches[0].map_url}")
+        return "\n".join(lines) + "\n"
+
 
 class Locator:
-    """An index and its model, ready to be asked.
+    """An index and its model, which locate photographs.
+
+    Args:
+        index: folder of the index, or several, as `Index.open` takes them.
+        export: folder of the export that the index was built with, or a server
+            of it (`serving.load`).
+        exact: search exactly, without ScaNN.
+        positive_radius_m: images at most this far apart show the same place,
+            and so do images of the same place_id.
 
     Call arguments:
         encoded: bytes of B photographs.
@@ -94,17 +131,10 @@ class Locator:
     Output:
         B answers.
 
-    Args:
-        index: folder of the index, or several, as `Index.open` takes them.
-        export: folder of the export that the index was built with, or a server
-            of it (`serving.load`).
-        exact: search exactly, without ScaNN.
-        positive_radius_m: images at most so far apart show one place, as do
-            those with one place_id.
-
     Raises:
-        FileNotFoundError: index or export is not there.
-        ValueError: it is damaged, or another export than the index's.
+        FileNotFoundError: index or export does not exist.
+        ValueError: one of them is damaged, or the index was built with another
+            export.
     """
 
     def __init__(
@@ -137,37 +167,42 @@ class Locator:
 
     def __call__(self, encoded: Sequence[bytes], *, k: int) -> list[Answer]:
         self.check_k(k)
-        descriptors, valid = self._servable(list(encoded))
-        errors = [""] * len(encoded)
-        for at, image in enumerate(encoded):
-            if not valid[at]:
-                errors[at] = image_refusal.why_not(image)
-                continue
-            try:
-                check_unit(descriptors[at : at + 1], ["it"])
-            except ValueError as error:
-                errors[at] = str(error)
-        good = [at for at, error in enumerate(errors) if not error]
+        descriptors, errors = self._embed(encoded)
         answers = [Answer(error=error) for error in errors]
+        good = [number for number, error in enumerate(errors) if not error]
         count = len(self.index.manifest)
-        found, distances = self.index.search(
+        rows, distances = self.index.search(
             descriptors[good], min(max(k, confidence.DEPTH), count)
         )
-        same = self.places.same_as_first(found)
-        sure = confidence.of_neighbours(distances, same, count=count)
-        for at, rows, *figures, value in zip(
-            good, found, distances, same, sure, strict=True
-        ):
-            matches = [
-                self._match(*values)
-                for values in zip(rows[:k], *figures, strict=False)
-                if values[0] >= 0
-            ]
-            answers[at] = Answer(
-                matches=matches,
-                confidence=None if np.isnan(value) else float(value),
+        same = self.places.same_as_first(rows)
+        confidences = confidence.of_neighbours(distances, same, count=count)
+        for line, number in enumerate(good):
+            sure = confidences[line]
+            answers[number] = Answer(
+                matches=[
+                    self._match(
+                        rows[line, i], distances[line, i], same[line, i]
+                    )
+                    for i in range(k)
+                    if rows[line, i] >= 0
+                ],
+                confidence=None if np.isnan(sure) else float(sure),
             )
         return answers
+
+    def _embed(self, encoded: Sequence[bytes]) -> tuple[np.ndarray, list[str]]:
+        """Descriptors [B, D], and for each why it cannot be used, or ""."""
+        descriptors, valid = self._servable(list(encoded))
+        errors = [""] * len(encoded)
+        for number, image in enumerate(encoded):
+            if not valid[number]:
+                errors[number] = image_refusal.why_not(image)
+                continue
+            try:
+                check_unit(descriptors[number : number + 1], ["its descriptor"])
+            except ValueError as error:
+                errors[number] = str(error)
+        return descriptors, errors
 
     def _match(self, row: int, distance: float, same_place: bool) -> Match:
         east, north = self.places.positions[row].tolist()
@@ -175,7 +210,7 @@ class Locator:
         image_id, place_id, zone = self._rows.iloc[row]
         latitude, longitude = None, None
         if known:
-            latitude, longitude = _degrees(east, north, zone)
+            latitude, longitude = degrees_of(east, north, zone)
         return Match(
             image_id=image_id,
             place_id=place_id,
@@ -190,42 +225,52 @@ class Locator:
 
 
 class Gallery:
-    """The images that an index was built of, by image_id.
+    """The images that an index was built from, by image_id.
 
-    Of an index of several records those of one are known.
+    If the index was built from several records, only images of one of them are
+    known.
 
     Args:
         records: folder of `build_records`.
         index: the opened index.
 
     Raises:
-        FileNotFoundError: no finished records are there.
-        ValueError: they are damaged, or others than those of the index.
+        FileNotFoundError: the folder has no finished records.
+        ValueError: they are damaged, or the index was built from others.
     """
 
     def __init__(self, records: str | Path, index: Index):
         self._records = Records(records)
         if self._records.fingerprint not in index.records_fingerprints:
-            made = sorted(name[:12] for name in index.records_fingerprints)
+            expected = sorted(name[:12] for name in index.records_fingerprints)
             raise ValueError(
                 "Expected records that the index was built from, with "
-                f"fingerprint {' or '.join(made)}. Received: records="
+                f"fingerprint {' or '.join(expected)}. Received: records="
                 f"{str(records)!r} with {self._records.fingerprint[:12]}. "
                 "Name the other ones with --records."
             )
 
     def read(self, image_ids: Sequence[str]) -> list[bytes | None]:
-        """Encoded images in the order of their names; None where unknown."""
+        """Returns encoded images in the order of their names.
+
+        An image that the records lack is None.
+        """
         return self._records.read_named(image_ids)
 
 
-def _degrees(
+def degrees_of(
     east_m: float, north_m: float, zone: str
 ) -> tuple[float | None, float | None]:
-    """Latitude and longitude; None where they cannot be told.
+    """Returns the latitude and longitude of a position, if it has them.
 
-    That is without a zone or its latitude band, and for metres that no position
-    on the globe has.
+    Args:
+        east_m: metres east of UTM.
+        north_m: metres north of UTM.
+        zone: its zone, such as "17T".
+
+    Returns:
+        Degrees north and east; None if the zone lacks its latitude band, or if
+        no position on the globe has these metres.
     """
     metres = [east_m], [north_m]
     try:

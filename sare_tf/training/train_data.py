@@ -19,6 +19,7 @@ from absl import logging
 from sare_tf.dataset.names import TRAIN_RULES
 from sare_tf.dataset.positives import find_positives
 from sare_tf.distributed import strategies
+from sare_tf.evaluation import metrics
 from sare_tf.model import Augmentation
 from sare_tf.records.records import Records
 from sare_tf.records.tuple_records import TupleRecords
@@ -438,7 +439,7 @@ class Validation:
             order = np.argsort(same, axis=1, kind="stable")
             neighbours = np.where(same, -1, neighbours)
             neighbours = np.take_along_axis(neighbours, order, axis=1)
-        return exact_search.recall_at(neighbours, self._positives, ks)
+        return metrics.recall_at(neighbours, self._positives, ks)
 
     def sample(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Queries with all their positives, at most `count` images together.

@@ -5,11 +5,19 @@ import pandas as pd
 import pytest
 import toy_manifest
 
-from sare_tf.checks import image_findings as image_checks
-from sare_tf.checks import positions, splits_and_positives
+from sare_tf.checks import (
+    duplicates,
+    image_findings,
+    matching,
+    position_findings,
+    positions,
+    splits_and_positives,
+    zone_findings,
+)
 from sare_tf.checks.finding import ERROR, NOTE, WARNING, Finding
-from sare_tf.dataset import image_decoding, manifest
-from sare_tf.dataset.names import TRAIN_RULES
+from sare_tf.checks.image_contents import ImageContents
+from sare_tf.dataset import image_decoding
+from sare_tf.dataset.names import ROLES, SPLITS, TRAIN_RULES
 from sare_tf.dataset.positives import make_relations
 from sare_tf.dataset.readers import utm_zones
 from sare_tf.dataset.readers.collector import ABSENT, NOT_IMAGE
@@ -33,7 +41,7 @@ def at(east, north=4_500_000.0, zone="17T"):
 def contents(rows, *, digests=None, sizes=None, problems=(), **traits):
     count = len(rows)
     numbers = np.arange(count) if digests is None else np.array(digests)
-    return image_checks.Contents(
+    return ImageContents(
         problems=dict(problems),
         digests=np.repeat(numbers.astype(np.uint8)[:, None], 16, axis=1),
         sizes=np.array(sizes or [(480, 640)] * count, np.int32),
@@ -58,7 +66,7 @@ def test_a_finding_counts_its_images():
 
 
 def test_what_the_reader_refused_is_grouped_by_reason():
-    found = image_checks.refused(
+    found = image_findings.refused(
         [
             ("a.jpg", f"named in the list, {ABSENT}"),
             ("b.jpg", f"named in the list, {ABSENT}"),
@@ -75,12 +83,12 @@ def test_what_the_reader_refused_is_grouped_by_reason():
         (NOTE, "left_out", ["notes.txt"]),
     ]
     assert found[1].message == (
-        "2 files left out: line 3: 4 fields, not 5 (and alike)."
+        "2 files left out: line 3: 4 fields, not 5 (and similar)."
     )
     assert found[2].message == (
         "1 file left out: heading is no number: 'north'."
     )
-    assert image_checks.refused([]) == []
+    assert image_findings.refused([]) == []
 
 
 def test_unreadable_images():
@@ -88,17 +96,17 @@ def test_unreadable_images():
         ("a", "test", "query", {}),
         ("b", "test", "database", {}),
     )
-    [found] = image_checks.unreadable(
+    [found] = image_findings.unreadable(
         rows, contents(rows, problems={1: "empty file"})
     )
     assert found.severity == ERROR
     assert found.images == [("b", "empty file")]
-    assert image_checks.unreadable(rows, contents(rows)) == []
+    assert image_findings.unreadable(rows, contents(rows)) == []
 
 
-def duplicates(rows, digests, *, relations=None, problems=(), **options):
+def duplicates_of(rows, digests, *, relations=None, problems=(), **options):
     return by_name(
-        image_checks.duplicates(
+        duplicates.find(
             rows,
             contents(rows, digests=digests, problems=problems),
             relations=relations,
@@ -114,7 +122,7 @@ def test_copies_in_two_splits_are_an_error():
         ("b", "test", "database", at(1)),
         ("c", "test", "query", at(2)),
     )
-    found = duplicates(rows, [5, 5, 6])
+    found = duplicates_of(rows, [5, 5, 6])
     assert list(found) == ["duplicates_across_splits"]
     assert found["duplicates_across_splits"].severity == ERROR
     assert found["duplicates_across_splits"].images == [
@@ -133,7 +141,7 @@ def test_a_query_that_is_in_the_database(split, severity):
         ("d", split, "database", at(2)),
         ("other", split, "database", at(3)),
     )
-    found = duplicates(rows, [5, 5, 5, 6])
+    found = duplicates_of(rows, [5, 5, 5, 6])
     assert found["queries_in_database"].severity == severity
     assert found["queries_in_database"].images == [
         ("q1", f"{split}; the same as d"),
@@ -152,9 +160,9 @@ def test_a_copy_that_is_listed_as_junk_is_none():
         ("d", "test", "database", {}),
     )
     junk = make_relations([("q", "d", "junk")], rows)
-    assert duplicates(rows, [5, 5], relations=junk) == {}
+    assert duplicates_of(rows, [5, 5], relations=junk) == {}
     right = make_relations([("q", "d", "positive")], rows)
-    assert set(duplicates(rows, [5, 5], relations=right)) == {
+    assert set(duplicates_of(rows, [5, 5], relations=right)) == {
         "queries_in_database"
     }
 
@@ -170,17 +178,15 @@ def test_a_query_of_the_time_of_its_copy():
         ("d3", "val", "database", {}),
     )
     digests = [5, 5, 6, 6, 7, 7]
-    found = duplicates(rows, digests)["queries_in_database"]
+    found = duplicates_of(rows, digests)["queries_in_database"]
     assert concerned(found) == ["q", "q2", "q3"]
-    found = duplicates(rows, digests, by_timestamp={"val"})
+    found = duplicates_of(rows, digests, by_timestamp={"val"})
     assert concerned(found["queries_in_database"]) == ["q2", "q3"]
-    tokyotm = splits_and_positives.by_protocol(
-        protocols.choose("tokyotm"), None
-    )
+    tokyotm = matching.by_protocol(protocols.choose("tokyotm"), None)
     assert tokyotm.other_timestamp
     netvlad = TRAIN_RULES["netvlad"]
-    assert splits_and_positives.by_manifest("", **netvlad).other_timestamp
-    assert not splits_and_positives.by_manifest("").other_timestamp
+    assert matching.by_manifest("", **netvlad).other_timestamp
+    assert not matching.by_manifest("").other_timestamp
 
 
 def test_parts_of_one_file_are_no_copies():
@@ -188,7 +194,7 @@ def test_parts_of_one_file_are_no_copies():
         ("a.jpg#xywh=0,0,9,9", "test", "query", {}),
         ("a.jpg", "test", "database", {}),
     )
-    assert duplicates(rows, [5, 5]) == {}
+    assert duplicates_of(rows, [5, 5]) == {}
 
 
 def test_unreadable_images_are_no_copies():
@@ -196,7 +202,7 @@ def test_unreadable_images_are_no_copies():
         ("a", "test", "query", {}),
         ("b", "test", "query", {}),
     )
-    assert duplicates(rows, [5, 5], problems={0: "no", 1: "no"}) == {}
+    assert duplicates_of(rows, [5, 5], problems={0: "no", 1: "no"}) == {}
 
 
 @pytest.mark.parametrize(
@@ -215,7 +221,7 @@ def test_a_copy_at_another_place(first, second, is_odd):
         ("a", "train", "database", first),
         ("b", "train", "database", second),
     )
-    found = duplicates(rows, [5, 5])
+    found = duplicates_of(rows, [5, 5])
     assert ("duplicates_elsewhere" in found) == is_odd
     assert found["duplicates"].count == 1
 
@@ -223,7 +229,7 @@ def test_a_copy_at_another_place(first, second, is_odd):
 def test_copies_of_many_images_equal_a_loop():
     rng = np.random.default_rng(0)
     digests = rng.integers(0, 40, 120)
-    splits = rng.choice(manifest.SPLITS, 120)
+    splits = rng.choice(SPLITS, 120)
     rows = table(
         *((f"{n:03d}", split, "database", {}) for n, split in enumerate(splits))
     )
@@ -235,7 +241,7 @@ def test_copies_of_many_images_equal_a_loop():
             for m in range(120)
         )
     ]
-    found = duplicates(rows, digests)["duplicates_across_splits"]
+    found = duplicates_of(rows, digests)["duplicates_across_splits"]
     assert sorted(concerned(found)) == expected
     assert 0 < len(expected) < 120
 
@@ -264,19 +270,26 @@ def line(split, *, queries, database):
 
 
 def by_radius(**options):
-    return splits_and_positives.by_manifest("within", rule="radius", **options)
+    return matching.by_manifest("within", rule="radius", **options)
+
+
+def positives_of(rows, split, rule, *, is_used):
+    """Findings, how many queries have no positive, and samples."""
+    matches = matching.match(rows, split, rule)
+    findings = splits_and_positives.positives(matches, is_used=is_used)
+    return findings, matches.num_without, list(matches.samples)
 
 
 def test_queries_without_a_positive():
     rows = line("train", queries=(0, 100, 200), database=(25, 130, 500))
-    [found], count, samples = splits_and_positives.positives(
+    [found], count, samples = positives_of(
         rows, "train", by_radius(radius_m=25.0), is_used=True
     )
     assert (found.severity, count) == (WARNING, 2)
     assert concerned(found) == ["q100", "q200"]
     assert found.message == (
         "2 of 3 queries of the split train (66.7 %) have no positive "
-        "(within): they are not trained on."
+        "(within): training leaves them out."
     )
     assert samples == [("q0", ["d25"])]
 
@@ -284,7 +297,7 @@ def test_queries_without_a_positive():
 @pytest.mark.parametrize(("is_used", "severity"), [(1, ERROR), (0, WARNING)])
 def test_no_query_has_a_positive(is_used, severity):
     rows = line("test", queries=(0, 100), database=(500,))
-    [found], count, samples = splits_and_positives.positives(
+    [found], count, samples = positives_of(
         rows, "test", by_radius(radius_m=25.0), is_used=bool(is_used)
     )
     assert (found.severity, count, samples) == (severity, 2, [])
@@ -294,25 +307,19 @@ def test_no_query_has_a_positive(is_used, severity):
 def test_the_protocol_decides(tmp_path):
     rows = line("test", queries=(0, 100), database=(25.0,))
     for name, severity in (("pitts30k", WARNING), ("msls", NOTE)):
-        rule = splits_and_positives.by_protocol(protocols.choose(name), None)
-        [found], count, _ = splits_and_positives.positives(
-            rows, "test", rule, is_used=True
-        )
+        rule = matching.by_protocol(protocols.choose(name), None)
+        [found], count, _ = positives_of(rows, "test", rule, is_used=True)
         assert (found.severity, count) == (severity, 1)
         assert f"(protocol {name})" in found.message
-    rule = splits_and_positives.by_protocol(protocols.choose("tokyo247"), None)
-    [found], count, _ = splits_and_positives.positives(
-        rows, "test", rule, is_used=True
-    )
+    rule = matching.by_protocol(protocols.choose("tokyo247"), None)
+    [found], count, _ = positives_of(rows, "test", rule, is_used=True)
     assert (found.severity, found.name) == (ERROR, "nothing_tells_what_matches")
     assert "Expected panorama_id of every image" in found.message
-    [found], *_ = splits_and_positives.positives(
-        rows, "test", rule, is_used=False
-    )
+    [found], *_ = positives_of(rows, "test", rule, is_used=False)
     assert found.severity == NOTE
 
 
-def test_blocks_of_queries_change_nothing(monkeypatch):
+def test_blocks_of_queries_change_nothing():
     rng = np.random.default_rng(0)
     rows = line(
         "val",
@@ -320,18 +327,16 @@ def test_blocks_of_queries_change_nothing(monkeypatch):
         database=rng.permutation(2000)[:30].tolist(),
     )
     rule = by_radius(radius_m=20.0)
-    whole = splits_and_positives.positives(rows, "val", rule, is_used=True)
-    monkeypatch.setattr(splits_and_positives, "_BLOCK", 7)
-    assert (
-        splits_and_positives.positives(rows, "val", rule, is_used=True) == whole
-    )
-    assert 0 < whole[1] < 60
+    whole = matching.match(rows, "val", rule)
+    assert matching.match(rows, "val", rule, block=7) == whole
+    assert 0 < whole.num_without < 60
+    assert whole.samples
 
 
 def test_a_split_without_queries_has_none_without_positive():
     rows = line("val", queries=(), database=(0,))
     rule = by_radius(radius_m=20.0)
-    assert splits_and_positives.positives(rows, "val", rule, is_used=True) == (
+    assert positives_of(rows, "val", rule, is_used=True) == (
         [],
         0,
         [],
@@ -364,14 +369,14 @@ def test_overlap_equals_a_loop():
         *(
             (
                 f"{n:03d}",
-                manifest.SPLITS[n % 3],
-                manifest.ROLES[n % 2],
+                SPLITS[n % 3],
+                ROLES[n % 2],
                 at(*rng.integers(0, 1500, 2), zone=("17T", "18T")[n % 5 == 0]),
             )
             for n in range(300)
         )
     )
-    found = positions.overlap(rows, radius_m=RADIUS)
+    found = position_findings.overlap(rows, radius_m=RADIUS)
     assert [one.severity for one in found] == [WARNING, WARNING]
     for split, one in zip(("val", "test"), found, strict=True):
         expected = [
@@ -402,7 +407,7 @@ def test_images_of_no_zone_and_of_several():
         ("e", "test", "database", at(-79.99, 40.44)),
         ("f", "test", "database", at(4_500_000, 500_000)),
     )
-    found = by_name(positions.zones(rows))
+    found = by_name(zone_findings.zones(rows))
     assert set(found) == {"no_position", "outside_zone", "several_zones"}
     assert concerned(found["no_position"]) == ["d"]
     assert concerned(found["outside_zone"]) == ["e", "f"]
@@ -418,11 +423,11 @@ def test_no_zone_at_all_is_worth_a_note():
         ("a", "test", "query", at(1, 1, zone="")),
         ("b", "test", "database", at(2, 2, zone="")),
     )
-    [found] = positions.zones(rows)
+    [found] = zone_findings.zones(rows)
     assert (found.name, found.severity) == ("no_zone", NOTE)
     places = table(("a", "test", "query", {"place_id": "x"}))
-    assert positions.zones(places) == []
-    assert positions.positions(places) == []
+    assert zone_findings.zones(places) == []
+    assert position_findings.suspicious(places) == []
 
 
 def test_a_zone_without_band_beside_others():
@@ -430,7 +435,7 @@ def test_a_zone_without_band_beside_others():
         ("a", "test", "query", at(500_000)),
         ("b", "test", "database", at(500_000, zone="17")),
     )
-    found = by_name(positions.zones(rows))
+    found = by_name(zone_findings.zones(rows))
     assert found["no_zone"].images == [("b", "zone '17'")]
     assert found["no_zone"].severity == ERROR
 
@@ -460,14 +465,14 @@ def located(degrees):
 
 def test_a_city_is_not_suspicious():
     rows = located(city())
-    assert positions.positions(rows) == []
-    assert positions.zones(rows) == []
+    assert position_findings.suspicious(rows) == []
+    assert zone_findings.zones(rows) == []
     assert set(positions.regions(rows)) == {0}
 
 
 def test_swapped_latitude_and_longitude():
     rows = located(city() | {"s1": (-79.99, 40.44), "s2": (-79.985, 40.441)})
-    found = by_name(positions.positions(rows))
+    found = by_name(position_findings.suspicious(rows))
     assert concerned(found["swapped"]) == ["s1", "s2"]
     assert found["swapped"].severity == ERROR
     [(_, detail), _] = found["swapped"].images
@@ -477,7 +482,7 @@ def test_swapped_latitude_and_longitude():
 
 def test_all_of_it_swapped():
     rows = located(city(latitude=-79.9, longitude=40.4))
-    [found] = positions.positions(rows)
+    [found] = position_findings.suspicious(rows)
     assert (found.name, found.severity) == ("antarctica", WARNING)
     assert found.count == 200
 
@@ -487,18 +492,18 @@ def test_near_the_diagonal_nothing_is_swapped():
         city(latitude=36.20, longitude=36.15)
         | city(20, latitude=36.15, longitude=36.40, name="d")
     )
-    assert positions.positions(rows) == []
+    assert position_findings.suspicious(rows) == []
 
 
 def test_an_image_far_from_all_others():
     rows = located(city() | {"far": (40.8, -79.5)})
-    [found] = positions.positions(rows)
+    [found] = position_findings.suspicious(rows)
     assert (found.name, concerned(found)) == ("far_from_all", ["far"])
     assert positions.regions(rows).tolist().count(0) == 200
     # A world tour of single images is no mistake.
     tour = located({f"{n}": (n - 40.0, 20.0 + n / 10) for n in range(80)})
-    assert positions.positions(tour) == []
-    assert positions.positions(tour.iloc[:1]) == []
+    assert position_findings.suspicious(tour) == []
+    assert position_findings.suspicious(tour.iloc[:1]) == []
 
 
 def test_the_position_zero():
@@ -506,7 +511,7 @@ def test_the_position_zero():
         *((f"c{n}", "test", "database", at(500_000 + n)) for n in range(9)),
         ("zero", "test", "database", at(0, 0)),
     )
-    found = by_name(positions.positions(rows))
+    found = by_name(position_findings.suspicious(rows))
     assert concerned(found["position_zero"]) == ["zero"]
     assert found["position_zero"].severity == ERROR
     # Metres that are made up may begin there.
@@ -516,7 +521,7 @@ def test_the_position_zero():
             for n in range(9)
         ),
     )
-    assert positions.positions(rows) == []
+    assert position_findings.suspicious(rows) == []
 
 
 @pytest.mark.parametrize(("copies", "is_odd"), [(24, False), (25, True)])
@@ -526,43 +531,49 @@ def test_many_images_at_one_position(copies, is_odd):
         *((f"s{n}", "test", "database", at(500_000)) for n in range(copies)),
         *((f"c{n}", "test", "database", at(500_010 + n)) for n in range(9)),
     )
-    found = by_name(positions.positions(rows))
+    found = by_name(position_findings.suspicious(rows))
     assert ("same_position" in found) == is_odd
     if is_odd:
         assert found["same_position"].count == 25
         assert "25 images at 1 position" in found["same_position"].message
 
 
-def test_sizes_and_what_is_special():
+def test_sizes():
     rows = table(*((f"{n}", "test", "query", {}) for n in range(6)))
     sizes = [(480, 640), (640, 480), (63, 40), (64, 40), (200, 300), (0, 0)]
     found = by_name(
-        image_checks.sizes(
-            rows,
-            contents(rows, sizes=sizes, animated=[0, 4], turned=[1]),
-            height=480,
-            width=640,
+        image_findings.sizes(
+            rows, contents(rows, sizes=sizes), height=480, width=640
         )
     )
     assert {name: one.severity for name, one in found.items()} == {
         "tiny": WARNING,
         "enlarged": NOTE,
         "both_orientations": NOTE,
-        "turned": NOTE,
-        "animated": NOTE,
     }
     assert found["tiny"].images == [("2", "40 x 63")]
     # 64 x 40 and 300 x 200.
     assert found["enlarged"].count == 2
     assert found["both_orientations"].message.startswith(
-        "3 images are upright and 2 lying"
+        "3 images in portrait format and 2 in landscape; all become 640 x 480"
     )
-    assert concerned(found["animated"]) == ["0", "4"]
-    plain = image_checks.sizes(rows, contents(rows), height=480, width=640)
+    plain = image_findings.sizes(rows, contents(rows), height=480, width=640)
     assert plain == []
+
+
+def test_images_that_are_special():
+    rows = table(*((f"{n}", "test", "query", {}) for n in range(6)))
+    found = image_findings.traits(
+        rows, contents(rows, animated=[0, 4], turned=[1])
+    )
+    assert [(one.name, one.severity, concerned(one)) for one in found] == [
+        ("turned", NOTE, ["1"]),
+        ("animated", NOTE, ["0", "4"]),
+    ]
+    assert image_findings.traits(rows, contents(rows)) == []
 
 
 def test_tables_of_records_may_have_any_index():
     rows = line("test", queries=(0,), database=(1, 2))
     rows.index = pd.Index([7, 5, 3])
-    assert positions.positions(rows) == []
+    assert position_findings.suspicious(rows) == []

@@ -1,16 +1,15 @@
 """The page: what it shows, and that it needs nothing else."""
 
-import base64
 import dataclasses
-import html.parser
 import io
 import re
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sare_tf.pages import evaluation_page
+from sare_tf.pages import evaluation_cases, evaluation_page, html
 
 METRICS = {
     "recall_at": {"1": 0.5, "3": 0.75},
@@ -82,18 +81,18 @@ def _places(count=6, database=20, seed=0):
     )
 
 
-def _encoded(value=90, size=(40, 30), kind="JPEG"):
+def _encoded(value=90):
     encoded = io.BytesIO()
-    Image.new("RGB", size, (value, 120, 60)).save(encoded, kind)
+    Image.new("RGB", (40, 30), (value, 120, 60)).save(encoded, "JPEG")
     return encoded.getvalue()
 
 
 def _case(name, *, correct, missed=None, condition="day"):
-    return evaluation_page.Case(
-        query=evaluation_page.Picture(encoded=_encoded(), name=name),
+    return evaluation_cases.Case(
+        query=html.Picture(encoded=_encoded(), name=name),
         condition=condition,
         retrieved=[
-            evaluation_page.Picture(
+            html.Picture(
                 encoded=_encoded(90 + rank),
                 name=f"{name}-{rank}",
                 correct=hit,
@@ -118,7 +117,7 @@ def _write(path, metrics=METRICS, cases=None, places=None):
     return path.read_text(encoding="utf-8")
 
 
-class _Reader(html.parser.HTMLParser):
+class _Reader(HTMLParser):
     """Collects pictures as (class of the figure, alt), and open tags."""
 
     def __init__(self):
@@ -155,21 +154,21 @@ def test_frames_follow_the_hits_in_order(tmp_path):
 
 
 def test_a_missed_positive_is_shown(tmp_path):
-    missed = evaluation_page.Picture(
+    missed = html.Picture(
         encoded=_encoded(), name="there", correct=True, squared_distance=1.5
     )
     cases = [_case("bad", correct=[False], missed=missed)]
     page = _write(tmp_path / "report.html", cases=cases)
-    assert 'alt="should have come: there"' in page
+    assert 'alt="missed positive: there"' in page
 
 
 def test_an_image_that_the_records_lack(tmp_path):
-    lacking = evaluation_page.Picture(encoded=None, name="gone", correct=True)
+    lacking = html.Picture(encoded=None, name="gone", correct=True)
     cases = [_case("bad", correct=[False], missed=lacking)]
     page = _write(tmp_path / "report.html", cases=cases)
     assert "not in these records" in page
     assert 'title="gone">gone<' in page
-    assert 'alt="should have come' not in page
+    assert 'alt="missed positive' not in page
 
 
 def test_figures_of_the_metrics_are_there(tmp_path):
@@ -183,7 +182,7 @@ def test_figures_of_the_metrics_are_there(tmp_path):
         "of these counted||1,227|",
         "without a positive, left out||7|",
         "56,789",
-        "ScaNN finds of the exact 10 nearest||98.7 %",
+        "share of the 10 nearest that ScaNN finds||98.7 %",
         "recall@1 / 3 through ScaNN||43.8 / 68.8 %",
         "embedding and ScaNN search||1,234.6|",
         "0.125 to 0.500||227||87.5 %",
@@ -219,7 +218,7 @@ def test_what_is_not_known_is_left_out(tmp_path):
     page = _write(tmp_path / "report.html", metrics, places=places)
     for words in (
         "ScaNN",
-        "How sure",
+        "Confidence",
         "precision",
         "Where queries",
         "distance<",
@@ -241,15 +240,16 @@ def test_cases_can_be_filtered(tmp_path):
         tmp_path / "report.html", cases=[_case("a", correct=[True])] * 2
     )
     assert "<option>" not in page
-    assert evaluation_page.Case(query=None, retrieved=[]).kind == "wrong"
+    assert evaluation_cases.Case(query=None, retrieved=[]).kind == "wrong"
 
 
 def test_page_needs_nothing_else_and_is_reproducible(tmp_path):
     page = _write(tmp_path / "report.html")
     reader = _Reader()
     reader.feed(page)
-    # 2 queries with 3 pictures each, 2 curves, a map.
-    assert len(reader.sources) == 11
+    # 2 queries with 3 pictures each, and 2 curves.
+    assert len(reader.sources) == 10
+    assert page.count("<svg xmlns=") == 1
     assert all(source.startswith("data:image/") for source in reader.sources)
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "url(" not in page
@@ -268,82 +268,41 @@ def test_names_are_escaped(tmp_path):
     assert "<script>alert" not in page
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"), [((640, 480), (240, 180)), ((100, 80), (100, 80))]
-)
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_thumbnail_keeps_colour_and_proportion(size, expected, kind):
-    picture = evaluation_page.Picture(
-        encoded=_encoded(200, size, kind), name="a"
-    )
-    kind, encoded = evaluation_page.thumbnail(picture).split(",")
-    assert kind == "data:image/jpeg;base64"
-    image = Image.open(io.BytesIO(base64.b64decode(encoded)))
-    assert image.size == expected
-    difference = np.asarray(image).astype(int) - [200, 120, 60]
-    assert np.abs(difference).max() <= 4
-
-
-def _drawing(source: str) -> str:
-    kind, encoded = source.split(",")
-    assert kind == "data:image/svg+xml;base64"
-    return base64.b64decode(encoded).decode()
-
-
-def test_curve_marks_the_values():
-    recall = [0.5, 0.7, 0.95]
-    curve = {"recall": recall, "low": recall, "high": recall}
-    drawing = _drawing(
-        evaluation_page._recall_curve(curve, [1, 3], searched=None)
-    )
-    assert "<!-- 50.0 -->" in drawing
-    assert "<!-- 95.0 -->" in drawing
-    assert "<!-- 70.0 -->" not in drawing
-    assert "<!-- ScaNN -->" not in drawing
-    both = evaluation_page._recall_curve(curve, [1], searched=[0.4, 0.6, 0.9])
-    assert "<!-- ScaNN -->" in _drawing(both)
-
-
-def test_curve_of_one_image():
-    curve = {"recall": [1.0], "low": [1.0], "high": [1.0]}
-    drawn = _drawing(evaluation_page._recall_curve(curve, [1], searched=[1.0]))
-    assert "<!-- 100.0 -->" in drawn
-
-
 def test_each_large_city_has_a_map():
     places = _places(count=21)
     # 6, 5, 4, 3, 2, 1 queries; the last is nowhere.
     cities = np.repeat(list("abcdef"), [6, 5, 4, 3, 2, 1]).astype(object)
     maps = evaluation_page._maps(dataclasses.replace(places, cities=cities))
     assert [some["name"] for some in maps] == ["a", "b", "c", "d"]
-    assert len({some["drawing"] for some in maps}) == 4
+    assert len({some["map"].svg for some in maps}) == 4
     (only,) = evaluation_page._maps(places)
     assert only["name"] == ""
-    assert "<!-- placed wrong -->" in _drawing(only["drawing"])
 
 
-def test_a_map_of_many_points_stays_small():
-    places = _places(count=20_000, database=50_000)
-    (only,) = evaluation_page._maps(places)
-    assert "<image" in _drawing(only["drawing"])
-    assert len(only["drawing"]) < 1_000_000
-
-
-def test_a_map_holds_all_queries_and_equal_metres():
-    points = np.array([[100.0, 100.0], [1100.0, 300.0]])
-    low, high = evaluation_page.frame(points)
-    assert (low < 100).all()
-    assert (high > [1100, 300]).all()
-    # 1000 m and a margin; 1.15 times as wide as high.
-    np.testing.assert_allclose((high - low)[0], 1.08 * 1000 + 60)
-    np.testing.assert_allclose((high - low)[0] / (high - low)[1], 1.15)
-
-
-@pytest.mark.parametrize("encoded", [b"", b"not an image", _encoded()[:200]])
-def test_a_picture_that_cannot_be_decoded(encoded):
-    picture = evaluation_page.Picture(encoded=encoded, name="broken.jpg")
-    with pytest.raises(ValueError, match="an image. Received: broken.jpg"):
-        evaluation_page.thumbnail(picture)
+def test_a_line_leads_from_each_wrong_query(tmp_path):
+    """By hand: two queries placed right, three wrong, one of them nowhere."""
+    places = evaluation_page.Places(
+        database=np.array([[0.0, 0.0], [np.nan, np.nan], [9e6, 0.0]]),
+        queries=np.arange(10.0).reshape(5, 2),
+        placed=np.append(np.arange(8.0), [np.nan] * 2).reshape(5, 2) + 50,
+        right=np.array([True, False, True, False, False]),
+        cities=np.full(5, "17T", object),
+    )
+    page = _write(tmp_path / "report.html", places=places)
+    (lines,) = re.findall(r'class="lines" d="([^"]*)"', page)
+    assert lines.count("L") == 2
+    counts = {
+        kind: len(re.findall("M", path))
+        for kind, path in re.findall(
+            r'<path class="(\w+)" stroke-width="[^"]*" d="([^"]*)"', page
+        )
+    }
+    assert counts == {"database": 1, "right": 2, "wrong": 3}
+    assert re.findall(r'<i class="(\w+)"></i>([^<]*)<', page) == [
+        ("database", "database"),
+        ("right", "placed right"),
+        ("wrong", "placed wrong"),
+    ]
 
 
 @pytest.mark.parametrize(

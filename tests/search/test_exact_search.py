@@ -111,36 +111,6 @@ def test_values_that_are_not_finite(name, value):
         exact_search.nearest(arrays["queries"], arrays["database"], 1, block=2)
 
 
-def test_recall_by_hand():
-    neighbours = np.array([[4, 0, 1], [2, 3, 4], [1, 0, 2], [0, 1, 2]])
-    positives = [np.array([4]), np.array([0, 4]), np.array([9]), np.array([])]
-    # First query: right at 1; second: at 3; third: never; fourth: has none.
-    assert exact_search.recall_at(neighbours, positives, [1, 2, 3]) == {
-        1: 1 / 4,
-        2: 1 / 4,
-        3: 2 / 4,
-    }
-    np.testing.assert_array_equal(
-        exact_search.hits(neighbours, positives),
-        [[1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]],
-    )
-
-
-def test_a_missing_neighbour_is_no_hit():
-    assert not exact_search.hits(np.array([[-1, -1]]), [np.array([0, 5])]).any()
-
-
-def test_recall_refuses_bad_input():
-    neighbours, positives = np.zeros((1, 3), int), [np.array([0])]
-    for k in (0, 4):
-        with pytest.raises(ValueError, match=f"from 1 to 3.*Received: {k}"):
-            exact_search.recall_at(neighbours, positives, [1, k])
-    with pytest.raises(ValueError, match=r"len\(positives\)=1"):
-        exact_search.recall_at(np.zeros((2, 3), int), positives, [1])
-    with pytest.raises(ValueError, match=r"at least one query"):
-        exact_search.recall_at(np.zeros((0, 3), int), [], [1])
-
-
 def test_recall_of_search_counts_by_distance():
     exact = np.array([[0.1, 0.2], [0.3, 0.4]])
     # 0.2 twice is another row as far as the second; NaN and inf: not found.
@@ -208,16 +178,3 @@ def test_distances_to_rows_are_those_of_nearest():
     for function in (exact_search.distances_to, exact_search.ranks_of):
         with pytest.raises(ValueError, match=r"the 3 queries.*len\(rows\)=1"):
             function(queries, database, [np.array([0])])
-
-
-def test_hits_equal_a_loop():
-    rng = np.random.default_rng(0)
-    neighbours = rng.integers(-1, 30, (40, 12))
-    positives = [rng.permutation(35)[: rng.integers(0, 9)] for _ in range(40)]
-    expected = [
-        [row >= 0 and row in some.tolist() for row in line]
-        for line, some in zip(neighbours, positives, strict=True)
-    ]
-    np.testing.assert_array_equal(
-        exact_search.hits(neighbours, positives), expected
-    )

@@ -73,20 +73,20 @@
   }
 
   function showMatches(matches) {
-    byId("matches").replaceChildren(...matches.map((match, at) => {
+    byId("matches").replaceChildren(...matches.map((match, index) => {
       const item = make("li", undefined, match.same_place ? "same" : "other");
       const figure = make("figure"), caption = make("figcaption");
       if (match.thumbnail) {
         const image = make("img");
         image.src = match.thumbnail;
-        image.alt = "Match " + (at + 1) + ": " + match.image_id;
+        image.alt = "Match " + (index + 1) + ": " + match.image_id;
         figure.append(image);
       } else {
         figure.append(make("div", "not in the records", "absent"));
       }
       caption.append(make(
         "span",
-        (at + 1) + " · d² " + match.squared_distance.toFixed(3),
+        (index + 1) + " · d² " + match.squared_distance.toFixed(3),
         "label"
       ));
       if (match.map_url) caption.append(link(match, degrees(match)));
@@ -101,43 +101,11 @@
     }));
   }
 
-  function showMap(map, matches) {
+  function showMap(map) {
     byId("map-panel").hidden = !map;
     if (!map) return;
-    const svg = byId("map"), size = 400;
-    const unit = size / map.width_m, height = map.height_m * unit;
-    const draw = (tag, attributes, text) => {
-      const shape = document.createElementNS("http://www.w3.org/2000/svg", tag);
-      for (const name in attributes) shape.setAttribute(name, attributes[name]);
-      if (text) shape.textContent = text;
-      svg.append(shape);
-      return shape;
-    };
-    svg.replaceChildren();
-    svg.setAttribute("viewBox", "0 0 " + size + " " + (height + 26));
-    const place = ([x, y]) => [x * unit, height - y * unit];
-    for (const point of map.database) {
-      const [cx, cy] = place(point);
-      draw("circle", { cx, cy, r: 3.5, class: "database" });
-    }
-    // The first one is drawn last, above the others.
-    for (let at = matches.length - 1; at >= 0; at--) {
-      if (!map.matches[at]) continue;
-      const [cx, cy] = place(map.matches[at]);
-      const kind = matches[at].same_place ? "same" : "other";
-      draw("circle", { cx, cy, r: at ? 9 : 12, class: kind });
-      draw("text", { x: cx, y: cy + 4, "font-size": 11 }, String(at + 1));
-    }
-    const step = [10000, 5000, 2000, 1000, 500, 200, 100, 50, 20, 10].find(
-      (metres) => metres <= map.width_m / 3
-    );
-    const end = 4 + step * unit, base = height + 14;
-    draw("path", {
-      class: "scale", d: `M4 ${base - 4}V${base}H${end}V${base - 4}`
-    });
-    draw("text", {
-      class: "scale-text", x: end + 6, y: base + 2, "font-size": 12
-    }, step < 1000 ? step + " m" : step / 1000 + " km");
+    const drawn = new DOMParser().parseFromString(map, "image/svg+xml");
+    byId("map").replaceChildren(document.adoptNode(drawn.documentElement));
   }
 
   async function locate(file) {
@@ -173,7 +141,7 @@
     byId("query").src = preview;
     showWhere(answer);
     showMatches(answer.matches);
-    showMap(answer.map, answer.matches);
+    showMap(answer.map);
     byId("answer").hidden = false;
     say("Found.");
     byId("headline").focus({ preventScroll: true });

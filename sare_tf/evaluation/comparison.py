@@ -1,0 +1,183 @@
+"""Comparison of evaluations, with a test of what chance explains.
+
+Every run is compared with the first one: by the difference of means with an
+interval by paired bootstrap, and for recall@N by McNemar's exact test of the
+queries that only one of the two finds.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sare_tf.evaluation import metrics, summaries
+from sare_tf.runtime import atomic_files
+
+_COMMAND = "python -m sare_tf.evaluate --flagfile=..."
+
+
+class FinishedRun:
+    """A finished evaluation: its metrics, and the figures of each query.
+
+    Args:
+        path: its folder.
+
+    Attributes:
+        path: its folder.
+        metrics: metrics.json.
+        recall_at: the N of its recall@N.
+        num_neighbours: how many neighbours of each query it ranked.
+        same: name -> what must be the same in all runs.
+
+    Raises:
+        FileNotFoundError: the folder has no metrics.
+        ValueError: the evaluation is damaged.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.metrics = atomic_files.read_json(
+            self.path / "metrics.json", made_by=_COMMAND
+        )
+        try:
+            table = pd.read_csv(
+                self.path / "queries.csv", dtype={"image_id": str}
+            )
+            self.recall_at = [int(k) for k in self.metrics["recall_at"]]
+            self.num_neighbours = len(self.metrics["recall_curve"]["recall"])
+            self._ranks = table["first_correct_rank"].fillna(0).to_numpy(int)
+            self._precisions = table[list(self.metrics["precisions"])]
+            self._counted = table["counted"].to_numpy(bool)
+            self.same = {
+                "protocol": self.metrics["protocol"]["parameters"],
+                "database": self.metrics["database_digest"],
+                "queries": table["image_id"].tolist(),
+                "positives of the queries": table["positives"].tolist(),
+                "queries that count": self._counted.tolist(),
+            }
+        except (KeyError, OSError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"Expected a whole evaluation. Received: {str(path)!r} "
+                f"({error!r}). Run {_COMMAND} again."
+            ) from error
+
+    def figures(self, ks: Sequence[int]) -> pd.DataFrame:
+        """Returns a column per figure and a row per query that counts."""
+        within = metrics.within(self._ranks, ks)
+        recalls = pd.DataFrame(within, columns=[f"recall@{k}" for k in ks])
+        return pd.concat([recalls, self._precisions], axis=1)[self._counted]
+
+
+def compare(runs: Sequence[FinishedRun]) -> dict[str, Any]:
+    """Compares evaluations with the first of them.
+
+    Args:
+        runs: at least one.
+
+    Returns:
+        JSON, the content of compare.json.
+
+    Raises:
+        ValueError: runs that differ in what must be the same; names it.
+    """
+    for other in runs[1:]:
+        _check_comparable(runs[0], other)
+    searched = min(run.num_neighbours for run in runs)
+    ks = sorted({k for run in runs for k in run.recall_at if k <= searched})
+    first = runs[0].figures(ks)
+    return {
+        "protocol": runs[0].metrics["protocol"],
+        "split": runs[0].metrics["split"],
+        "queries": len(first),
+        "confidence": summaries.CONFIDENCE,
+        "runs": [
+            _as_json(run, run.figures(ks), first if number else None)
+            for number, run in enumerate(runs)
+        ],
+    }
+
+
+def as_text(comparison: dict[str, Any]) -> str:
+    """Returns a comparison as a table: a run per column, a figure per line."""
+    runs = comparison["runs"]
+    lines = [
+        f"{comparison['protocol']['name']}, {comparison['queries']} queries"
+    ]
+    lines += [
+        f"{chr(65 + number)}  {run['path']}" for number, run in enumerate(runs)
+    ]
+    for name, value in runs[0]["figures"].items():
+        line = f"{name:<26}{100 * value['mean']:>6.1f}"
+        for run in runs[1:]:
+            figure = run["figures"][name]
+            low, high = figure["difference_interval"]
+            line += (
+                f"  |{100 * figure['mean']:>6.1f} "
+                f"{100 * figure['difference']:>+6.1f} "
+                f"[{100 * low:+.1f}, {100 * high:+.1f}]"
+            )
+            if "mcnemar" in figure:
+                line += f" p={figure['mcnemar']['p_value']:.2g}"
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def _check_comparable(first: FinishedRun, other: FinishedRun) -> None:
+    for name, expected in first.same.items():
+        if other.same[name] != expected:
+            raise ValueError(
+                f"Expected the same {name} in all runs. Received: "
+                f"{str(first.path)!r} and {str(other.path)!r}, which differ: "
+                f"{_difference(name, expected, other.same[name])}. Evaluate "
+                "both with the same records and --protocol."
+            )
+
+
+def _difference(name: str, first: Any, other: Any) -> str:
+    if name == "protocol":
+        return ", ".join(
+            f"{key} is {first.get(key)!r} and {other.get(key)!r}"
+            for key in [*first, *(set(other) - set(first))]
+            if first.get(key) != other.get(key) and key != "used_by"
+        )
+    if name == "database":
+        return f"digest {first[:12]} and {other[:12]}"
+    if len(first) != len(other):
+        return f"{len(first)} and {len(other)}"
+    number = next(i for i, value in enumerate(first) if value != other[i])
+    return f"number {number + 1} is {first[number]!r} and {other[number]!r}"
+
+
+def _as_json(
+    run: FinishedRun, figures: pd.DataFrame, first: pd.DataFrame | None
+) -> dict[str, Any]:
+    """The run's means, and how they differ from those of the first."""
+    ends = summaries.interval(figures.to_numpy(np.float64))
+    result = {
+        name: {
+            "mean": float(figures[name].mean()),
+            "interval": ends[:, column].tolist(),
+        }
+        for column, name in enumerate(figures)
+    }
+    if first is not None:
+        change = figures.to_numpy(np.float64) - first.to_numpy(np.float64)
+        ends = summaries.interval(change)
+        for column, name in enumerate(figures):
+            result[name] |= {
+                "difference": float(change[:, column].mean()),
+                "difference_interval": ends[:, column].tolist(),
+            }
+            if name.startswith("recall@"):
+                result[name]["mcnemar"] = summaries.mcnemar(
+                    first[name].to_numpy(bool), figures[name].to_numpy(bool)
+                )
+    return {
+        "path": str(run.path),
+        "export_fingerprint": run.metrics["export_fingerprint"],
+        "dimension": run.metrics["dimension"],
+        "queries_per_second": run.metrics["speed"]["queries_per_second"],
+        "figures": result,
+    }

@@ -1,0 +1,37 @@
+"""Pictures of the pages."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sare_tf.pages import html
+
+
+def _encoded(value=90, size=(40, 30), kind="JPEG"):
+    encoded = io.BytesIO()
+    Image.new("RGB", size, (value, 120, 60)).save(encoded, kind)
+    return encoded.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((640, 480), (240, 180)), ((100, 80), (100, 80))]
+)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_thumbnail_keeps_colour_and_proportion(size, expected, kind):
+    picture = html.Picture(encoded=_encoded(200, size, kind), name="a")
+    kind, encoded = html.thumbnail(picture).split(",")
+    assert kind == "data:image/jpeg;base64"
+    image = Image.open(io.BytesIO(base64.b64decode(encoded)))
+    assert image.size == expected
+    difference = np.asarray(image).astype(int) - [200, 120, 60]
+    assert np.abs(difference).max() <= 4
+
+
+@pytest.mark.parametrize("encoded", [b"", b"not an image", _encoded()[:200]])
+def test_a_picture_that_cannot_be_decoded(encoded):
+    picture = html.Picture(encoded=encoded, name="broken.jpg")
+    with pytest.raises(ValueError, match="an image. Received: broken.jpg"):
+        html.thumbnail(picture)
