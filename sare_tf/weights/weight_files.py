@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 
 from sare_tf.weights import (
+    dinov2,
     keras_vgg,
     mat_file,
     netvlad_mat,
@@ -31,6 +32,7 @@ _TORCH = {
     "pytorch_netvlad": pytorch_netvlad,
     "patch_netvlad": patch_netvlad,
     "benchmark": vgl_benchmark,
+    "dinov2": dinov2,
 }
 
 
