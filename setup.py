@@ -22,6 +22,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["sare_tf", "sare_tf.*"]),
     package_data={"": ["*.pyi"], "sare_tf.pages": ["templates/*"]},
+    entry_points={"console_scripts": ["sare-tf = sare_tf.__main__:main"]},
     python_requires=">=3.11,<3.14",
     install_requires=[
         "absl-py",
@@ -55,6 +56,7 @@ setup(
             "onnxruntime~=1.32",
             "pytest",
             "pytest-timeout",
+            "pytest-xdist",
             "PyYAML",
             "ruff",
             "tensorflow-serving-api~=2.20.0",
