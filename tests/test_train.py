@@ -15,9 +15,13 @@ from sare_tf import build_records, model, train
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files
-from sare_tf.training import compiled_network, datasets, optimizers, train_data
+from sare_tf.training import compiled_network, datasets, optimizers
+from sare_tf.training import split as split_module
+from sare_tf.training.miner import Miner
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.run_folder import read_state
+from sare_tf.training.split import Split
+from sare_tf.training.validation import Validation
 
 
 @pytest.fixture(scope="module")
@@ -282,9 +286,7 @@ def test_a_descriptor_that_is_not_finite_names_the_image(
 
 def _miner(records, **changes):
     options = toy_training.options(**changes)
-    return train_data.Miner(
-        train_data.Split(Records(records), "train", options), options
-    )
+    return Miner(Split(Records(records), "train", options), options)
 
 
 def test_rounds_are_whole_batches_and_grow_when_the_rate_is_halved(records):
@@ -312,9 +314,9 @@ def test_the_interval_never_exceeds_what_was_asked(records):
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_embedding_in_blocks_equals_one_call(records, monkeypatch, dtype):
     options = toy_training.options(cache_dtype=dtype, batch_size=4)
-    split = train_data.Split(Records(records), "train", options)
+    split = Split(Records(records), "train", options)
     embedder = compiled_network.build(split, options).get_layer("embedder")
-    monkeypatch.setattr(train_data, "_EMBED_BLOCK_BYTES", 5 * 4 * 384)
+    monkeypatch.setattr(split_module, "_EMBED_BLOCK_BYTES", 5 * 4 * 384)
     found = split.embed(embedder, split.database)
     assert found.dtype == dtype
     dataset = datasets.image_dataset(
@@ -391,7 +393,7 @@ def test_validation_on_a_part_of_the_queries(records):
 
     def chosen(**changes):
         options = toy_training.options(**changes)
-        val = train_data.Validation(opened, options)
+        val = Validation(opened, options)
         return val.queries["image_id"].tolist()
 
     everything = opened.rows("val", "query")["image_id"].tolist()
@@ -425,9 +427,7 @@ def test_validation_drops_results_of_the_same_time(tmp_path):
         )
     )
     for rule, expected in (("openibl", 1.0), ("netvlad", 0.5)):
-        val = train_data.Validation(
-            records, toy_training.options(train_positives=rule)
-        )
+        val = Validation(records, toy_training.options(train_positives=rule))
         embedder = keras.Sequential(
             [
                 keras.Input((32, 32, 3)),
@@ -684,14 +684,14 @@ def test_a_stopped_run_keeps_its_average_and_its_schedule(
 ):
     """It is stopped after epoch 1, by an error in epoch 2."""
     options = {"records": records, "checkpoints": tmp_path / "checkpoints"}
-    mine = train_data.Miner.mine
+    mine = Miner.mine
 
     def stop(self, *args, **kwargs):
         if kwargs["seed"] == toy_training.options().seed_of(2):
             raise Killed
         return mine(self, *args, **kwargs)
 
-    monkeypatch.setattr(train_data.Miner, "mine", stop)
+    monkeypatch.setattr(Miner, "mine", stop)
     with pytest.raises(Killed):
         train.run(TrainingOptions(**options, **COSINE))
     monkeypatch.undo()
@@ -733,7 +733,7 @@ def test_the_average_is_what_is_validated_and_saved(records, averaged):
     path = averaged / state["last"] / "model.keras"
     network = keras.models.load_model(path)
     options = toy_training.options(**COSINE)
-    val = train_data.Validation(Records(records), options)
+    val = Validation(Records(records), options)
 
     def recall():
         found = val.recall(*val.embed(network.get_layer("embedder")))

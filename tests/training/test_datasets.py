@@ -10,6 +10,7 @@ from sare_tf.dataset import image_decoding
 from sare_tf.records.records import Records
 from sare_tf.runtime import tfdata_threads
 from sare_tf.training import datasets
+from sare_tf.training.batches import AugmentationDraws
 
 
 @pytest.fixture(scope="module")
@@ -56,19 +57,23 @@ def test_tuples_hold_the_images_named(opened):
     assert int(dataset.cardinality()) == 2
 
 
-def draws_of(opened, **options):
+def draws_of(opened, draws):
     tuples = np.zeros((6, 3), np.int64)
     dataset = datasets.tuple_dataset(
-        opened, tuples, height=32, width=32, tuples_per_batch=2, **options
+        opened, tuples, height=32, width=32, tuples_per_batch=2, draws=draws
     )
     return np.stack([x["draws"] for x, _ in dataset.as_numpy_iterator()])
 
 
 def test_draws_are_uniform_seeded_and_differ_between_images(opened):
-    found = draws_of(opened, draws=50, seed=3)
+    found = draws_of(opened, AugmentationDraws(50, seed=3))
     assert found.shape == (3, 2, 3, 50)
-    np.testing.assert_array_equal(found, draws_of(opened, draws=50, seed=3))
-    assert (found != draws_of(opened, draws=50, seed=4)).mean() > 0.99
+    np.testing.assert_array_equal(
+        found, draws_of(opened, AugmentationDraws(50, seed=3))
+    )
+    assert (
+        found != draws_of(opened, AugmentationDraws(50, seed=4))
+    ).mean() > 0.99
     assert len(np.unique(found)) > 0.99 * found.size
     assert found.min() >= 0
     assert found.max() < 1
@@ -77,7 +82,7 @@ def test_draws_are_uniform_seeded_and_differ_between_images(opened):
 
 
 def test_images_of_a_tuple_may_have_the_same_draws(opened):
-    found = draws_of(opened, draws=5, same_draws=True)
+    found = draws_of(opened, AugmentationDraws(5, same_in_group=True))
     np.testing.assert_array_equal(found, found[:, :, :1].repeat(3, axis=2))
     assert len(np.unique(found)) == found.size / 3
 
@@ -89,7 +94,11 @@ def test_batches_do_not_depend_on_the_number_of_threads(opened):
         options = tf.data.Options()
         options.threading.private_threadpool_size = threads
         dataset = datasets.tuple_dataset(
-            opened, tuples, height=32, width=32, draws=2, seed=1
+            opened,
+            tuples,
+            height=32,
+            width=32,
+            draws=AugmentationDraws(2, seed=1),
         ).with_options(options)
         found.append([x for x, _ in dataset.as_numpy_iterator()])
     tf.nest.map_structure(np.testing.assert_array_equal, *found)
@@ -106,8 +115,7 @@ def test_parts_of_batches_make_the_whole(opened, same_draws):
             tuples,
             height=32,
             width=32,
-            draws=4,
-            same_draws=same_draws,
+            draws=AugmentationDraws(4, same_in_group=same_draws),
             part=part,
         )
         return list(dataset.as_numpy_iterator())
@@ -194,7 +202,9 @@ def test_no_pipeline_tunes_itself(opened):
     tuples = np.zeros((8, 3), np.int64)
     for dataset in (
         datasets.image_dataset(opened, opened.manifest, **size),
-        datasets.tuple_dataset(opened, tuples, **size, draws=3),
+        datasets.tuple_dataset(
+            opened, tuples, **size, draws=AugmentationDraws(3)
+        ),
     ):
         options = dataset.options()
         assert options.autotune.enabled is False

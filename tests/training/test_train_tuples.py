@@ -14,6 +14,7 @@ from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
 from sare_tf.records.tuple_records import TupleRecords
 from sare_tf.training import datasets
+from sare_tf.training.batches import AugmentationDraws
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.run_folder import read_state
 
@@ -106,8 +107,7 @@ def test_training_equals_fitting_by_random_access(root, finished):
             height=32,
             width=32,
             tuples_per_batch=3,
-            draws=8,
-            seed=seed,
+            draws=AugmentationDraws(8, seed=seed),
         )
         rate = 0.001
         network.optimizer.learning_rate.assign(rate)

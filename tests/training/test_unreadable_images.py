@@ -11,9 +11,12 @@ from finished_runs import assert_same_run
 
 from sare_tf import train
 from sare_tf.records.records import Records
-from sare_tf.training import datasets, train_data, unreadable_images
+from sare_tf.training import datasets, unreadable_images
+from sare_tf.training.miner import Miner
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.run_folder import read_state
+from sare_tf.training.split import Split
+from sare_tf.training.validation import Validation
 
 
 def damage(records, image_ids):
@@ -129,14 +132,14 @@ def test_mining_and_validation_with_a_lost_image_by_hand(stopped):
     options = toy_training.options()
     database = records.rows("train", "database")["image_id"].tolist()
     # The first place: both of its database images.
-    split = train_data.Split(records, "train", options, bad=database[:2])
-    miner = train_data.Miner(split, options)
+    split = Split(records, "train", options, bad=database[:2])
+    miner = Miner(split, options)
     # 10 queries are left: 3 whole batches of 3.
     assert set(np.concatenate(miner.rounds(1))) < set(range(2, 12))
     assert miner.steps(1) == 3
     assert all(set(rows) >= {0, 1} for rows in miner._same_place)
     assert miner.images_to_embed(np.arange(2, 12)) == 10 + 10
     lost = records.rows("val", "query")["image_id"].iloc[:1].tolist()
-    val = train_data.Validation(records, options, bad=lost)
+    val = Validation(records, options, bad=lost)
     assert len(val.queries) == 11
     assert len(val.database) == 12
