@@ -26,6 +26,9 @@ class Miner:
         split: the train split.
         options: options of training.
 
+    Attributes:
+        candidates: database rows that may be in the tuples of each query.
+
     Raises:
         ValueError: no query has a positive, a query has too few negatives, or
             the queries fill no batch.
@@ -34,7 +37,7 @@ class Miner:
     def __init__(self, split: Split, options: TrainingOptions):
         self._split = split
         self._options = options
-        self._candidates = _without_bad(
+        self.candidates = _without_bad(
             split,
             Candidates(
                 positives=split.positives(
@@ -45,7 +48,7 @@ class Miner:
             ),
         )
         self._usable = hard_negatives.usable_queries(
-            self._candidates,
+            self.candidates,
             database_size=len(split.database),
             num_negatives=options.num_negatives,
             negative_pool=options.negative_pool,
@@ -128,7 +131,7 @@ class Miner:
             self._split.embed(embedder, rows, shown=shown),
             self._split.embed(embedder, self._split.database, shown=shown),
             queries=numbers,
-            candidates=self._candidates,
+            candidates=self.candidates,
             negative_pool=self._options.negative_pool,
             remembered=remembered,
             seed=seed,

@@ -18,12 +18,16 @@ def opened(tmp_path_factory):
     return Records(toy_search.records(tmp_path_factory.mktemp("pipeline")))
 
 
-def with_pil(opened, position):
-    [encoded] = opened.read_images(opened.manifest.iloc[[position]])
-    return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+@pytest.fixture(scope="module")
+def pixels(opened):
+    """All images in the order of the manifest, decoded by PIL."""
+    return [
+        np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+        for encoded in opened.read_images(opened.manifest)
+    ]
 
 
-def test_images_in_the_order_of_the_rows(opened):
+def test_images_in_the_order_of_the_rows(opened, pixels):
     count = len(opened.manifest)
     order = np.random.default_rng(1).permutation(np.arange(count).repeat(3))
     dataset = datasets.image_dataset(
@@ -38,10 +42,10 @@ def test_images_in_the_order_of_the_rows(opened):
     found = np.concatenate(batches)
     assert found.dtype == np.uint8
     for image, position in zip(found, order, strict=True):
-        np.testing.assert_array_equal(image, with_pil(opened, position))
+        np.testing.assert_array_equal(image, pixels[position])
 
 
-def test_tuples_hold_the_images_named(opened):
+def test_tuples_hold_the_images_named(opened, pixels):
     tuples = np.random.default_rng(2).integers(0, len(opened.manifest), (9, 5))
     dataset = datasets.tuple_dataset(
         opened, tuples, height=32, width=32, tuples_per_batch=4
@@ -53,7 +57,7 @@ def test_tuples_hold_the_images_named(opened):
     found = np.concatenate([batch for batch, _ in batches])
     for images_of_tuple, positions in zip(found, tuples[:8], strict=True):
         for image, position in zip(images_of_tuple, positions, strict=True):
-            np.testing.assert_array_equal(image, with_pil(opened, position))
+            np.testing.assert_array_equal(image, pixels[position])
     assert int(dataset.cardinality()) == 2
 
 

@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import pytest
 import toy_manifest
-import toy_training
 from PIL import Image
 
 import sare_tf
@@ -211,10 +210,10 @@ def test_the_separation_is_inclusive():
         plan(rows, separation_m=25.1, **options)
 
 
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory):
+@pytest.fixture
+def opened(toy_records):
     """6 places with 4 images each in the train split, by folder."""
-    return Records(toy_training.records(tmp_path_factory.mktemp("places")))
+    return Records(toy_records)
 
 
 def train_rows(opened):
