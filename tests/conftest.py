@@ -1,6 +1,12 @@
-"""Settings that must be in place before TensorFlow is imported."""
+"""Settings that must be in place before TensorFlow is imported.
+
+The fixtures are read by the tests of several modules, which must not change
+their files.
+"""
 
 import os
+
+import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -9,3 +15,27 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # TensorFlows are slower than either way alone.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def toy_records(tmp_path_factory):
+    """The folder of tiny records in three splits, see `toy_training`."""
+    import toy_training
+
+    return toy_training.records(tmp_path_factory.mktemp("toy_records"))
+
+
+@pytest.fixture(scope="session")
+def toy_run(toy_records, tmp_path_factory):
+    """A run on `toy_records` with the options of `toy_training`.
+
+    It was never disturbed; its attributes are folders: `finished`, and copies
+    `after[epoch]` of what it was after each epoch.
+    """
+    import toy_training
+
+    return toy_training.RecordedRun(
+        tmp_path_factory.mktemp("toy_run"),
+        records=toy_records,
+        **toy_training.OPTIONS,
+    )
