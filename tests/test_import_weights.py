@@ -303,6 +303,16 @@ def test_from_file_to_served_descriptors_and_back(folder, found, maps, caplog):
     assert saved.keys() == state.keys()
     for name, array in state.items():
         np.testing.assert_array_equal(saved[name].numpy(), array)
+    # The same arrays as safetensors, and from Python.
+    export_weights.run(
+        ExportWeightsOptions(
+            checkpoints=folder / "imported",
+            out=folder / "back.safetensors",
+            format="openibl",
+        )
+    )
+    network = import_weights(folder / "back.safetensors")
+    np.testing.assert_allclose(embed(network), expected, atol=2e-6)
     with pytest.raises(ValueError, match="new file. Received: out="):
         export_weights.run(
             ExportWeightsOptions(

@@ -260,7 +260,7 @@ def _read_old(path: Path, file: BinaryIO) -> Any:
         raise ValueError("neither a zip archive nor PyTorch's older container")
     if not load()["little_endian"]:
         raise ValueError("its numbers are big-endian")
-    found = load()
+    value = load()
     for key in load():
         if key not in storages:
             raise ValueError(f"a storage {key!r} that no tensor names")
@@ -276,7 +276,7 @@ def _read_old(path: Path, file: BinaryIO) -> Any:
     without = [key for key, kept in storages.items() if kept.read is None]
     if without:
         raise ValueError(f"no numbers of the storages {without[:3]}")
-    return found
+    return value
 
 
 def _reader(path: Path, begin: int, size: int) -> Callable[[], bytes]:
