@@ -35,10 +35,12 @@ setup(
         "keras>=3.15.1,<4",
         "lazy_loader>=0.4",
         "matplotlib",
+        "ml_dtypes",
         "numpy>=2,<3",
         "pandas",
         "pillow",
         "pyarrow",
+        "safetensors>=0.5",
         "scikit-learn",
         # ScaNN 1.4.2 loads beside TensorFlow 2.20 only; it has no wheels for
         # macOS and Windows, where search is exact.
