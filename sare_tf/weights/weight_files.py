@@ -18,6 +18,7 @@ from sare_tf.model.pretrained import (
 from sare_tf.model.pretrained.array_ledger import Array
 from sare_tf.runtime import atomic_files
 from sare_tf.weights import (
+    dinov2,
     keras_vgg,
     mat_file,
     netvlad_mat,
@@ -36,6 +37,7 @@ _BY_NAME = {
     "pytorch_netvlad": pytorch_netvlad,
     "patch_netvlad": patch_netvlad,
     "benchmark": vgl_benchmark,
+    "dinov2": dinov2,
 }
 _WRITERS = {
     "openibl": openibl.to_saved,
