@@ -52,6 +52,7 @@ setup(
         "bench": ["faiss-cpu~=1.15.1", "threadpoolctl", "torch~=2.13.0"],
         "dev": [
             "flask>=3.1",
+            "hypothesis",
             "onnxruntime~=1.32",
             "pytest",
             "pytest-timeout",
