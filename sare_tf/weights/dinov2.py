@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from sare_tf.model.pretrained.array_ledger import Array, ArrayLedger
 from sare_tf.model.registry import TORCHVISION
 from sare_tf.model.vit_architectures import DINOV2, GRID, PATCH, Architecture
 from sare_tf.weights.imported_network import ImportedNetwork
-from sare_tf.model.pretrained.array_ledger import Array, ArrayLedger
 
 # Length of the slice of a head: all of DINOv2's networks.
 _HEAD = 64
