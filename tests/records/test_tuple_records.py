@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+import toy_damage
 import toy_training
 from absl import flags
 from absl.testing import flagsaver
@@ -206,8 +207,15 @@ def test_unchanged_work_is_kept_and_other_work_replaces_it(root, tmp_path):
     [
         ("tuples-00002-of-00003.tfrecord", lambda b: b[:-1], "bytes, not"),
         ("tuples.json", lambda b: b[:40], "Expected whole tuple records"),
-        ("tuples.json", lambda _: b"{}", "shards"),
+        ("tuples.json", lambda _: b"{}", "it lacks 'count'"),
+        (
+            "tuples.json",
+            lambda b: b.replace(b'count": ', b'count": 1'),
+            "changed",
+        ),
+        ("tuples.json", lambda _: b"[" * 10_000, "whole tuple records"),
         ("tuples.parquet", lambda b: b[:100], "Expected whole tuple records"),
+        ("tuples.parquet", lambda b: b + b" ", "its SHA-256 is another"),
     ],
 )
 def test_damage_is_refused_and_built_again(
@@ -224,6 +232,7 @@ def test_damage_is_refused_and_built_again(
 def test_a_list_of_another_length_is_damage(built, tmp_path):
     out = shutil.copytree(built, tmp_path / "tuples")
     tuple_lists.write(TupleRecords(built).table()[:5], out / "tuples.parquet")
+    toy_damage.forget_digests(out / "tuples.json")
     with pytest.raises(ValueError, match="another number of tuples"):
         TupleRecords(out).table()
 
