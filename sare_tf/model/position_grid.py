@@ -15,6 +15,8 @@ from keras import ops
 # Added to the target size of networks without registers, so that rounding
 # never loses a row: interpolate_offset. It shifts all samples.
 _OFFSET = 0.1
+# Of the weights until they are made: the fourth digit of a position counts.
+_PRECISION = "float64"
 
 
 def interpolate(grid, height, width, *, antialias):
@@ -61,16 +63,11 @@ def matrices(height, width, side, *, antialias):
     native = ops.logical_and(
         ops.equal(height, side), ops.equal(width, side)
     )  # the original then leaves the grid as it is
-    positions = ops.arange(side, dtype="float32")
     result = []
     for size in (height, width):
-        targets = ops.arange(size, dtype="float32")
-        same = ops.equal(targets[:, None], positions[None, :])
-        result.append(
-            ops.where(
-                native, ops.cast(same, "float32"), make(size, side, math=ops)
-            )
-        )
+        same = ops.equal(ops.arange(size)[:, None], ops.arange(side)[None, :])
+        resized = ops.cast(make(size, side, math=ops), "float32")
+        result.append(ops.where(native, ops.cast(same, "float32"), resized))
     return tuple(result)
 
 
@@ -90,46 +87,52 @@ def plain_matrix(size, side, *, math=np):
     source = _centres(size, side, math=math, offset=_OFFSET) - 0.5
     first = math.floor(source)
     t = (source - first)[:, None]
-    steps = math.array([-1.0, 0.0, 1.0, 2.0], dtype="float32")[None, :]
+    steps = math.array([-1.0, 0.0, 1.0, 2.0], dtype=_PRECISION)[None, :]
     weights = _cubic(t - steps, -0.75, math=math)  # [size, 4]
     taps = math.clip(first[:, None] + steps, 0, side - 1)
-    positions = math.arange(side, dtype="float32")
+    positions = math.arange(side, dtype=_PRECISION)
     hits = math.equal(taps[..., None], positions)  # [size, 4, side]
     return math.sum(math.where(hits, weights[..., None], 0.0), axis=1)
 
 
-def antialiased_matrix(size, side, *, math=np):
+def antialiased_matrix(size, side, *, math=np, bilinear=False):
     """Weights of one axis, as of networks with registers.
+
+    PyTorch's interpolation with antialias=True, also that of images.
 
     Args:
         size: of the target.
         side: of the source.
-        math: numpy; or keras.ops, where `size` is a tensor.
+        math: numpy; or keras.ops, where sizes are tensors.
+        bilinear: instead of bicubic.
 
     Returns:
         [size, side], whose rows have the sum 1.
     """
+    stretch = math.array(side, dtype=_PRECISION)
+    stretch = math.maximum(stretch / math.array(size, dtype=_PRECISION), 1.0)
     centres = _centres(size, side, math=math)[:, None]
-    count = math.array(size, dtype=_precision(math))
-    stretch = math.maximum(side / count, 1.0)
-    positions = math.arange(side, dtype="float32")[None, :]
-    first = math.floor(centres - 2.0 * stretch + 0.5)
-    end = math.floor(centres + 2.0 * stretch + 0.5)
-    inside = math.logical_and(positions >= first, positions < end)
-    weights = _cubic((positions - centres + 0.5) / stretch, -0.5, math=math)
+    reach = (1.0 if bilinear else 2.0) * stretch
+    positions = math.arange(side, dtype=_PRECISION)[None, :]
+    inside = math.logical_and(
+        positions >= math.floor(centres - reach + 0.5),
+        positions < math.floor(centres + reach + 0.5),
+    )
+    x = (positions - centres + 0.5) / stretch
+    if bilinear:
+        weights = math.maximum(1.0 - math.abs(x), 0.0)
+    else:
+        weights = _cubic(x, -0.5, math=math)
     weights = math.where(inside, weights, 0.0)
     return weights / math.sum(weights, axis=1, keepdims=True)
 
 
 def _centres(size, side, *, math, offset=0.0):
     """Where the middle of each target lies in the source."""
-    targets = math.arange(size, dtype=_precision(math))
-    count = math.array(size, dtype=_precision(math))
-    return (targets + 0.5) * (side / (count + offset))
-
-
-def _precision(math) -> str:
-    return "float64" if math is np else "float32"
+    targets = math.arange(size, dtype=_PRECISION)
+    scale = math.array(side, dtype=_PRECISION)
+    scale = scale / (math.array(size, dtype=_PRECISION) + offset)
+    return (targets + 0.5) * scale
 
 
 def _cubic(x, a, *, math):

@@ -16,9 +16,10 @@ layers/.
 """
 
 import keras
+import numpy as np
 from keras import layers, ops
 
-from sare_tf.model.position_grid import interpolate
+from sare_tf.model.position_grid import antialiased_matrix, interpolate
 from sare_tf.model.vit_architectures import GRID, PATCH, Architecture
 
 # models/vision_transformer.py, norm_layer.
@@ -154,11 +155,12 @@ class ResizeToPatches(layers.Layer):
     """
 
     def call(self, images):
-        height, width = ops.shape(images)[1:3]
-        size = (_rounded(height), _rounded(width))
-        if size == (height, width):
-            return images
-        return ops.image.resize(images, size, "bilinear", antialias=True)
+        # By matrices: `ops.image.resize` does not take unknown sizes.
+        rows, columns = (
+            _resizing_matrix(side) for side in ops.shape(images)[1:3]
+        )
+        images = ops.einsum("hi,bijc->bhjc", rows, images)
+        return ops.einsum("wj,bhjc->bhwc", columns, images)
 
     def compute_output_spec(self, images):
         batch, *sides, channels = images.shape
@@ -166,11 +168,14 @@ class ResizeToPatches(layers.Layer):
         return keras.KerasTensor((batch, *sides, channels), dtype=images.dtype)
 
 
-def _rounded(side):
+def _resizing_matrix(side):
     if isinstance(side, int):
-        return _nearest(side)
+        matrix = antialiased_matrix(_nearest(side), side, bilinear=True)
+        return np.float32(matrix)
     patches = ops.round(ops.cast(side, "float32") / PATCH)
-    return ops.cast(ops.maximum(patches, 1.0), "int32") * PATCH
+    size = ops.cast(ops.maximum(patches, 1.0), "int32") * PATCH
+    matrix = antialiased_matrix(size, side, math=ops, bilinear=True)
+    return ops.cast(matrix, "float32")
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")
