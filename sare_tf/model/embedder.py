@@ -211,6 +211,28 @@ def in_float32(network: keras.Model) -> keras.Model:
     return network
 
 
+def float32_copy(network: keras.Model) -> keras.Model:
+    """Returns a network that computes in float32, and leaves this one as it is.
+
+    Args:
+        network: any model that Keras can save.
+
+    Returns:
+        The network itself if it computes in float32, else a copy.
+    """
+    if _computes_in_float32(network):
+        return network
+    copy = type(network).from_config(network.get_config())
+    copy.set_weights(network.get_weights())
+    return in_float32(copy)
+
+
+def _computes_in_float32(layer: keras.layers.Layer) -> bool:
+    return layer.compute_dtype == "float32" and all(
+        map(_computes_in_float32, getattr(layer, "layers", []))
+    )
+
+
 def _check_name(embedder: keras.Model) -> None:
     if embedder.name != "embedder":
         raise ValueError(
