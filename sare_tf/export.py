@@ -18,30 +18,22 @@ bring its own.
 
 import dataclasses
 import datetime
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
-import pandas as pd
-import tensorflow as tf
 from absl import logging
 
-import sare_tf
 from sare_tf import flags, model
-from sare_tf.model import exported_graph, whitening
+from sare_tf.model import exported_graph
 from sare_tf.model.exported_graph import ExportedGraph
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files, callable_module, progress
+from sare_tf.runtime import atomic_files, callable_module
 from sare_tf.serving import warmup_requests
+from sare_tf.training import whitening_fit
 from sare_tf.training.options import ExportOptions
 from sare_tf.training.run_folder import load_embedder, read_state
-
-_UNIT_TOLERANCE = 1e-3
-# The entries of the card about a training; None for a network without one.
-_TRAINING = ("checkpoint", "validation", "training", "training_images")
 
 
 def export(
@@ -83,32 +75,23 @@ def export(
             numbers to keep than a descriptor has, or a size that the backbone
             does not take.
     """
-    _check_embedder(embedder)
-    embedder, imported = exported_graph.split_whitening(
-        model.float32_copy(embedder)
-    )
-    if whitening is not None and imported is not None:
-        raise ValueError(
-            "Expected whitening=None for an embedder that ends in a whitening. "
-            f"Received: whitening={whitening}."
-        )
-    layer = whitening if imported is None else imported
-    graph = ExportedGraph(
-        embedder=embedder,
+    graph = exported_graph.of_embedder(
+        embedder,
         height=height,
         width=width,
-        scales=tuple(scales),
-        whitening=layer,
+        scales=scales,
+        whitening=whitening,
         truncate_dimension=truncate_dimension or 0,
     )
-    _check_norm(graph)
-    fitted_to = "given to export" if imported is None else "in the embedder"
+    whitened = graph.whitening and {
+        "dimension": graph.whitening.dimension,
+        "fitted_to": "given to export" if whitening else "in the embedder",
+    }
+    training = dict.fromkeys(
+        ("checkpoint", "validation", "training", "training_images")
+    )
     return _write(
-        graph,
-        Path(path),
-        whitened=layer
-        and {"dimension": layer.dimension, "fitted_to": fitted_to},
-        training=dict.fromkeys(_TRAINING),
+        graph, Path(path), {"whitening": whitened, "licence": None, **training}
     )
 
 
@@ -154,7 +137,14 @@ def run(options: ExportOptions) -> Path:
     if options.whitening_dimension:
         _check_no_whitening(options, imported)
         _check_records(records, config, options.allow_other_records)
-        layer, whitened = _fit_whitening(graph, records, options)
+        layer, whitened = whitening_fit.to_records(
+            graph,
+            records,
+            dimension=options.whitening_dimension,
+            samples=options.whitening_samples,
+            batch_size=options.batch_size,
+            seed=options.seed,
+        )
         graph = dataclasses.replace(graph, whitening=layer)
     graph = dataclasses.replace(
         graph, truncate_dimension=options.truncate_dimension
@@ -165,9 +155,9 @@ def run(options: ExportOptions) -> Path:
     version = _write(
         graph,
         Path(options.export),
-        whitened=whitened,
-        licence=options.model_licence,
-        training={
+        {
+            "whitening": whitened,
+            "licence": options.model_licence,
             "checkpoint": epoch,
             "validation": state["history"][_number(epoch)],
             "training": config,
@@ -193,96 +183,13 @@ def _open_records(options: ExportOptions) -> Records | None:
     return Records(path)
 
 
-def _fit_whitening(
-    graph: ExportedGraph, records: Records, options: ExportOptions
-) -> tuple[model.Whitening, dict[str, Any]]:
-    """Fits whitening to the descriptors of a graph.
-
-    Returns:
-        The layer, and its entry in `sare_tf.json`.
-    """
-    dimension, database = (
-        options.whitening_dimension,
-        records.rows("train", "database"),
-    )
-    count = min(options.whitening_samples, len(database))
-    whitening.check(count, graph.dimension, dimension)
-    rng = np.random.default_rng(options.seed)
-    sample = np.sort(rng.choice(len(database), count, replace=False))
-    logging.info(
-        "Whitening to %d dimensions, fitted to %d of the %d database images "
-        "of train.",
-        dimension,
-        count,
-        len(database),
-    )
-    fitted = whitening.fit(
-        _embed(
-            graph,
-            records,
-            database.iloc[sample],
-            batch_size=options.batch_size,
-        ),
-        dimension,
-    )
-    layer = model.Whitening(dimension, name="whitening")
-    layer.assign(fitted)
-    return layer, {
-        "dimension": dimension,
-        "samples": count,
-        "explained_variance": round(fitted.explained_variance, 6),
-        "fitted_to": "database images of the train split",
-        "records_fingerprint": records.fingerprint,
-        "seed": options.seed,
-    }
-
-
-def _embed(
-    graph: ExportedGraph,
-    records: Records,
-    rows: pd.DataFrame,
-    *,
-    batch_size: int,
-) -> np.ndarray:
-    """Computes descriptors of rows of the manifest, float32 [N, D]."""
-    descriptors = np.empty((len(rows), graph.dimension), np.float32)
-    serve = graph.function()
-    images = records.read_images(rows)
-    with progress.over_images("whitening", total=len(rows)) as images_done:
-        for start in range(0, len(rows), batch_size):
-            batch = list(itertools.islice(images, batch_size))
-            outputs = serve(tf.constant(batch))
-            valid = outputs["valid"].numpy()
-            if not valid.all():
-                image_id = rows["image_id"].iloc[start + int(valid.argmin())]
-                raise ValueError(
-                    "Expected images that can be decoded. Received: "
-                    f"{image_id}. The records are damaged: build them again."
-                )
-            descriptors[start : start + len(batch)] = outputs["descriptor"]
-            images_done.advance(len(batch))
-    return descriptors
-
-
-def _write(
-    graph: ExportedGraph,
-    path: Path,
-    *,
-    whitened: dict[str, Any] | None,
-    training: dict[str, Any],
-    licence: str | None = None,
-) -> Path:
-    """Writes the next version, with its card.
+def _write(graph: ExportedGraph, path: Path, card: dict[str, Any]) -> Path:
+    """Writes the next version of an export, and returns its folder.
 
     Args:
-        graph: what to export.
+        graph: the graph to export.
         path: folder of the versions.
-        whitened: the entry of the whitening in the card.
-        training: the entries of the card about the training.
-        licence: of the exported model.
-
-    Returns:
-        The folder of the version.
+        card: what `sare_tf.json` states beside the properties of the graph.
     """
     versions = [
         int(child.name)
@@ -293,66 +200,16 @@ def _write(
     with atomic_files.folder_in_one_piece(version) as folder:
         fingerprint = graph.write(folder)
         warmup_requests.write(folder, height=graph.height, width=graph.width)
+        made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         atomic_files.write_json(
             folder / "sare_tf.json",
-            {
-                "fingerprint": fingerprint,
-                "dimension": graph.dimension,
-                "image_height": graph.height,
-                "image_width": graph.width,
-                "preprocessing": "decode; turn upright by the EXIF header of a "
-                "JPEG; antialiased bilinear resize to the size above; RGB "
-                "0..255",
-                "scales": list(graph.scales),
-                "whitening": whitened,
-                "truncated_from": graph.untruncated_dimension
-                if graph.truncate_dimension
-                else None,
-                "licence": licence,
-                **training,
-                "versions": {
-                    "sare_tf": sare_tf.__version__,
-                    "tensorflow": tf.__version__,
-                    "keras": keras.__version__,
-                },
-                "made": datetime.datetime.now(datetime.UTC).isoformat(
-                    timespec="seconds"
-                ),
-            },
+            {"fingerprint": fingerprint, **graph.card(), **card, "made": made},
         )
     return version
 
 
 def _number(epoch: str) -> int:
     return int(epoch.removeprefix("epoch-"))
-
-
-def _check_embedder(embedder: keras.Model) -> None:
-    """Refuses a model that does not take images and return descriptors."""
-    shapes = [
-        getattr(embedder, name, None)
-        for name in ("input_shape", "output_shape")
-    ]
-    if [isinstance(shape, tuple) and len(shape) for shape in shapes] != [4, 2]:
-        raise ValueError(
-            "Expected an embedder, images [B, H, W, 3] -> descriptors [B, D]. "
-            f"Received: a model of {shapes[0]} -> {shapes[1]}. Of a model of "
-            "over_tuples or a PlaceNetwork, export get_layer('embedder')."
-        )
-
-
-def _check_norm(graph: ExportedGraph) -> None:
-    """Refuses an embedder whose descriptors are not of unit length."""
-    rng = np.random.default_rng(0)
-    size = (1, graph.height, graph.width, 3)
-    noise = rng.integers(0, 256, size).astype(np.float32)
-    norm = float(np.linalg.norm(graph.embed(noise)["descriptor"]))
-    if not abs(norm - 1) <= _UNIT_TOLERANCE:
-        raise ValueError(
-            "Expected descriptors of length 1. Received: an embedder whose "
-            f"descriptor of random pixels has length {norm:.6g}. Let it end in "
-            "keras.layers.UnitNormalization(), or train it again if it is NaN."
-        )
 
 
 def _check_no_whitening(

@@ -22,6 +22,7 @@ from sare_tf.dataset import image_decoding
 from sare_tf.model.exported_graph import ExportedGraph
 from sare_tf.records.records import Records
 from sare_tf.serving import warmup_requests
+from sare_tf.training import whitening_fit
 from sare_tf.training.options import ExportOptions, TrainingOptions
 from sare_tf.training.run_folder import read_state
 
@@ -263,17 +264,13 @@ def fit(root):
 
     def fit(dimension, *, samples=10_000, seed=0):
         graph = ExportedGraph(embedder=keras_model, height=32, width=32)
-        layer, card = export._fit_whitening(
+        layer, card = whitening_fit.to_records(
             graph,
             Records(root / "records"),
-            ExportOptions(
-                checkpoints=root,
-                export=root,
-                whitening_dimension=dimension,
-                whitening_samples=samples,
-                batch_size=4,
-                seed=seed,
-            ),
+            dimension=dimension,
+            samples=samples,
+            batch_size=4,
+            seed=seed,
         )
         graph = dataclasses.replace(graph, whitening=layer)
         return graph.serve(photographs())["descriptor"].numpy(), card

@@ -19,8 +19,9 @@ op.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -29,7 +30,11 @@ import tensorflow as tf
 from sare_tf import __version__
 from sare_tf.dataset import image_decoding
 from sare_tf.model.aggregation import unit_length
+from sare_tf.model.embedder import float32_copy
 from sare_tf.model.whitening import Whitening
+
+# Of the length of a descriptor from 1; float32 needs less.
+_UNIT_TOLERANCE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -164,6 +169,60 @@ class ExportedGraph:
         archive.write_out(str(folder), verbose=False)
         return fingerprint
 
+    def card(self) -> dict[str, Any]:
+        """Returns the properties of the graph that `sare_tf.json` states."""
+        return {
+            "dimension": self.dimension,
+            "image_height": self.height,
+            "image_width": self.width,
+            "preprocessing": "decode; turn upright by the EXIF header of a "
+            "JPEG; antialiased bilinear resize to the size above; RGB 0..255",
+            "scales": list(self.scales),
+            "truncated_from": self.untruncated_dimension
+            if self.truncate_dimension
+            else None,
+            "versions": {
+                "sare_tf": __version__,
+                "tensorflow": tf.__version__,
+                "keras": keras.__version__,
+            },
+        }
+
+
+def of_embedder(
+    embedder: keras.Model,
+    *,
+    height: int,
+    width: int,
+    scales: Sequence[float],
+    whitening: Whitening | None,
+    truncate_dimension: int,
+) -> ExportedGraph:
+    """Returns the graph of any model of images to descriptors.
+
+    The arguments are those of `sare_tf.export`.
+
+    Raises:
+        ValueError: see `sare_tf.export`.
+    """
+    _check_embedder(embedder)
+    embedder, imported = split_whitening(float32_copy(embedder))
+    if whitening is not None and imported is not None:
+        raise ValueError(
+            "Expected whitening=None for an embedder that ends in a whitening. "
+            f"Received: whitening={whitening}."
+        )
+    graph = ExportedGraph(
+        embedder=embedder,
+        height=height,
+        width=width,
+        scales=tuple(scales),
+        whitening=imported if whitening is None else whitening,
+        truncate_dimension=truncate_dimension,
+    )
+    _check_norm(graph)
+    return graph
+
 
 def split_whitening(
     embedder: keras.Model,
@@ -238,6 +297,34 @@ def _check_size(graph: ExportedGraph) -> None:
                     f"height={graph.height}, width={graph.width}, "
                     f"scales={graph.scales}."
                 )
+
+
+def _check_embedder(embedder: keras.Model) -> None:
+    """Refuses a model that does not take images and return descriptors."""
+    shapes = [
+        getattr(embedder, name, None)
+        for name in ("input_shape", "output_shape")
+    ]
+    if [isinstance(shape, tuple) and len(shape) for shape in shapes] != [4, 2]:
+        raise ValueError(
+            "Expected an embedder, images [B, H, W, 3] -> descriptors [B, D]. "
+            f"Received: a model of {shapes[0]} -> {shapes[1]}. Of a model of "
+            "over_tuples or a PlaceNetwork, export get_layer('embedder')."
+        )
+
+
+def _check_norm(graph: ExportedGraph) -> None:
+    """Refuses an embedder whose descriptors are not of unit length."""
+    rng = np.random.default_rng(0)
+    size = (1, graph.height, graph.width, 3)
+    noise = rng.integers(0, 256, size).astype(np.float32)
+    norm = float(np.linalg.norm(graph.embed(noise)["descriptor"]))
+    if not abs(norm - 1) <= _UNIT_TOLERANCE:
+        raise ValueError(
+            "Expected descriptors of length 1. Received: an embedder whose "
+            f"descriptor of random pixels has length {norm:.6g}. Let it end in "
+            "keras.layers.UnitNormalization(), or train it again if it is NaN."
+        )
 
 
 def _check_whitening(whitening: Whitening, length: int) -> None:
