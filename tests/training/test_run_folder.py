@@ -15,7 +15,9 @@ REMEMBERED = np.full((2, 3), -1)
 
 
 def _open(folder, **changes):
-    return run_folder.Run(folder, CONFIG | changes, may_change=("epochs",))
+    return run_folder.RunFolder(
+        folder, CONFIG | changes, may_change=("epochs",)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ these are ignored:
 
     path                            required; relative to the dataset
     latitude, longitude             degrees of WGS84
-    utm_east, utm_north, utm_zone   metres, instead; zone such as 17T, or none
+    utm_east, utm_north, utm_zone   metres, instead; zone such as 17T, or as
+                                    `zone_notation` has it, or none
     place                           equal for images of the same spot
     split                           train, val or test
     role                            database or query
@@ -52,6 +53,7 @@ def read(
     split_fractions: Sequence[float],
     query_fraction: float,
     utm_zone: str,
+    utm_hemisphere: str,
     seed: int,
     list_only: bool,
 ) -> Reading:
@@ -62,6 +64,7 @@ def read(
         split_fractions: shares for train, val and test, without `split`.
         query_fraction: share of queries, without `role`.
         utm_zone: zone for all; empty: see `utm_zones.project`.
+        utm_hemisphere: that of zones which do not say it.
         seed: of splits and queries.
         list_only: images may be absent.
 
@@ -83,7 +86,7 @@ def read(
             continue
         _add(collector, dict(zip(header, fields, strict=True)))
     collector.set_coordinates(utm_zone=utm_zone)
-    collector.unify_zones(utm_zone=utm_zone)
+    collector.unify_zones(utm_zone=utm_zone, utm_hemisphere=utm_hemisphere)
     splitting.complete(
         collector,
         split_fractions=None if "split" in header else split_fractions,
