@@ -42,8 +42,9 @@ class FinishedRun:
             self.path / "metrics.json", made_by=_COMMAND
         )
         try:
+            # A converter keeps names such as NA, which are no missing values.
             table = pd.read_csv(
-                self.path / "queries.csv", dtype={"image_id": str}
+                self.path / "queries.csv", converters={"image_id": str}
             )
             self.recall_at = [int(k) for k in self.metrics["recall_at"]]
             self.num_neighbours = len(self.metrics["recall_curve"]["recall"])
