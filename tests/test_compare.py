@@ -112,7 +112,8 @@ def test_queries_named_like_missing_values(tmp_path):
         _write(tmp_path / name, [1, 0, 1, 2, 1, 1], table=names)
         for name in "ab"
     ]
-    assert comparison.FinishedRun(runs[0]).same["queries"] == names["image_id"]
+    first = comparison.FinishedRun(runs[0])
+    assert first.same["queries"] == names["image_id"]
     compared = comparison.compare(list(map(comparison.FinishedRun, runs)))
     assert compared["queries"] == 6
 
