@@ -107,6 +107,19 @@ def test_queries_that_do_not_count_are_left_out(tmp_path):
     assert found["runs"][0]["figures"]["recall@1"]["mean"] == 1.0
 
 
+def test_queries_named_like_missing_values(tmp_path):
+    """pandas reads such names as not a number, which equals nothing."""
+    names = {"image_id": ["nan", "NA", "None", "NULL", "", "007"]}
+    runs = [
+        _write(tmp_path / name, [1, 0, 1, 2, 1, 1], table=names)
+        for name in "ab"
+    ]
+    first = comparison.FinishedRun(runs[0])
+    assert first.same["queries"] == names["image_id"]
+    compared = comparison.compare(list(map(comparison.FinishedRun, runs)))
+    assert compared["queries"] == 6
+
+
 def test_recall_at_every_n_that_one_run_has(tmp_path):
     def fewer(metrics):
         metrics["recall_at"] = {"3": 0.0, "10": 0.0}

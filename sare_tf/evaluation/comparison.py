@@ -43,8 +43,11 @@ class FinishedRun:
             self.path / "metrics.json", made_by=_COMMAND
         )
         try:
-            table = pd.read_csv(
-                self.path / "queries.csv", dtype={"image_id": str}
+            queries = self.path / "queries.csv"
+            table = pd.read_csv(queries, dtype={"image_id": str})
+            # A query may be named NA, which pandas takes for a missing value.
+            names = pd.read_csv(
+                queries, usecols=["image_id"], dtype=str, keep_default_na=False
             )
             self.recall_at = [int(k) for k in self.metrics["recall_at"]]
             self.num_neighbours = len(self.metrics["recall_curve"]["recall"])
@@ -54,7 +57,7 @@ class FinishedRun:
             self.same = {
                 "protocol": self.metrics["protocol"]["parameters"],
                 "database": self.metrics["database_digest"],
-                "queries": table["image_id"].tolist(),
+                "queries": names["image_id"].tolist(),
                 "positives of the queries": table["positives"].tolist(),
                 "queries that count": self._counted.tolist(),
             }

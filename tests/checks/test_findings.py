@@ -9,6 +9,7 @@ from sare_tf.checks import (
     duplicates,
     image_findings,
     matching,
+    place_names,
     position_findings,
     positions,
     splits_and_positives,
@@ -395,6 +396,39 @@ def test_overlap_equals_a_loop():
         assert sorted(concerned(one)) == expected
         assert one.message.startswith(f"{len(expected)} of 100 images")
         assert 0 < len(expected) < 100
+
+
+def places(*names):
+    return table(
+        *(
+            (f"{n}.jpg", "test", "database", {"place_id": name})
+            for n, name in enumerate(names)
+        )
+    )
+
+
+def test_names_that_hardly_name_a_place():
+    rows = places("tower", "nan", "None", "NA", "unknown", "-1", "2.5E+13", "")
+    found = by_name(place_names.place_names(rows))
+    assert set(found) == {"no_place", "doubtful_place"}
+    assert concerned(found["no_place"]) == ["7.jpg"]
+    assert concerned(found["doubtful_place"]) == [
+        f"{n}.jpg" for n in range(1, 7)
+    ]
+    assert found["doubtful_place"].severity == WARNING
+
+
+def test_places_under_several_names():
+    names = ["12", "12.0", "012", "Old Town", "old  town", "caf\u00e9"]
+    rows = places(*names, "cafe\u0301", "13", "tower", "tower")
+    [found] = place_names.place_names(rows)
+    assert found.name == "similar_places"
+    assert concerned(found) == [f"{n}.jpg" for n in range(7)]
+    assert found.message == (
+        "3 places under several names, such as '12' and '12.0' and '012'."
+    )
+    assert place_names.place_names(places("1", "2", "10", "a 1", "a 10")) == []
+    assert place_names.place_names(places("", "")) == []
 
 
 def test_images_of_no_zone_and_of_several():

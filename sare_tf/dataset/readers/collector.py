@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -130,6 +131,7 @@ class Collector:
         self._layout = layout
         self._list_only = list_only
         self._sources = {}
+        self._spellings = files_on_disk.Spellings(root)
 
     def refuse(self, path: str, reason: str) -> None:
         """Lists a file that is left out. A name that is no text is escaped."""
@@ -154,7 +156,8 @@ class Collector:
     def listed_file(self, name: str) -> str:
         """Returns the image id of a path in a list; empty if it is refused.
 
-        Backslashes are taken for slashes. The path must stay below the root,
+        Backslashes are taken for slashes, and a name is found in either
+        spelling of its accents. The path must stay below the root,
         so that a list that came with a dataset can name no other file.
         """
         path = PurePosixPath(name.replace("\\", "/"))
@@ -164,10 +167,12 @@ class Collector:
             reason = "leaves the dataset's folder by .."
         elif not files_on_disk.is_image(path):
             reason = NOT_IMAGE
-        elif not (self._list_only or os.path.isfile(self.root / path)):
-            reason = f"named in the list, {ABSENT}"
-        else:
+        elif self._list_only or os.path.isfile(self.root / path):
             return path.as_posix()
+        elif not name.isascii() and (spelled := self._spellings.find(path)):
+            return spelled
+        else:
+            reason = f"named in the list, {ABSENT}"
         self.refuse(name, reason)
         return ""
 
@@ -206,6 +211,11 @@ class Collector:
             reason = utm.problem(*degrees)
             columns |= dict(zip(_DEGREES, degrees, strict=True))
         if not reason:
+            if "place_id" in columns:
+                # Equal whatever the spelling of accents.
+                columns["place_id"] = unicodedata.normalize(
+                    "NFC", columns["place_id"]
+                )
             columns |= {"image_id": image_id, "split": split, "role": role}
             if not self.images.add(columns):
                 reason = "named more than once"
