@@ -60,7 +60,11 @@ def run(options: EvaluationOptions) -> Path:
     out = Path(options.evaluation)
     atomic_files.check_replaceable(out, names=_FILES)
     records = Records(options.records)
-    index = Index.open(options.index_paths, exact=options.exact_search)
+    index = Index.open(
+        options.index_paths,
+        exact=options.exact_search,
+        check=options.check_index,
+    )
     index.check_records(records, split=options.split)
     servable = serving.load(serving.named(options))
     index.check_export(servable)
