@@ -31,7 +31,7 @@ from sare_tf.model.exported_graph import ExportedGraph
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files, callable_module
 from sare_tf.serving import warmup_requests
-from sare_tf.training import whitening_fit
+from sare_tf.training import epoch_choice, whitening_fit
 from sare_tf.training.options import ExportOptions
 from sare_tf.training.run_folder import load_embedder, read_state
 
@@ -160,12 +160,15 @@ def run(options: ExportOptions) -> Path:
             "licence": options.model_licence,
             "checkpoint": epoch,
             "validation": state["history"][_number(epoch)],
+            "epoch_choice": epoch_choice.describe(state, epoch),
             "training": config,
             "training_images": records.metadata["counts"]
             if trained_on
             else None,
         },
     )
+    for warning in epoch_choice.warnings(state["history"], epoch):
+        logging.warning("%s", warning)
     logging.info(
         "Exported %s of %s to %s. Next: python -m sare_tf.index --flagfile=...",
         epoch,

@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -34,6 +35,7 @@ from sare_tf.records.records import Records
 from sare_tf.runtime import progress
 from sare_tf.training import (
     compiled_network,
+    epoch_choice,
     epoch_loop,
     memory_estimate,
     optimizers,
@@ -133,7 +135,7 @@ def _train(
                 seconds = time.monotonic() - begin
                 measured |= {**trained, "epoch_s": round(seconds, 3)}
             with optimizers.averaged(network):
-                measured["recall_at"] = _validate(
+                measured |= _validate(
                     network, data, measured, folder=folder, log=log
                 )
                 log.end()
@@ -144,9 +146,10 @@ def _train(
                     mined=mined,
                 )
             _log_epoch(measured, options)
-    logging.info(
-        "%s\nNext: python -m sare_tf.export --flagfile=...", folder.summary()
-    )
+    logging.info("%s", folder.summary())
+    for warning in epoch_choice.warnings(folder.history, folder.best):
+        logging.warning("%s", warning)
+    logging.info("Next: python -m sare_tf.export --flagfile=...")
     return folder.path
 
 
@@ -221,8 +224,8 @@ def _validate(
     *,
     folder: RunFolder,
     log: TrainingLog,
-) -> dict[int, float] | None:
-    """Measures recall, and logs it.
+) -> dict[str, Any]:
+    """Measures an epoch on the val split, and logs the values.
 
     The projector shows the descriptors of the best epoch.
     """
@@ -230,7 +233,7 @@ def _validate(
     log.values(step, {"epoch": measured["epoch"]})
     val = data.val
     if val is None:
-        return None
+        return {"recall_at": None}
     with progress.over_images(
         f"Validation of epoch {measured['epoch']}",
         total=len(val.queries) + len(val.database),
@@ -238,12 +241,18 @@ def _validate(
         queries, database = val.embed(
             network.get_layer("embedder"), shown=shown
         )
-    recall = _of_chief(
-        network.distribute_strategy, val.recall(queries, database)
+    recall, reciprocal_rank = _of_chief(
+        network.distribute_strategy, *val.measure(queries, database)
     )
+    validated = {
+        "recall_at": recall,
+        "mean_reciprocal_rank": reciprocal_rank,
+        "val_queries": len(val.queries),
+    }
     log.values(step, {f"val/recall_at_{k}": v for k, v in recall.items()})
+    log.values(step, {"val/mean_reciprocal_rank": reciprocal_rank})
     sample, positives = val.sample(tensorboard.PROJECTOR_IMAGES)
-    if folder.would_be_best({**measured, "recall_at": recall}) and len(sample):
+    if folder.would_be_best({**measured, **validated}) and len(sample):
         log.projector(
             data.records,
             pd.concat([val.queries.iloc[sample], val.database.iloc[positives]]),
@@ -251,15 +260,18 @@ def _validate(
             height=data.options.image_height,
             width=data.options.image_width,
         )
-    return recall
+    return validated
 
 
 def _of_chief(
-    strategy: tf.distribute.Strategy, recall: dict[int, float]
-) -> dict[int, float]:
-    """Returns the chief's recall, by which all choose the same best epoch."""
-    values = workers.from_chief(strategy, np.array(list(recall.values())))
-    return dict(zip(recall, values.tolist(), strict=True))
+    strategy: tf.distribute.Strategy,
+    recall: dict[int, float],
+    reciprocal_rank: float,
+) -> tuple[dict[int, float], float]:
+    """Returns the chief's values, by which all choose the same best epoch."""
+    own = np.array([*recall.values(), reciprocal_rank])
+    *values, reciprocal_rank = workers.from_chief(strategy, own).tolist()
+    return dict(zip(recall, values, strict=True)), reciprocal_rank
 
 
 def _log_epoch(measured: dict, options: TrainingOptions) -> None:

@@ -18,6 +18,7 @@ from paths import ROOT
 
 import sare_tf
 from sare_tf import demo, locate, train
+from sare_tf.evaluation import pixel_baseline
 from sare_tf.records.records import Records
 
 # 12 steps of training. Augmentation would slow it down, and an average of the
@@ -157,7 +158,7 @@ def test_pixels_find_a_copy(finished):
     options, _ = finished
     records = Records(options.evaluation.records)
     rows = records.rows("test", "database")
-    descriptors = demo.pixel_descriptors(records, rows)
+    descriptors = pixel_baseline.pixel_descriptors(records, rows)
     assert descriptors.shape == (len(rows), 32 * 24 * 3)
     np.testing.assert_allclose(
         np.linalg.norm(descriptors, axis=1), 1.0, atol=1e-5

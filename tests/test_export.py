@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -387,9 +388,30 @@ def test_the_card_of_an_export(root):
     assert metadata["training"]["records_fingerprint"] == fingerprint
     assert metadata["training_images"]["train/database"] == 12
     assert set(metadata["validation"]["recall_at"]) == {"1", "5", "10"}
+    _, state = read_state(root / "checkpoints")
+    choice = metadata["epoch_choice"]
+    assert choice["epoch"] == metadata["checkpoint"] == state["best"]
+    assert choice["recall_at"] == metadata["validation"]["recall_at"]
+    assert choice["recall_at_before"] == state["history"][0]["recall_at"]
+    assert (choice["epochs"], choice["val_queries"]) == (2, 12)
     assert metadata["whitening"] is None
     assert metadata["licence"] == "CC-BY-4.0"
     assert "upright by the EXIF header" in metadata["preprocessing"]
+
+
+def test_an_untrained_epoch_is_exported_with_a_warning(root, tmp_path, caplog):
+    version = export.run(
+        ExportOptions(
+            checkpoints=root / "checkpoints",
+            export=tmp_path,
+            epoch="epoch-0000",
+        )
+    )
+    assert "the network before training" in caplog.text
+    written = json.loads((version / "sare_tf.json").read_text())
+    few, untrained = sorted(written["epoch_choice"]["warnings"], reverse=True)
+    assert "Validation has 12 queries" in few
+    assert untrained in caplog.text
 
 
 def test_the_card_tells_of_the_whitening(root):

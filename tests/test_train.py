@@ -53,6 +53,9 @@ def test_what_a_run_leaves(finished):
         }
     for entry in state["history"]:
         assert set(entry["recall_at"]) == {"1", "5", "10"}
+        recall, rank = entry["recall_at"], entry["mean_reciprocal_rank"]
+        assert recall["1"] <= rank <= (1 + recall["1"]) / 2
+        assert entry["val_queries"] == 12
     assert list((finished / "tensorboard").glob("events.out.tfevents.*"))
 
 
@@ -217,8 +220,11 @@ def test_without_a_val_split_the_last_epoch_is_the_best(
     assert state["best"] == "epoch-0001"
 
 
-def test_patience_ends_a_run(toy_records, tmp_path):
-    """Nothing is learnt at a rate of 0: every epoch equals epoch 0."""
+def test_patience_ends_a_run(toy_records, tmp_path, caplog):
+    """Nothing is learnt at a rate of 0: every epoch equals epoch 0.
+
+    Of equals, the best has the lower loss.
+    """
     checkpoints = run(
         toy_records,
         tmp_path / "run",
@@ -229,7 +235,10 @@ def test_patience_ends_a_run(toy_records, tmp_path):
         queries_per_epoch=3,
     )
     _, state = read_state(checkpoints)
-    assert (state["best"], state["last"]) == ("epoch-0000", "epoch-0002")
+    _, one, two = state["history"]
+    best = "epoch-0001" if one["loss"] <= two["loss"] else "epoch-0002"
+    assert (state["best"], state["last"]) == (best, "epoch-0002")
+    assert "Validation has 12 queries. Fewer than 50" in caplog.text
 
 
 PLACES = {"places_per_batch": 3, "images_per_place": 4, "learning_rate": 0.01}
@@ -355,10 +364,10 @@ def test_the_average_is_validated_and_saved(toy_records, averaged):
     path = averaged.finished / state["last"] / "model.keras"
     network = keras.models.load_model(path)
     val = Validation(Records(toy_records), toy_training.options(**COSINE))
-    recall = val.recall(*val.embed(network.get_layer("embedder")))
-    assert {str(k): value for k, value in recall.items()} == state["history"][
-        -1
-    ]["recall_at"]
+    recall, rank = val.measure(*val.embed(network.get_layer("embedder")))
+    last = state["history"][-1]
+    assert {str(k): v for k, v in recall.items()} == last["recall_at"]
+    assert rank == last["mean_reciprocal_rank"]
     saved = network.get_layer("embedder").get_weights()
     optimizers.exchange_average(network)
     for average, weight in zip(

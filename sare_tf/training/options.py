@@ -192,7 +192,7 @@ class TrainingOptions(
 
     epochs: int = option(30, "Passes over the training queries.", minimum=0)
     patience: int = option(
-        10, "Epochs without a better validation recall@5; 0: no stop."
+        10, "Epochs without a better validation recall; 0: no stop."
     )
     val_queries: int = option(
         1000, "Validation queries, drawn by --seed; 0: all.", minimum=0

@@ -40,7 +40,7 @@ from sare_tf.model import (
 )
 from sare_tf.model.embedder import in_float32
 from sare_tf.runtime import atomic_files
-from sare_tf.training import optimizers, place_network
+from sare_tf.training import epoch_choice, optimizers, place_network
 
 # Keras finds the classes that a checkpoint names once they are imported.
 _REGISTERED = (
@@ -70,9 +70,8 @@ class RunFolder:
         history: measured values of each epoch from 0: dicts with `epoch` and
             `recall_at`, a mapping from N to recall@N, or None.
         last: name of the last epoch's folder; None before the first.
-        best: name of the best epoch's folder, by recall@5 as the original code
-            chooses, then @1, then @10; the first of equals. Without recalls
-            the last.
+        best: name of the best epoch's folder, see `epoch_choice`; the first of
+            equals.
 
     Raises:
         ValueError: a run with other options, a folder of other files, or one
@@ -174,7 +173,9 @@ class RunFolder:
     def would_be_best(self, measured: dict[str, Any]) -> bool:
         """Returns whether an epoch with these values becomes the best."""
         # max gives the first of equals.
-        return measured is max([*self.history, measured], key=_score)
+        return measured is max(
+            [*self.history, measured], key=epoch_choice.score
+        )
 
     def check_space(self, checkpoint_bytes: int) -> None:
         """Refuses to begin a run that the disk cannot hold.
@@ -219,9 +220,15 @@ class RunFolder:
         return "\n".join(lines)
 
     def epochs_since_best(self) -> int:
-        """Epochs after the best one."""
-        best = int(self.best.removeprefix("epoch-"))
-        return len(self.history) - 1 - best
+        """Counts the epochs after the first with the best validation.
+
+        The loss of training does not count here: it may sink for long after
+        validation has stopped to improve.
+        """
+        scores = [
+            epoch_choice.score(measured)[:-1] for measured in self.history
+        ]
+        return len(scores) - 1 - scores.index(max(scores))
 
 
 def write_untrained(
@@ -317,14 +324,6 @@ def _check_same(
             + "; ".join(differences)
             + ". Choose another --checkpoints, or delete that folder."
         )
-
-
-def _score(measured: Mapping[str, Any]) -> tuple[float, ...]:
-    recall = measured["recall_at"]
-    if recall is None:
-        return (float(measured["epoch"]),)
-    # JSON has turned the keys of earlier epochs into strings.
-    return tuple(recall.get(k, recall.get(str(k), 0.0)) for k in (5, 1, 10))
 
 
 def load_embedder(path: str | Path, *, epoch: str | None = None) -> keras.Model:

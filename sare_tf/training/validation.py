@@ -1,4 +1,4 @@
-"""Recall of the network on the val split, by exact search."""
+"""Recall and ranks of the network on the val split, by exact search."""
 
 from collections.abc import Collection
 
@@ -14,6 +14,9 @@ from sare_tf.training.options import TrainingOptions
 from sare_tf.training.split import Split
 
 RECALL_AT = (1, 5, 10)
+# dbTokyoTimeMachine.m takes ten times as many neighbours as recall needs, of
+# which it drops those of the query's time.
+_DEPTH = 10 * max(RECALL_AT)
 # Queries of one search for neighbours.
 _SEARCH_BLOCK = 512
 
@@ -65,14 +68,23 @@ class Validation:
             self._split.embed(embedder, self.database, shown=shown),
         )
 
-    def recall(
+    def measure(
         self, queries: np.ndarray, database: np.ndarray
-    ) -> dict[int, float]:
-        """Returns recall@N of descriptors as `embed` gives them."""
+    ) -> tuple[dict[int, float], float]:
+        """Measures descriptors as `embed` gives them.
+
+        Returns:
+            Recall@N, and the mean reciprocal rank of the first positive among
+            the 100 nearest images, 0 for a query with none there.
+        """
+        neighbours = self._neighbours(queries, database)
         ks = [k for k in RECALL_AT if k <= len(database)]
-        depth = max(ks) if self._times is None else 10 * max(ks)
-        neighbours = self._neighbours(queries, database, depth)
-        return metrics.recall_at(neighbours, self._positives, ks)
+        ranks = metrics.first_rank(metrics.hits(neighbours, self._positives))
+        reciprocal = np.where(ranks > 0, 1 / np.maximum(ranks, 1), 0.0)
+        return (
+            metrics.recall_at(neighbours, self._positives, ks),
+            float(reciprocal.mean()),
+        )
 
     def sample(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Draws queries with all their positives, at most `count` images.
@@ -92,15 +104,15 @@ class Validation:
         return np.sort(np.asarray(sample, np.int64)), rows
 
     def _neighbours(
-        self, queries: np.ndarray, database: np.ndarray, depth: int
+        self, queries: np.ndarray, database: np.ndarray
     ) -> np.ndarray:
-        """Database rows by distance, int [queries, depth]; -1: none."""
+        """Database rows by distance, int [queries, <= 100]; -1: none."""
+        depth = min(_DEPTH, len(database))
         neighbours, _ = exact_search.nearest(
-            queries, database, min(depth, len(database)), block=_SEARCH_BLOCK
+            queries, database, depth, block=_SEARCH_BLOCK
         )
         if self._times is None:
             return neighbours
-        # dbTokyoTimeMachine.m: of ten times as many, those of another time.
         times = self.database["timestamp"].to_numpy(object)
         is_same = times[neighbours] == self._times[:, None]
         order = np.argsort(is_same, axis=1, kind="stable")

@@ -174,7 +174,7 @@ def test_a_run_resumes_only_with_its_own_tuples(root, finished, tmp_path):
     ("changes", "message"),
     [
         ({"num_negatives": 3}, "with 2, num_negatives=3"),
-        ({"queries_per_epoch": 2}, "2 tuples, tuples_per_batch=3"),
+        ({"queries_per_epoch": 2}, "2 tuples in an epoch, tuples_per_batch=3"),
     ],
 )
 def test_options_that_do_not_fit(root, tmp_path, changes, message):
