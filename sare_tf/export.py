@@ -149,9 +149,9 @@ def run(options: ExportOptions) -> Path:
     graph = dataclasses.replace(
         graph, truncate_dimension=options.truncate_dimension
     )
-    trained_on = (
-        records and records.fingerprint == config["records_fingerprint"]
-    )
+    counts = None
+    if records and records.fingerprint == config["records_fingerprint"]:
+        counts = records.metadata["counts"]
     version = _write(
         graph,
         Path(options.export),
@@ -162,9 +162,7 @@ def run(options: ExportOptions) -> Path:
             "validation": state["history"][_number(epoch)],
             "epoch_choice": epoch_choice.describe(state, epoch),
             "training": config,
-            "training_images": records.metadata["counts"]
-            if trained_on
-            else None,
+            "training_images": counts,
         },
     )
     for warning in epoch_choice.warnings(state["history"], epoch):
