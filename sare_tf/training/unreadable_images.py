@@ -17,7 +17,7 @@ from absl import logging
 
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files
-from sare_tf.training import datasets
+from sare_tf.training import batches
 
 NAME = "bad_images.json"
 # tf.data raises these for a record with a wrong checksum, bytes that are no
@@ -27,7 +27,6 @@ ERRORS = (
     tf.errors.FailedPreconditionError,
     tf.errors.InvalidArgumentError,
 )
-_BLOCK = 256
 
 
 def read(checkpoints: str | Path) -> dict[str, str]:
@@ -89,20 +88,13 @@ def _unreadable(
     records: Records, rows: pd.DataFrame
 ) -> Iterator[tuple[str, str]]:
     """Yields image_id and reason, in the order of the rows."""
-    for start in range(0, len(rows), _BLOCK):
-        yield from _halved(records, rows.iloc[start : start + _BLOCK])
-
-
-def _halved(records: Records, rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    """Halves rows that cannot all be read, down to single rows."""
-    try:
-        # Decoded, too, at a size that costs little.
-        for _ in datasets.image_dataset(records, rows, height=16, width=16):
-            pass
-    except ERRORS as error:
-        if len(rows) == 1:
-            yield rows["image_id"].iloc[0], str(error).splitlines()[0]
-            return
-        middle = len(rows) // 2
-        yield from _halved(records, rows.iloc[:middle])
-        yield from _halved(records, rows.iloc[middle:])
+    # Decoded, too, at a size that costs little. A dataset that raised an error
+    # continues with the next image.
+    images = iter(
+        batches.decoded(records.encoded_dataset(rows), height=16, width=16)
+    )
+    for image_id in rows["image_id"]:
+        try:
+            next(images)
+        except ERRORS as error:
+            yield image_id, str(error).splitlines()[0]

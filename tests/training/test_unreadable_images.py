@@ -1,6 +1,7 @@
 """Records that are damaged while a run is under way."""
 
 import logging
+import os
 import shutil
 
 import numpy as np
@@ -91,6 +92,20 @@ def test_more_than_the_limit_are_refused(stopped, tmp_path):
     for image_id in lost:
         assert image_id in str(raised.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_images_beyond_the_end_of_a_file_are_found(toy_records, tmp_path):
+    """Half of the last image of a shard is cut off, and the next one."""
+    shutil.copytree(toy_records, tmp_path / "records")
+    records = Records(tmp_path / "records")
+    queries = records.rows("train", "query")
+    (shard,) = queries["shard"].unique()
+    last = queries.sort_values("byte_offset").iloc[-2:]
+    length = last["byte_offset"].iloc[0] + last["byte_length"].iloc[0] // 2
+    os.truncate(tmp_path / "records" / shard, length)
+    error = tf.errors.DataLossError(None, None, "corrupted record")
+    unreadable_images.find(tmp_path, records, error, limit=10)
+    assert set(unreadable_images.read(tmp_path)) == set(last["image_id"])
 
 
 def test_an_error_of_another_kind_stays_what_it_is(stopped, tmp_path):
