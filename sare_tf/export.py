@@ -42,7 +42,7 @@ from sare_tf import flags, model
 from sare_tf.dataset import image_decoding
 from sare_tf.model import whitening
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files
+from sare_tf.runtime import atomic_files, run_lock
 from sare_tf.serving import warmup_requests
 from sare_tf.training.options import ExportOptions
 from sare_tf.training.run_folder import load_embedder, read_state
@@ -50,6 +50,7 @@ from sare_tf.training.run_folder import load_embedder, read_state
 _EPSILON = 1e-12
 
 
+@run_lock.one_at_a_time("export")
 def run(options: ExportOptions) -> Path:
     """Writes the next version of an export.
 

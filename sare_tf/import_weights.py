@@ -36,7 +36,7 @@ from sare_tf.evaluation import metrics
 from sare_tf.records import building
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files
+from sare_tf.runtime import atomic_files, run_lock
 from sare_tf.search import exact_search
 from sare_tf.training import datasets, run_folder
 from sare_tf.weights import network_building, weight_files
@@ -48,6 +48,7 @@ _RECALL_AT = (1, 5, 10)
 _UNIT_TOLERANCE = 1e-3
 
 
+@run_lock.one_at_a_time("out")
 def run(options: ImportOptions) -> Path:
     """Writes a checkpoint of trained weights.
 

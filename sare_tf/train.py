@@ -28,7 +28,7 @@ from absl import logging
 from sare_tf import flags
 from sare_tf.distributed import strategies, workers
 from sare_tf.records.records import Records
-from sare_tf.runtime import progress
+from sare_tf.runtime import progress, run_lock
 from sare_tf.training import (
     compiled_network,
     epoch_loop,
@@ -68,8 +68,8 @@ def run(options: TrainingOptions) -> Path:
     Raises:
         ValueError: data that cannot be trained on, values that are not finite,
             or a folder that holds a run with other options.
-        OSError: an epoch could not be saved, or one of several workers was
-            lost.
+        OSError: an epoch could not be saved, one of several workers was
+            lost, or another run trains in the folder.
     """
     records, checkpoints = options.records, options.checkpoints
     strategy = strategies.make(options.strategy)
@@ -81,15 +81,24 @@ def run(options: TrainingOptions) -> Path:
     if options.dry_run:
         _tell_plan(train_data.Data.of(opened, options, bad=()), options)
         return Path(checkpoints)
+    # Several workers are one run, which is the chief's.
+    with run_lock.only_run(
+        checkpoints if strategies.is_chief(strategy) else None
+    ):
+        return _run_without_bad_images(opened, options, strategy)
+
+
+def _run_without_bad_images(
+    opened: Records,
+    options: TrainingOptions,
+    strategy: tf.distribute.Strategy,
+) -> Path:
+    """Trains, and again without an image that cannot be read."""
+    checkpoints = options.checkpoints
     while True:
         try:
             with workers.lost_workers_named(strategy):
-                return _run(
-                    opened,
-                    Path(checkpoints),
-                    options,
-                    strategy,
-                )
+                return _run(opened, Path(checkpoints), options, strategy)
         except unreadable_images.ERRORS as error:
             unreadable_images.find(
                 checkpoints, opened, error, limit=options.max_bad_images

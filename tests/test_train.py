@@ -14,7 +14,7 @@ from toy_search import jpeg
 from sare_tf import build_records, model, train
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files
+from sare_tf.runtime import atomic_files, run_lock
 from sare_tf.training import compiled_network, datasets, optimizers, train_data
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.run_folder import read_state
@@ -557,6 +557,19 @@ def test_places_with_too_few_images_are_an_error(records, tmp_path):
             )
         )
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_in_which_another_run_trains(records, tmp_path, monkeypatch):
+    options = TrainingOptions(
+        records=records, checkpoints=tmp_path / "run", **toy_training.OPTIONS
+    )
+    with run_lock.only_run(tmp_path / "run"):
+        with pytest.raises(BlockingIOError, match="/run', which is being writ"):
+            train.run(options)
+        # Other workers belong to the run of their chief.
+        monkeypatch.setattr(train.strategies, "is_chief", lambda _: False)
+        monkeypatch.setattr(train, "_run", lambda *_: "trained")
+        assert train.run(options) == "trained"
 
 
 def test_a_dry_run_writes_nothing(records, tmp_path, caplog):
