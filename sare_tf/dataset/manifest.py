@@ -8,7 +8,8 @@ business of `positives`.
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,6 +82,9 @@ COLUMNS = {
 }
 # Rows that are written or read at a time.
 BLOCK_ROWS = 1 << 12
+
+# What Arrow raises for a damaged file.
+_PARQUET_ERRORS = (OSError, ValueError, pa.ArrowException)
 
 _POSITION = ("utm_east_m", "utm_north_m")
 _ALLOWED = {"split": SPLITS, "role": ROLES}
@@ -315,33 +319,67 @@ def write_parts(tables: Iterable[pd.DataFrame], path: str | Path) -> None:
             writer.write_table(block)
 
 
-def read(path: str | Path) -> pd.DataFrame:
+def read(
+    path: str | Path, *, others: Mapping[str, str] = types.MappingProxyType({})
+) -> pd.DataFrame:
     """Reads a manifest.
+
+    Args:
+        path: the file.
+        others: dtypes of columns that it must have beside `COLUMNS`.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file is damaged, or is no manifest.
     """
-    path = Path(path)
+    dtypes = {name: column.dtype for name, column in COLUMNS.items()}
+    return read_table(Path(path), {**dtypes, **others})
+
+
+def read_table(path: Path, dtypes: Mapping[str, str]) -> pd.DataFrame:
+    """Reads a parquet file.
+
+    Args:
+        path: the file.
+        dtypes: "str", "float64" or "int64" of each column that it must have.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, or lacks a column.
+    """
     if not path.is_file():
         raise FileNotFoundError(
-            f"Expected a manifest. Received: path={str(path)!r}, which does "
+            f"Expected a {path.stem}. Received: path={str(path)!r}, which does "
             "not exist."
         )
     try:
-        manifest = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
+        table = pd.read_parquet(path)
+    except (*_PARQUET_ERRORS, LookupError, TypeError) as error:
         raise ValueError(
-            f"Expected a manifest. Received: path={str(path)!r}, which cannot "
-            f"be read ({error})."
+            f"Expected a {path.stem}. Received: path={str(path)!r}, which "
+            f"cannot be read ({error})."
         ) from error
-    missing = [name for name in COLUMNS if name not in manifest]
+    missing = [name for name in dtypes if name not in table]
     if missing:
         raise ValueError(
-            f"Expected a manifest. Received: path={str(path)!r} without the "
+            f"Expected a {path.stem}. Received: path={str(path)!r} without the "
             f"columns {missing}."
         )
-    return manifest
+    for name, dtype in dtypes.items():
+        if not _holds(table[name], dtype):
+            raise ValueError(
+                f"Expected {dtype} in the column {name}. Received: path="
+                f"{str(path)!r} with other values."
+            )
+    return table
+
+
+def _holds(column: pd.Series, dtype: str) -> bool:
+    """Returns whether all values of a column are of a type."""
+    if dtype == "str":
+        inferred = pd.api.types.infer_dtype(column, skipna=False)
+        return inferred == "string" or not len(column)
+    return column.dtype == dtype
 
 
 def read_parts(
@@ -366,7 +404,7 @@ def read_parts(
                 waiting = waiting[size:]
     except FileNotFoundError:
         raise
-    except (OSError, StopIteration) as error:
+    except (*_PARQUET_ERRORS, StopIteration) as error:
         raise ValueError(
             f"Expected a manifest. Received: path={str(path)!r}, which cannot "
             f"be read ({str(error) or 'too few rows'})."

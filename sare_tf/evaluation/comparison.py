@@ -2,7 +2,8 @@
 
 Every run is compared with the first one: by the difference of means with an
 interval by paired bootstrap, and for recall@N by McNemar's exact test of the
-queries that only one of the two finds.
+queries that only one of the two finds. McNemar's test decides on recall@N, the
+interval on every other figure.
 """
 
 from collections.abc import Sequence
@@ -123,6 +124,7 @@ def as_text(comparison: dict[str, Any]) -> str:
             )
             if "mcnemar" in figure:
                 line += f" p={figure['mcnemar']['p_value']:.2g}"
+            line += f" {figure['verdict']}"
         lines.append(line)
     return "\n".join(lines) + "\n"
 
@@ -153,6 +155,18 @@ def _difference(name: str, first: Any, other: Any) -> str:
     return f"number {number + 1} is {first[number]!r} and {other[number]!r}"
 
 
+def _verdict(figure: dict[str, Any]) -> str:
+    """Whether a figure differs from the first run's by more than chance."""
+    if "mcnemar" in figure:
+        differs = figure["mcnemar"]["p_value"] < 1 - summaries.CONFIDENCE
+    else:
+        low, high = figure["difference_interval"]
+        differs = low > 0 or high < 0
+    if not differs:
+        return "no clear difference"
+    return "better" if figure["difference"] > 0 else "worse"
+
+
 def _as_json(
     run: FinishedRun, figures: pd.DataFrame, first: pd.DataFrame | None
 ) -> dict[str, Any]:
@@ -177,6 +191,7 @@ def _as_json(
                 result[name]["mcnemar"] = summaries.mcnemar(
                     first[name].to_numpy(bool), figures[name].to_numpy(bool)
                 )
+            result[name]["verdict"] = _verdict(result[name])
     return {
         "path": str(run.path),
         "export_fingerprint": run.metrics["export_fingerprint"],

@@ -42,7 +42,7 @@ from sare_tf.records.options import RecordOptions
 from sare_tf.records.shard_building import BuiltShard
 from sare_tf.records.shard_plan import Plan, Preparation, Shard
 from sare_tf.records.sqlite_plan import KeptImages
-from sare_tf.runtime import atomic_files, versions
+from sare_tf.runtime import atomic_files, sealed_json, versions
 from sare_tf.runtime.executors import Executor, LocalExecutor
 from sare_tf.runtime.resumable_parts import ResumableParts
 
@@ -263,10 +263,11 @@ def _gather(
                 shard.name: shard_building.entry(shard, built[shard.name])
                 for shard in plan.shards
             },
+            "digests": records.digests_of(folder),
             "made_from": made_from,
             "versions": versions.of("tensorflow"),
         }
-        atomic_files.write_json(folder / "records.json", metadata)
+        sealed_json.write(folder / "records.json", metadata)
     _report(out, counts, listed)
 
 
