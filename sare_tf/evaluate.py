@@ -33,13 +33,14 @@ from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.evaluation.query_results import QueryResults
 from sare_tf.pages import evaluation_cases, evaluation_page
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files, versions
+from sare_tf.runtime import atomic_files, run_lock, versions
 from sare_tf.search import embedding
 from sare_tf.search.opened_index import Index
 
 _FILES = {"metrics.json", "queries.csv", "report.html"}
 
 
+@run_lock.one_at_a_time("evaluation")
 def run(options: EvaluationOptions) -> Path:
     """Evaluates an export on the queries of a split.
 

@@ -29,7 +29,7 @@ from sare_tf import flags, model
 from sare_tf.model import exported_graph
 from sare_tf.model.exported_graph import ExportedGraph
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files, callable_module
+from sare_tf.runtime import atomic_files, callable_module, run_lock
 from sare_tf.serving import warmup_requests
 from sare_tf.training import epoch_choice, whitening_fit
 from sare_tf.training.options import ExportOptions
@@ -90,11 +90,15 @@ def export(
     training = dict.fromkeys(
         ("checkpoint", "validation", "training", "training_images")
     )
-    return _write(
-        graph, Path(path), {"whitening": whitened, "licence": None, **training}
-    )
+    with run_lock.only_run(path):
+        return _write(
+            graph,
+            Path(path),
+            {"whitening": whitened, "licence": None, **training},
+        )
 
 
+@run_lock.one_at_a_time("export")
 def run(options: ExportOptions) -> Path:
     """Writes the next version of an export of a training run.
 

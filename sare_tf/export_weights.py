@@ -21,12 +21,13 @@ from pathlib import Path
 from absl import logging
 
 from sare_tf import flags
-from sare_tf.runtime import atomic_files
+from sare_tf.runtime import atomic_files, run_lock
 from sare_tf.training.run_folder import load_embedder
 from sare_tf.weights import network_building, weight_files
 from sare_tf.weights.options import ExportWeightsOptions
 
 
+@run_lock.one_at_a_time("out")
 def run(options: ExportWeightsOptions) -> Path:
     """Writes the weights of a checkpoint.
 

@@ -42,7 +42,7 @@ from sare_tf.evaluation import metrics
 from sare_tf.records import building
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files, callable_module, progress
+from sare_tf.runtime import atomic_files, callable_module, progress, run_lock
 from sare_tf.search import exact_search
 from sare_tf.training import datasets, run_folder
 from sare_tf.weights import network_building, weight_files
@@ -95,6 +95,7 @@ def import_weights(
     )
 
 
+@run_lock.one_at_a_time("out")
 def run(options: ImportOptions) -> Path:
     """Writes a checkpoint of trained weights.
 

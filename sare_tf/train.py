@@ -32,7 +32,7 @@ from absl import logging
 from sare_tf import flags
 from sare_tf.distributed import strategies, workers
 from sare_tf.records.records import Records
-from sare_tf.runtime import progress
+from sare_tf.runtime import progress, run_lock
 from sare_tf.training import (
     compiled_network,
     epoch_choice,
@@ -72,8 +72,8 @@ def run(options: TrainingOptions) -> Path:
     Raises:
         ValueError: data that cannot be trained on, values that are not finite,
             or a folder that holds a run with other options.
-        OSError: an epoch could not be saved, or one of several workers was
-            lost.
+        OSError: an epoch could not be saved, one of several workers was
+            lost, or another run trains in the folder.
     """
     strategy = strategies.make(options.strategy)
     # Refused before a run begins.
@@ -83,6 +83,18 @@ def run(options: TrainingOptions) -> Path:
     if options.dry_run:
         _log_plan(TrainingData.of(records, options))
         return Path(options.checkpoints)
+    # Several workers are one run, which is the chief's.
+    is_chief = strategies.is_chief(strategy)
+    with run_lock.only_run(options.checkpoints if is_chief else None):
+        return _train_without_bad_images(records, options, strategy)
+
+
+def _train_without_bad_images(
+    records: Records,
+    options: TrainingOptions,
+    strategy: tf.distribute.Strategy,
+) -> Path:
+    """Trains, and again without an image that cannot be read."""
     while True:
         try:
             with workers.lost_workers_named(strategy):

@@ -19,6 +19,7 @@ from PIL import Image
 from sare_tf import index, locate, serving
 from sare_tf.pages import locate_picture
 from sare_tf.pages.options import LocateOptions
+from sare_tf.runtime import run_lock
 from sare_tf.search import locator
 from sare_tf.search.options import IndexOptions
 
@@ -304,6 +305,18 @@ def test_gallery_knows_only_its_images(inputs, records):
     assert nothing is None
     photos = records.parent / "photos" / "images"
     assert encoded == again == (photos / name).read_bytes()
+
+
+def test_picture_that_another_run_draws(inputs, photos, records, tmp_path):
+    out = tmp_path / "out.png"
+    with (
+        run_lock.only_run(out),
+        pytest.raises(
+            BlockingIOError, match="out.png', which is being written"
+        ),
+    ):
+        _run(inputs, photos, k=1, picture=out, records=records)
+    assert not out.exists()
 
 
 def test_picture_of_an_image_that_is_not_there(inputs, photos, tmp_path):

@@ -13,7 +13,7 @@ from finished_runs import assert_same_run, comparable, events
 from sare_tf import build_records, train
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files
+from sare_tf.runtime import atomic_files, run_lock
 from sare_tf.training import datasets, optimizers
 from sare_tf.training.miner import Miner
 from sare_tf.training.options import TrainingOptions
@@ -276,6 +276,18 @@ def test_data_that_does_not_do_is_refused_before_a_folder_is_made(
     with pytest.raises(ValueError, match=message):
         run(toy_records, tmp_path / "run", **changes)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_in_which_another_run_trains(
+    toy_records, tmp_path, monkeypatch
+):
+    with run_lock.only_run(tmp_path / "run"):
+        with pytest.raises(BlockingIOError, match="/run', which is being writ"):
+            run(toy_records, tmp_path / "run")
+        # Other workers belong to the run of their chief.
+        monkeypatch.setattr(train.strategies, "is_chief", lambda _: False)
+        monkeypatch.setattr(train, "_train", lambda *_: "trained")
+        assert run(toy_records, tmp_path / "run") == "trained"
 
 
 def test_a_dry_run_writes_nothing(toy_records, tmp_path, caplog):
