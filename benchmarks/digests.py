@@ -55,7 +55,7 @@ def opening(folder: Path, size: str) -> None:
     for exact in (True, False):
         without, with_digests = (
             measure.median_seconds(
-                lambda check=check: Index.open(
+                lambda check=check, exact=exact: Index.open(
                     folder, exact=exact, check=check
                 ),
                 repeats=3,
