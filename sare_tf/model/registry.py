@@ -7,6 +7,8 @@ which need no Keras.
 import dataclasses
 from typing import Any
 
+from sare_tf.model.vit_architectures import DINOV2
+
 # Channel means of ImageNet, blue, green, red: keras.applications, mode caffe.
 CAFFE = {
     "mean": (103.939, 116.779, 123.68),
@@ -120,4 +122,15 @@ BACKBONES: dict[str, Backbone] = {
         cut_layer="layer3_22_out",
         train_from="layer3_0_conv1",
     ),
+    # Trained in the last four blocks: Izquierdo, Civera, CVPR 2024 (SALAD).
+    **{
+        name: Backbone(
+            network="sare_tf.model.vit.build",
+            arguments={"architecture": architecture},
+            preprocessing=TORCHVISION,
+            cut_layer="patches",
+            train_from=f"block{architecture.depth - 4}_norm1",
+        )
+        for name, architecture in DINOV2.items()
+    },
 }
