@@ -1,8 +1,7 @@
 """Options of datasets: reading them, their splits and their positives."""
 
-from sare_tf.dataset.names import RULES, SPLITS, TRAIN_RULES
+from sare_tf.dataset.names import HEMISPHERES, RULES, SPLITS, TRAIN_RULES
 from sare_tf.dataset.readers import READERS
-from sare_tf.dataset.readers.zone_notation import HEMISPHERES
 from sare_tf.runtime.common_options import SeedOptions
 from sare_tf.runtime.options import Options, option, options
 
