@@ -45,10 +45,10 @@ def run(options: EvaluationOptions) -> Path:
     """Evaluates an export on the queries of a split.
 
     Args:
-        options: the index of that split, the records and the export that it
-            was built from, and the protocol. Values of N above the number of
-            database images are left out with a warning, and listed in the
-            metrics.
+        options: an index of that split, or of more than it, the records and
+            the export that it was built from, and the protocol. Values of N
+            above the number of database images are left out with a warning,
+            and listed in the metrics.
 
     Returns:
         The path of metrics.json.
@@ -85,7 +85,13 @@ def run(options: EvaluationOptions) -> Path:
         index, query_vectors, results
     )
     metrics = {
-        **_describe(task, results, ks, left_out=left_out, split=options.split),
+        **_describe(
+            task,
+            results,
+            ks,
+            left_out=left_out,
+            splits=(options.split, index.metadata["split"]),
+        ),
         "baselines": _baselines(options, task, records, ks),
         "epoch_choice": _epoch_choice(servable),
         "dimension": servable.dimension,
@@ -179,15 +185,25 @@ def _describe(
     ks: Sequence[int],
     *,
     left_out: Sequence[int],
-    split: str,
+    splits: tuple[str, str],
 ) -> dict[str, Any]:
-    """The figures, and what they were measured on."""
+    """The figures, and what they were measured on.
+
+    Args:
+        task: the queries and their ground truth.
+        results: of the queries.
+        ks: N of recall@N.
+        left_out: those that the database is too small for.
+        splits: of the queries, and of the database.
+    """
     protocol = task.protocol
     figures = results.figures(ks)
+    queried, searched = splits
     return {
         "recall_at": figures.pop("recall_at"),
         "recall_at_left_out": left_out,
-        "split": split,
+        "split": queried,
+        **({} if searched == queried else {"database_split": searched}),
         "protocol": {
             "name": protocol.name,
             "definition": protocols.describe(protocol),

@@ -39,8 +39,7 @@ def run(options: LocateOptions) -> Iterator[tuple[str, Answer]]:
     Raises:
         FileNotFoundError: index, export or records do not exist.
         ValueError: the index was built with another export or from other
-            records, k is larger than the database, or a picture cannot hold so
-            many photographs.
+            records, or a picture cannot hold so many photographs.
     """
     paths = [
         path for photo in options.photos for path in photo_files.expand(photo)
@@ -48,7 +47,6 @@ def run(options: LocateOptions) -> Iterator[tuple[str, Answer]]:
     if options.picture is not None:
         locate_picture.check(options.picture, len(paths))
     locator = _locator(options)
-    locator.check_k(options.k)
     gallery = None
     if options.picture is not None:
         gallery = Gallery(options.records, locator.index)
@@ -146,7 +144,7 @@ def _serve(options: LocateOptions) -> None:
     server = LocateServer(
         locator,
         Gallery(options.records, locator.index),
-        k=min(options.k, len(locator.index.manifest)),
+        k=options.k,
         upload_bytes=options.upload_mebibytes << 20,
         host=options.host,
     )

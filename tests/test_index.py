@@ -224,13 +224,22 @@ def test_embed_refuses_a_stream_that_ends_early(toy):
 def test_search_refuses_what_does_not_fit(toy):
     opened = Index.open(toy["out"])
     query = toy_search.unit(0, 1, toy_search.DIMENSION)
-    for k in (0, 19):
-        with pytest.raises(ValueError, match=f"1 to the 18 images.*k={k}"):
-            opened.search(query, k)
+    with pytest.raises(ValueError, match="k of at least 1.*k=0"):
+        opened.search(query, 0)
     with pytest.raises(ValueError, match=r"Expected descriptors \[Q, 48\]"):
         opened.search(toy_search.unit(0, 1, 5), 1)
     with pytest.raises(ValueError, match="length 2 for query 0"):
         opened.search(2 * query, 1)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_more_neighbours_than_images_are_all_images(toy, exact):
+    opened = Index.open(toy["out"], exact=exact)
+    queries = toy_search.unit(0, 4, toy_search.DIMENSION)
+    rows, distances = opened.search(queries, 1000)
+    assert rows.shape == distances.shape == (4, 18)
+    np.testing.assert_array_equal(np.sort(rows, axis=1), [range(18)] * 4)
+    np.testing.assert_array_equal(rows, opened.search(queries, 18)[0])
 
 
 def test_without_scann_search_is_exact(toy, tmp_path, monkeypatch):

@@ -186,8 +186,6 @@ def test_folders_and_patterns(inputs, photos, tmp_path):
 def test_bad_input(inputs, photos, records, tmp_path):
     with pytest.raises(ValueError, match="at least one photograph"):
         locate.run(LocateOptions(**inputs, photos=[]))
-    with pytest.raises(ValueError, match="18 images of the index.*k=19"):
-        locate.run(LocateOptions(**inputs, photos=photos, k=19))
     other = toy_search.export(tmp_path / "other", length=1.00001)
     with pytest.raises(ValueError, match="Expected the export that built"):
         locate.run(
@@ -231,6 +229,11 @@ def test_bad_input(inputs, photos, records, tmp_path):
                 records=others,
             )
         )
+
+
+def test_more_matches_than_images_are_all_images(inputs, photos):
+    ((_, answer),) = _run(inputs, photos[:1], k=1000)
+    assert len({match.image_id for match in answer.matches}) == 18
 
 
 def test_description_leaves_out_what_is_unknown(inputs, photos):

@@ -9,6 +9,7 @@ from toy_search import jpeg
 from sare_tf import build_records, train
 from sare_tf.dataset import manifest
 from sare_tf.records.options import RecordOptions
+from sare_tf.training import datasets
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.run_folder import RunFolder
 
@@ -62,11 +63,13 @@ class RecordedRun:
     Attributes:
         finished: folder of the run.
         after: copies of it after each epoch, by the epoch's number.
+        tuples: the tuples of each round, if they were mined.
     """
 
     def __init__(self, root: Path, **options):
-        self.finished, self.after = root / "finished", {}
+        self.finished, self.after, self.tuples = root / "finished", {}, []
         finish_epoch = RunFolder.finish_epoch
+        tuple_dataset = datasets.tuple_dataset
 
         def recorded(run_folder, measured, **saved):
             finish_epoch(run_folder, measured, **saved)
@@ -74,6 +77,11 @@ class RecordedRun:
             self.after[epoch] = root / f"after-{epoch}"
             shutil.copytree(run_folder.path, self.after[epoch])
 
+        def listening(source, tuples, **settings):
+            self.tuples.append(tuples)
+            return tuple_dataset(source, tuples, **settings)
+
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(datasets, "tuple_dataset", listening)
             patch.setattr(RunFolder, "finish_epoch", recorded)
             train.run(TrainingOptions(checkpoints=self.finished, **options))

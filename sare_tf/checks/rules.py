@@ -54,7 +54,7 @@ def _positives(checked: Checked) -> list[Finding]:
         finding
         for split, matches in checked.matches.items()
         for finding in splits_and_positives.positives(
-            matches, is_used=split in ("train", "val", checked.options.split)
+            matches, is_used=split in ("train", "val", *checked.options.splits)
         )
     ]
 
@@ -75,7 +75,7 @@ RULES: tuple[Callable[[Checked], list[Finding]], ...] = (
     ),
     _duplicates,
     lambda checked: splits_and_positives.splits(
-        checked.source.table, evaluated=checked.options.split
+        checked.source.table, evaluated=checked.options.splits
     ),
     _positives,
     lambda checked: splits_and_positives.places(checked.source.table),

@@ -40,7 +40,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from sare_tf.dataset import manifest
+from sare_tf.dataset import manifest, names, parquet_tables
 from sare_tf.runtime import file_digests, sealed_json, tfdata_threads
 
 COMMAND = "python -m sare_tf.build_records --flagfile=..."
@@ -106,7 +106,7 @@ def read_relations(folder: Path) -> pd.DataFrame:
         FileNotFoundError: they have none.
         ValueError: they cannot be read.
     """
-    return manifest.read_table(
+    return parquet_tables.read(
         folder / "relations.parquet",
         dict.fromkeys(("query", "database", "relation"), "str"),
     )
@@ -153,9 +153,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def digests_of(folder: Path) -> dict[str, str]:
     """Returns the digests of the tables of records, for records.json."""
-    names = ("manifest.parquet", "relations.parquet")
+    tables = ("manifest.parquet", "relations.parquet")
     return file_digests.of(
-        folder, [name for name in names if (folder / name).exists()]
+        folder, [name for name in tables if (folder / name).exists()]
     )
 
 
@@ -243,13 +243,18 @@ class Records:
                 self.relations = read_relations(self.path)
 
     def rows(self, split: str, role: str) -> pd.DataFrame:
-        """Returns the rows of a split and role, with the index of `manifest`.
+        """Returns the rows of splits and a role, with the index of `manifest`.
+
+        Args:
+            split: a split, several with commas between, or "all".
+            role: of `names.ROLES`.
 
         Raises:
             ValueError: there are none; says which there are.
         """
         rows = self.manifest[
-            (self.manifest["split"] == split) & (self.manifest["role"] == role)
+            self.manifest["split"].isin(names.splits_of(split))
+            & (self.manifest["role"] == role)
         ]
         if not len(rows):
             counts = self.manifest.groupby(["split", "role"]).size()
@@ -275,10 +280,10 @@ class Records:
             Dataset of B strings.
         """
         # Each name once, so that a long list of rows stays small.
-        names, number = np.unique(
+        shards, number = np.unique(
             rows["shard"].to_numpy(str), return_inverse=True
         )
-        paths = tf.constant([str(self.path / name) for name in names])
+        paths = tf.constant([str(self.path / name) for name in shards])
         offsets = rows["byte_offset"].to_numpy(np.int64)
         with _explained(self.path):
             digests = _short_digests(rows["sha256"])
@@ -333,8 +338,8 @@ class Records:
         Raises:
             ValueError: a record is damaged.
         """
-        names = pd.Index(self.manifest["image_id"])
-        rows = names.get_indexer(list(image_ids))
+        known = pd.Index(self.manifest["image_id"])
+        rows = known.get_indexer(list(image_ids))
         images = self.read_images(self.manifest.iloc[rows[rows >= 0]])
         return [next(images) if row >= 0 else None for row in rows]
 

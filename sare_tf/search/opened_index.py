@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from sare_tf import serving
+from sare_tf.dataset import names
 from sare_tf.records.records import Records
 from sare_tf.runtime import file_digests, sealed_json
 from sare_tf.search import exact_search, index_files, segments, vector_index
@@ -166,7 +167,8 @@ class Index:
 
         Args:
             descriptors: [Q, D], rows of unit length.
-            k: neighbours per query.
+            k: neighbours per query. If the index has fewer images, k is their
+                number.
 
         Returns:
             int64 [Q, k] rows of `manifest`, nearest first, and float32 [Q, k]
@@ -175,7 +177,7 @@ class Index:
 
         Raises:
             ValueError: another descriptor length, rows that are not unit
-                vectors, or k larger than the database.
+                vectors, or k below 1.
         """
         count, dimension = self.descriptors.shape
         if np.ndim(descriptors) != 2 or np.shape(descriptors)[1] != dimension:
@@ -184,11 +186,12 @@ class Index:
                 f"descriptors.shape={np.shape(descriptors)}. Embed with the "
                 "export that the index was built with."
             )
-        if not 1 <= k <= count:
+        if k < 1:
             raise ValueError(
-                f"Expected k from 1 to the {count} images of the index. "
-                f"Received: k={k}. Ask for fewer neighbours."
+                f"Expected k of at least 1. Received: k={k}. Ask for more "
+                "neighbours."
             )
+        k = min(k, count)
         descriptors = np.ascontiguousarray(descriptors, np.float32)
         check_unit(
             descriptors, [f"query {row}" for row in range(len(descriptors))]
@@ -224,11 +227,15 @@ class Index:
             )
 
     def check_records(self, records: Records, *, split: str) -> None:
-        """Refuses records, or a split, that the index was not built from.
+        """Refuses records, or splits, that the index was not built from.
+
+        Args:
+            records: the opened records.
+            split: a split of theirs, several with commas between, or "all".
 
         Raises:
-            ValueError: fingerprint or split differ, or the index was not built
-                from records.
+            ValueError: the fingerprint differs, the index lacks a split, or it
+                was not built from records.
         """
         expected = self.metadata["records_fingerprint"]
         if expected is None:
@@ -240,11 +247,13 @@ class Index:
                 f"with {records.fingerprint[:12]}. Run {index_files.COMMAND} "
                 "with these records."
             )
-        if self.metadata["split"] != split:
+        held = names.splits_of(self.metadata["split"])
+        if not set(names.splits_of(split)) <= set(held):
             raise ValueError(
                 f"Expected split={self.metadata['split']!r}, which the index "
                 f"{self.path!r} holds. Received: split={split!r}. Build an "
-                "index of that split in another folder."
+                "index of that split in another folder, or one of "
+                f"--split={names.ALL_SPLITS}."
             )
 
     def _built_from_vectors(self, name: str, path: str | Path) -> ValueError:

@@ -23,26 +23,12 @@ OPTIONS = {**toy_training.OPTIONS, "augment": ["crop", "erase"]}
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """Records, a run that mined, and its tuples."""
+def root(toy_records, toy_run, tmp_path_factory):
+    """Records, a run that mined, and the tuples of its first epoch."""
     root = tmp_path_factory.mktemp("data")
-    toy_training.records(root)
-    made, given = datasets.tuple_dataset, []
-
-    def listening(source, found, **options):
-        given.append(found)
-        return made(source, found, **options)
-
-    options = OPTIONS | {"epochs": 1}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets, "tuple_dataset", listening)
-        train.run(
-            TrainingOptions(
-                records=root / "records", checkpoints=root / "mined", **options
-            )
-        )
-    assert len(given) == 2  # rounds of 6 queries
-    np.save(root / "given.npy", np.concatenate(given))
+    shutil.copytree(toy_records, root / "records")
+    shutil.copytree(toy_records.parent / "photos", root / "photos")
+    shutil.copytree(toy_run.after[1], root / "mined")
     build_tuples(root, root / "tuples")
     return root
 
@@ -91,11 +77,12 @@ def assert_same_weights(one, other):
         np.testing.assert_array_equal(a, b)
 
 
-def test_an_epoch_leaves_the_tuples_it_trained_on(root):
+def test_an_epoch_leaves_the_tuples_it_trained_on(root, toy_run):
     table = tuple_lists.read(root / "mined" / "epoch-0001" / "tuples.parquet")
     manifest = Records(root / "records").manifest
+    # The first of two epochs, rounds of 6 queries.
     np.testing.assert_array_equal(
-        tuple_lists.find(table, manifest), np.load(root / "given.npy")
+        tuple_lists.find(table, manifest), np.concatenate(toy_run.tuples[:2])
     )
     rows = manifest.set_index("image_id")
     queries = rows.loc[table["query"], "place_id"].to_numpy()
@@ -167,7 +154,7 @@ def test_a_run_resumes_only_with_its_own_tuples(root, finished, tmp_path):
     with pytest.raises(ValueError, match="tuples_fingerprint: '"):
         run(root, finished, tuples=str(other), epochs=3)
     with pytest.raises(ValueError, match="tuples_fingerprint: None there"):
-        run(root, root / "mined", epochs=3)
+        run(root, root / "mined", augment=())
 
 
 @pytest.mark.parametrize(

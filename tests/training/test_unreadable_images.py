@@ -1,6 +1,7 @@
 """Records that are damaged while a run is under way."""
 
 import logging
+import os
 import shutil
 
 import numpy as np
@@ -16,6 +17,7 @@ from sare_tf.training.miner import Miner
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.run_folder import read_state
 from sare_tf.training.split import Split
+from sare_tf.training.training_data import TrainingData
 from sare_tf.training.validation import Validation
 
 
@@ -82,20 +84,28 @@ def test_lost_images_are_named_counted_and_left_out(
     assert not np.isin(np.concatenate(seen), lost).any()
 
 
-def test_more_than_the_limit_end_the_run(stopped, tmp_path):
-    records, run, lost = stopped
-    shutil.copytree(run, tmp_path / "run")
-    options = {**toy_training.OPTIONS, "max_bad_images": 2}
+def test_more_than_the_limit_are_refused(stopped, tmp_path):
+    records, _, lost = stopped
+    error = tf.errors.DataLossError(None, None, "corrupted record")
     with pytest.raises(ValueError, match="at most 2 images .* 3 in") as raised:
-        train.run(
-            TrainingOptions(
-                records=records, checkpoints=tmp_path / "run", **options
-            )
-        )
+        unreadable_images.find(tmp_path, Records(records), error, limit=2)
     for image_id in lost:
         assert image_id in str(raised.value)
-    assert not (tmp_path / "run" / unreadable_images.NAME).exists()
-    assert read_state(tmp_path / "run")[1]["last"] == "epoch-0001"
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_beyond_the_end_of_a_file_are_found(toy_records, tmp_path):
+    """Half of the last image of a shard is cut off, and the next one."""
+    shutil.copytree(toy_records, tmp_path / "records")
+    records = Records(tmp_path / "records")
+    queries = records.rows("train", "query")
+    (shard,) = queries["shard"].unique()
+    last = queries.sort_values("byte_offset").iloc[-2:]
+    length = last["byte_offset"].iloc[0] + last["byte_length"].iloc[0] // 2
+    os.truncate(tmp_path / "records" / shard, length)
+    error = tf.errors.DataLossError(None, None, "corrupted record")
+    unreadable_images.find(tmp_path, records, error, limit=10)
+    assert set(unreadable_images.read(tmp_path)) == set(last["image_id"])
 
 
 def test_an_error_of_another_kind_stays_what_it_is(stopped, tmp_path):
@@ -108,30 +118,21 @@ def test_an_error_of_another_kind_stays_what_it_is(stopped, tmp_path):
         unreadable_images.find(tmp_path, Records(records), error, limit=10)
 
 
-def test_batches_of_places_do_without_lost_images(
-    stopped, tmp_path, monkeypatch
-):
+def test_batches_of_places_do_without_lost_images(stopped):
     """Places of 4 images: two have lost one and 4 others are left."""
     records, _, lost = stopped
-    made, seen = datasets.planned_place_dataset, []
-
-    def watched(source, plan, **options):
-        seen.append(plan.rows["image_id"].to_numpy()[plan.images])
-        return made(source, plan, **options)
-
-    monkeypatch.setattr(datasets, "planned_place_dataset", watched)
-    options = {**toy_training.OPTIONS, "loss": "place_sare_joint"}
-    options |= {"places_per_batch": 2, "images_per_place": 4, "epochs": 1}
-    run = train.run(
-        TrainingOptions(
-            records=records, checkpoints=tmp_path / "run", **options
-        )
+    options = toy_training.options(
+        loss="place_sare_joint", places_per_batch=2, images_per_place=4
     )
-    assert set(unreadable_images.read(run)) == set(lost)
-    assert read_state(run)[1]["last"] == "epoch-0001"
-    (images,) = seen
-    assert images.shape == (2, 8)
-    assert not np.isin(images, lost).any()
+    data = TrainingData.of(Records(records), options, bad=lost)
+    plan = data.planned_places(epoch=1)
+    assert plan.images.shape == (2, 8)
+    names = plan.rows["image_id"].to_numpy()
+    assert not np.isin(names[plan.images], lost).any()
+    batches = datasets.planned_place_dataset(
+        data.records, plan, height=16, width=16
+    )
+    assert len(list(batches)) == 2
 
 
 def test_mining_and_validation_with_a_lost_image_by_hand(stopped):
