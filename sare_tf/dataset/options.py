@@ -1,6 +1,14 @@
 """Options of datasets: reading them, their splits and their positives."""
 
-from sare_tf.dataset.names import RULES, SPLITS, TRAIN_RULES
+from sare_tf.dataset.names import (
+    ALL_SPLITS,
+    HEMISPHERES,
+    RULES,
+    SPLITS,
+    TRAIN_RULES,
+    name_of_splits,
+    splits_of,
+)
 from sare_tf.dataset.readers import READERS
 from sare_tf.runtime.common_options import SeedOptions
 from sare_tf.runtime.options import Options, option, options
@@ -33,6 +41,13 @@ class DatasetOptions(SeedOptions):
         "",
         "UTM zone of all images, such as 17T, for a --dataset with latitudes "
         "and longitudes. Empty: the zone of their median point.",
+    )
+    utm_hemisphere: str = option(
+        "auto",
+        "Hemisphere of UTM zones that do not name it, such as 34, or 18S where "
+        "S may also be the latitude band. auto: northings decide, and zones "
+        "for which they do not are refused.",
+        choices=HEMISPHERES,
     )
 
 
@@ -78,8 +93,21 @@ class TrainPositivesOptions(Options):
 
 @options
 class SplitOptions(Options):
-    """The split that is indexed and evaluated."""
+    """The splits that are indexed and evaluated."""
 
     split: str = option(
-        "test", "Split to index and evaluate.", choices=SPLITS, is_enum=False
+        "test",
+        "Splits to index and evaluate: one of "
+        f"{', '.join(SPLITS)}, several with commas between, or "
+        f"{ALL_SPLITS}.",
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        name = name_of_splits(self.splits)
+        object.__setattr__(self, "split", name)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits, in the order of `names.SPLITS`."""
+        return splits_of(self.split)

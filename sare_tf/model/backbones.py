@@ -15,6 +15,11 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from sare_tf.model.keras_backbone import (
+    layer_named,
+    make_repeatable,
+    train_after,
+)
 from sare_tf.model.registry import BACKBONES, Backbone
 
 
@@ -63,8 +68,6 @@ class Preprocessing(layers.Layer):
         }
 
 
-# Instead of the first layer that is trained: what comes after the backbone.
-AGGREGATION = "aggregation"
 # Arguments of `Preprocessing`.
 _PREPROCESSING = ("mean", "deviation", "blue_first")
 
@@ -105,7 +108,7 @@ def build(
         )
     recipe = BACKBONES[name]
     network = _network(name, recipe, weights)
-    cut = _layer(
+    cut = layer_named(
         cut_layer or recipe.cut_layer,
         [layer for layer in network.layers[1:] if _is_feature_map(layer)],
         f"cut_layer to be a layer of {name} that gives feature maps",
@@ -113,22 +116,8 @@ def build(
     if isinstance(cut, layers.Conv2D):
         cut.activation = keras.activations.linear
     backbone = keras.Model(network.input, cut.output, name="backbone")
-    first = None
-    if train_from != AGGREGATION:
-        first = _layer(
-            train_from or recipe.train_from,
-            backbone.layers[1:],
-            f"train_from to be {AGGREGATION!r} or a layer of {name} up to its "
-            f"cut, {cut.name}",
-        )
-    trained = False
-    for layer in backbone.layers:
-        trained = trained or layer is first
-        # Frozen, batch normalisation uses stored statistics in every mode.
-        normalises = isinstance(layer, layers.BatchNormalization)
-        layer.trainable = trained and not normalises
-        if isinstance(layer, layers.Dropout):
-            layer.rate = 0.0
+    train_after(backbone, train_from or recipe.train_from, name)
+    make_repeatable(backbone)
     settings = recipe.preprocessing
     if weights is not None and Path(weights).suffix == ".keras":
         settings = _copy_weights(backbone, Path(weights)) or settings
@@ -141,16 +130,6 @@ def build(
 def _is_feature_map(layer) -> bool:
     """[B, H, W, C] of the sizes of the image, not of squeezed ones."""
     return tuple(layer.output.shape[:3]) == (None, None, None)
-
-
-def _layer(name, candidates, expected) -> layers.Layer:
-    for layer in candidates:
-        if layer.name == name:
-            return layer
-    raise ValueError(
-        f"Expected {expected}. Received: {name!r}. There are: "
-        f"{', '.join(layer.name for layer in candidates)}."
-    )
 
 
 def _network(name, recipe, weights) -> keras.Model:

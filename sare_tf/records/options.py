@@ -83,6 +83,13 @@ class RecordOptions(
         elif not self.verify:
             self.require("dataset", "records")
 
+    @property
+    def written(self) -> str | None:
+        """The folder that is written."""
+        if self.verify:
+            return None
+        return self.tuples if self.tuple_list is not None else self.records
+
 
 @options
 class LayoutOptions(Options):

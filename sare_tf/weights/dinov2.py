@@ -19,11 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from sare_tf.model.pretrained.array_ledger import Array, ArrayLedger
 from sare_tf.model.registry import TORCHVISION
 from sare_tf.model.vit_architectures import DINOV2, GRID, PATCH, Architecture
-from sare_tf.weights import torch_layers
-from sare_tf.weights.imported_network import Found, Taken
-from sare_tf.weights.torch_file import Tensor
+from sare_tf.weights.imported_network import ImportedNetwork
 
 # Length of the slice of a head: all of DINOv2's networks.
 _HEAD = 64
@@ -45,14 +44,14 @@ _BLOCK_PARTS = {
 }
 
 
-def matches(state: Mapping[str, Tensor]) -> bool:
+def matches(state: Mapping[str, Array]) -> bool:
     """Whether a state_dict is one of DINOv2's, in either naming."""
     return _prefix(state) is not None
 
 
 def read(
-    source: Path, state: Mapping[str, Tensor], *, backbone: str | None = None
-) -> Found:
+    source: Path, state: Mapping[str, Array], *, backbone: str | None = None
+) -> ImportedNetwork:
     """Reads a state_dict that holds only a backbone.
 
     Args:
@@ -64,7 +63,7 @@ def read(
         ValueError: arrays are missing, left over or of another shape; or it is
             another network.
     """
-    arrays = torch_layers.taken(source, state)
+    arrays = ArrayLedger(source, state)
     architecture, layers = take(source, state, arrays)
     arrays.finish()
     names = [name for name, known in DINOV2.items() if known == architecture]
@@ -81,7 +80,7 @@ def read(
             f"and {architecture.num_registers} registers. Give "
             f"--backbone={names[0]}, or the file of {backbone}."
         )
-    return Found(
+    return ImportedNetwork(
         source="dinov2",
         backbone=names[0],
         layers=layers,
@@ -91,8 +90,8 @@ def read(
 
 def take(
     source: Path,
-    state: Mapping[str, Tensor],
-    arrays: Taken,
+    state: Mapping[str, Array],
+    arrays: ArrayLedger,
     *,
     prefix: str | None = None,
 ) -> tuple[Architecture, dict[str, list[np.ndarray]]]:

@@ -8,12 +8,13 @@ import pytest
 import toy_vit
 
 from sare_tf.model import backbones, registry, vit_architectures
-from sare_tf.weights import dinov2, network_building, torch_file, weight_files
+from sare_tf.model.pretrained import torch_file
+from sare_tf.weights import dinov2, network_building, weight_files
 
 
 @dataclasses.dataclass
 class Array:
-    """As `torch_file.Tensor`, of an array in memory."""
+    """As `torch_file.Array`, of an array in memory."""
 
     array: np.ndarray
 
