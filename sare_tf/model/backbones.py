@@ -15,7 +15,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from sare_tf.model.pretrained import weights_file
 from sare_tf.model.registry import BACKBONES, Backbone
+from sare_tf.model.torchvision import published_weights
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")
@@ -81,10 +83,12 @@ def build(
     Args:
         name: a name in `registry.BACKBONES`.
         weights: None, random; "imagenet", downloaded by Keras; or a local
-            file. A .h5 or .weights.h5 file holds the whole network without
-            its top, as keras.applications has it. A .keras file holds that, or
-            a model of this package, of which the backbone and its
-            preprocessing are taken.
+            file, whose kind its content tells. Of Keras, .h5 and .weights.h5
+            hold the whole network without its top, as keras.applications has
+            it; .keras holds that, or a model of this package, of which the
+            backbone and its preprocessing are taken. For torchvision's
+            networks also the published file (.pth, .safetensors, or the same
+            arrays as .npz).
         cut_layer: name of the layer whose output is the feature map, without
             the activation that a convolution may hold; None: the backbone's.
         train_from: name of the first layer that is trained, with all after it
@@ -130,7 +134,7 @@ def build(
         if isinstance(layer, layers.Dropout):
             layer.rate = 0.0
     settings = recipe.preprocessing
-    if weights is not None and Path(weights).suffix == ".keras":
+    if _is_file(weights) and weights_file.kind_of(Path(weights)) == "keras":
         settings = _copy_weights(backbone, Path(weights)) or settings
     preprocessing = Preprocessing(
         **settings, dtype="float32", name="preprocessing"
@@ -165,15 +169,42 @@ def _network(name, recipe, weights) -> keras.Model:
             "Expected weights to be 'imagenet' or a file. "
             f"Received: weights={str(path)!r}, which does not exist."
         )
-    if path.suffix not in (".h5", ".keras"):
+    kind = weights_file.kind_of(path)
+    if kind is None:
         raise ValueError(
-            "Expected a file of weights that ends in .h5, .weights.h5 or "
-            f".keras. Received: weights={str(path)!r}."
+            "Expected a file of weights that Keras, PyTorch, safetensors or "
+            f"NumPy saved. Received: weights={str(path)!r}, which is none of "
+            "them, or damaged. If it was downloaded, see whether it is a web "
+            "page or cut off."
         )
     network = _make(recipe, None)
-    if path.suffix == ".h5":
+    if kind == "hdf5":
         _load_all(network, path, name)
+    elif kind in weights_file.ARRAYS_BY_NAME:
+        _assign_published(network, path, name, recipe)
     return network
+
+
+def _is_file(weights) -> bool:
+    return weights not in (None, "imagenet")
+
+
+def _assign_published(network, path, name, recipe) -> None:
+    arrays = weights_file.read_arrays(path)
+    if recipe.published_arrays is None:
+        received = published_weights.identify(arrays)
+        raise ValueError(
+            f"Expected weights of Keras, .h5 or .keras, for backbone={name!r}. "
+            f"Received: weights={str(path)!r} with {len(arrays)} arrays, of "
+            f"{received or 'another network'}. "
+            + (
+                f"Give --backbone={received}."
+                if received
+                else "If import_weights reads it, give the model.keras that it "
+                "writes."
+            )
+        )
+    published_weights.assign(network, path, arrays, name=name)
 
 
 def _make(recipe: Backbone, weights: str | None) -> keras.Model:
