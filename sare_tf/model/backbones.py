@@ -228,9 +228,12 @@ def _load_all(network, path, name) -> None:
     for variable in network.weights:
         variable.assign(ops.full(variable.shape, np.nan, variable.dtype))
     try:
-        with warnings.catch_warnings():
+        with (
+            warnings.catch_warnings(),
+            weights_file.named_for_keras(path) as named,
+        ):
             warnings.filterwarnings("ignore", "Skipping nested container")
-            network.load_weights(path)
+            network.load_weights(named)
     except (ValueError, OSError, KeyError) as error:
         raise _does_not_fit(path, name) from error
     for variable in network.weights:
@@ -267,7 +270,8 @@ def _copy_weights(backbone, path) -> dict | None:
         The arguments of `Preprocessing` that they need, if the model says it.
     """
     try:
-        source = keras.saving.load_model(path, compile=False)
+        with weights_file.named_for_keras(path) as named:
+            source = keras.saving.load_model(named, compile=False)
     except (ValueError, TypeError, OSError) as error:
         raise _does_not_fit(path, backbone.name) from error
     settings = None

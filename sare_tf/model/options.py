@@ -34,7 +34,8 @@ class ModelOptions(Options):
     backbone: str = option(
         "vgg16",
         "Convolutional network below the aggregation. small trains from "
-        "scratch; torchvision_* take the weights of an imported checkpoint.",
+        "scratch; torchvision_*, mobilenet_*, efficientnet_b0 and "
+        "convnext_tiny take torchvision's published files as --weights.",
         choices=tuple(BACKBONES),
     )
     aggregation: str = option(
@@ -45,8 +46,8 @@ class ModelOptions(Options):
     num_clusters: int = option(64, "NetVLAD clusters.", minimum=2)
     weights: str | None = option(
         None,
-        "Backbone weights to start from: imagenet, or a local .h5 or .keras "
-        "file.",
+        "Backbone weights to start from: imagenet, or a local file of Keras "
+        "(.h5, .keras), PyTorch (.pth), safetensors or NumPy (.npz).",
     )
     cut_layer: str | None = option(
         None,
