@@ -21,14 +21,26 @@ EXCHANGE := $(CURDIR)/runs/backends
 VENV_WEIGHTS := .venv-weights
 WEIGHTS := $(CURDIR)/runs/weights
 
-.PHONY: demo test test-backends test-extras test-weights install lint format \
-	oracles clean
+# Processes that run tests, each with one thread of TensorFlow.
+JOBS ?= 2
+
+.PHONY: demo test quick api test-backends test-extras test-weights install \
+	lint format oracles clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m sare_tf.demo --flagfile=configs/demo.flags
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+# The inner loop: without trainings of whole runs, kills and several workers.
+quick: lint
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile \
+		-m "not own_process and not slow"
+
+# docs/api.md, from the docstrings.
+api: $(INSTALLED)
+	$(BIN)/python docs/make_api.py
 
 # Layers and losses on other backends, in an environment without TensorFlow:
 # each writes what it computes, then each is compared with the others.

@@ -15,7 +15,7 @@ _HEADER = """# API
 
 Everything that `sare_tf` promises, from the docstrings (`make api` writes this
 page). Stages are also functions: `sare_tf.<stage>.run(options)`, with the
-options that `python -m sare_tf.<stage> --helpfull` lists.
+options that `python -m sare_tf.<stage> --help` lists.
 """
 # A line of an Args section: the name of an argument, and what it is.
 _ENTRY = re.compile(r"^    (\*{0,2}\w+(?:, \*{0,2}\w+)*): (.*)$")

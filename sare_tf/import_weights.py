@@ -16,6 +16,8 @@ which is the last layer. Sources, see `sare_tf.weights`:
     patch_netvlad     with its PCA; 16 or 64 clusters
     benchmark         deep-visual-geo-localization-benchmark: VGG16 and ResNet,
                       with NetVLAD or GeM
+    dinov2            DINOv2's backbones, in its names or Hugging Face's; give
+                      --aggregation
     netvlad_mat       NetVLAD's and deepIBL's networks as MATLAB structs
     netvlad_tf        the checkpoint of netvlad_tf_open, TensorFlow 1
     keras             VGG16 of keras.applications, .h5 or .keras; give

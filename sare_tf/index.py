@@ -163,11 +163,12 @@ def _find(out: Path, made_from: dict[str, Any]) -> Index | None:
     """
     if not (out / "index.json").is_file():
         return None
-    changes = index_files.read(out).get("changes")
+    changes = None
     try:
+        changes = index_files.read(out)["changes"]
         index = Index.open(out, exact=True)
     except ValueError as error:
-        if changes:
+        if changes != 0:
             raise
         logging.warning("Building again: %s", error)
         return None
@@ -207,7 +208,7 @@ def _is_tuned(index: Index, tuning: TuningOptions) -> bool:
         return False
     try:
         for segment in metadata["segments"]:
-            segments.check_sizes(Path(index.path) / segment["folder"], segment)
+            segments.check_files(Path(index.path) / segment["folder"], segment)
     except (OSError, ValueError) as error:
         logging.warning("Building ScaNN again: %s", error)
         return False

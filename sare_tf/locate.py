@@ -60,6 +60,7 @@ def _locator(options: LocateOptions) -> Locator:
         index=options.index_paths,
         export=serving.named(options),
         exact=options.exact_search,
+        check=options.check_index,
         positive_radius_m=options.positive_radius_m,
     )
 

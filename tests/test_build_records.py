@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+import toy_damage
 from PIL import Image
 from toy_search import jpeg
 
@@ -269,8 +270,10 @@ def test_an_error_leaves_the_old_records(root, monkeypatch):
     ("name", "change", "message"),
     [
         ("train-query-00000-of-00001.tfrecord", lambda b: b[:-9], "bytes, not"),
-        ("manifest.parquet", lambda b: b[:100], "cannot be read"),
+        ("manifest.parquet", lambda b: b[:100], "manifest.parquet: not as wri"),
         ("records.json", lambda _: b"{}", "Delete the folder"),
+        ("records.json", lambda b: b.replace(b"75", b"76"), "has changed"),
+        ("records.json", lambda _: b"[" * 10_000, "Expected JSON"),
         ("records.json", lambda _: b"{", "Expected JSON"),
     ],
 )
@@ -426,6 +429,9 @@ def test_damaged_relations_are_refused(tmp_path):
     out = build_revisited(revisited(tmp_path, box=[0, 0, 9, 9], easy=[0, 1]))
     relations = records.Records(out).relations
     records.write_relations(relations[:1], out)
+    with pytest.raises(ValueError, match="relations.parquet: not as written"):
+        records.Records(out)
+    toy_damage.forget_digests(out / "records.json")
     with pytest.raises(ValueError, match="another number of rows"):
         records.Records(out)
     (out / "relations.parquet").unlink()

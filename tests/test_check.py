@@ -292,6 +292,21 @@ def test_a_list_without_its_images(tmp_path):
     assert summary["images_decoded"] == 0
 
 
+def test_a_zone_with_the_letter_of_the_hemisphere(tmp_path):
+    """Cape Town, by pyproj's metres."""
+    folder = table(
+        tmp_path,
+        "a.jpg,261872,6243171,34S,test,database",
+        "b.jpg,261877,6243171,34S,test,query",
+    )
+    options = {"dataset": folder, "reader": "csv_table", "check_images": False}
+    summary = run(tmp_path, **options)
+    finding = found(summary)["zone_notation"]
+    assert (finding["severity"], finding["count"]) == ("warning", 2)
+    assert "'34S' of 2 images is taken for 34H." in finding["message"]
+    assert not {"outside_zone", "hemisphere"} & found(summary).keys()
+
+
 def test_a_list_of_netvlad_without_folders(tmp_path):
     names = np.empty((1, 1), object)
     names[0, 0] = "000/000829_pitch1_yaw1.jpg"

@@ -1,7 +1,9 @@
 """The exported graph gives the descriptors of the network that was trained."""
 
+import dataclasses
 import hashlib
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -16,10 +18,12 @@ from absl.testing import flagsaver
 from PIL import Image, ImageOps
 from tensorflow.core.protobuf import saved_model_pb2
 
-from sare_tf import export, serving, train
+from sare_tf import export, model, serving, train
 from sare_tf.dataset import image_decoding
+from sare_tf.model.exported_graph import ExportedGraph
 from sare_tf.records.records import Records
 from sare_tf.serving import warmup_requests
+from sare_tf.training import whitening_fit
 from sare_tf.training.options import ExportOptions, TrainingOptions
 from sare_tf.training.run_folder import read_state
 
@@ -260,8 +264,8 @@ def fit(root):
     keras_model = embedder(root)
 
     def fit(dimension, *, samples=10_000, seed=0):
-        graph = export._Graph(keras_model, height=32, width=32, scales=[1])
-        told = export._whiten(
+        graph = ExportedGraph(embedder=keras_model, height=32, width=32)
+        layer, card = whitening_fit.to_records(
             graph,
             Records(root / "records"),
             dimension=dimension,
@@ -269,7 +273,8 @@ def fit(root):
             batch_size=4,
             seed=seed,
         )
-        return graph.serve(photographs())["descriptor"].numpy(), told
+        graph = dataclasses.replace(graph, whitening=layer)
+        return graph.serve(photographs())["descriptor"].numpy(), card
 
     return fit
 
@@ -353,11 +358,11 @@ def test_descriptors_of_several_scales_are_averaged(root, tmp_path):
 
 def test_the_other_signature_takes_pixels(root):
     encoded = photographs()
-    model = tf.saved_model.load(str(root / "export" / "1"))
+    loaded = tf.saved_model.load(str(root / "export" / "1"))
     batch = np.stack(
         [image_decoding.load(one, height=32, width=32) for one in encoded]
     ).astype(np.float32)
-    found = model.signatures["embed_tensor"](images=tf.constant(batch))
+    found = loaded.signatures["embed_tensor"](images=tf.constant(batch))
     np.testing.assert_allclose(
         found["descriptor"], expected(root, encoded), atol=1e-5
     )
@@ -383,9 +388,30 @@ def test_the_card_of_an_export(root):
     assert metadata["training"]["records_fingerprint"] == fingerprint
     assert metadata["training_images"]["train/database"] == 12
     assert set(metadata["validation"]["recall_at"]) == {"1", "5", "10"}
+    _, state = read_state(root / "checkpoints")
+    choice = metadata["epoch_choice"]
+    assert choice["epoch"] == metadata["checkpoint"] == state["best"]
+    assert choice["recall_at"] == metadata["validation"]["recall_at"]
+    assert choice["recall_at_before"] == state["history"][0]["recall_at"]
+    assert (choice["epochs"], choice["val_queries"]) == (2, 12)
     assert metadata["whitening"] is None
     assert metadata["licence"] == "CC-BY-4.0"
     assert "upright by the EXIF header" in metadata["preprocessing"]
+
+
+def test_an_untrained_epoch_is_exported_with_a_warning(root, tmp_path, caplog):
+    version = export.run(
+        ExportOptions(
+            checkpoints=root / "checkpoints",
+            export=tmp_path,
+            epoch="epoch-0000",
+        )
+    )
+    assert "the network before training" in caplog.text
+    written = json.loads((version / "sare_tf.json").read_text())
+    few, untrained = sorted(written["epoch_choice"]["warnings"], reverse=True)
+    assert "Validation has 12 queries" in few
+    assert untrained in caplog.text
 
 
 def test_the_card_tells_of_the_whitening(root):
@@ -450,27 +476,24 @@ def test_versions_count_up_and_the_highest_is_served(root, tmp_path):
 
 def test_the_fingerprint_is_of_all_that_descriptors_depend_on(root):
     keras_model = embedder(root)
+    whitening = model.Whitening(2)
+    whitening.build((None, 384))
     fingerprints = []
     for change in (
         {},
         {"height": 33},
         {"width": 33},
         {"scales": [1, 0.5]},
-        {"truncation": 3},
-        {"whitening": keras.layers.Dense(2)},
+        {"truncate_dimension": 3},
+        {"whitening": whitening},
     ):
-        settings = {"height": 32, "width": 32, "scales": [1]}
-        named = {name: change.get(name, settings[name]) for name in settings}
-        graph = export._Graph(keras_model, **named)
-        for name in change.keys() - settings.keys():
-            setattr(graph, name, change[name])
-        if graph.whitening:
-            graph.whitening.build((None, 384))
+        settings = {"height": 32, "width": 32} | change
+        graph = ExportedGraph(embedder=keras_model, **settings)
         fingerprints.append(graph.fingerprint)
     weight = keras_model.weights[0]
     values = weight.numpy()
     weight.assign(values + np.eye(1, values.size).reshape(values.shape) * 1e-6)
-    graph = export._Graph(keras_model, height=32, width=32, scales=[1])
+    graph = ExportedGraph(embedder=keras_model, height=32, width=32)
     fingerprints.append(graph.fingerprint)
     assert len(set(fingerprints)) == 7
     weight.assign(values)

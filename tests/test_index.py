@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+import toy_damage
 import toy_index
 import toy_search
 from absl import flags
@@ -155,10 +156,17 @@ def test_lost_scann_files_are_refused(built):
     Index.open(built["out"], exact=True)
 
 
+def test_damaged_scann_files_are_built_again(built, caplog):
+    toy_damage.flip(built["out"] / "scann" / "dataset.npy", 500)
+    with pytest.raises(ValueError, match="scann/dataset.npy: not as written"):
+        Index.open(built["out"])
+    index.run(IndexOptions(**_inputs(built)))
+    assert "Building ScaNN again" in caplog.text
+    assert len(Index.open(built["out"]).manifest) == 18
+
+
 def test_manifest_of_another_length_is_refused(built):
-    metadata = json.loads((built["out"] / "index.json").read_text())
-    metadata["count"] = 17
-    (built["out"] / "index.json").write_text(json.dumps(metadata))
+    toy_damage.edit(built["out"] / "index.json", count=17)
     with pytest.raises(ValueError, match="there are not 17 images"):
         Index.open(built["out"])
 
@@ -264,6 +272,7 @@ def test_a_killed_run_resumes(toy, tmp_path, monkeypatch):
     script = f"""
 import os, signal, sys
 sys.path[:0] = {sys.path!r}
+import toy_damage
 import toy_index
 from sare_tf import index, serving
 from sare_tf.search import segment_building

@@ -263,6 +263,8 @@ def test_description_leaves_out_what_is_unknown(inputs, photos):
         "#map=18/40.500000/-80.250000\n"
     )
     assert second.map_url is None
+    other = dataclasses.replace(second, same_place=False)
+    assert other.as_text() == "0.5000  b  place lift  (another place)"
 
 
 def test_picture_shows_queries_and_framed_matches(

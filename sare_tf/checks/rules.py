@@ -6,6 +6,7 @@ from collections.abc import Callable
 from sare_tf.checks import (
     duplicates,
     image_findings,
+    place_names,
     position_findings,
     splits_and_positives,
     zone_findings,
@@ -78,6 +79,7 @@ RULES: tuple[Callable[[Checked], list[Finding]], ...] = (
     ),
     _positives,
     lambda checked: splits_and_positives.places(checked.source.table),
+    lambda checked: place_names.place_names(checked.source.table),
     lambda checked: position_findings.overlap(
         checked.source.table, radius_m=checked.options.positive_radius_m
     ),

@@ -2,6 +2,7 @@
 
 from sare_tf.dataset.names import RULES, SPLITS, TRAIN_RULES
 from sare_tf.dataset.readers import READERS
+from sare_tf.dataset.readers.zone_notation import HEMISPHERES
 from sare_tf.runtime.common_options import SeedOptions
 from sare_tf.runtime.options import Options, option, options
 
@@ -33,6 +34,13 @@ class DatasetOptions(SeedOptions):
         "",
         "UTM zone of all images, such as 17T, for a --dataset with latitudes "
         "and longitudes. Empty: the zone of their median point.",
+    )
+    utm_hemisphere: str = option(
+        "auto",
+        "Hemisphere of UTM zones that do not name it, such as 34, or 18S where "
+        "S may also be the latitude band. auto: northings decide, and zones "
+        "for which they do not are refused.",
+        choices=HEMISPHERES,
     )
 
 

@@ -9,12 +9,20 @@ So mining, training and the exported model see the same features.
 
 import importlib
 import warnings
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
 
+from sare_tf.model.keras_backbone import (
+    layer_named,
+    make_repeatable,
+    train_after,
+)
 from sare_tf.model.pretrained import weights_file
 from sare_tf.model.registry import BACKBONES, Backbone
 from sare_tf.model.torchvision import published_weights
@@ -65,8 +73,6 @@ class Preprocessing(layers.Layer):
         }
 
 
-# Instead of the first layer that is trained: what comes after the backbone.
-AGGREGATION = "aggregation"
 # Arguments of `Preprocessing`.
 _PREPROCESSING = ("mean", "deviation", "blue_first")
 
@@ -86,9 +92,9 @@ def build(
             file, whose kind its content tells. Of Keras, .h5 and .weights.h5
             hold the whole network without its top, as keras.applications has
             it; .keras holds that, or a model of this package, of which the
-            backbone and its preprocessing are taken. For torchvision's
-            networks also the published file (.pth, .safetensors, or the same
-            arrays as .npz).
+            backbone and its preprocessing are taken. For the networks of
+            torchvision and DINOv2, also the published file: .pth, safetensors,
+            or the same arrays as .npz.
         cut_layer: name of the layer whose output is the feature map, without
             the activation that a convolution may hold; None: the backbone's.
         train_from: name of the first layer that is trained, with all after it
@@ -109,7 +115,7 @@ def build(
         )
     recipe = BACKBONES[name]
     network = _network(name, recipe, weights)
-    cut = _layer(
+    cut = layer_named(
         cut_layer or recipe.cut_layer,
         [layer for layer in network.layers[1:] if _is_feature_map(layer)],
         f"cut_layer to be a layer of {name} that gives feature maps",
@@ -117,22 +123,8 @@ def build(
     if isinstance(cut, layers.Conv2D):
         cut.activation = keras.activations.linear
     backbone = keras.Model(network.input, cut.output, name="backbone")
-    first = None
-    if train_from != AGGREGATION:
-        first = _layer(
-            train_from or recipe.train_from,
-            backbone.layers[1:],
-            f"train_from to be {AGGREGATION!r} or a layer of {name} up to its "
-            f"cut, {cut.name}",
-        )
-    trained = False
-    for layer in backbone.layers:
-        trained = trained or layer is first
-        # Frozen, batch normalisation uses stored statistics in every mode.
-        normalises = isinstance(layer, layers.BatchNormalization)
-        layer.trainable = trained and not normalises
-        if isinstance(layer, layers.Dropout):
-            layer.rate = 0.0
+    train_after(backbone, train_from or recipe.train_from, name)
+    make_repeatable(backbone)
     settings = recipe.preprocessing
     if _is_file(weights) and weights_file.kind_of(Path(weights)) == "keras":
         settings = _copy_weights(backbone, Path(weights)) or settings
@@ -145,16 +137,6 @@ def build(
 def _is_feature_map(layer) -> bool:
     """[B, H, W, C] of the sizes of the image, not of squeezed ones."""
     return tuple(layer.output.shape[:3]) == (None, None, None)
-
-
-def _layer(name, candidates, expected) -> layers.Layer:
-    for layer in candidates:
-        if layer.name == name:
-            return layer
-    raise ValueError(
-        f"Expected {expected}. Received: {name!r}. There are: "
-        f"{', '.join(layer.name for layer in candidates)}."
-    )
 
 
 def _network(name, recipe, weights) -> keras.Model:
@@ -191,25 +173,30 @@ def _is_file(weights) -> bool:
 
 def _assign_published(network, path, name, recipe) -> None:
     arrays = weights_file.read_arrays(path)
-    if recipe.published_arrays is None:
-        received = published_weights.identify(arrays)
-        raise ValueError(
-            f"Expected weights of Keras, .h5 or .keras, for backbone={name!r}. "
-            f"Received: weights={str(path)!r} with {len(arrays)} arrays, of "
-            f"{received or 'another network'}. "
-            + (
-                f"Give --backbone={received}."
-                if received
-                else "If import_weights reads it, give the model.keras that it "
-                "writes."
-            )
-        )
-    published_weights.assign(network, path, arrays, name=name)
+    if recipe.assign is not None:
+        _named(recipe.assign)(network, path, arrays, name=name)
+        return
+    received = published_weights.identify(arrays)
+    advice = (
+        f"Give --backbone={received}."
+        if received
+        else "If import_weights reads it, give the model.keras that it writes."
+    )
+    raise ValueError(
+        f"Expected weights of Keras, .h5 or .keras, for backbone={name!r}. "
+        f"Received: weights={str(path)!r} with {len(arrays)} arrays, of "
+        f"{received or 'another network'}. {advice}"
+    )
+
+
+def _named(path: str) -> Callable[..., Any]:
+    """Returns a function by its module and name."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 def _make(recipe: Backbone, weights: str | None) -> keras.Model:
-    module, _, name = recipe.network.rpartition(".")
-    make = getattr(importlib.import_module(module), name)
+    make = _named(recipe.network)
     if not recipe.is_application:
         return make(**recipe.arguments)
     # For unknown sizes always: some pad by the parity of a known size.
@@ -247,7 +234,8 @@ def _with_downloaded_weights(name, recipe) -> keras.Model:
             f"Expected weights=None or a local file for backbone={name!r}, of "
             "which Keras has no ImageNet weights. Received: "
             "weights='imagenet'. small trains from scratch; for the others "
-            "import a checkpoint, see sare_tf.import_weights."
+            "give the published file, or import a checkpoint, see "
+            "sare_tf.import_weights."
         )
     try:
         with warnings.catch_warnings():
@@ -272,7 +260,7 @@ def _copy_weights(backbone, path) -> dict | None:
     try:
         with weights_file.named_for_keras(path) as named:
             source = keras.saving.load_model(named, compile=False)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
         raise _does_not_fit(path, backbone.name) from error
     settings = None
     for nested in ("embedder", "backbone"):

@@ -33,10 +33,11 @@ class ModelOptions(Options):
 
     backbone: str = option(
         "vgg16",
-        "Convolutional network below the aggregation. small trains from "
-        "scratch; torchvision_*, mobilenet_*, efficientnet_b0 and "
-        "convnext_tiny take torchvision's published files as --weights.",
-        choices=tuple(BACKBONES),
+        "Network below the aggregation: a .keras file of any Keras model that "
+        "takes RGB images, 0..255, and outputs feature maps or tokens; or "
+        f"{', '.join(BACKBONES)}. small trains from scratch; torchvision_*, "
+        "mobilenet_*, efficientnet_b0, convnext_tiny and dinov2_* take the "
+        "published files as --weights.",
     )
     aggregation: str = option(
         "netvlad",
@@ -65,3 +66,13 @@ class ModelOptions(Options):
         "Centres for NetVLAD to start from, instead of k-means: a .mat file of "
         "the authors of NetVLAD, or .npy, [clusters, channels].",
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.backbone not in BACKBONES and not self.backbone.endswith(
+            ".keras"
+        ):
+            raise ValueError(
+                f"Expected backbone to be one of {', '.join(BACKBONES)}, or a "
+                f".keras file. Received: backbone={self.backbone!r}."
+            )

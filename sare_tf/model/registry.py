@@ -7,6 +7,8 @@ which need no Keras.
 import dataclasses
 from typing import Any
 
+from sare_tf.model.vit_architectures import DINOV2
+
 # Channel means of ImageNet, blue, green, red: keras.applications, mode caffe.
 CAFFE = {
     "mean": (103.939, 116.779, 123.68),
@@ -50,6 +52,8 @@ class Backbone:
         preprocessing: arguments of `backbones.Preprocessing`.
         cut_layer: name of the layer whose output is the feature map.
         train_from: name of the first layer that is trained.
+        assign: function that assigns the arrays of a published file, which
+            has them by name, with its module; None: there is none.
         published_arrays: number of arrays of torchvision's file without its
             classifier; None: the network is not torchvision's.
     """
@@ -59,6 +63,7 @@ class Backbone:
     preprocessing: dict[str, Any]
     cut_layer: str
     train_from: str
+    assign: str | None = None
     published_arrays: int | None = None
 
     @property
@@ -71,6 +76,7 @@ def _torchvision(network: str, **settings: Any) -> Backbone:
     return Backbone(
         network=f"sare_tf.model.torchvision.{network}",
         preprocessing=TORCHVISION,
+        assign="sare_tf.model.torchvision.published_weights.assign",
         **settings,
     )
 
@@ -189,4 +195,16 @@ BACKBONES: dict[str, Backbone] = {
         train_from="stem_conv",
     ),
     **_TORCHVISION_BACKBONES,
+    # Trained in the last four blocks: Izquierdo, Civera, CVPR 2024 (SALAD).
+    **{
+        name: Backbone(
+            network="sare_tf.model.vit.build",
+            arguments={"architecture": architecture},
+            preprocessing=TORCHVISION,
+            cut_layer="patches",
+            train_from=f"block{architecture.depth - 4}_norm1",
+            assign="sare_tf.model.vit_weights.assign",
+        )
+        for name, architecture in DINOV2.items()
+    },
 }

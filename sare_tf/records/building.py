@@ -42,7 +42,7 @@ from sare_tf.records.options import RecordOptions
 from sare_tf.records.shard_building import BuiltShard
 from sare_tf.records.shard_plan import Plan, Preparation, Shard
 from sare_tf.records.sqlite_plan import KeptImages
-from sare_tf.runtime import atomic_files, versions
+from sare_tf.runtime import atomic_files, sealed_json, versions
 from sare_tf.runtime.executors import Executor, LocalExecutor
 from sare_tf.runtime.resumable_parts import ResumableParts
 
@@ -97,6 +97,7 @@ def build(options: RecordOptions, *, executor: Executor | None = None) -> Path:
         split_fractions=options.split_fractions,
         query_fraction=options.query_fraction,
         utm_zone=options.utm_zone,
+        utm_hemisphere=options.utm_hemisphere,
         seed=options.seed,
     )
     preparation = Preparation(
@@ -126,6 +127,8 @@ def build(options: RecordOptions, *, executor: Executor | None = None) -> Path:
         KeptImages(plan.images, refused=(), relations=reading.relations),
         rule=options.positives,
     )
+    for assumption in reading.assumptions:
+        logging.warning("%s %s", assumption.message, assumption.action)
     logging.info(
         "Building records of %d images in %s.",
         len(reading.images),
@@ -260,10 +263,11 @@ def _gather(
                 shard.name: shard_building.entry(shard, built[shard.name])
                 for shard in plan.shards
             },
+            "digests": records.digests_of(folder),
             "made_from": made_from,
             "versions": versions.of("tensorflow"),
         }
-        atomic_files.write_json(folder / "records.json", metadata)
+        sealed_json.write(folder / "records.json", metadata)
     _report(out, counts, listed)
 
 

@@ -282,7 +282,7 @@ def read_json(path: str | Path, *, made_by: str) -> Any:
         )
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"Expected JSON. Received: path={str(path)!r} ({error}). The "
             f"folder is damaged: delete it and run {made_by} again."

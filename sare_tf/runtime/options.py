@@ -58,6 +58,7 @@ def option(
             "maximum": maximum,
             "is_enum": is_enum,
             "has_flag": has_flag,
+            "has_other_default": False,
         },
     )
 
@@ -70,7 +71,12 @@ def with_default(owner: type["Options"], name: str, default: Any) -> Any:
     """
     field = owner.__dataclass_fields__[name]
     return dataclasses.field(
-        default=default, metadata={**field.metadata, "has_flag": False}
+        default=default,
+        metadata={
+            **field.metadata,
+            "has_flag": False,
+            "has_other_default": True,
+        },
     )
 
 

@@ -68,6 +68,8 @@ class Match:
             )
         if self.latitude is not None:
             words.append(f"{self.latitude:.6f}, {self.longitude:.6f}")
+        if not self.same_place:
+            words.append("(another place)")
         return "  ".join(words)
 
 
@@ -121,6 +123,7 @@ class Locator:
         export: folder of the export that the index was built with, or a server
             of it (`serving.load`).
         exact: search exactly, without ScaNN.
+        check: compare the files of the index with their digests.
         positive_radius_m: images at most this far apart show the same place,
             and so do images of the same place_id.
 
@@ -143,9 +146,10 @@ class Locator:
         index: str | Path | Sequence[str | Path],
         export: str | Path | serving.Server,
         exact: bool = False,
+        check: bool = True,
         positive_radius_m: float = 25.0,
     ):
-        self.index = Index.open(index, exact=exact)
+        self.index = Index.open(index, exact=exact, check=check)
         self._servable = serving.load(export)
         self.index.check_export(self._servable)
         rows = self.index.manifest

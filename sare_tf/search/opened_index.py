@@ -13,6 +13,7 @@ import pandas as pd
 
 from sare_tf import serving
 from sare_tf.records.records import Records
+from sare_tf.runtime import file_digests, sealed_json
 from sare_tf.search import exact_search, index_files, segments, vector_index
 from sare_tf.search.descriptor_arrays import GatheredRows, check_unit
 
@@ -30,9 +31,18 @@ class Index:
         records_fingerprints: of all records whose images are in it.
     """
 
-    def __init__(self, folders: Sequence[Path], *, path: str, exact: bool):
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        *,
+        path: str,
+        exact: bool,
+        check: bool = True,
+    ):
         self.path = path
-        opened = [_open_folder(folder, exact=exact) for folder in folders]
+        opened = [
+            _open_folder(folder, exact=exact, check=check) for folder in folders
+        ]
         all_metadata = [metadata for metadata, _ in opened]
         self.metadata = all_metadata[0]
         _check_one_export(all_metadata, folders)
@@ -75,14 +85,20 @@ class Index:
         paths: str | Path | Sequence[str | Path],
         *,
         exact: bool = False,
+        check: bool = True,
     ) -> "Index":
         """Opens an index, or several as one.
+
+        All files are read once, and compared with their digests; an index of
+        version 0.1 has none.
 
         Args:
             paths: the folder; or a folder of such folders, which are taken in
                 the order of their names; or a sequence of either.
             exact: search exactly, without ScaNN. Search is exact, too, where
                 ScaNN cannot be imported; a warning says so.
+            check: compare the files with their digests, which takes a second
+                for each GB. Without, only their sizes are compared.
 
         Raises:
             FileNotFoundError: no finished index is there.
@@ -94,6 +110,7 @@ class Index:
             index_files.expand(paths),
             path=",".join(map(str, paths)),
             exact=exact,
+            check=check,
         )
 
     @classmethod
@@ -258,15 +275,27 @@ def _check_one_export(
 
 
 def _open_folder(
-    folder: Path, *, exact: bool
+    folder: Path, *, exact: bool, check: bool
 ) -> tuple[dict[str, Any], list[segments.Segment]]:
     """Returns index.json and the segments of one folder."""
     metadata = index_files.read(folder)
     try:
-        removed = np.zeros(0, np.int64)
-        if metadata["removed"]:
-            removed = np.load(folder / metadata["removed"])
-        opened = _open_segments(folder, metadata, removed, exact=exact)
+        removed = _removed(folder, metadata, check=check)
+        opened, first = [], 0
+        for description in metadata["segments"]:
+            sealed_json.check_types(description, {"folder": str, "count": int})
+            stop = first + description["count"]
+            in_segment = removed[(removed >= first) & (removed < stop)]
+            opened.append(
+                segments.Segment(
+                    folder / description["folder"],
+                    description,
+                    removed=in_segment - first,
+                    exact=exact,
+                    check=check,
+                )
+            )
+            first = stop
         if sum(len(segment.live) for segment in opened) != metadata["count"]:
             raise ValueError(f"there are not {metadata['count']} images")
         for segment in opened:
@@ -274,29 +303,26 @@ def _open_folder(
                 raise ValueError(
                     f"descriptors are not of length {metadata['dimension']}"
                 )
-    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except (OSError, ValueError) as error:
+        again = f"run {index_files.COMMAND} again"
+        if metadata.get("built_from") == "vectors":
+            again = "build it again with Index.build"
         raise ValueError(
             f"Expected a whole index. Received: index={str(folder)!r} "
-            f"({error}). Delete it and run {index_files.COMMAND} again."
+            f"({error}). Delete it and {again}."
         ) from error
     return metadata, opened
 
 
-def _open_segments(
-    folder: Path, metadata: dict[str, Any], removed: np.ndarray, *, exact: bool
-) -> list[segments.Segment]:
-    """Opens the segments, each with its share of the removed rows."""
-    opened, first = [], 0
-    for description in metadata["segments"]:
-        stop = first + description["count"]
-        in_segment = removed[(removed >= first) & (removed < stop)]
-        opened.append(
-            segments.Segment(
-                folder / description["folder"],
-                description,
-                removed=in_segment - first,
-                exact=exact,
-            )
-        )
-        first = stop
-    return opened
+def _removed(
+    folder: Path, metadata: dict[str, Any], *, check: bool
+) -> np.ndarray:
+    """Reads the rows that were removed, int64 [n], and refuses others."""
+    if metadata["removed"] is None:
+        return np.zeros(0, np.int64)
+    if check:
+        file_digests.check(folder, metadata.get("digests", {}))
+    removed = np.load(folder / metadata["removed"])
+    if removed.ndim != 1 or removed.dtype != np.int64:
+        raise ValueError(f"{metadata['removed']} holds no list of rows")
+    return removed

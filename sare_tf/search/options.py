@@ -44,6 +44,11 @@ class SearchOptions(IndexFolderOptions):
     """How an index is searched."""
 
     exact_search: bool = option(False, "Search exactly, without ScaNN.")
+    check_index: bool = option(
+        True,
+        "Compare the files of --index with their digests when it is opened, "
+        "which reads all of it: about a second for each GB.",
+    )
 
 
 @options

@@ -134,8 +134,18 @@ class Searcher:
     def load(
         cls, scann: Any, folder: Path, parameters: dict[str, Any]
     ) -> "Searcher":
-        """Loads what `write` wrote; the folder may have been moved."""
-        searcher = scann.scann_ops_pybind.load_searcher(str(folder))
+        """Loads what `write` wrote; the folder may have been moved.
+
+        Raises:
+            ValueError: a file is damaged.
+        """
+        try:
+            searcher = scann.scann_ops_pybind.load_searcher(str(folder))
+        except Exception as error:  # Damaged files raise errors of any kind.
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                f"{folder.name}/ cannot be loaded: {reason}"
+            ) from error
         return cls(searcher, parameters)
 
     def write(self, folder: Path) -> None:

@@ -192,7 +192,7 @@ class TrainingOptions(
 
     epochs: int = option(30, "Passes over the training queries.", minimum=0)
     patience: int = option(
-        10, "Epochs without a better validation recall@5; 0: no stop."
+        10, "Epochs without a better validation recall; 0: no stop."
     )
     val_queries: int = option(
         1000, "Validation queries, drawn by --seed; 0: all.", minimum=0
@@ -261,8 +261,14 @@ class TrainingOptions(
                 "--loss, or leave --tuples out."
             )
 
+        if len(set(self.augment)) < len(self.augment):
+            raise ValueError(
+                "Expected each effect once. Received: "
+                f"augment={list(self.augment)}."
+            )
+
     def of_the_run(self) -> dict[str, Any]:
-        """What decides the result of a run, as a checkpoint keeps it."""
+        """Returns the options that decide the result of a run, as JSON."""
         values = dataclasses.asdict(self)
         values["augment"] = list(self.augment)
         return {
@@ -272,12 +278,12 @@ class TrainingOptions(
         }
 
     def seed_of(self, *parts: int) -> int:
-        """A seed for a part of the run, given by numbers such as its epoch."""
+        """Derives a seed for a part of the run, such as an epoch's number."""
         sequence = np.random.SeedSequence((self.seed, *parts))
         return int(sequence.generate_state(1)[0])
 
     def halvings(self, epoch: int) -> int:
-        """How often the learning rate was halved before this epoch, from 1."""
+        """Counts the halvings of the rate before an epoch, from 1."""
         if self.schedule != "halving" or not self.halve_every:
             return 0
         return (epoch - 1) // self.halve_every

@@ -18,6 +18,7 @@ from sare_tf.model.pretrained import (
 from sare_tf.model.pretrained.array_ledger import Array
 from sare_tf.runtime import atomic_files
 from sare_tf.weights import (
+    dinov2,
     keras_vgg,
     mat_file,
     netvlad_mat,
@@ -25,6 +26,7 @@ from sare_tf.weights import (
     openibl,
     patch_netvlad,
     pytorch_netvlad,
+    torchvision,
     vgl_benchmark,
 )
 from sare_tf.weights.formats import FORMATS
@@ -36,6 +38,8 @@ _BY_NAME = {
     "pytorch_netvlad": pytorch_netvlad,
     "patch_netvlad": patch_netvlad,
     "benchmark": vgl_benchmark,
+    "dinov2": dinov2,
+    "torchvision": torchvision,
 }
 _WRITERS = {
     "openibl": openibl.to_saved,

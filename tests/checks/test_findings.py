@@ -9,6 +9,7 @@ from sare_tf.checks import (
     duplicates,
     image_findings,
     matching,
+    place_names,
     position_findings,
     positions,
     splits_and_positives,
@@ -397,6 +398,39 @@ def test_overlap_equals_a_loop():
         assert 0 < len(expected) < 100
 
 
+def places(*names):
+    return table(
+        *(
+            (f"{n}.jpg", "test", "database", {"place_id": name})
+            for n, name in enumerate(names)
+        )
+    )
+
+
+def test_names_that_hardly_name_a_place():
+    rows = places("tower", "nan", "None", "NA", "unknown", "-1", "2.5E+13", "")
+    found = by_name(place_names.place_names(rows))
+    assert set(found) == {"no_place", "doubtful_place"}
+    assert concerned(found["no_place"]) == ["7.jpg"]
+    assert concerned(found["doubtful_place"]) == [
+        f"{n}.jpg" for n in range(1, 7)
+    ]
+    assert found["doubtful_place"].severity == WARNING
+
+
+def test_places_under_several_names():
+    names = ["12", "12.0", "012", "Old Town", "old  town", "caf\u00e9"]
+    rows = places(*names, "cafe\u0301", "13", "tower", "tower")
+    [found] = place_names.place_names(rows)
+    assert found.name == "similar_places"
+    assert concerned(found) == [f"{n}.jpg" for n in range(7)]
+    assert found.message == (
+        "3 places under several names, such as '12' and '12.0' and '012'."
+    )
+    assert place_names.place_names(places("1", "2", "10", "a 1", "a 10")) == []
+    assert place_names.place_names(places("", "")) == []
+
+
 def test_images_of_no_zone_and_of_several():
     rows = table(
         ("a", "test", "query", at(500_000)),
@@ -416,6 +450,23 @@ def test_images_of_no_zone_and_of_several():
         "2 UTM zones: 17T (4), 54S (1)."
     )
     assert found["several_zones"].severity == NOTE
+
+
+def test_the_letter_of_the_hemisphere_in_records():
+    """Cape Town by pyproj's metres; Tokyo is in band S, Washington, too."""
+    rows = table(
+        ("a", "test", "query", at(261_872.6, 6_243_171.0, zone="34S")),
+        ("b", "test", "database", at(386_437.6, 3_946_808.2, zone="54S")),
+        ("c", "test", "database", at(323_383.2, 4_308_450.8, zone="18S")),
+        ("d", "test", "database", at(584_958.7, 4_477_051.0, zone="17N")),
+    )
+    found = by_name(zone_findings.zones(rows))
+    assert concerned(found["hemisphere"]) == ["a"]
+    assert found["hemisphere"].severity == ERROR
+    assert found["hemisphere"].images[0][1].startswith("latitude 56.2")
+    # The letter N changes nothing but the name of the zone.
+    assert concerned(found["outside_zone"]) == ["d"]
+    assert "latitude band" in found["outside_zone"].action
 
 
 def test_no_zone_at_all_is_worth_a_note():

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-import toy_training
 import toy_workers
 
 from sare_tf import train
@@ -17,9 +16,9 @@ pytestmark = pytest.mark.own_process
 TUPLES = toy_workers.OPTIONS
 
 
-@pytest.fixture(scope="module")
-def records(tmp_path_factory):
-    return str(toy_training.records(tmp_path_factory.mktemp("data")))
+@pytest.fixture
+def records(toy_records):
+    return str(toy_records)
 
 
 def test_two_workers_end_as_one_though_one_was_killed(records, tmp_path):
@@ -52,6 +51,7 @@ def test_two_workers_train_on_places_as_one(records, tmp_path):
         "images_per_place": 4,
         "memory_images": 12,
         "memory_after_steps": 1,
+        "epochs": 1,  # three steps
     }
     by_one = train.run(TrainingOptions(checkpoints=tmp_path / "one", **run))
     run |= {"checkpoints": str(tmp_path / "two"), "strategy": "multi_worker"}
@@ -71,14 +71,25 @@ def test_a_worker_whose_others_do_not_come_ends(tmp_path):
     assert "Timeout" in output
 
 
-def test_workers_that_were_started_otherwise_are_refused(records, tmp_path):
-    run = {"records": records, "checkpoints": str(tmp_path / "checkpoints")}
-    run |= {"strategy": "multi_worker", **TUPLES, "seed": [0, 1]}
-    for process in toy_workers.start(2, **run):
-        output = toy_workers.output(process)
-        assert process.returncode == 1
-        assert "Expected all workers to have the same flags" in output
-        assert "[1] with others than the chief" in output
+def test_workers_that_were_started_otherwise_are_refused(monkeypatch):
+    """By the digests of their settings; real workers gather them above."""
+    of_worker_1 = []
+
+    def gathered(strategy, arrays):
+        if not of_worker_1:
+            of_worker_1.extend(arrays)
+        return [
+            np.stack(pair) for pair in zip(arrays, of_worker_1, strict=True)
+        ]
+
+    monkeypatch.setattr(workers, "is_used", lambda strategy: True)
+    monkeypatch.setattr(workers, "_gathered", gathered)
+    workers.check_same(None, "--seed=1")
+    workers.check_same(None, "--seed=1")
+    with pytest.raises(ValueError, match="all workers to have the same flags"):
+        workers.check_same(None, "--seed=0")
+    with pytest.raises(ValueError, match=r"\[1\] with others than the chief"):
+        workers.check_same(None, "--seed=0")
 
 
 def test_replicas_of_a_worker_get_their_parts_of_its_batches():

@@ -1,5 +1,7 @@
 """Estimates against counts by hand."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -17,6 +19,9 @@ OPTIONS = {
     "records": "records",
     "checkpoints": "checkpoints",
 }
+WORK = memory_estimate.Workload(
+    "", "", steps=1, images_per_step=5, queries=7, database=11
+)
 
 
 def _embedder(**changes):
@@ -69,9 +74,7 @@ def test_activations_that_a_step_keeps(train_from, numbers):
         needed = memory_estimate.memory(
             _embedder(train_from=train_from),
             TrainingOptions(**OPTIONS, precision=precision),
-            images_per_step=5,
-            queries=7,
-            database=11,
+            WORK,
         )
         assert needed["activations of a step"] == 5 * size * numbers
 
@@ -82,9 +85,7 @@ def test_the_other_parts():
         TrainingOptions(
             **OPTIONS, cache_dtype="float16", averaging_momentum=0.9
         ),
-        images_per_step=5,
-        queries=7,
-        database=11,
+        WORK,
     )
     count = FIRST + SECOND + THIRD + REST
     assert needed["weights"] == needed["gradients of the weights"] == 4 * count
@@ -96,9 +97,7 @@ def test_the_other_parts():
     without = memory_estimate.memory(
         _embedder(),
         TrainingOptions(**OPTIONS),
-        images_per_step=5,
-        queries=0,
-        database=0,
+        dataclasses.replace(WORK, queries=0, database=0),
     )
     assert not [part for part in without if part.startswith("mining")]
 

@@ -55,6 +55,7 @@ def read(
     split_fractions: Sequence[float] = (0.6, 0.15, 0.25),
     query_fraction: float = 0.25,
     utm_zone: str = "",
+    utm_hemisphere: str = "auto",
     seed: int = 0,
     list_only: bool = False,
 ) -> "Reading":
@@ -69,6 +70,8 @@ def read(
             where the layout has no roles.
         utm_zone: zone for latitudes and longitudes, such as 17T; empty: that
             of the median point, see `utm_zones.project`.
+        utm_hemisphere: north or south, for zones which do not say it; auto:
+            northings decide, see `zone_notation.resolve`.
         seed: of splits and roles.
         list_only: whether images that a list names may be absent; only for
             readers of lists, see `reads_lists`.
@@ -99,6 +102,7 @@ def read(
         "split_fractions": split_fractions,
         "query_fraction": query_fraction,
         "utm_zone": utm_zone,
+        "utm_hemisphere": utm_hemisphere,
         "seed": seed,
         "list_only": list_only,
     }

@@ -25,7 +25,7 @@ from sare_tf.model.pretrained.array_ledger import Array, StoredArray
 
 ARRAYS_BY_NAME = ("torch", "safetensors", "npz")
 # Where a checkpoint of a training holds the network.
-_STATE_DICTS = ("state_dict", "model_state_dict")
+_STATE_DICTS = ("state_dict", "model_state_dict", "model")
 # Far above any network here.
 _MOST_BYTES = 1 << 33
 

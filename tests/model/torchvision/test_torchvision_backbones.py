@@ -11,6 +11,7 @@ import toy_torchvision
 from paths import ROOT, SHARED
 
 import sare_tf
+from sare_tf import import_weights
 from sare_tf.model import backbones, registry
 from sare_tf.model.pretrained import (
     safetensors_file,
@@ -20,6 +21,8 @@ from sare_tf.model.pretrained import (
 from sare_tf.model.pretrained.array_ledger import StoredArray
 from sare_tf.model.torchvision import parts, published_weights
 from sare_tf.model.torchvision.mobilenets import _multiple_of_8
+from sare_tf.weights import torchvision as torchvision_format
+from sare_tf.weights import weight_files
 
 EXPECTED = np.load(ROOT / "tests/oracles/torchvision.npz")
 # Deeper ones are of the same blocks; make test-weights compares them.
@@ -236,6 +239,28 @@ def test_padding_is_pytorchs(size, stride):
         for row in range(0, 6, stride)
     ]
     np.testing.assert_allclose(network(images)[0], expected, atol=1e-5)
+
+
+def test_a_file_is_imported(tmp_path, small):
+    """With its preprocessing, and named by its arrays."""
+    network, arrays = small
+    torch_file.write(tmp_path / "a", {"model": arrays, "epoch": 3})
+    read = weight_files.read(tmp_path / "a")
+    assert (read.source, read.backbone) == ("torchvision", "mobilenet_v3_small")
+    assert read.preprocessing == registry.TORCHVISION
+    published_weights.assign(
+        network, "a", in_memory(arrays), name="mobilenet_v3_small"
+    )
+    embedder = import_weights(tmp_path / "a", aggregation="mac")
+    descriptors = keras.ops.convert_to_numpy(embedder(toy_torchvision.image()))
+    cut = EXPECTED["mobilenet_v3_small/cut"].max(axis=(0, 1))
+    ratio = descriptors[0, ::8] / cut
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)
+    torch_file.write(tmp_path / "b", {"backbone.0.weight": np.ones(2)})
+    with pytest.raises(ValueError, match="with 1 arrays, the number of none"):
+        torchvision_format.read(
+            tmp_path / "b", weights_file.read_arrays(tmp_path / "b")
+        )
 
 
 @pytest.mark.skipif(
