@@ -18,7 +18,7 @@ from keras import ops
 
 import sare_tf.losses
 from sare_tf import model
-from sare_tf.model import augmentation, backbones, embedder
+from sare_tf.model import augmentation, backbones, embedder, vit
 
 BACKEND = keras.backend.backend()
 VARIANTS = {
@@ -50,12 +50,15 @@ def layers():
     maps = random(2, 6, 9, 5)
     tuples = pictures()
     descriptors = random(8, 7)
+    tokens = random(2, 8, 12)  # a class token, a register, and 2 x 3 patches
+    pixels = 0.01 * random(2, 28, 42, 3)
     preprocessing = backbones.Preprocessing(
         mean=(100.0, 110.0, 120.0),
         deviation=(50.0, 60.0, 70.0),
         blue_first=True,
     )
     return {
+        "ClassToken": (vit.ClassToken(), [tokens]),
         "GeM": (model.GeM(), [maps]),
         "GeM-imported": (model.GeM(unit_locations=True), [maps]),
         "MAC": (model.MAC(), [maps]),
@@ -65,10 +68,23 @@ def layers():
             model.NetVLAD(num_clusters=3, use_bias=True, clamped=True),
             [maps],
         ),
+        "PatchMap": (vit.PatchMap(2, part=1, num_parts=3), [tokens, pixels]),
         "Preprocessing": (preprocessing, [tuples[0]]),
         "RMAC": (model.RMAC(), [maps]),
+        "ResizeToPatches": (vit.ResizeToPatches(), [maps]),
         "SPoC": (model.SPoC(), [maps]),
+        "ScaledResidual": (
+            vit.ScaledResidual(),
+            [tokens, random(2, 8, 12, seed=3)],
+        ),
+        "SelfAttention": (vit.SelfAttention(2), [tokens]),
         "SplitTuples": (embedder.SplitTuples(), [descriptors, tuples]),
+        "SwiGLU": (vit.SwiGLU(), [tokens]),
+        "TokenEmbedding": (vit.TokenEmbedding(4), [pixels]),
+        "TokenEmbedding-registers": (
+            vit.TokenEmbedding(4, num_registers=3, antialias=True),
+            [pixels],
+        ),
         "Whitening": (model.Whitening(3), [descriptors]),
     }
 
