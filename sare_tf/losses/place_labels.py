@@ -5,6 +5,10 @@ any size are compared exactly. Floating-point labels are refused from the number
 on at which their type no longer holds every integer (2 ** 24 for float32):
 neighbouring labels may have become one there, and Keras makes float32 of
 float64 arrays before a loss sees them.
+
+In graphs of JAX, integers have 32 bits unless `jax_enable_x64` is set: JAX
+drops the other bits of larger labels before a loss sees them. Number such
+labels first: numpy.unique(labels, return_inverse=True)[1].
 """
 
 import keras
@@ -12,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from sare_tf.losses import graph_checks
+from sare_tf.runtime import symbolic_tensors
 
 # Floating-point type -> the integers below 2 to this power are exact.
 _EXACT_BITS = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}
@@ -175,7 +180,7 @@ def _dtype(labels) -> str:
 def _require_range(labels, descriptors, *, lower, upper, advice):
     """Returns descriptors, of labels from `lower` to `upper` or none."""
     expected = f"Expected labels of places from {lower} to {upper}."
-    if graph_checks.has_values(labels):
+    if symbolic_tensors.has_values(labels):
         values = ops.convert_to_numpy(labels)
         is_valid = (values >= lower) & (values <= upper)  # False for NaN
         if not is_valid.all():

@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from sare_tf.losses import place_labels
 from sare_tf.losses.keras_losses import PlaceLoss
+from sare_tf.model import compiled_metrics
 
 # What a configuration holds as layers.
 _PARTS = ("embedder", "augmentation")
@@ -163,6 +164,11 @@ class PlaceNetwork(keras.Model):
         descriptors = batch["descriptors"]
         return super().compute_loss(x, numbers, descriptors, *args, **kwargs)
 
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        compiled_metrics.refuse_accuracy(self)
+        labels = y["labels"] if isinstance(y, dict) else y
+        return super().compute_metrics(x, labels, y_pred, sample_weight)
+
     def train_step(self, data):
         images, targets, sample_weight = keras.utils.unpack_x_y_sample_weight(
             data
@@ -194,7 +200,7 @@ class PlaceNetwork(keras.Model):
                 latest = tf.concat([remembered, batch[name]], 0)
                 remembered.assign(latest[-self.memory_images :])
         self._loss_tracker.update_state(loss)
-        return self.get_metrics_result()
+        return self.compute_metrics(images, targets, own)
 
     def _anchor_losses(self, batch):
         """Loss of every image of the whole batch, [B]."""
