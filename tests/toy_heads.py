@@ -38,9 +38,12 @@ def drawn(make, shape, *, seed=0):
     rng = np.random.default_rng(seed)
     weights = {}
     for variable in layer.weights:
-        fan_in = np.prod(variable.shape[:-1]) if variable.shape else 1
-        values = rng.normal(size=variable.shape) * max(fan_in, 1) ** -0.5
-        weights[variable.name] = np.float32(values + 0.2)
+        values = rng.normal(size=variable.shape)
+        if len(variable.shape) > 1:
+            values *= np.prod(variable.shape[:-1]) ** -0.5
+        else:
+            values += 0.2
+        weights[variable.name] = np.float32(values)
 
     def make_again(**options):
         again = make(**options)

@@ -98,7 +98,10 @@ def test_the_class_token_is_that_of_the_cut():
     images = pictures(28, 42)
     for cut in (None, "block0_value", "block0_patches"):
         embedder = build_embedder(
-            backbone="tiny", aggregation="class_token", cut_layer=cut
+            backbone="tiny",
+            aggregation="class_token",
+            cut_layer=cut,
+            train_from="embedding",
         )
         backbone = embedder.get_layer("backbone")
         tokens = keras.Model(
