@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from absl import logging
 
 from sare_tf.dataset import parquet_tables
 from sare_tf.dataset.names import ROLES, SPLITS
@@ -154,28 +153,11 @@ def make(
     _check_ids(table["image_id"])
     for name in _ALLOWED:
         check_values(name, table[name].unique())
-    _resolve_zones(table)
+    zone_notation.resolve_manifest(table)
     without_zone = table["utm_zone"].eq("") & table["utm_east_m"].notna()
     zones = sorted(set(table["utm_zone"]) - {""})
     check_zones(zones, table["image_id"][without_zone].tolist())
     return table
-
-
-def _resolve_zones(table: pd.DataFrame) -> None:
-    """Gives zones their latitude bands, however they are written."""
-    rows = np.flatnonzero(
-        table["utm_zone"].ne("") & table["utm_east_m"].notna()
-    )
-    north, zones, reinterpreted = zone_notation.resolve(
-        table["utm_north_m"].to_numpy()[rows], table["utm_zone"].iloc[rows]
-    )
-    for name, values in (("utm_north_m", north), ("utm_zone", zones)):
-        table.iloc[rows, table.columns.get_loc(name)] = values
-    for one in reinterpreted:
-        logging.warning(
-            "The UTM zone %r is taken for %s, and %+.0f m north.",
-            *(one.text, one.zone, one.added_m),
-        )
 
 
 def _column(name: str, value: object, count: int) -> pd.Series:

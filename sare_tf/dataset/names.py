@@ -19,6 +19,8 @@ TRAIN_RULES = {
 RELATIONS = ("positive", "easy", "hard", "junk")
 # Subtasks of Mapillary SLS: summer, winter, old, new, day, night.
 SUBTASKS = ("all", "s2w", "w2s", "o2n", "n2o", "d2n", "n2d")
+# Of UTM zones that do not say it, see `readers.zone_notation`.
+HEMISPHERES = ("auto", "north", "south")
 
 
 def splits_of(names: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from sare_tf.dataset.names import (
     ALL_SPLITS,
+    HEMISPHERES,
     RULES,
     SPLITS,
     TRAIN_RULES,
@@ -9,7 +10,6 @@ from sare_tf.dataset.names import (
     splits_of,
 )
 from sare_tf.dataset.readers import READERS
-from sare_tf.dataset.readers.zone_notation import HEMISPHERES
 from sare_tf.runtime.common_options import SeedOptions
 from sare_tf.runtime.options import Options, option, options
 

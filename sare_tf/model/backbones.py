@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from sare_tf.model import image_range
 from sare_tf.model.keras_backbone import (
     layer_named,
     make_repeatable,
@@ -26,6 +27,8 @@ from sare_tf.model.registry import BACKBONES, Backbone
 @keras.saving.register_keras_serializable(package="sare_tf")
 class Preprocessing(layers.Layer):
     """Subtracts a mean from each channel and divides by a deviation.
+
+    It warns once of images that are not in 0..255; see `RangeWarning`.
 
     Args:
         mean: of each channel, after their order was changed.
@@ -47,8 +50,10 @@ class Preprocessing(layers.Layer):
         self.mean = tuple(mean)
         self.deviation = tuple(deviation)
         self.blue_first = blue_first
+        self._warn_of_range = image_range.RangeWarning()
 
-    def call(self, images):
+    def call(self, images, training=None):
+        self._warn_of_range(images, training=training)
         images = ops.cast(images, self.compute_dtype)
         if self.blue_first:
             images = ops.flip(images, axis=-1)

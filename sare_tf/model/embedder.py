@@ -12,7 +12,7 @@ import keras
 from absl import logging
 from keras import ops
 
-from sare_tf.model import backbones, keras_backbone
+from sare_tf.model import backbones, compiled_metrics, keras_backbone
 from sare_tf.model.augmentation import Augmentation
 from sare_tf.model.registry import AGGREGATIONS, BACKBONES
 
@@ -65,9 +65,11 @@ def build_embedder(
 
     Raises:
         ValueError: an unknown name, weights that do not fit, a backbone of
-            other inputs or outputs, or a size that it does not take.
+            other inputs or outputs, a size that it does not take, or the
+            image data format channels_first.
         FileNotFoundError: no such file.
     """
+    _check_channels_last()
     if aggregation not in AGGREGATIONS:
         raise ValueError(
             f"Expected aggregation to be one of {sorted(AGGREGATIONS)}. "
@@ -198,6 +200,17 @@ def _computes_in_float32(layer: keras.layers.Layer) -> bool:
     )
 
 
+def _check_channels_last() -> None:
+    layout = keras.config.image_data_format()
+    if layout != "channels_last":
+        raise ValueError(
+            "Expected the image data format channels_last, [B, H, W, C]. "
+            f"Received: image_data_format={layout!r}. Call "
+            'keras.config.set_image_data_format("channels_last") first, or set '
+            "it in ~/.keras/keras.json."
+        )
+
+
 def _warn_of_random_weights(backbone: str, weights: str | Path | None) -> None:
     if weights is None and backbone != "small":
         logging.warning(
@@ -280,6 +293,10 @@ class TupleNetwork(keras.Model):
             # Keras computes a loss only of targets.
             y = ops.zeros_like(y_pred[:, 0, 0])
         return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        compiled_metrics.refuse_accuracy(self)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")

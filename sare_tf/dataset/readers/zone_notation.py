@@ -12,10 +12,10 @@ import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import pandas as pd
+from absl import logging
 
 from sare_tf.dataset.readers import utm
-
-HEMISPHERES = ("auto", "north", "south")
 
 # Codes of WGS84, and of ETRS89 and NAD83, which differ from it by a metre or
 # two: hemisphere, first and last zone.
@@ -183,6 +183,27 @@ def resolve(
                 Reinterpreted(spelled[0], resolved, added_m, int(rows.sum()))
             )
     return north_m, zones.tolist(), reinterpreted
+
+
+def resolve_manifest(table: pd.DataFrame) -> None:
+    """Resolves the zones of a manifest in place; warns of what it assumes.
+
+    Raises:
+        ValueError: as `resolve`.
+    """
+    rows = np.flatnonzero(
+        table["utm_zone"].ne("") & table["utm_east_m"].notna()
+    )
+    north_m, zones, reinterpreted = resolve(
+        table["utm_north_m"].to_numpy()[rows], table["utm_zone"].iloc[rows]
+    )
+    for name, values in (("utm_north_m", north_m), ("utm_zone", zones)):
+        table.iloc[rows, table.columns.get_loc(name)] = values
+    for one in reinterpreted:
+        logging.warning(
+            "The UTM zone %r is taken for %s, and %+.0f m north.",
+            *(one.text, one.zone, one.added_m),
+        )
 
 
 def needs_northings(text: str) -> bool:

@@ -157,6 +157,11 @@ def test_links_that_lead_to_themselves(tmp_path):
     ]
 
 
+def test_an_option_that_no_reader_has(tmp_path):
+    with pytest.raises(TypeError, match="utm_hemisphere, seed. Received: zone"):
+        readers.read(tmp_path, reader="at_names", zone="17T")
+
+
 @pytest.mark.parametrize("reader", list(readers.READERS))
 def test_an_empty_or_absent_folder(tmp_path, reader):
     (tmp_path / "images").mkdir()
