@@ -44,7 +44,11 @@ class ModelOptions(Options):
         "How the feature map becomes one descriptor.",
         choices=tuple(AGGREGATIONS),
     )
-    num_clusters: int = option(64, "NetVLAD clusters.", minimum=2)
+    num_clusters: int = option(
+        64,
+        "Clusters of the aggregations that have clusters: netvlad, salad ...",
+        minimum=2,
+    )
     weights: str | None = option(
         None,
         "Backbone weights to start from: imagenet, or a local file of Keras "

@@ -18,7 +18,7 @@ from keras import ops
 
 import sare_tf.losses
 from sare_tf import model
-from sare_tf.model import augmentation, backbones, embedder, vit
+from sare_tf.model import augmentation, backbones, embedder, heads, vit
 
 BACKEND = keras.backend.backend()
 VARIANTS = {
@@ -89,6 +89,35 @@ def layers():
     }
 
 
+def current_heads():
+    """A layer of each head, and its inputs."""
+    maps, tokens = random(2, 6, 9, 5), random(2, 5, seed=3)
+    salad = heads.salad.SALAD(3, cluster_length=4, token_length=6, hidden=7)
+    return {
+        "BoQ": (
+            heads.boq.BoQ(64, num_queries=3, num_blocks=2, rows=2),
+            [0.1 * maps],
+        ),
+        "ConvAP": (heads.convap.ConvAP(3), [maps]),
+        "GeMLinear": (heads.gem_linear.GeMLinear(4), [maps]),
+        "HardVLAD": (heads.hard_vlad.HardVLAD(3), [maps]),
+        "MixVPR": (
+            heads.mixvpr.MixVPR(channels=3, rows=2, num_mixers=2),
+            [0.1 * maps],
+        ),
+        "NetVLADLinear": (
+            heads.netvlad_linear.NetVLADLinear(3, cluster_length=2),
+            [maps],
+        ),
+        "SALAD": (salad, [0.1 * maps]),
+        "SuperVLAD": (heads.supervlad.SuperVLAD(3), [maps]),
+        "UnitClassToken": (
+            heads.class_token.UnitClassToken(),
+            [maps, tokens],
+        ),
+    }
+
+
 def losses():
     """Every loss that needs no argument, in every form and kernel it has."""
     for name, loss in sorted(registered(keras.losses.Loss).items()):
@@ -104,7 +133,7 @@ def losses():
 def calculations():
     """Functions of tensors, and the arrays to give them, by name."""
     found = {}
-    for name, (layer, inputs) in layers().items():
+    for name, (layer, inputs) in (layers() | current_heads()).items():
         layer(*(ops.convert_to_tensor(x) for x in inputs))  # builds it
         # Weights that no random initialiser makes, for they differ.
         rng = np.random.default_rng(1)
@@ -143,7 +172,10 @@ def _call(layer, *tensors):
     """A layer with the weights that follow its inputs."""
     count = len(tensors) - len(layer.weights)
     inputs, weights = tensors[:count], list(tensors[count:])
-    return layer.stateless_call(weights, [], *inputs)[0]
+    trained = len(layer.trainable_weights)
+    return layer.stateless_call(weights[:trained], weights[trained:], *inputs)[
+        0
+    ]
 
 
 def _lose(loss, descriptors):
