@@ -61,7 +61,8 @@ test-backends: $(INSTALLED)
 		KERAS_BACKEND=$$backend $(VENV_BACKENDS)/bin/python -m pytest \
 			tests/backends tests/model/test_netvlad.py \
 			tests/model/test_pooling.py tests/losses/test_sare.py \
-			tests/losses/test_tuple_losses.py tests/losses/test_place_losses.py; \
+			tests/losses/test_tuple_losses.py tests/losses/test_place_losses.py \
+			tests/losses/test_place_labels.py; \
 	done
 
 # What needs the extras beam and similarity, with the versions they allow.

@@ -66,14 +66,17 @@ def _contents(name: str, module: types.ModuleType) -> list[str]:
 
 
 def _methods(cls: type) -> list[tuple[str, object]]:
-    """Public methods with a docstring that the class itself defines."""
+    """Public methods that the class itself defines and documents.
+
+    `inspect.getdoc` would take Keras's text for a method without one.
+    """
     return [
         (name, getattr(cls, name))
         for name, value in vars(cls).items()
         if not name.startswith("_")
         and name != "get_config"
         and isinstance(value, types.FunctionType | classmethod)
-        and inspect.getdoc(getattr(cls, name))
+        and getattr(cls, name).__doc__
     ]
 
 

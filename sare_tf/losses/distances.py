@@ -172,23 +172,6 @@ def root(squared_distances):
     return ops.where(positive, roots, 0.0)
 
 
-def same_place(labels):
-    """Finds the pairs of images that show one place, and two places.
-
-    Args:
-        labels: labels of places, [B] or [B, 1].
-
-    Returns:
-        Positives, the pairs of two images of one place, and negatives, the
-        pairs of images of two places; both bool [B, B].
-    """
-    labels = ops.reshape(labels, (-1,))
-    same = labels[:, None] == labels[None, :]  # [B, B]
-    order = ops.arange(ops.shape(labels)[0])
-    positives = ops.logical_and(same, order[:, None] != order[None, :])
-    return positives, ops.logical_not(same)
-
-
 def check_unit_length(descriptors):
     """Refuses descriptors that do not have unit length.
 

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import keras
+from keras import ops
 
-from sare_tf.losses import distances, settings
+from sare_tf.losses import distances, place_labels, settings
 
 Reduction = str | None
 DType = str | keras.DTypePolicy | None
@@ -89,15 +90,19 @@ class TupleDistanceLoss(TupleLoss):
 
 
 class PlaceLoss(DescriptorLoss):
-    """A loss over place batches: its function takes labels and descriptors."""
+    """A loss over place batches: its function takes labels and descriptors.
+
+    Keras casts labels to the type of the loss, in which large ones become
+    equal. So the places are numbered before.
+    """
 
     documentation = """reduction: how Keras reduces [B]; by default to the mean.
     name: of the loss.
     dtype: of the returned values.
 
 Call arguments:
-    y_true: labels of places, [B] or [B, 1]. Keras casts them to float32: use
-        whole numbers below 2 ** 24.
+    y_true: labels of places, [B] or [B, 1]: integers, compared exactly, or
+        floating-point numbers below 2 ** 24; see `place_labels`.
     y_pred: descriptors, [B, D]; unit length is expected, not checked.
 
 Output shape:
@@ -110,8 +115,16 @@ embedder.compile(optimizer="sgd", loss=sare_tf.losses.{name}())
 embedder.fit(images, labels)
 ```"""
 
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        if not hasattr(y_pred, "shape"):
+            y_pred = ops.convert_to_tensor(y_pred)
+        labels, y_pred = place_labels.checked(y_true, y_pred)
+        digits = place_labels.to_digits(place_labels.numbers(labels))
+        return super().__call__(digits, y_pred, sample_weight)
+
     def call(self, y_true, y_pred):
-        return self.function(y_true, y_pred, **self._settings())
+        labels = place_labels.from_digits(y_true)
+        return self.function(labels, y_pred, **self._settings())
 
 
 LossClass = TypeVar("LossClass", bound=type[DescriptorLoss])

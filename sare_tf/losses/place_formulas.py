@@ -18,7 +18,7 @@ its positives. A batch without positives, or an anchor without negatives, gives
 
 from keras import ops
 
-from sare_tf.losses import distances, settings
+from sare_tf.losses import distances, place_labels, settings
 
 # Beyond every distance; its exponential, negative, is 0 in float32.
 _FAR = 1e30
@@ -36,7 +36,7 @@ def place_contrastive(labels, descriptors, *, margin=1.0):
     Mapping", CVPR 2006, section 2.
 
     Args:
-        labels: places, [B] or [B, 1].
+        labels: labels of places, [B] or [B, 1]; see `place_labels`.
         descriptors: [B, D].
         margin: distance beyond which two places have no effect.
 
@@ -44,12 +44,12 @@ def place_contrastive(labels, descriptors, *, margin=1.0):
         Loss per anchor, float32 [B].
 
     Raises:
-        ValueError: descriptors of another rank, or a margin that is not
-            positive.
+        ValueError: descriptors of another rank, labels that
+            `place_labels.checked` refuses, or a margin that is not positive.
     """
     settings.check(margin=margin)
-    positives, negatives = distances.same_place(labels)
-    squared = distances.pairwise_distances(distances.images(descriptors))
+    descriptors, positives, negatives = _pairs(labels, descriptors)
+    squared = distances.pairwise_distances(descriptors)
     repulsion = ops.square(ops.relu(margin - distances.root(squared)))
     pairs = ops.where(positives, squared, ops.where(negatives, repulsion, 0.0))
     others = ops.cast(ops.shape(pairs)[0] - 1, "float32")
@@ -69,7 +69,7 @@ def place_triplet_semihard(labels, descriptors, *, margin=1.0, squared=False):
     and Clustering", CVPR 2015, section 3; `tfa.losses.TripletSemiHardLoss`.
 
     Args:
-        labels: places, [B] or [B, 1].
+        labels: labels of places, [B] or [B, 1]; see `place_labels`.
         descriptors: [B, D].
         margin: between the two distances.
         squared: whether to compare squared instead of Euclidean distances.
@@ -78,11 +78,11 @@ def place_triplet_semihard(labels, descriptors, *, margin=1.0, squared=False):
         Loss per anchor, float32 [B].
 
     Raises:
-        ValueError: descriptors of another rank, or a margin that is not
-            positive.
+        ValueError: descriptors of another rank, labels that
+            `place_labels.checked` refuses, or a margin that is not positive.
     """
     settings.check(margin=margin)
-    positives, negatives = distances.same_place(labels)
+    descriptors, positives, negatives = _pairs(labels, descriptors)
     apart = _pairwise(descriptors, squared)
     farther = ops.logical_and(
         negatives[:, None, :], apart[:, None, :] > apart[:, :, None]
@@ -106,7 +106,7 @@ def place_triplet_hard(
     Re-Identification", 2017, section 2; `tfa.losses.TripletHardLoss`.
 
     Args:
-        labels: places, [B] or [B, 1].
+        labels: labels of places, [B] or [B, 1]; see `place_labels`.
         descriptors: [B, D].
         margin: between the two distances.
         soft: whether to use log(1 + exp(e_p - e_n)), which has no margin.
@@ -116,11 +116,11 @@ def place_triplet_hard(
         Loss per anchor, float32 [B].
 
     Raises:
-        ValueError: descriptors of another rank, or a margin that is not
-            positive.
+        ValueError: descriptors of another rank, labels that
+            `place_labels.checked` refuses, or a margin that is not positive.
     """
     settings.check(margin=margin)
-    positives, negatives = distances.same_place(labels)
+    descriptors, positives, negatives = _pairs(labels, descriptors)
     apart = _pairwise(descriptors, squared)
     farthest = ops.max(ops.where(positives, apart, 0.0), axis=1)
     nearest = ops.min(ops.where(negatives, apart, _FAR), axis=1)
@@ -139,7 +139,7 @@ def place_lifted_structure(labels, descriptors, *, margin=1.0):
     Embedding", CVPR 2016, section 4; `tfa.losses.LiftedStructLoss`.
 
     Args:
-        labels: places, [B] or [B, 1].
+        labels: labels of places, [B] or [B, 1]; see `place_labels`.
         descriptors: [B, D].
         margin: of distances.
 
@@ -147,11 +147,11 @@ def place_lifted_structure(labels, descriptors, *, margin=1.0):
         Loss per anchor, float32 [B].
 
     Raises:
-        ValueError: descriptors of another rank, or a margin that is not
-            positive.
+        ValueError: descriptors of another rank, labels that
+            `place_labels.checked` refuses, or a margin that is not positive.
     """
     settings.check(margin=margin)
-    positives, negatives = distances.same_place(labels)
+    descriptors, positives, negatives = _pairs(labels, descriptors)
     apart = _pairwise(descriptors, False)
     repulsion = ops.logsumexp(
         ops.where(negatives, margin - apart, -_FAR), axis=1
@@ -172,26 +172,33 @@ def place_n_pairs(labels, descriptors):
     Objective", NIPS 2016, section 3; `tfa.losses.NpairsLoss`.
 
     Args:
-        labels: places, [B] or [B, 1].
+        labels: labels of places, [B] or [B, 1]; see `place_labels`.
         descriptors: [B, D].
 
     Returns:
         Loss per anchor, float32 [B].
 
     Raises:
-        ValueError: descriptors of another rank.
+        ValueError: descriptors of another rank, or labels that
+            `place_labels.checked` refuses.
     """
-    _, negatives = distances.same_place(labels)
-    descriptors = distances.images(descriptors)
+    descriptors, _, negatives = _pairs(labels, descriptors)
     products = ops.matmul(descriptors, ops.transpose(descriptors))  # [B, B]
     targets = ops.cast(ops.logical_not(negatives), "float32")
     targets = targets / ops.sum(targets, axis=1, keepdims=True)
     return -ops.sum(targets * ops.log_softmax(products, axis=1), axis=1)
 
 
+def _pairs(labels, descriptors):
+    """Checked descriptors, float32 [B, D]; positives, negatives: [B, B]."""
+    descriptors = distances.images(descriptors)
+    labels, descriptors = place_labels.checked(labels, descriptors)
+    return descriptors, *place_labels.same_place(labels)
+
+
 def _pairwise(descriptors, squared):
     """Euclidean distances of all pairs, or their squares, float32 [B, B]."""
-    apart = distances.pairwise_distances(distances.images(descriptors))
+    apart = distances.pairwise_distances(descriptors)
     return apart if squared else distances.root(apart)
 
 

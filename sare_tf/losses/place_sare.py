@@ -8,15 +8,15 @@ length. Images with equal labels show the same place. Everything is float32.
 import keras
 from keras import ops
 
-from sare_tf.losses import distances, kernels
-from sare_tf.losses.keras_losses import DescriptorLoss, DType, Reduction
+from sare_tf.losses import distances, kernels, place_labels
+from sare_tf.losses.keras_losses import DType, PlaceLoss, Reduction
 
 # The exponential is 0 in float32; sums and differences are finite.
 _NEVER = -1e30
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")
-class PlaceSARELoss(DescriptorLoss):
+class PlaceSARELoss(PlaceLoss):
     """SARE over labelled images instead of mined tuples.
 
     Every image of the batch is an anchor. Every other image of its place is a
@@ -47,8 +47,8 @@ class PlaceSARELoss(DescriptorLoss):
         dtype: of the returned values.
 
     Call arguments:
-        y_true: labels of places, [B] or [B, 1]. Keras casts them to float32:
-            use whole numbers below 2 ** 24.
+        y_true: labels of places, [B] or [B, 1]: integers, compared exactly, or
+            floating-point numbers below 2 ** 24; see `place_labels`.
         y_pred: descriptors of unit length, [B, D]; checked as in `SARELoss`.
 
     Output shape:
@@ -84,9 +84,7 @@ class PlaceSARELoss(DescriptorLoss):
         )
 
     def call(self, y_true, y_pred):
-        distances.check_unit_length(y_pred)
-        descriptors = distances.images(y_pred)
-        positives, negatives = distances.same_place(y_true)
+        _, descriptors, positives, negatives = self._pairs(y_true, y_pred)
         return self._of_anchors(
             distances.pairwise_distances(descriptors), positives, negatives
         )
@@ -107,13 +105,12 @@ class PlaceSARELoss(DescriptorLoss):
             Loss per anchor, float32 [B].
 
         Raises:
-            ValueError: descriptors of another rank or length.
+            ValueError: descriptors of another rank or length, or labels that
+                `place_labels.checked` refuses.
         """
-        distances.check_unit_length(y_pred)
-        descriptors = distances.images(y_pred)
-        positives, negatives = distances.same_place(y_true)
-        labels, remembered = memory
-        same = ops.reshape(y_true, (-1, 1)) == ops.reshape(labels, (1, -1))
+        labels, descriptors, positives, negatives = self._pairs(y_true, y_pred)
+        remembered_labels, remembered = memory
+        same = labels[:, None] == ops.reshape(remembered_labels, (1, -1))
         return self._of_anchors(
             ops.concatenate(
                 [
@@ -131,6 +128,14 @@ class PlaceSARELoss(DescriptorLoss):
                 axis=1,
             ),
         )
+
+    def _pairs(self, y_true, y_pred):
+        """Checked labels, descriptors, positives and negatives."""
+        distances.check_unit_length(y_pred)
+        labels, descriptors = place_labels.checked(
+            place_labels.from_digits(y_true), distances.images(y_pred)
+        )
+        return labels, descriptors, *place_labels.same_place(labels)
 
     def _of_anchors(self, squared_distances, positives, negatives):
         """Returns the loss of every anchor, [B], from three times [B, C]."""

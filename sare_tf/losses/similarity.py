@@ -12,7 +12,8 @@ import inspect
 import keras
 from keras import ops
 
-from sare_tf.losses import distances
+from sare_tf.losses import distances, place_labels
+from sare_tf.losses.keras_losses import PlaceLoss
 
 LOSSES = {
     "multi_similarity": "MultiSimilarityLoss",
@@ -24,7 +25,7 @@ LOSSES = {
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")
-class SimilarityLoss(keras.losses.Loss):
+class SimilarityLoss(PlaceLoss):
     """A loss of TensorFlow Similarity as a Keras 3 loss.
 
     Source: github.com/tensorflow/similarity, tensorflow_similarity/losses,
@@ -40,8 +41,8 @@ class SimilarityLoss(keras.losses.Loss):
             such as `margin`, `temperature`, or the name of a `distance`.
 
     Call arguments:
-        y_true: labels of places, [B] or [B, 1]. Keras casts them to float32:
-            use whole numbers below 2 ** 24.
+        y_true: labels of places, [B] or [B, 1]: integers, compared exactly, or
+            floating-point numbers below 2 ** 24; see `place_labels`.
         y_pred: descriptors, [B, D]; unit length is expected, not checked.
 
     Output shape:
@@ -88,8 +89,11 @@ class SimilarityLoss(keras.losses.Loss):
         self._function = tf.function(theirs(reduction="none", **settings).call)
 
     def call(self, y_true, y_pred):
-        descriptors = distances.images(y_pred)
-        labels = ops.reshape(y_true, (-1,))
+        labels, descriptors = place_labels.checked(
+            place_labels.from_digits(y_true), distances.images(y_pred)
+        )
+        # float32, as Keras gives labels to losses.
+        labels = ops.cast(place_labels.numbers(labels), "float32")
         # TensorFlow Similarity returns [B] or [B, 1].
         return ops.reshape(self._function(labels, descriptors), (-1,))
 

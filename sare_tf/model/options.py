@@ -35,19 +35,25 @@ class ModelOptions(Options):
         "vgg16",
         "Network below the aggregation: a .keras file of any Keras model that "
         "takes RGB images, 0..255, and outputs feature maps or tokens; or "
-        f"{', '.join(BACKBONES)}. small trains from scratch; torchvision_* "
-        "take the weights of an imported checkpoint.",
+        f"{', '.join(BACKBONES)}. small trains from scratch; torchvision_*, "
+        "mobilenet_*, efficientnet_b0, convnext_tiny and dinov2_* take the "
+        "published files as --weights.",
     )
     aggregation: str = option(
         "netvlad",
         "How the feature map becomes one descriptor.",
         choices=tuple(AGGREGATIONS),
     )
-    num_clusters: int = option(64, "NetVLAD clusters.", minimum=2)
+    num_clusters: int = option(
+        64,
+        "Clusters of the aggregations that have clusters: netvlad, salad ...",
+        minimum=2,
+    )
     weights: str | None = path_option(
         None,
-        "Backbone weights to start from: imagenet, or a local .h5 or .keras "
-        "file.",
+        "Backbone weights to start from: imagenet, or a local file of Keras "
+        "(.h5, .keras), PyTorch (.pth), safetensors or NumPy (.npz). Default: "
+        "random weights.",
     )
     cut_layer: str | None = option(
         None,

@@ -460,18 +460,35 @@ class PatchMap(layers.Layer):
 class ClassToken(layers.Layer):
     """The first token of each image.
 
+    Args:
+        part: which of the equal slices of the channels.
+        num_parts: number of the slices.
+
     Call arguments:
         tokens: of all kinds.
 
     Input shape:
-        [B, N, D].
+        [B, N, C].
 
     Output shape:
-        [B, D].
+        [B, C / num_parts].
     """
 
+    def __init__(self, part=0, num_parts=1, **kwargs):
+        super().__init__(**kwargs)
+        self.part = part
+        self.num_parts = num_parts
+
     def call(self, tokens):
-        return tokens[:, 0]
+        length = tokens.shape[-1] // self.num_parts
+        return tokens[:, 0, self.part * length : (self.part + 1) * length]
 
     def compute_output_shape(self, input_shape):
-        return (input_shape[0], input_shape[2])
+        return (input_shape[0], input_shape[2] // self.num_parts)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "part": self.part,
+            "num_parts": self.num_parts,
+        }

@@ -208,6 +208,28 @@ class Index:
                 first += len(segment.live)
         return exact_search.merge(neighbours, k)
 
+    def recall_at(self, k: int) -> float | None:
+        """Returns which share of the k nearest images `search` finds.
+
+        It was measured when the index was built, for images of the index as
+        queries: photographs that are looked up may lie farther from them.
+
+        Args:
+            k: neighbours per query.
+
+        Returns:
+            From 0 to 1, 1 for exact search; None if an index of version 0.1
+            searches a tree of ScaNN, whose recall it does not know.
+        """
+        counts = np.array([len(one.live) for one in self.segments])
+        recalls = [
+            one.recall_at(min(k, count))
+            for one, count in zip(self.segments, counts, strict=True)
+        ]
+        if None in recalls:
+            return None
+        return float(np.dot(counts, recalls) / counts.sum())
+
     def check_export(
         self, servable: serving.Servable | serving.RemoteServable
     ) -> None:

@@ -7,6 +7,7 @@ ARRAY_FORMATS = (
     "patch_netvlad",
     "benchmark",
     "dinov2",
+    "torchvision",
 )
 FORMATS = (*ARRAY_FORMATS, "netvlad_mat", "netvlad_tf", "keras")
 # Formats that `export_weights` writes.

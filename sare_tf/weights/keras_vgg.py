@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 
 from sare_tf.model import backbones, registry
+from sare_tf.model.pretrained import weights_file
 from sare_tf.weights.imported_network import VGG16_LAYERS, ImportedNetwork
 
 
@@ -23,7 +24,8 @@ def read(source: Path) -> ImportedNetwork:
     """
     if zipfile.is_zipfile(source):
         try:
-            network = keras.saving.load_model(source, compile=False)
+            with weights_file.named_for_keras(source) as named:
+                network = keras.saving.load_model(named, compile=False)
         except (ValueError, TypeError, OSError) as error:
             raise ValueError(
                 "Expected a model that Keras saved. Received: source="

@@ -26,6 +26,7 @@ from sare_tf.weights import (
     openibl,
     patch_netvlad,
     pytorch_netvlad,
+    torchvision,
     vgl_benchmark,
 )
 from sare_tf.weights.formats import FORMATS
@@ -38,6 +39,7 @@ _BY_NAME = {
     "patch_netvlad": patch_netvlad,
     "benchmark": vgl_benchmark,
     "dinov2": dinov2,
+    "torchvision": torchvision,
 }
 _WRITERS = {
     "openibl": openibl.to_saved,

@@ -33,6 +33,13 @@ VARIANTS = {
 }
 
 
+# Elsewhere all sizes are known.
+IN_GRAPHS = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="has a graph of unknown sizes",
+)
+
+
 def numpy(x):
     return ops.convert_to_numpy(x)
 
@@ -101,16 +108,24 @@ def test_matrices_follow_the_loops(size, antialias):
     found, other = position_grid.matrices(size, 40, 37, antialias=antialias)
     np.testing.assert_allclose(found, expected, atol=1e-7)
     assert other.shape == (40, 37)
-    # Of an unknown size.
-    unknown = [ops.convert_to_tensor(side) for side in (size, 40)]
-    found, _ = position_grid.matrices(*unknown, 37, antialias=antialias)
-    np.testing.assert_allclose(numpy(found), expected, atol=1e-7)
+
+
+@IN_GRAPHS
+@pytest.mark.parametrize("antialias", [False, True])
+def test_matrices_of_unknown_sizes_follow_the_loops(antialias):
+    for size in (1, 16, 36, 37, 90):
+        expected = toy_vit.axis_weights(size, antialias)
+        unknown = [ops.convert_to_tensor(side) for side in (size, 40)]
+        found, _ = position_grid.matrices(*unknown, 37, antialias=antialias)
+        np.testing.assert_allclose(numpy(found), expected, atol=1e-7)
+    both = [ops.convert_to_tensor(37)] * 2
+    for matrix in position_grid.matrices(*both, 37, antialias=antialias):
+        np.testing.assert_allclose(numpy(matrix), np.eye(37), atol=1e-7)
 
 
 def test_the_native_size_keeps_the_grid():
-    for sides in ((37, 37), (ops.convert_to_tensor(37),) * 2):
-        for matrix in position_grid.matrices(*sides, 37, antialias=False):
-            np.testing.assert_array_equal(numpy(matrix), np.eye(37))
+    for matrix in position_grid.matrices(37, 37, 37, antialias=False):
+        np.testing.assert_array_equal(matrix, np.eye(37))
     rows, _ = position_grid.matrices(37, 46, 37, antialias=False)
     assert np.abs(rows - np.eye(37)).max() > 1e-2  # by the offset
 
@@ -188,10 +203,7 @@ def test_equals_the_original(registers, ffn):
         )
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow",
-    reason="traces for unknown sizes, and exports a SavedModel",
-)
+@IN_GRAPHS
 def test_an_export_serves_every_size(tiny, tmp_path):
     import tensorflow as tf
 
@@ -366,10 +378,7 @@ def test_other_sizes_are_resized_on_request(tiny):
     )
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow",
-    reason="traces for unknown sizes",
-)
+@IN_GRAPHS
 def test_unknown_sizes_are_resized_alike():
     import tensorflow as tf
 

@@ -115,6 +115,19 @@ def test_a_file_becomes_an_embedder(known, tmp_path):
     assert embedder.output_shape == (None, toy_vit.LENGTH)
 
 
+def test_a_file_is_the_weights_of_a_backbone(known, tmp_path):
+    """By its content, and whole."""
+    path = tmp_path / "tiny.h5"
+    torch_file.write(path, known)
+    image = np.float32(np.random.default_rng(3).normal(size=(14, 28, 3)))
+    _, network = backbones.build("tiny", weights=path)
+    expected = toy_vit.tokens(known, image)["norm"][-2:]
+    result = np.asarray(network(image[None]))[0].reshape(2, -1)
+    np.testing.assert_allclose(result, expected, atol=2e-5)
+    with pytest.raises(ValueError, match=r"weights of dinov2_vits14\. .*tiny"):
+        backbones.build("dinov2_vits14", weights=path)
+
+
 def test_half_precision_is_read_as_float32(known):
     state = arrays({k: np.float16(v) for k, v in known.items()})
     found = dinov2.read("file.pth", state)

@@ -10,8 +10,10 @@ The first three hold arrays by name. No file is executed, unpacked, or trusted
 with its sizes.
 """
 
+import contextlib
+import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from sare_tf.model.pretrained.array_ledger import Array, StoredArray
 
 ARRAYS_BY_NAME = ("torch", "safetensors", "npz")
 # Where a checkpoint of a training holds the network.
-_STATE_DICTS = ("state_dict", "model_state_dict")
+_STATE_DICTS = ("state_dict", "model_state_dict", "model")
 # Far above any network here.
 _MOST_BYTES = 1 << 33
 
@@ -43,6 +45,28 @@ def kind_of(path: Path) -> str | None:
             return "npz"
         return None
     return "safetensors" if safetensors_file.is_safetensors_file(path) else None
+
+
+@contextlib.contextmanager
+def named_for_keras(path: Path) -> Iterator[Path]:
+    """Gives a file of Keras the suffix by which Keras tells its formats.
+
+    Args:
+        path: a file of the kind keras or hdf5.
+
+    Yields:
+        A temporary path of the same file.
+    """
+    suffix = ".keras"
+    if h5py.is_hdf5(path):
+        with h5py.File(path) as file:
+            # Keras 2, and so keras.applications.
+            legacy = "layer_names" in file.attrs or "model_weights" in file
+        suffix = ".h5" if legacy else ".weights.h5"
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / f"weights{suffix}"
+        link.symlink_to(path.resolve())
+        yield link
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
