@@ -9,6 +9,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -263,6 +264,21 @@ def test_every_option_is_used():
         if name not in readers.DEFAULTS and not re.search(rf"\.{name}\b", text)
     ]
     assert unused == []
+
+
+def test_options_that_name_files_are_paths():
+    """So that `~` and `$HOME` are expanded, and no folder of that name made."""
+    for options in stage_flags.OPTIONS.values():
+        hints = typing.get_type_hints(options)
+        for field in dataclasses.fields(options):
+            is_text = "str" in str(hints[field.name])
+            about = re.match(
+                r"(\w+ )?(folder|file|centres|records|list of|pca|what synth"
+                r"|backbone weights|jpeg or png files)",
+                field.metadata["help"].lower(),
+            )
+            is_path = field.metadata["expand"] is not None
+            assert is_path == bool(is_text and about), field.name
 
 
 def test_a_default_is_written_once():

@@ -14,7 +14,7 @@ from sare_tf.dataset.names import (
 )
 from sare_tf.dataset.readers import DEFAULTS, READERS
 from sare_tf.runtime.common_options import SeedOptions
-from sare_tf.runtime.options import Options, option, options
+from sare_tf.runtime.options import Options, option, options, path_option
 
 
 @options
@@ -32,7 +32,7 @@ class RadiusOptions(Options):
 class DatasetOptions(RadiusOptions, SeedOptions):
     """Which images are read, and how splits and roles are chosen."""
 
-    dataset: str | None = option(
+    dataset: str | None = path_option(
         None, "Folder of raw images, in a known layout."
     )
     reader: str = option(
