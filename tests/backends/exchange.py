@@ -80,6 +80,7 @@ def layers():
             [tokens, pixels],
         ),
         "Preprocessing": (preprocessing, [tuples[0]]),
+        "PrependedTokens": (vit_layers.PrependedTokens(2), [tokens]),
         "RMAC": (model.RMAC(), [maps]),
         "ResizeToPatches": (vit_layers.ResizeToPatches(), [maps]),
         "SPoC": (model.SPoC(), [maps]),
