@@ -29,7 +29,7 @@ from sare_tf import flags, model
 from sare_tf.model import exported_graph
 from sare_tf.model.exported_graph import ExportedGraph
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files, callable_module, run_lock
+from sare_tf.runtime import atomic_files, callable_module, paths, run_lock
 from sare_tf.serving import warmup_requests
 from sare_tf.training import epoch_choice, whitening_fit
 from sare_tf.training.options import ExportOptions
@@ -72,7 +72,7 @@ def export(
         ValueError: a model of other shapes or whose descriptors are not of unit
             length, whitening that was fitted to other descriptors or of an
             embedder that has a whitening, scales that are not positive, more
-            numbers to keep than a descriptor has, or a size that the backbone
+            numbers to keep than a descriptor has, or a size that the embedder
             does not take.
     """
     graph = exported_graph.of_embedder(
@@ -88,8 +88,15 @@ def export(
         "fitted_to": "given to export" if whitening else "in the embedder",
     }
     training = dict.fromkeys(
-        ("checkpoint", "validation", "training", "training_images")
+        (
+            "checkpoint",
+            "epoch_choice",
+            "validation",
+            "training",
+            "training_images",
+        )
     )
+    path = paths.expand(path)
     with run_lock.only_run(path):
         return _write(
             graph,
@@ -139,8 +146,7 @@ def run(options: ExportOptions) -> Path:
     records = _open_records(options)
     whitened = config["whitening"] if imported else None
     if options.whitening_dimension:
-        _check_no_whitening(options, imported)
-        _check_records(records, config, options.allow_other_records)
+        whitening_fit.check(options, config, records=records, imported=imported)
         layer, whitened = whitening_fit.to_records(
             graph,
             records,
@@ -215,40 +221,6 @@ def _write(graph: ExportedGraph, path: Path, card: dict[str, Any]) -> Path:
 
 def _number(epoch: str) -> int:
     return int(epoch.removeprefix("epoch-"))
-
-
-def _check_no_whitening(
-    options: ExportOptions, imported: model.Whitening | None
-) -> None:
-    if imported is not None:
-        raise ValueError(
-            "Expected whitening_dimension=0 for an imported network that is "
-            "whitened already. Received: whitening_dimension="
-            f"{options.whitening_dimension}. Leave --whitening_dimension out, "
-            "or import with "
-            f"--whitening_dimension={options.whitening_dimension} or 0."
-        )
-
-
-def _check_records(
-    records: Records | None, config: dict[str, Any], allow_other: bool
-) -> None:
-    """Refuses to fit whitening to other images than were trained on."""
-    expected = config["records_fingerprint"]
-    if records is None:
-        raise ValueError(
-            "Expected the records that were trained on, to fit whitening to. "
-            "Received: records=None. Give --records, or "
-            "--whitening_dimension=0."
-        )
-    if records.fingerprint != expected and not allow_other:
-        known = expected[:12] if expected else "unknown"
-        raise ValueError(
-            "Expected the records that were trained on, with fingerprint "
-            f"{known}. Received: records={str(records.path)!r} with "
-            f"{records.fingerprint[:12]}. Name the other ones, or give "
-            "--allow_other_records to fit whitening to these."
-        )
 
 
 def _check_network(options: ExportOptions, config: dict[str, Any]) -> None:

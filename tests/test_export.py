@@ -25,6 +25,7 @@ from sare_tf.records.records import Records
 from sare_tf.serving import warmup_requests
 from sare_tf.training import whitening_fit
 from sare_tf.training.options import ExportOptions, TrainingOptions
+from sare_tf.training.place_network import PlaceNetwork
 from sare_tf.training.run_folder import read_state
 
 FLAGS = flags.FLAGS
@@ -665,3 +666,127 @@ def test_flags_of_another_network_are_refused(root):
         pytest.raises(ValueError, match="--num_clusters=64 but .* has 4"),
     ):
         export.main(["export"])
+
+
+@pytest.fixture(scope="module")
+def by_call(root):
+    """An export by `sare_tf.export` of the network that the stage exported."""
+    export(
+        embedder(root),
+        root / "by_call",
+        height=32,
+        width=32,
+        scales=(1, 0.5),
+        truncate_dimension=7,
+    )
+    return root / "by_call"
+
+
+def test_a_call_exports_what_the_stage_exports(root, by_call, tmp_path):
+    export.run(
+        ExportOptions(
+            checkpoints=root / "checkpoints",
+            export=tmp_path,
+            scales=(1, 0.5),
+            truncate_dimension=7,
+        )
+    )
+    stage, call = serving.load(tmp_path), serving.load(by_call)
+    assert call.fingerprint == stage.fingerprint
+    differing = {
+        name
+        for name, value in stage.metadata.items()
+        if call.metadata[name] != value
+    }
+    about_training = {"checkpoint", "epoch_choice", "validation", "training"}
+    assert differing <= about_training | {"made"}
+    assert stage.metadata.keys() == call.metadata.keys()
+    encoded = photographs()
+    np.testing.assert_array_equal(call(encoded)[0], stage(encoded)[0])
+
+
+def test_a_call_writes_the_next_version(root, by_call):
+    version = export(embedder(root), str(by_call), height=32, width=32)
+    assert version == by_call / "2"
+    assert serving.load(by_call).metadata["scales"] == [1]
+    shutil.rmtree(version)
+
+
+def test_whitening_by_the_public_functions(root, tmp_path):
+    network = embedder(root)
+    records = Records(root / "records")
+    images = records.read_images(records.rows("train", "database"))
+    layer = model.fit_whitening(expected(root, images), WHITENED)
+    export(network, tmp_path, height=32, width=32, whitening=layer)
+    servable = serving.load(tmp_path)
+    encoded = photographs()
+    np.testing.assert_allclose(
+        servable(encoded)[0],
+        whitened(root, expected(root, encoded), WHITENED),
+        atol=1e-5,
+    )
+    assert servable.metadata["whitening"] == {
+        "dimension": WHITENED,
+        "fitted_to": "given to export",
+    }
+    other = model.fit_whitening(np.eye(9, 5), 2)
+    with pytest.raises(ValueError, match="of 384 numbers.*fitted to 5.*fit_w"):
+        export(network, tmp_path, height=32, width=32, whitening=other)
+    twice = keras.Model(network.input, layer(network.output), name="embedder")
+    with pytest.raises(ValueError, match="whitening=None for an embedder"):
+        export(twice, tmp_path, height=32, width=32, whitening=layer)
+
+
+def test_a_mixed_network_is_exported_in_float32(tmp_path):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        mixed = model.build_embedder(backbone="small", aggregation="gem")
+    finally:
+        keras.config.set_dtype_policy(before)
+    export(mixed, tmp_path, height=32, width=32)
+    full = model.build_embedder(backbone="small", aggregation="gem")
+    full.set_weights(mixed.get_weights())
+    image = photographs()[1]
+    pixels = image_decoding.load(image, height=32, width=32)[None]
+    found, _ = serving.load(tmp_path)([image])
+    np.testing.assert_allclose(found, full(pixels), atol=1e-5)
+    assert mixed.get_layer("backbone").layers[1].compute_dtype == "bfloat16"
+
+
+def test_a_backbone_of_ones_own(tmp_path):
+    """Of one size only, with its preprocessing, and tokens."""
+    backbone = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Conv2D(4, 8, strides=8),
+            keras.layers.Reshape((-1, 4)),
+        ]
+    )
+    own = model.build_embedder(backbone=backbone, num_clusters=2)
+    export(own, tmp_path, height=32, width=32)
+    image = photographs()[1]
+    pixels = image_decoding.load(image, height=32, width=32)[None]
+    found, _ = serving.load(tmp_path)([image])
+    np.testing.assert_allclose(found, own(pixels), atol=1e-5)
+    with pytest.raises(ValueError, match="=32, width=32, the only .*=33"):
+        export(own, tmp_path, height=33, width=32)
+    with pytest.raises(ValueError, match=r"scales=\(1,\) for a.*\(32, 32\)"):
+        export(own, tmp_path, height=32, width=32, scales=(1, 0.5))
+
+
+def test_models_that_are_no_embedder_are_refused(tmp_path):
+    images = keras.Input((None, None, 3))
+    means = keras.layers.GlobalAveragePooling2D()(images)
+    mean = keras.Model(images, means)
+    with pytest.raises(ValueError, match=r"length 1.*has length \d+.*UnitNorm"):
+        export(mean, tmp_path, height=32, width=32)
+    for size in ({"height": 0, "width": 32}, {"height": 32, "width": -1}):
+        with pytest.raises(ValueError, match="each at least 1. Received: hei"):
+            export(mean, tmp_path, **size)
+    small = model.build_embedder(backbone="small", aggregation="gem")
+    for other in (model.over_tuples(small), PlaceNetwork(small)):
+        with pytest.raises(ValueError, match=r"an embedder.*get_layer\('emb"):
+            export(other, tmp_path, height=32, width=32)
+    assert not list(tmp_path.iterdir())

@@ -35,6 +35,9 @@ from sare_tf.model.whitening import Whitening
 
 # Of the length of a descriptor from 1; float32 needs less.
 _UNIT_TOLERANCE = 1e-3
+# Inputs of the two signatures.
+_ENCODED = tf.TensorSpec([None], tf.string, "image_bytes")
+_IMAGES = tf.TensorSpec([None, None, None, 3], tf.float32, "images")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,8 +144,7 @@ class ExportedGraph:
 
     def function(self) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
         """Returns `serve` as a function to call in this process."""
-        encoded = tf.TensorSpec([None], tf.string)
-        return tf.function(self.serve, input_signature=[encoded])
+        return tf.function(self.serve, input_signature=[_ENCODED])
 
     def write(self, folder: Path) -> str:
         """Writes the SavedModel into a folder, and returns its fingerprint."""
@@ -156,16 +158,8 @@ class ExportedGraph:
         archive.track(self.embedder)
         if self.whitening is not None:
             archive.track(self.whitening)
-        archive.add_endpoint(
-            "serving_default",
-            serve,
-            [tf.TensorSpec([None], tf.string, "image_bytes")],
-        )
-        archive.add_endpoint(
-            "embed_tensor",
-            self.embed,
-            [tf.TensorSpec([None, None, None, 3], tf.float32, "images")],
-        )
+        archive.add_endpoint("serving_default", serve, [_ENCODED])
+        archive.add_endpoint("embed_tensor", self.embed, [_IMAGES])
         archive.write_out(str(folder), verbose=False)
         return fingerprint
 
@@ -276,25 +270,28 @@ def _check_scales(scales: tuple[float, ...]) -> None:
 
 
 def _check_size(graph: ExportedGraph) -> None:
-    """Refuses sizes that the backbone does not take, if it takes only one."""
+    """Refuses sizes that the embedder or its backbone does not take."""
     size = (graph.height, graph.width)
     if min(size) < 1:
         raise ValueError(
             "Expected a height and a width in pixels, each at least 1. "
             f"Received: height={graph.height}, width={graph.width}."
         )
+    fixed = tuple(graph.embedder.input_shape[1:3])
+    if any(
+        own not in (None, asked) for own, asked in zip(fixed, size, strict=True)
+    ):
+        raise ValueError(
+            f"Expected height={fixed[0]}, width={fixed[1]}, the only size that "
+            f"the embedder takes. Received: height={graph.height}, "
+            f"width={graph.width}. Build it with image_size=None for any size."
+        )
     for layer in graph.embedder.layers:
-        if layer.name == "backbone":
-            fixed = tuple(layer.input_shape[1:3])
-            fits = all(
-                of_model in (None, asked)
-                for of_model, asked in zip(fixed, size, strict=True)
-            )
-            if not fits or (None not in fixed and set(graph.scales) != {1.0}):
+        if layer.name == "backbone" and None not in layer.input_shape[1:3]:
+            if set(graph.scales) != {1.0}:
                 raise ValueError(
-                    f"Expected height={fixed[0]}, width={fixed[1]} and "
-                    "scales=(1,): the backbone takes no other size. Received: "
-                    f"height={graph.height}, width={graph.width}, "
+                    "Expected scales=(1,) for a backbone of one size, "
+                    f"{tuple(layer.input_shape[1:3])}. Received: "
                     f"scales={graph.scales}."
                 )
 
@@ -318,7 +315,8 @@ def _check_norm(graph: ExportedGraph) -> None:
     rng = np.random.default_rng(0)
     size = (1, graph.height, graph.width, 3)
     noise = rng.integers(0, 256, size).astype(np.float32)
-    norm = float(np.linalg.norm(graph.embed(noise)["descriptor"]))
+    embed = tf.function(graph.embed, input_signature=[_IMAGES])
+    norm = float(np.linalg.norm(embed(noise)["descriptor"]))
     if not abs(norm - 1) <= _UNIT_TOLERANCE:
         raise ValueError(
             "Expected descriptors of length 1. Received: an embedder whose "

@@ -6,7 +6,6 @@ the convolutions' work spaces on a GPU come on top.
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -136,7 +135,11 @@ def memory(
 def _kept_numbers(embedder: keras.Model, options: TrainingOptions) -> int:
     """Counts the numbers per image that a step holds for its gradients."""
     kept, below, largest = 0, [0], 0
-    for layer, count in _outputs(embedder, options):
+    images = keras.KerasTensor(
+        (1, options.image_height, options.image_width, 3), "float32"
+    )
+    for layer, output in _outputs(embedder, images):
+        count = _count(output.shape)
         largest = max(largest, count)
         if kept or layer.trainable_weights:
             kept += count
@@ -149,24 +152,34 @@ def _kept_numbers(embedder: keras.Model, options: TrainingOptions) -> int:
 
 
 def _outputs(
-    embedder: keras.Model, options: TrainingOptions
-) -> Iterator[tuple[keras.layers.Layer, int]]:
-    """Yields the layers in order, with the numbers each outputs per image."""
-    output = keras.KerasTensor(
-        (1, options.image_height, options.image_width, 3), "float32"
-    )
-    for layer in embedder.layers[1:]:  # after the input
-        if isinstance(layer, keras.Model):
-            inner = layer.layers[1:]
-            outputs = keras.Model(
-                layer.input, [each.output for each in inner]
-            ).compute_output_spec(output)
-            for each, output in zip(inner, outputs, strict=True):
-                yield each, _count(output.shape)
-            output = outputs[-1]
-        else:
-            output = layer.compute_output_spec(output)
-            yield layer, _count(output.shape)
+    network: keras.Model, images: keras.KerasTensor
+) -> list[tuple[keras.layers.Layer, keras.KerasTensor]]:
+    """Returns the layers of a network in order, each with its output."""
+    layers = [
+        layer
+        for layer in network.layers
+        if not isinstance(layer, keras.layers.InputLayer)
+    ]
+    try:
+        if not any(isinstance(layer, keras.Model) for layer in layers):
+            graph = keras.Model(
+                network.inputs, [each.output for each in layers]
+            )
+            outputs = graph.compute_output_spec(images)
+            return list(zip(layers, outputs, strict=True))
+        # A chain, such as preprocessing, backbone and aggregation.
+        outputs, output = [], images
+        for layer in layers:
+            if isinstance(layer, keras.Model):
+                outputs += _outputs(layer, output)
+            else:
+                outputs.append((layer, layer.compute_output_spec(output)))
+            output = outputs[-1][1]
+        return outputs
+    except (AttributeError, TypeError, ValueError):
+        # Of a subclassed model, a shared layer or a branch of models, Keras
+        # does not say what is inside.
+        return [(network, network.compute_output_spec(images))]
 
 
 def _count(shape: tuple[int, ...]) -> int:

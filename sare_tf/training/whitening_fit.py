@@ -12,6 +12,50 @@ from sare_tf.model import whitening
 from sare_tf.model.exported_graph import ExportedGraph
 from sare_tf.records.records import Records
 from sare_tf.runtime import progress
+from sare_tf.training.options import ExportOptions
+
+
+def check(
+    options: ExportOptions,
+    config: dict[str, Any],
+    *,
+    records: Records | None,
+    imported: whitening.Whitening | None,
+) -> None:
+    """Refuses to whiten twice, or to fit to other images than were trained on.
+
+    Args:
+        options: of the export.
+        config: of the training.
+        records: to fit to.
+        imported: the whitening that the network has already.
+
+    Raises:
+        ValueError: a network that is whitened, or no records or other ones.
+    """
+    if imported is not None:
+        raise ValueError(
+            "Expected whitening_dimension=0 for an imported network that is "
+            "whitened already. Received: whitening_dimension="
+            f"{options.whitening_dimension}. Leave --whitening_dimension out, "
+            "or import with "
+            f"--whitening_dimension={options.whitening_dimension} or 0."
+        )
+    if records is None:
+        raise ValueError(
+            "Expected the records that were trained on, to fit whitening to. "
+            "Received: records=None. Give --records, or "
+            "--whitening_dimension=0."
+        )
+    expected = config["records_fingerprint"]
+    if records.fingerprint != expected and not options.allow_other_records:
+        known = expected[:12] if expected else "unknown"
+        raise ValueError(
+            "Expected the records that were trained on, with fingerprint "
+            f"{known}. Received: records={str(records.path)!r} with "
+            f"{records.fingerprint[:12]}. Name the other ones, or give "
+            "--allow_other_records to fit whitening to these."
+        )
 
 
 def to_records(

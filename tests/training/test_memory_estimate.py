@@ -79,6 +79,28 @@ def test_activations_that_a_step_keeps(train_from, numbers):
         assert needed["activations of a step"] == 5 * size * numbers
 
 
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_activations_of_a_keras_model_as_the_backbone(is_nested):
+    network = keras.Sequential(
+        [
+            keras.layers.Conv2D(4, 3, strides=2, padding="same"),
+            keras.layers.Conv2D(8, 3, padding="same"),
+        ]
+    )
+    if is_nested:
+        network.build((None, 32, 16, 3))
+    backbone = keras.Sequential([keras.layers.Rescaling(1 / 255), network])
+    needed = memory_estimate.memory(
+        build_embedder(backbone=backbone, aggregation="mac"),
+        TrainingOptions(**OPTIONS),
+        WORK,
+    )
+    first, second, rescaled = 16 * 8 * 4, 16 * 8 * 8, 32 * 16 * 3
+    # All outputs are kept, the image before them, and two gradients.
+    numbers = rescaled + first + second + 8 + 2 * rescaled
+    assert needed["activations of a step"] == 5 * 4 * numbers
+
+
 def test_the_other_parts():
     needed = memory_estimate.memory(
         _embedder(),
