@@ -27,7 +27,7 @@ from sare_tf.model.keras_backbone import (
 from sare_tf.model.pretrained import weights_file
 from sare_tf.model.registry import BACKBONES, Backbone
 from sare_tf.model.torchvision import published_weights
-from sare_tf.model.vit import ClassToken, PatchMap
+from sare_tf.model.vit_outputs import ClassToken, PatchMap
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")

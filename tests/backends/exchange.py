@@ -18,7 +18,14 @@ from keras import ops
 
 import sare_tf.losses
 from sare_tf import model
-from sare_tf.model import augmentation, backbones, embedder, heads, vit
+from sare_tf.model import (
+    augmentation,
+    backbones,
+    embedder,
+    heads,
+    vit_layers,
+    vit_outputs,
+)
 
 BACKEND = keras.backend.backend()
 VARIANTS = {
@@ -58,7 +65,7 @@ def layers():
         blue_first=True,
     )
     return {
-        "ClassToken": (vit.ClassToken(), [tokens]),
+        "ClassToken": (vit_outputs.ClassToken(), [tokens]),
         "GeM": (model.GeM(), [maps]),
         "GeM-imported": (model.GeM(unit_locations=True), [maps]),
         "MAC": (model.MAC(), [maps]),
@@ -68,21 +75,24 @@ def layers():
             model.NetVLAD(num_clusters=3, use_bias=True, clamped=True),
             [maps],
         ),
-        "PatchMap": (vit.PatchMap(2, part=1, num_parts=3), [tokens, pixels]),
+        "PatchMap": (
+            vit_outputs.PatchMap(2, part=1, num_parts=3),
+            [tokens, pixels],
+        ),
         "Preprocessing": (preprocessing, [tuples[0]]),
         "RMAC": (model.RMAC(), [maps]),
-        "ResizeToPatches": (vit.ResizeToPatches(), [maps]),
+        "ResizeToPatches": (vit_layers.ResizeToPatches(), [maps]),
         "SPoC": (model.SPoC(), [maps]),
         "ScaledResidual": (
-            vit.ScaledResidual(),
+            vit_layers.ScaledResidual(),
             [tokens, random(2, 8, 12, seed=3)],
         ),
-        "SelfAttention": (vit.SelfAttention(2), [tokens]),
+        "SelfAttention": (vit_layers.SelfAttention(2), [tokens]),
         "SplitTuples": (embedder.SplitTuples(), [descriptors, tuples]),
-        "SwiGLU": (vit.SwiGLU(), [tokens]),
-        "TokenEmbedding": (vit.TokenEmbedding(4), [pixels]),
+        "SwiGLU": (vit_layers.SwiGLU(), [tokens]),
+        "TokenEmbedding": (vit_layers.TokenEmbedding(4), [pixels]),
         "TokenEmbedding-registers": (
-            vit.TokenEmbedding(4, num_registers=3, antialias=True),
+            vit_layers.TokenEmbedding(4, num_registers=3, antialias=True),
             [pixels],
         ),
         "Whitening": (model.Whitening(3), [descriptors]),
