@@ -29,7 +29,13 @@ from sare_tf import flags, model
 from sare_tf.model import exported_graph
 from sare_tf.model.exported_graph import ExportedGraph
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files, callable_module, paths, run_lock
+from sare_tf.runtime import (
+    atomic_files,
+    callable_module,
+    flagfiles,
+    paths,
+    run_lock,
+)
 from sare_tf.serving import warmup_requests
 from sare_tf.training import epoch_choice, whitening_fit
 from sare_tf.training.options import ExportOptions
@@ -178,10 +184,11 @@ def run(options: ExportOptions) -> Path:
     for warning in epoch_choice.warnings(state["history"], epoch):
         logging.warning("%s", warning)
     logging.info(
-        "Exported %s of %s to %s. Next: python -m sare_tf.index --flagfile=...",
+        "Exported %s of %s to %s. Next: %s",
         epoch,
         options.checkpoints,
         version,
+        flagfiles.next_command("index"),
     )
     return version
 

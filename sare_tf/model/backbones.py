@@ -165,7 +165,8 @@ def _network(name, recipe, weights) -> keras.Model:
     if not path.is_file():
         raise FileNotFoundError(
             "Expected weights to be 'imagenet' or a file. "
-            f"Received: weights={str(path)!r}, which does not exist."
+            f"Received: weights={str(path)!r}, which does not exist. For "
+            "random weights, leave it out."
         )
     kind = weights_file.kind_of(path)
     if kind is None:
