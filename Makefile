@@ -84,7 +84,8 @@ test-weights: $(INSTALLED)
 	rm -rf $(WEIGHTS)
 	PYTHONPATH=$(CURDIR) $(BIN)/python tests/pytorch/pictures.py $(WEIGHTS)
 	$(VENV_WEIGHTS)/bin/python tests/pytorch/networks.py $(WEIGHTS)
-	SARE_TF_WEIGHTS=$(WEIGHTS) $(BIN)/python -m pytest tests/pytorch
+	SARE_TF_WEIGHTS=$(WEIGHTS) $(BIN)/python -m pytest tests/pytorch \
+		tests/model/torchvision
 	$(VENV_WEIGHTS)/bin/python tests/pytorch/loads.py $(WEIGHTS)
 	cat $(WEIGHTS)/differences.txt
 

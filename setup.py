@@ -22,7 +22,11 @@ setup(
     license="Apache-2.0",
     author="The sare_tf authors",
     packages=find_packages(include=["sare_tf", "sare_tf.*"]),
-    package_data={"": ["*.pyi"], "sare_tf.pages": ["templates/*"]},
+    package_data={
+        "": ["*.pyi"],
+        "sare_tf.checks": ["land.bin"],
+        "sare_tf.pages": ["templates/*"],
+    },
     entry_points={"console_scripts": ["sare-tf = sare_tf.__main__:main"]},
     # Editable installs add a path. The default, an import hook, finds a folder
     # sare_tf without modules first, such as a clone below the current folder.

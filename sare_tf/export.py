@@ -29,7 +29,7 @@ from sare_tf import flags, model
 from sare_tf.model import exported_graph
 from sare_tf.model.exported_graph import ExportedGraph
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files, callable_module, run_lock
+from sare_tf.runtime import atomic_files, callable_module, paths, run_lock
 from sare_tf.serving import warmup_requests
 from sare_tf.training import epoch_choice, whitening_fit
 from sare_tf.training.options import ExportOptions
@@ -96,6 +96,7 @@ def export(
             "training_images",
         )
     )
+    path = paths.expand(path)
     with run_lock.only_run(path):
         return _write(
             graph,

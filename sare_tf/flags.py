@@ -19,6 +19,7 @@ from sare_tf.city.options import CityOptions
 from sare_tf.evaluation.options import ComparisonOptions, EvaluationOptions
 from sare_tf.pages.options import LocateOptions
 from sare_tf.records.options import ExportDatasetOptions, RecordOptions
+from sare_tf.runtime import flagfiles
 from sare_tf.runtime.options import define_flags
 from sare_tf.runtime.stage_help import describe_flags
 from sare_tf.search.options import IndexOptions, VectorOptions
@@ -125,4 +126,14 @@ def start(
             logging.info("--verbosity=1 shows where this was raised.")
             sys.exit(1)
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse)
+
+
+def _parse(arguments: Sequence[str]) -> list[str]:
+    """Parses flags, and returns the other arguments."""
+    try:
+        arguments = flagfiles.insert(arguments)
+    except ValueError as error:
+        logging.error("%s", error)
+        sys.exit(1)
+    return app.parse_flags_with_usage(arguments)

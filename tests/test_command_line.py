@@ -116,3 +116,26 @@ def test_a_stage_runs_as_its_module_does(monkeypatch):
         )
     ]
     assert sys.argv == ["sare_tf.export_weights", "--out=x"]
+
+
+def test_a_flagfile_in_utf_16_with_a_home(tmp_path, monkeypatch):
+    """Comparing needs no TensorFlow, so that the processes are quick."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.flags").write_text("--comparison=~/out\n", "utf-16")
+    for flagfile, message in (
+        ("own.flags", f"Received: path='{tmp_path}/home/a/metrics.json'"),
+        ("none.flags", "Expected a flagfile. Received: flagfile='none.flags'"),
+    ):
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "sare_tf", "compare"),
+                *(f"--flagfile={flagfile}", "$HOME/a", "~/b"),
+            ],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert message in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["own.flags"]

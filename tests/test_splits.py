@@ -98,6 +98,8 @@ def test_locate_searches_all_places_and_says_so(inputs, folders, photo):
         "images": 18,
         "places": 9,
         "split": "all",
+        "search": "scann",
+        "recall": 1.0,
     }
 
 

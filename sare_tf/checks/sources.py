@@ -37,14 +37,7 @@ class DatasetSource:
         self.path = Path(options.dataset)
         self.is_list = False
         self._is_list_wanted = not options.check_images
-        how = {
-            "reader": options.reader,
-            "split_fractions": options.split_fractions,
-            "query_fraction": options.query_fraction,
-            "utm_zone": options.utm_zone,
-            "utm_hemisphere": options.utm_hemisphere,
-            "seed": options.seed,
-        }
+        how = options.reader_options
         self.made_from = how
         try:
             self._reading = readers.read(self.path, **how)

@@ -1,7 +1,10 @@
 """Options of datasets: reading them, their splits and their positives."""
 
+from typing import Any
+
 from sare_tf.dataset.names import (
     ALL_SPLITS,
+    DOUBTFUL_POSITIONS,
     HEMISPHERES,
     RULES,
     SPLITS,
@@ -9,16 +12,27 @@ from sare_tf.dataset.names import (
     name_of_splits,
     splits_of,
 )
-from sare_tf.dataset.readers import READERS
+from sare_tf.dataset.readers import DEFAULTS, READERS
 from sare_tf.runtime.common_options import SeedOptions
-from sare_tf.runtime.options import Options, option, options
+from sare_tf.runtime.options import Options, option, options, path_option
 
 
 @options
-class DatasetOptions(SeedOptions):
+class RadiusOptions(Options):
+    """The radius within which images show the same place."""
+
+    positive_radius_m: float = option(
+        25.0,
+        "Metres within which a database image is a right answer, inclusive.",
+        minimum=0,
+    )
+
+
+@options
+class DatasetOptions(RadiusOptions, SeedOptions):
     """Which images are read, and how splits and roles are chosen."""
 
-    dataset: str | None = option(
+    dataset: str | None = path_option(
         None, "Folder of raw images, in a known layout."
     )
     reader: str = option(
@@ -49,17 +63,18 @@ class DatasetOptions(SeedOptions):
         "for which they do not are refused.",
         choices=HEMISPHERES,
     )
-
-
-@options
-class RadiusOptions(Options):
-    """The radius within which images show the same place."""
-
-    positive_radius_m: float = option(
-        25.0,
-        "Metres within which a database image is a right answer, inclusive.",
-        minimum=0,
+    doubtful_positions: str = option(
+        "keep",
+        "What to do with photographs whose EXIF header doubts their position: "
+        "no fix, an error above --positive_radius_m, or another datum than "
+        "WGS84.",
+        choices=DOUBTFUL_POSITIONS,
     )
+
+    @property
+    def reader_options(self) -> dict[str, Any]:
+        """The options of `readers.read`."""
+        return {name: getattr(self, name) for name in ("reader", *DEFAULTS)}
 
 
 @options

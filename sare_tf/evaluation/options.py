@@ -7,7 +7,7 @@ from sare_tf.dataset.options import PositivesOptions, SplitOptions
 from sare_tf.evaluation.protocols import PROTOCOLS
 from sare_tf.records.options import RecordsFolderOptions
 from sare_tf.runtime.common_options import BatchOptions
-from sare_tf.runtime.options import Options, option, options
+from sare_tf.runtime.options import Options, option, options, path_option
 from sare_tf.search.options import SearchOptions
 from sare_tf.serving.options import ServableOptions
 
@@ -52,7 +52,7 @@ class EvaluationOptions(
 
     REQUIRED: ClassVar = ("index", "records", "evaluation")
 
-    evaluation: str | None = option(None, "Folder of metrics and report.")
+    evaluation: str | None = path_option(None, "Folder of metrics and report.")
     recall_at: tuple[int, ...] = option(
         (1, 5, 10, 20), "N of recall@N.", minimum=1
     )
@@ -78,10 +78,10 @@ class EvaluationOptions(
 class ComparisonOptions(Options):
     """Options of `compare`."""
 
-    comparison: str = option(
+    comparison: str = path_option(
         "comparison", "Folder of a comparison of evaluations."
     )
-    runs: tuple[str, ...] = option(
+    runs: tuple[str, ...] = path_option(
         (), "Folders of evaluations, at least two.", has_flag=False
     )
 

@@ -27,6 +27,7 @@ from sare_tf.model.keras_backbone import (
 from sare_tf.model.pretrained import weights_file
 from sare_tf.model.registry import BACKBONES, Backbone
 from sare_tf.model.torchvision import published_weights
+from sare_tf.model.vit_outputs import ClassToken, PatchMap
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")
@@ -88,6 +89,7 @@ def build(
     weights: str | Path | None = None,
     cut_layer: str | None = None,
     train_from: str | None = None,
+    class_token: bool = False,
 ):
     """Makes a backbone.
 
@@ -104,9 +106,11 @@ def build(
             the activation that a convolution may hold; None: the backbone's.
         train_from: name of the first layer that is trained, with all after it
             up to the cut; "aggregation", none of them; None: the backbone's.
+        class_token: also give the class token at the cut, if there is one.
 
     Returns:
-        The preprocessing layer, and the model named "backbone".
+        The preprocessing layer, and the model named "backbone". Its output is
+        the feature map, or the list of it and the class token, [B, C].
 
     Raises:
         ValueError: unknown name of a backbone or a layer, no download, or a
@@ -127,7 +131,12 @@ def build(
     )
     if isinstance(cut, layers.Conv2D):
         cut.activation = keras.activations.linear
-    backbone = keras.Model(network.input, cut.output, name="backbone")
+    outputs = cut.output
+    if class_token and isinstance(cut, PatchMap):
+        tokens, _ = cut.input
+        first = ClassToken(cut.part, cut.num_parts, name="class_token")
+        outputs = [outputs, first(tokens)]
+    backbone = keras.Model(network.input, outputs, name="backbone")
     train_after(backbone, train_from or recipe.train_from, name)
     make_repeatable(backbone)
     settings = recipe.preprocessing

@@ -18,6 +18,7 @@ from absl import logging
 from keras import ops
 
 from sare_tf.model.aggregation import EPSILON
+from sare_tf.model.heads.hard_vlad import HardVLAD
 from sare_tf.model.netvlad import NetVLAD
 
 # Ratio of the second largest assignment to the largest: addLayers.m.
@@ -120,7 +121,8 @@ def initialise_netvlad(
     the assignment to them is.
 
     Args:
-        embedder: a model of `build_embedder` with NetVLAD.
+        embedder: a model of `build_embedder` with NetVLAD, also that of
+            `netvlad_linear` or `hard_vlad`.
         images: an array, [N, H, W, 3]; or batches of images, [B, H, W, 3]: a
             tf.data.Dataset, or any other iterable.
         centres: [K, C], such as `read_centres` reads; None for k-means.
@@ -133,7 +135,9 @@ def initialise_netvlad(
             `netvlad_initial_weights` refuses.
     """
     netvlads = [
-        layer for layer in embedder.layers if isinstance(layer, NetVLAD)
+        layer
+        for layer in embedder.layers
+        if isinstance(layer, (NetVLAD, HardVLAD))
     ]
     if len(netvlads) != 1:
         raise ValueError(
@@ -168,7 +172,8 @@ def initialise_netvlad(
         centres=centres,
         seed=seed,
     )
-    layer.assignment.assign(assignment)
+    if isinstance(layer, NetVLAD):
+        layer.assignment.assign(assignment)
     layer.centres.assign(centres)
     logging.info(
         "Initialised %d NetVLAD clusters from %d images.",

@@ -14,7 +14,12 @@ from keras import ops
 
 from sare_tf.model import backbones, compiled_metrics, keras_backbone
 from sare_tf.model.augmentation import Augmentation
-from sare_tf.model.registry import AGGREGATIONS, BACKBONES
+from sare_tf.model.registry import (
+    AGGREGATIONS,
+    BACKBONES,
+    WITH_CLASS_TOKEN,
+    WITH_CLUSTERS,
+)
 
 
 def build_embedder(
@@ -47,9 +52,10 @@ def build_embedder(
             maps, [B, H, W, C], or tokens, [B, L, C], or a .keras file of one.
             A model is shared, not copied; its batch normalisation is frozen
             and its dropout switched off, as in every backbone.
-        aggregation: "netvlad", "gem", "mac", "spoc" or "rmac". All tokens are
-            aggregated, without their order, which "rmac" needs.
-        num_clusters: of NetVLAD; the others have none.
+        aggregation: a name in `registry.AGGREGATIONS`. All tokens of a Keras
+            model are aggregated, without their order, which "rmac", "convap",
+            "boq" and "mixvpr" need.
+        num_clusters: of those in `registry.WITH_CLUSTERS`.
         weights: of a backbone by name: None for random, "imagenet", or a local
             file; see `backbones.build`. A Keras model has its own. NetVLAD's
             come from `initialise_netvlad`.
@@ -81,6 +87,7 @@ def build_embedder(
             weights=weights,
             cut_layer=cut_layer,
             train_from=train_from,
+            class_token=aggregation in WITH_CLASS_TOKEN,
         )
         _warn_of_random_weights(backbone, weights)
     else:
@@ -97,13 +104,24 @@ def build_embedder(
     features = images
     for layer in (*before, network):
         features = layer(features)
+    class_token = []
+    if isinstance(features, list):
+        features, *class_token = features
+    elif aggregation == "class_token":
+        raise ValueError(
+            "Expected a backbone with a class token, such as dinov2_vits14, "
+            "for aggregation='class_token'. Received: backbone="
+            f"{getattr(backbone, 'name', backbone)!r}. Choose another "
+            "aggregation."
+        )
     if len(features.shape) == 3:
         features = _as_map(features, aggregation)
     settings = {"num_clusters": num_clusters}
     aggregate = make_aggregation(
-        aggregation, **(settings if aggregation == "netvlad" else {})
+        aggregation, **(settings if aggregation in WITH_CLUSTERS else {})
     )
-    return keras.Model(images, aggregate(features), name="embedder")
+    descriptors = aggregate(features, *class_token)
+    return keras.Model(images, descriptors, name="embedder")
 
 
 def make_aggregation(name: str, **settings) -> keras.layers.Layer:
@@ -113,7 +131,7 @@ def make_aggregation(name: str, **settings) -> keras.layers.Layer:
         name: the name, which the layer gets as well.
         **settings: arguments of the layer.
     """
-    module, _, layer = AGGREGATIONS[name].partition(".")
+    module, _, layer = AGGREGATIONS[name].rpartition(".")
     make = getattr(importlib.import_module(f"sare_tf.model.{module}"), layer)
     return make(name=name, **settings)
 
@@ -247,10 +265,11 @@ def _size(
 
 def _as_map(tokens, aggregation: str):
     """Returns tokens as a feature map of one column, [B, L, 1, C]."""
-    if aggregation == "rmac":
+    if aggregation in ("rmac", "convap", "boq", "mixvpr"):
         raise ValueError(
             "Expected a backbone that outputs feature maps, [B, H, W, C], for "
-            "aggregation='rmac', which pools regions. Received: tokens of "
+            f"aggregation={aggregation!r}, which looks at where a location is. "
+            "Received: tokens of "
             f"shape {tuple(tokens.shape)}. Choose another aggregation, or let "
             "the backbone end in a keras.layers.Reshape."
         )

@@ -1,14 +1,14 @@
 """Options of the network."""
 
 from sare_tf.model.registry import AGGREGATIONS, BACKBONES
-from sare_tf.runtime.options import Options, option, options
+from sare_tf.runtime.options import Options, option, options, path_option
 
 
 @options
 class CheckpointsFolderOptions(Options):
     """The checkpoints."""
 
-    checkpoints: str | None = option(
+    checkpoints: str | None = path_option(
         None, "Folder of the training checkpoints."
     )
 
@@ -44,11 +44,16 @@ class ModelOptions(Options):
         "How the feature map becomes one descriptor.",
         choices=tuple(AGGREGATIONS),
     )
-    num_clusters: int = option(64, "NetVLAD clusters.", minimum=2)
-    weights: str | None = option(
+    num_clusters: int = option(
+        64,
+        "Clusters of the aggregations that have clusters: netvlad, salad ...",
+        minimum=2,
+    )
+    weights: str | None = path_option(
         None,
         "Backbone weights to start from: imagenet, or a local file of Keras "
-        "(.h5, .keras), PyTorch (.pth), safetensors or NumPy (.npz).",
+        "(.h5, .keras), PyTorch (.pth), safetensors or NumPy (.npz). Default: "
+        "random weights.",
     )
     cut_layer: str | None = option(
         None,
@@ -61,7 +66,7 @@ class ModelOptions(Options):
         "it. aggregation: none of the backbone is trained. Default: the "
         "backbone's own.",
     )
-    netvlad_centres: str | None = option(
+    netvlad_centres: str | None = path_option(
         None,
         "Centres for NetVLAD to start from, instead of k-means: a .mat file of "
         "the authors of NetVLAD, or .npy, [clusters, channels].",

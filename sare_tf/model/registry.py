@@ -30,7 +30,23 @@ AGGREGATIONS = {
     "mac": "pooling.MAC",
     "spoc": "pooling.SPoC",
     "rmac": "pooling.RMAC",
+    "gem_linear": "heads.gem_linear.GeMLinear",
+    "convap": "heads.convap.ConvAP",
+    "mixvpr": "heads.mixvpr.MixVPR",
+    "salad": "heads.salad.SALAD",
+    "boq": "heads.boq.BoQ",
+    "supervlad": "heads.supervlad.SuperVLAD",
+    "netvlad_linear": "heads.netvlad_linear.NetVLADLinear",
+    "hard_vlad": "heads.hard_vlad.HardVLAD",
+    "class_token": "heads.class_token.UnitClassToken",
 }
+# Those that need no training.
+POOLINGS = ("gem", "mac", "spoc", "rmac")
+# Those whose centres come from images before training.
+WITH_CENTRES = ("netvlad", "netvlad_linear", "hard_vlad")
+WITH_CLUSTERS = (*WITH_CENTRES, "salad", "supervlad")
+# Those that take the class token of a vision transformer.
+WITH_CLASS_TOKEN = ("salad", "class_token")
 # Effect of augmentation -> numbers that it draws for each image, in the order
 # in which effects are applied.
 AUGMENTATION_DRAWS = {

@@ -91,15 +91,7 @@ def build(options: RecordOptions, *, executor: Executor | None = None) -> Path:
     out = Path(options.records)
     atomic_files.settle_folder(out)
     atomic_files.check_replaceable(out, names=_FILES)
-    reading = readers.read(
-        options.dataset,
-        reader=options.reader,
-        split_fractions=options.split_fractions,
-        query_fraction=options.query_fraction,
-        utm_zone=options.utm_zone,
-        utm_hemisphere=options.utm_hemisphere,
-        seed=options.seed,
-    )
+    reading = readers.read(options.dataset, **options.reader_options)
     preparation = Preparation(
         verify=options.verify_images,
         longest_side=options.resize_to,

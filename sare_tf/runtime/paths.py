@@ -13,32 +13,36 @@ from pathlib import Path
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})", re.ASCII)
 
 
-def expand(path: str | Path) -> str:
+def expand(path: str | Path, *, name: str = "path") -> str:
     """Returns a path with `~`, `~user` and `$NAME` expanded.
 
     A path with a `$` or `~` in its own name can be written as `./~name`, and is
     found if it exists.
+
+    Args:
+        path: the path.
+        name: of the option, for messages.
 
     Raises:
         ValueError: no such user or variable, and no such path.
     """
     text = str(path)
     expanded = os.path.expanduser(text)
-    if expanded.startswith("~") and not _exists(text, len(text)):
+    if expanded.startswith("~") and not _exists(text, 1):
         raise ValueError(
-            f"Expected the name of a user after ~. Received: path={text!r}. "
+            f"Expected the name of a user after ~. Received: {name}={text!r}. "
             "Write ./~ for a folder or file whose name begins so."
         )
 
     def value(match: re.Match) -> str:
-        name = match[1] or match[2]
-        if os.environ.get(name):
-            return os.environ[name]
+        variable = match[1] or match[2]
+        if os.environ.get(variable):
+            return os.environ[variable]
         if not _exists(expanded, match.end()):
             raise ValueError(
                 "Expected a path whose variables are set in the environment. "
-                f"Received: path={text!r} without {name}. Set it, or write "
-                "the whole path."
+                f"Received: {name}={text!r} without {variable}. Set it, or "
+                "write the whole path."
             )
         return match[0]
 
@@ -63,10 +67,12 @@ def split(text: str) -> list[str]:
     return paths
 
 
-def expand_all(text: str) -> str:
+def expand_all(text: str, *, name: str = "path") -> str:
     """Expands each of several paths with commas between them."""
     return ",".join(
-        expand(part.strip() if part.strip()[:1] in ("~", "$") else part)
+        expand(
+            part.strip() if part.strip()[:1] in ("~", "$") else part, name=name
+        )
         for part in text.split(",")
     )
 

@@ -82,15 +82,20 @@ class Searched:
         places: number of their places; None if the place of one is unknown.
         split: the splits of the records that they are from, such as "test" or
             "all"; None if the index was not built from records.
+        search: "exact" or "scann".
+        recall: the share of the nearest images that the search finds, see
+            `Index.recall_at`; None if it is not known.
     """
 
     images: int
     places: int | None
     split: str | None
+    search: str
+    recall: float | None
 
     @classmethod
-    def of(cls, index: Index) -> "Searched":
-        """Counts the images and places of an index."""
+    def of(cls, index: Index, k: int) -> "Searched":
+        """Describes a search of an index for k images."""
         places = None
         if manifest.has_places(index.manifest):
             places = index.manifest["place_id"].nunique()
@@ -98,6 +103,8 @@ class Searched:
             images=len(index.manifest),
             places=places,
             split=index.metadata["split"],
+            search=index.searches_with,
+            recall=index.recall_at(k),
         )
 
     def as_text(self) -> str:
@@ -194,7 +201,6 @@ class Locator:
         self.index = Index.open(index, exact=exact, check=check)
         self._servable = serving.load(export)
         self.index.check_export(self._servable)
-        self.searched = Searched.of(self.index)
         rows = self.index.manifest
         self.places = confidence.Places(rows, radius_m=positive_radius_m)
         self._rows = rows[["image_id", "place_id", "utm_zone"]]
@@ -204,6 +210,7 @@ class Locator:
         answers = [Answer(error=error) for error in errors]
         good = [number for number, error in enumerate(errors) if not error]
         count = len(self.index.manifest)
+        searched = Searched.of(self.index, max(k, confidence.DEPTH))
         rows, distances = self.index.search(
             descriptors[good], max(k, confidence.DEPTH)
         )
@@ -220,7 +227,7 @@ class Locator:
                     if rows[line, i] >= 0
                 ],
                 confidence=None if np.isnan(sure) else float(sure),
-                searched=self.searched,
+                searched=searched,
             )
         return answers
 

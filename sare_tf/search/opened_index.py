@@ -15,6 +15,7 @@ from sare_tf import serving
 from sare_tf.dataset import names
 from sare_tf.records.records import Records
 from sare_tf.runtime import file_digests, sealed_json
+from sare_tf.runtime.paths import expand
 from sare_tf.search import exact_search, index_files, segments, vector_index
 from sare_tf.search.descriptor_arrays import GatheredRows, check_unit
 
@@ -151,6 +152,7 @@ class Index:
                 that are not finite unit vectors, or a folder that holds
                 something else.
         """
+        out = expand(out)
         rows = vector_index.rows_of(
             image_ids,
             positions=positions,
@@ -205,6 +207,28 @@ class Index:
                 neighbours.append((first + rows, distances))
                 first += len(segment.live)
         return exact_search.merge(neighbours, k)
+
+    def recall_at(self, k: int) -> float | None:
+        """Returns which share of the k nearest images `search` finds.
+
+        It was measured when the index was built, for images of the index as
+        queries: photographs that are looked up may lie farther from them.
+
+        Args:
+            k: neighbours per query.
+
+        Returns:
+            From 0 to 1, 1 for exact search; None if an index of version 0.1
+            searches a tree of ScaNN, whose recall it does not know.
+        """
+        counts = np.array([len(one.live) for one in self.segments])
+        recalls = [
+            one.recall_at(min(k, count))
+            for one, count in zip(self.segments, counts, strict=True)
+        ]
+        if None in recalls:
+            return None
+        return float(np.dot(counts, recalls) / counts.sum())
 
     def check_export(
         self, servable: serving.Servable | serving.RemoteServable

@@ -21,6 +21,7 @@ from sare_tf.runtime import file_digests, sealed_json
 from sare_tf.search import (
     descriptor_arrays,
     exact_search,
+    scann_recall,
     scann_searcher,
     scann_tuning,
 )
@@ -52,17 +53,26 @@ def finish(
     """
     descriptors = np.load(folder / "descriptors.npy", mmap_mode="r")
     manifest.write(rows.reset_index(drop=True), folder / "manifest.parquet")
-    parameters, tuned = None, None
+    parameters, tuned, settings = None, None, None
     if scann := scann_searcher.scann_module():
         logging.info("Building the ScaNN searcher.")
         parameters, tuned = _build_searcher(
             scann, descriptors, folder / "scann", tuning
         )
+        if parameters["searcher"] == "tree":
+            settings = scann_recall.settings_by_k(
+                scann_searcher.Searcher.load(
+                    scann, folder / "scann", parameters
+                ),
+                descriptors,
+                target_recall=tuning.target_recall,
+            )
     names = _names(folder)
     return {
         "count": len(rows),
         "scann": parameters,
         "tuned": tuned,
+        "settings": settings,
         "bytes": {name: (folder / name).stat().st_size for name in names},
         "digests": file_digests.of(folder, names),
     }
@@ -191,8 +201,20 @@ class Segment:
             logging.warning("The index was built without ScaNN: exact search.")
         elif scann := scann_searcher.scann_module():
             self.searcher = scann_searcher.Searcher.load(
-                scann, folder / "scann", description["scann"]
+                scann,
+                folder / "scann",
+                description["scann"],
+                description.get("settings"),
             )
+
+    def recall_at(self, k: int) -> float | None:
+        """Returns the measured recall of search; None if it is not known.
+
+        It is the share of the k exact neighbours that are found for rows of the
+        segment.
+        """
+        setting = self.searcher and self.searcher.setting_for(k)
+        return setting["recall"] if setting else 1.0
 
     def search(
         self, queries: np.ndarray, k: int
@@ -215,7 +237,10 @@ class Segment:
         remaining = np.arange(len(queries))  # queries without an answer yet
         asked = k
         while (
-            self.searcher and len(remaining) and asked <= len(self.descriptors)
+            self.searcher
+            and self.searcher.setting_for(asked)
+            and len(remaining)
+            and asked <= len(self.descriptors)
         ):
             near, far = self.searcher.search(queries[remaining], asked)
             padded = near < 0

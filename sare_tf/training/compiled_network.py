@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from sare_tf import losses, model
 from sare_tf.distributed import strategies
+from sare_tf.model.registry import WITH_CENTRES
 from sare_tf.training import optimizers
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.place_network import PlaceNetwork
@@ -30,7 +31,7 @@ def build(train: Split | StoredTuples, options: TrainingOptions) -> keras.Model:
     """
     centres = None
     if options.netvlad_centres:
-        if options.aggregation != "netvlad":
+        if options.aggregation not in WITH_CENTRES:
             raise ValueError(
                 "Expected aggregation='netvlad' with netvlad_centres. "
                 f"Received: aggregation={options.aggregation!r}. Leave "
@@ -38,7 +39,7 @@ def build(train: Split | StoredTuples, options: TrainingOptions) -> keras.Model:
             )
         centres = model.read_centres(options.netvlad_centres)
     embedder = build_embedder(options)
-    if options.aggregation == "netvlad":
+    if options.aggregation in WITH_CENTRES:
         try:
             model.initialise_netvlad(
                 embedder,

@@ -19,7 +19,13 @@ from sare_tf.runtime.common_options import (
     ImageSizeOptions,
     SeedOptions,
 )
-from sare_tf.runtime.options import Options, option, options, with_default
+from sare_tf.runtime.options import (
+    Options,
+    option,
+    options,
+    path_option,
+    with_default,
+)
 from sare_tf.serving.options import ExportFolderOptions
 
 
@@ -319,7 +325,7 @@ class ExportOptions(
     image_width: int | None = with_default(
         ImageSizeOptions, "image_width", None
     )
-    epoch: str | None = option(
+    epoch: str | None = path_option(
         None, "Folder of the epoch; the best one by default.", has_flag=False
     )
     whitening_samples: int = option(

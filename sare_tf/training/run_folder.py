@@ -34,8 +34,10 @@ from sare_tf.model import (
     augmentation,
     backbones,
     embedder,
+    heads,
     netvlad,
     pooling,
+    vit,
     whitening,
 )
 from sare_tf.model.embedder import in_float32
@@ -45,7 +47,8 @@ from sare_tf.training import epoch_choice, optimizers, place_network
 # Keras finds the classes that a checkpoint names once they are imported.
 _REGISTERED = (
     *(place_losses, place_sare, sare, similarity, tuple_losses),
-    *(augmentation, backbones, embedder, netvlad, pooling, whitening),
+    *(augmentation, backbones, embedder, netvlad, pooling, vit),
+    *(whitening, *heads.MODULES),
     *(optimizers, place_network),
 )
 

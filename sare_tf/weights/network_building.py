@@ -5,7 +5,7 @@ import numpy as np
 
 from sare_tf.model import NetVLAD, Whitening, backbones
 from sare_tf.model.embedder import make_aggregation
-from sare_tf.model.registry import AGGREGATIONS
+from sare_tf.model.registry import POOLINGS
 from sare_tf.weights.imported_network import (
     VGG16_LAYERS,
     GeMWeights,
@@ -158,10 +158,9 @@ def _make_aggregation(
             p=weights.exponent,
             unit_locations=weights.unit_locations,
         )
-    poolings = [name for name in AGGREGATIONS if name != "netvlad"]
-    if aggregation not in poolings:
+    if aggregation not in POOLINGS:
         raise ValueError(
-            f"Expected an aggregation, {', '.join(poolings)}, for a file that "
+            f"Expected an aggregation, {', '.join(POOLINGS)}, for a file that "
             f"holds only a backbone. Received: aggregation={aggregation!r}. "
             "Give --aggregation; for NetVLAD, train with the file as --weights."
         )

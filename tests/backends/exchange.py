@@ -18,7 +18,14 @@ from keras import ops
 
 import sare_tf.losses
 from sare_tf import model
-from sare_tf.model import augmentation, backbones, embedder, vit
+from sare_tf.model import (
+    augmentation,
+    backbones,
+    embedder,
+    heads,
+    vit_layers,
+    vit_outputs,
+)
 
 BACKEND = keras.backend.backend()
 VARIANTS = {
@@ -58,7 +65,7 @@ def layers():
         blue_first=True,
     )
     return {
-        "ClassToken": (vit.ClassToken(), [tokens]),
+        "ClassToken": (vit_outputs.ClassToken(), [tokens]),
         "GeM": (model.GeM(), [maps]),
         "GeM-imported": (model.GeM(unit_locations=True), [maps]),
         "MAC": (model.MAC(), [maps]),
@@ -68,24 +75,56 @@ def layers():
             model.NetVLAD(num_clusters=3, use_bias=True, clamped=True),
             [maps],
         ),
-        "PatchMap": (vit.PatchMap(2, part=1, num_parts=3), [tokens, pixels]),
+        "PatchMap": (
+            vit_outputs.PatchMap(2, part=1, num_parts=3),
+            [tokens, pixels],
+        ),
         "Preprocessing": (preprocessing, [tuples[0]]),
         "RMAC": (model.RMAC(), [maps]),
-        "ResizeToPatches": (vit.ResizeToPatches(), [maps]),
+        "ResizeToPatches": (vit_layers.ResizeToPatches(), [maps]),
         "SPoC": (model.SPoC(), [maps]),
         "ScaledResidual": (
-            vit.ScaledResidual(),
+            vit_layers.ScaledResidual(),
             [tokens, random(2, 8, 12, seed=3)],
         ),
-        "SelfAttention": (vit.SelfAttention(2), [tokens]),
+        "SelfAttention": (vit_layers.SelfAttention(2), [tokens]),
         "SplitTuples": (embedder.SplitTuples(), [descriptors, tuples]),
-        "SwiGLU": (vit.SwiGLU(), [tokens]),
-        "TokenEmbedding": (vit.TokenEmbedding(4), [pixels]),
+        "SwiGLU": (vit_layers.SwiGLU(), [tokens]),
+        "TokenEmbedding": (vit_layers.TokenEmbedding(4), [pixels]),
         "TokenEmbedding-registers": (
-            vit.TokenEmbedding(4, num_registers=3, antialias=True),
+            vit_layers.TokenEmbedding(4, num_registers=3, antialias=True),
             [pixels],
         ),
         "Whitening": (model.Whitening(3), [descriptors]),
+    }
+
+
+def current_heads():
+    """A layer of each head, and its inputs."""
+    maps, tokens = random(2, 6, 9, 5), random(2, 5, seed=3)
+    salad = heads.salad.SALAD(3, cluster_length=4, token_length=6, hidden=7)
+    return {
+        "BoQ": (
+            heads.boq.BoQ(64, num_queries=3, num_blocks=2, rows=2),
+            [0.1 * maps],
+        ),
+        "ConvAP": (heads.convap.ConvAP(3), [maps]),
+        "GeMLinear": (heads.gem_linear.GeMLinear(4), [maps]),
+        "HardVLAD": (heads.hard_vlad.HardVLAD(3), [maps]),
+        "MixVPR": (
+            heads.mixvpr.MixVPR(channels=3, rows=2, num_mixers=2),
+            [0.1 * maps],
+        ),
+        "NetVLADLinear": (
+            heads.netvlad_linear.NetVLADLinear(3, cluster_length=2),
+            [maps],
+        ),
+        "SALAD": (salad, [0.1 * maps]),
+        "SuperVLAD": (heads.supervlad.SuperVLAD(3), [maps]),
+        "UnitClassToken": (
+            heads.class_token.UnitClassToken(),
+            [maps, tokens],
+        ),
     }
 
 
@@ -104,7 +143,7 @@ def losses():
 def calculations():
     """Functions of tensors, and the arrays to give them, by name."""
     found = {}
-    for name, (layer, inputs) in layers().items():
+    for name, (layer, inputs) in (layers() | current_heads()).items():
         layer(*(ops.convert_to_tensor(x) for x in inputs))  # builds it
         # Weights that no random initialiser makes, for they differ.
         rng = np.random.default_rng(1)
@@ -143,7 +182,10 @@ def _call(layer, *tensors):
     """A layer with the weights that follow its inputs."""
     count = len(tensors) - len(layer.weights)
     inputs, weights = tensors[:count], list(tensors[count:])
-    return layer.stateless_call(weights, [], *inputs)[0]
+    trained = len(layer.trainable_weights)
+    return layer.stateless_call(weights[:trained], weights[trained:], *inputs)[
+        0
+    ]
 
 
 def _lose(loss, descriptors):

@@ -1,5 +1,7 @@
 """Findings in hand-made manifests: each kind appears, and not without cause."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ import toy_manifest
 from sare_tf.checks import (
     duplicates,
     image_findings,
+    land,
     matching,
     place_names,
     position_findings,
@@ -536,6 +539,43 @@ def test_all_of_it_swapped():
     [found] = position_findings.suspicious(rows)
     assert (found.name, found.severity) == ("antarctica", WARNING)
     assert found.count == 200
+
+
+def test_all_of_it_swapped_and_at_sea():
+    """Cape Town: 33.9 south, 18.4 east; the other way round the Atlantic."""
+    [found] = position_findings.suspicious(
+        located(city(latitude=18.4, longitude=-33.9))
+    )
+    assert (found.name, found.severity) == ("at_sea", WARNING)
+    assert found.count == 200
+    assert re.search(
+        r"around 18\.\d+, -33\.\d+\. With latitude and longitude swapped, they "
+        r"would be on land, around -33\.\d+, 18\.\d+\.",
+        found.message,
+    )
+    rows = located(city(latitude=-33.9, longitude=18.4))
+    assert position_findings.suspicious(rows) == []
+    # 0, 30 W and 30 S, 0: sea both ways. The first is above 0.
+    [found] = position_findings.suspicious(
+        located(city(latitude=-30, longitude=-5))
+    )
+    assert found.name == "at_sea"
+    assert "swapped, they" not in found.message
+
+
+def test_land_and_sea():
+    places = {
+        (40.44, -79.99): False,  # Pittsburgh
+        (35.68, 139.69): False,  # Tokyo
+        (51.51, -0.13): False,  # London
+        (-0.13, 51.51): True,  # The Indian Ocean
+        (-0.5, 179.999): True,
+        (-0.5, -179.999): True,
+        (89.99, 0.0): True,
+        (-90.0, 180.0): False,
+        (np.nan, 12.0): False,
+    }
+    assert land.is_sea(np.array(list(places))).tolist() == list(places.values())
 
 
 def test_near_the_diagonal_nothing_is_swapped():

@@ -9,11 +9,18 @@ import pytest
 import toy_vit
 from keras import ops
 
-from sare_tf.model import backbones, build_embedder, position_grid, vit
+from sare_tf.model import (
+    backbones,
+    build_embedder,
+    position_grid,
+    vit,
+    vit_layers,
+    vit_outputs,
+)
+from sare_tf.model.pretrained.array_ledger import ArrayLedger, StoredArray
 from sare_tf.model.registry import BACKBONES
 from sare_tf.model.vit_architectures import DINOV2
 from sare_tf.weights import dinov2
-from sare_tf.weights.imported_network import Taken
 
 # Parameters as the original counts them, with the mask token.
 PARAMETERS = {
@@ -52,10 +59,10 @@ def pictures(height, width, *, batch=1, seed=0):
 def filled(architecture, state, **options):
     """A network with the weights of a state_dict."""
     network = vit.build(architecture, **options)
-    arrays = Taken(
+    arrays = ArrayLedger(
         "state",
         {
-            name: (array.shape, lambda array=array: array)
+            name: StoredArray(array.shape, lambda array=array: array)
             for name, array in state.items()
         },
     )
@@ -170,7 +177,7 @@ def test_every_map_follows_the_oracle(tiny, size):
 
 
 def is_map(layer):
-    return isinstance(layer, vit.PatchMap)
+    return isinstance(layer, vit_outputs.PatchMap)
 
 
 def test_class_token_and_registers_come_first(tiny):
@@ -180,7 +187,7 @@ def test_class_token_and_registers_come_first(tiny):
     found = numpy(until(network, "norm")(images))[0]
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, atol=2e-5)
-    token = vit.ClassToken()(found[None])
+    token = vit_outputs.ClassToken()(found[None])
     np.testing.assert_allclose(numpy(token)[0], expected[0], atol=2e-5)
 
 
@@ -293,7 +300,7 @@ def test_neighbours_in_the_batch_do_not_matter(tiny):
 
 
 def test_stochastic_depth_leaves_out_branches_of_images():
-    layer = vit.ScaledResidual(0.25)
+    layer = vit_layers.ScaledResidual(0.25)
     tokens, branch = pictures(2, 5, batch=4000, seed=1), np.float32(2.0)
     branch = np.full_like(tokens[..., 0], branch)
     tokens = tokens[..., 1]
@@ -382,7 +389,7 @@ def test_other_sizes_are_resized_on_request(tiny):
 def test_unknown_sizes_are_resized_alike():
     import tensorflow as tf
 
-    layer = vit.ResizeToPatches()
+    layer = vit_layers.ResizeToPatches()
     traced = tf.function(
         layer, input_signature=[tf.TensorSpec((None, None, None, 3))]
     )

@@ -139,6 +139,8 @@ def test_more_matches_than_images_are_all_images(client):
         "images": 18,
         "places": None,
         "split": "test",
+        "search": "scann",
+        "recall": 1.0,
     }
 
 

@@ -33,11 +33,14 @@ READERS = (
     "vpr_bench",
 )
 
-_DEFAULTS = {
+# The options of readers, and what they are in Python if they are not given.
+DEFAULTS = {
     "split_fractions": (0.6, 0.15, 0.25),
     "query_fraction": 0.25,
     "utm_zone": "",
     "utm_hemisphere": "auto",
+    "doubtful_positions": "keep",
+    "positive_radius_m": 25.0,
     "seed": 0,
 }
 
@@ -70,9 +73,8 @@ def read(
         reader: its layout, a name in `READERS`.
         list_only: whether images that a list names may be absent; only for
             readers of lists, see `reads_lists`.
-        **options: those of `dataset.options.DatasetOptions` that are not the
-            default: `split_fractions`, `query_fraction`, `utm_zone`,
-            `utm_hemisphere` and `seed`.
+        **options: those of `DEFAULTS` that are not the default; see
+            `dataset.options.DatasetOptions`.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -80,10 +82,10 @@ def read(
         TypeError: an unknown option.
         ValueError: an unknown reader, or a dataset that it cannot read.
     """
-    unknown = sorted(options.keys() - _DEFAULTS.keys())
+    unknown = sorted(options.keys() - DEFAULTS.keys())
     if unknown:
         raise TypeError(
-            f"Expected options of readers: {', '.join(_DEFAULTS)}. Received: "
+            f"Expected options of readers: {', '.join(DEFAULTS)}. Received: "
             f"{', '.join(unknown)}."
         )
     if reader not in READERS:
@@ -103,7 +105,7 @@ def read(
             "Expected a folder of images. Received: "
             f"dataset={str(dataset)!r}, which does not exist. Check --dataset."
         )
-    options = {**_DEFAULTS, **options, "list_only": list_only}
+    options = {**DEFAULTS, **options, "list_only": list_only}
     taken = _parameters(reader)
     return _module(reader).read(
         dataset,

@@ -13,6 +13,8 @@ from sare_tf.dataset.sqlite_database import sorted_names
 from sare_tf.runtime import text_files
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
+# Copies of photographs by Synology, macOS (in zip files) and Windows.
+_OF_SYSTEMS = {"@eaDir", "__MACOSX", "$RECYCLE.BIN"}
 # Folder of a layout -> role of its images.
 ROLE_FOLDERS = {"database": "database", "queries": "query"}
 
@@ -25,7 +27,8 @@ def is_image(path: str | os.PathLike[str]) -> bool:
 def walk(folder: Path) -> Iterator[str]:
     """Yields all files below a folder, sorted; follows links, but no circle.
 
-    Hidden files and folders are left out, as operating systems leave them.
+    Hidden files and folders are left out, as operating systems leave them, and
+    the folders of thumbnails and deleted files that some of them make.
 
     Yields:
         Paths relative to the folder, with slashes.
@@ -218,7 +221,7 @@ def _walk(
         names = sorted_names(
             entry.name + "\0" * _is_folder(entry)
             for entry in entries
-            if not entry.name.startswith(".")
+            if not entry.name.startswith(".") and entry.name not in _OF_SYSTEMS
         )
         for name in names:
             if name.endswith("\0"):
