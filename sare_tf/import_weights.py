@@ -25,8 +25,8 @@ which is the last layer. Sources, see `sare_tf.weights`:
                       --aggregation
 
 Files of PyTorch may also be safetensors or .npz, with the same names of arrays.
-Finally the network describes two images, and reports the length of the descriptors;
-with a labelled folder, --dataset and --reader, also its recall.
+Finally the network describes two images, and reports the length of the
+descriptors; with a labelled folder, --dataset and --reader, also its recall.
 """
 
 import hashlib
