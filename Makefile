@@ -21,7 +21,10 @@ EXCHANGE := $(CURDIR)/runs/backends
 VENV_WEIGHTS := .venv-weights
 WEIGHTS := $(CURDIR)/runs/weights
 
-.PHONY: demo test test-backends test-extras test-weights install lint format \
+# Mutations of each format that `make fuzz` tries, see tests/fuzz/fuzzing.py.
+MUTATIONS ?= 10000
+
+.PHONY: demo test fuzz test-backends test-extras test-weights install lint format \
 	oracles clean
 
 demo: $(INSTALLED)
@@ -29,6 +32,11 @@ demo: $(INSTALLED)
 
 test: lint
 	$(BIN)/python -m pytest
+
+# Damaged images, records, indexes, checkpoints, exports, weight files and
+# requests: no traceback and no silent change. Takes hours.
+fuzz: $(INSTALLED)
+	PYTHONPATH=$(CURDIR) $(BIN)/python tests/fuzz/fuzzing.py $(MUTATIONS)
 
 # Layers and losses on other backends, in an environment without TensorFlow:
 # each writes what it computes, then each is compared with the others.

@@ -42,12 +42,21 @@ from sare_tf import flags, model
 from sare_tf.dataset import image_decoding
 from sare_tf.model import whitening
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files
+from sare_tf.runtime import atomic_files, file_digests, sealed_json
 from sare_tf.serving import warmup_requests
 from sare_tf.training.options import ExportOptions
 from sare_tf.training.run_folder import load_embedder, read_state
 
 _EPSILON = 1e-12
+
+
+def _files(folder: Path) -> list[str]:
+    """Returns the files of a model, by path in its folder."""
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file()
+    )
 
 
 def run(options: ExportOptions) -> Path:
@@ -117,10 +126,11 @@ def run(options: ExportOptions) -> Path:
     with atomic_files.folder_in_one_piece(version) as folder:
         graph.write(folder, fingerprint)
         warmup_requests.write(folder, height=graph.height, width=graph.width)
-        atomic_files.write_json(
+        sealed_json.write(
             folder / "sare_tf.json",
             {
                 "fingerprint": fingerprint,
+                "digests": file_digests.of(folder, _files(folder)),
                 "dimension": graph.dimension,
                 "image_height": graph.height,
                 "image_width": graph.width,
