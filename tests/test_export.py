@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import toy_damage
 import toy_training
 from absl import flags
 from absl.testing import flagsaver
@@ -500,7 +501,7 @@ def test_every_image_is_answered_with_the_fingerprint(root, name):
 def test_a_card_without_a_fingerprint_is_refused(root, tmp_path):
     shutil.copytree(root / "export" / "1", tmp_path / "1")
     (tmp_path / "1" / "sare_tf.json").write_text('{"dimension": 384}')
-    with pytest.raises(ValueError, match="without fingerprint. Run .*export"):
+    with pytest.raises(ValueError, match="lacks 'fingerprint'.*run .*export"):
         serving.load(tmp_path)
 
 
@@ -622,6 +623,9 @@ def test_an_export_with_other_outputs_is_refused(root, tmp_path):
         module, str(tmp_path), signatures={"serving_default": module.serve}
     )
     shutil.copy(root / "export" / "1" / "sare_tf.json", tmp_path)
+    with pytest.raises(ValueError, match="whole export.*saved_model.pb: not"):
+        serving.load(tmp_path)
+    toy_damage.forget_digests(tmp_path / "sare_tf.json")
     with pytest.raises(
         ValueError, match="fingerprint, valid. Received: .*desc"
     ):

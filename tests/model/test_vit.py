@@ -302,7 +302,7 @@ def test_neighbours_in_the_batch_do_not_matter(tiny):
 
 
 def test_aggregating_tokens_join_before_a_block(monkeypatch):
-    """Implicit aggregation: a backbone whose first tokens are the descriptor."""
+    """Implicit aggregation: the first tokens are the descriptor."""
     state = toy_vit.state_dict(registers=4, depth=3)
     architecture = toy_vit.architecture(
         registers=4,
