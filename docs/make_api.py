@@ -84,7 +84,8 @@ def _entry(name: str, value: object) -> list[str]:
     lines = []
     if callable(value):
         lines += ["```python", f"{name}{_signature(value)}", "```", ""]
-    return lines + _markdown(inspect.getdoc(value) or "")
+    # Of a stage that is a function, too, the docstring of the function.
+    return lines + _markdown(inspect.getdoc(inspect.unwrap(value)) or "")
 
 
 def _signature(value: object) -> str:

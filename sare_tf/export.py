@@ -32,9 +32,11 @@ from sare_tf.records.records import Records
 from sare_tf.runtime import (
     atomic_files,
     callable_module,
+    file_digests,
     flagfiles,
     paths,
     run_lock,
+    sealed_json,
 )
 from sare_tf.serving import warmup_requests
 from sare_tf.training import epoch_choice, whitening_fit
@@ -219,11 +221,26 @@ def _write(graph: ExportedGraph, path: Path, card: dict[str, Any]) -> Path:
         fingerprint = graph.write(folder)
         warmup_requests.write(folder, height=graph.height, width=graph.width)
         made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        atomic_files.write_json(
+        sealed_json.write(
             folder / "sare_tf.json",
-            {"fingerprint": fingerprint, **graph.card(), **card, "made": made},
+            {
+                "fingerprint": fingerprint,
+                "digests": file_digests.of(folder, _files(folder)),
+                **graph.card(),
+                **card,
+                "made": made,
+            },
         )
     return version
+
+
+def _files(folder: Path) -> list[str]:
+    """Returns the files of a model, by path in its folder."""
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file()
+    )
 
 
 def _number(epoch: str) -> int:

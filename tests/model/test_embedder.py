@@ -355,32 +355,32 @@ strategies = [
 rng = np.random.default_rng(0)
 tuples = rng.integers(0, 256, (8, 3, 24, 32, 3)).astype(np.float32)
 dataset = tf.data.Dataset.from_tensor_slices((tuples, np.zeros(8))).batch(4)
-weights = []
-for strategy in strategies:
-    keras.utils.set_random_seed(0)
-    with strategy.scope():
-        network = model.over_tuples(
-            model.build_embedder(
-                backbone="small", aggregation=sys.argv[1], num_clusters=3
+for aggregation in sys.argv[1:]:
+    weights = []
+    for strategy in strategies:
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            network = model.over_tuples(
+                model.build_embedder(
+                    backbone="small", aggregation=aggregation, num_clusters=3
+                )
             )
-        )
-        start = network.get_weights()
-        network.compile(keras.optimizers.SGD(0.1), losses.SARELoss())
-    network.fit(dataset, epochs=2, shuffle=False, verbose=0)
-    weights.append(network.get_weights())
-pairs = zip(start, weights[0], strict=True)
-moved = max(np.abs(a - b).max() for a, b in pairs)
-assert moved > 1e-3, moved
-for single, mirrored in zip(*weights, strict=True):
-    np.testing.assert_allclose(mirrored, single, atol=1e-6, rtol=1e-5)
+            start = network.get_weights()
+            network.compile(keras.optimizers.SGD(0.1), losses.SARELoss())
+        network.fit(dataset, epochs=2, shuffle=False, verbose=0)
+        weights.append(network.get_weights())
+    pairs = zip(start, weights[0], strict=True)
+    moved = max(np.abs(a - b).max() for a, b in pairs)
+    assert moved > 1e-3, moved
+    for single, mirrored in zip(*weights, strict=True):
+        np.testing.assert_allclose(mirrored, single, atol=1e-6, rtol=1e-5)
 """
 
 
 @pytest.mark.own_process
-@pytest.mark.parametrize("aggregation", ["netvlad", "gem"])
-def test_two_replicas_train_as_one(aggregation):
+def test_two_replicas_train_as_one():
     subprocess.run(
-        [sys.executable, "-c", TWO_REPLICAS, aggregation],
+        [sys.executable, "-c", TWO_REPLICAS, "netvlad", "gem"],
         check=True,
         cwd=ROOT,
     )
@@ -424,7 +424,7 @@ def test_a_backbone_that_stays_as_it_is():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="'netvlad', 'rmac'.*'sum'"):
+    with pytest.raises(ValueError, match="'netvlad', .*'rmac', .*'sum'"):
         model.build_embedder(aggregation="sum")
     with pytest.raises(ValueError, match="'small'.*'vgg16'.*'lenet'"):
         model.build_embedder(backbone="lenet")

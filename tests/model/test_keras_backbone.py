@@ -6,6 +6,7 @@ import pytest
 from keras import layers, ops
 
 from sare_tf import losses, model
+from sare_tf.model.options import ModelOptions
 from sare_tf.training.run_folder import load_embedder
 
 SIZE = (24, 32)
@@ -179,6 +180,12 @@ def test_regions_of_tokens_are_refused():
 def test_weights_of_a_model_are_its_own():
     with pytest.raises(ValueError, match="weights=None.*'imagenet'"):
         model.build_embedder(backbone=convolutional(), weights="imagenet")
+
+
+def test_options_take_files_and_refuse_unknown_names():
+    assert ModelOptions(backbone="runs/own.keras").backbone.endswith("keras")
+    with pytest.raises(ValueError, match="small, vgg16, .*keras file.*'lenet'"):
+        ModelOptions(backbone="lenet")
 
 
 def test_files_that_are_no_model(tmp_path):
