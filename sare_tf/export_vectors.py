@@ -35,13 +35,15 @@ import pandas as pd
 from absl import logging
 
 from sare_tf import flags, serving
+from sare_tf.dataset import names
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files
+from sare_tf.runtime import atomic_files, run_lock
 from sare_tf.search import embedding, exact_search, vector_layouts
 from sare_tf.search.opened_index import Index
 from sare_tf.search.options import VectorOptions
 
 
+@run_lock.one_at_a_time("out")
 def run(options: VectorOptions) -> Path:
     """Writes descriptors of a split's database and queries, and the matches.
 
@@ -104,7 +106,7 @@ def _queries(records: Records, split: str) -> pd.DataFrame:
         ValueError: there is no such split.
     """
     database = records.rows(split, "database")
-    in_split = records.manifest["split"] == split
+    in_split = records.manifest["split"].isin(names.splits_of(split))
     if not (in_split & (records.manifest["role"] == "query")).any():
         logging.warning("No queries: only the database is written.")
         return database[:0]

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from sare_tf import flags, serving
 from sare_tf.pages import locate_picture
 from sare_tf.pages.options import LocateOptions
-from sare_tf.runtime import progress
+from sare_tf.runtime import progress, run_lock
 from sare_tf.search import photo_files
 from sare_tf.search.locator import Answer, Gallery, Locator
 
@@ -39,8 +39,7 @@ def run(options: LocateOptions) -> Iterator[tuple[str, Answer]]:
     Raises:
         FileNotFoundError: index, export or records do not exist.
         ValueError: the index was built with another export or from other
-            records, k is larger than the database, or a picture cannot hold so
-            many photographs.
+            records, or a picture cannot hold so many photographs.
     """
     paths = [
         path for photo in options.photos for path in photo_files.expand(photo)
@@ -48,7 +47,6 @@ def run(options: LocateOptions) -> Iterator[tuple[str, Answer]]:
     if options.picture is not None:
         locate_picture.check(options.picture, len(paths))
     locator = _locator(options)
-    locator.check_k(options.k)
     gallery = None
     if options.picture is not None:
         gallery = Gallery(options.records, locator.index)
@@ -60,6 +58,7 @@ def _locator(options: LocateOptions) -> Locator:
         index=options.index_paths,
         export=serving.named(options),
         exact=options.exact_search,
+        check=options.check_index,
         positive_radius_m=options.positive_radius_m,
     )
 
@@ -71,7 +70,10 @@ def _answers(
     gallery: Gallery | None,
 ) -> Iterator[tuple[str, Answer]]:
     drawn = []
-    with progress.bar("locate", total=len(paths), unit="photo") as bar:
+    with (
+        run_lock.only_run(options.picture),
+        progress.bar("locate", total=len(paths), unit="photo") as bar,
+    ):
         for start in range(0, len(paths), options.batch_size):
             batch = paths[start : start + options.batch_size]
             for path, encoded, answer in _answer_batch(
@@ -81,9 +83,11 @@ def _answers(
                     drawn.append((path.name, encoded, answer))
                 bar.update()
                 yield str(path), answer
-    if gallery is not None and drawn:
-        locate_picture.write(options.picture, drawn, gallery)
-        logging.info("Photographs and their matches in %s.", options.picture)
+        if gallery is not None and drawn:
+            locate_picture.write(options.picture, drawn, gallery)
+            logging.info(
+                "Photographs and their matches in %s.", options.picture
+            )
 
 
 def _answer_batch(
@@ -140,7 +144,7 @@ def _serve(options: LocateOptions) -> None:
     server = LocateServer(
         locator,
         Gallery(options.records, locator.index),
-        k=min(options.k, len(locator.index.manifest)),
+        k=options.k,
         upload_bytes=options.upload_mebibytes << 20,
         host=options.host,
     )

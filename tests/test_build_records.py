@@ -1,4 +1,5 @@
 import io
+import logging
 import os
 import pickle
 import struct
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+import toy_damage
 from PIL import Image
 from toy_search import jpeg
 
@@ -159,6 +161,35 @@ def bmp():
     return encoded.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("folders", "reason"),
+    [
+        (
+            ["database/a", "database/b", "database/c"],
+            "the split train has no query",
+        ),
+        (
+            ["queries/a", "queries/b", "queries/c"],
+            "the split train has no database",
+        ),
+        (["queries/a", "database/b", "queries/c"], "no query has a positive"),
+        (["queries/a", "database/a", "database/b", "database/c"], ""),
+    ],
+)
+def test_records_that_cannot_be_trained_on(tmp_path, caplog, folders, reason):
+    """The report names what they are good for instead."""
+    for folder in folders:
+        path = tmp_path / "photos" / "train" / folder / "0.jpg"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(jpeg(0, 0))
+    with caplog.at_level(logging.INFO):
+        build(tmp_path)
+    if reason:
+        assert f"cannot be trained on these records: {reason}" in caplog.text
+    assert ("Next: python -m sare_tf.index" in caplog.text) == bool(reason)
+    assert ("Next: python -m sare_tf.train" in caplog.text) == (not reason)
+
+
 def test_bad_files_are_left_out_and_listed(root, caplog):
     folder = root / "photos/train/database/p0"
     bad = {
@@ -269,8 +300,10 @@ def test_an_error_leaves_the_old_records(root, monkeypatch):
     ("name", "change", "message"),
     [
         ("train-query-00000-of-00001.tfrecord", lambda b: b[:-9], "bytes, not"),
-        ("manifest.parquet", lambda b: b[:100], "cannot be read"),
+        ("manifest.parquet", lambda b: b[:100], "manifest.parquet: not as wri"),
         ("records.json", lambda _: b"{}", "Delete the folder"),
+        ("records.json", lambda b: b.replace(b"75", b"76"), "has changed"),
+        ("records.json", lambda _: b"[" * 10_000, "Expected JSON"),
         ("records.json", lambda _: b"{", "Expected JSON"),
     ],
 )
@@ -426,6 +459,9 @@ def test_damaged_relations_are_refused(tmp_path):
     out = build_revisited(revisited(tmp_path, box=[0, 0, 9, 9], easy=[0, 1]))
     relations = records.Records(out).relations
     records.write_relations(relations[:1], out)
+    with pytest.raises(ValueError, match="relations.parquet: not as written"):
+        records.Records(out)
+    toy_damage.forget_digests(out / "records.json")
     with pytest.raises(ValueError, match="another number of rows"):
         records.Records(out)
     (out / "relations.parquet").unlink()

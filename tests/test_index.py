@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+import toy_damage
 import toy_index
 import toy_search
 from absl import flags
@@ -155,10 +156,17 @@ def test_lost_scann_files_are_refused(built):
     Index.open(built["out"], exact=True)
 
 
+def test_damaged_scann_files_are_built_again(built, caplog):
+    toy_damage.flip(built["out"] / "scann" / "dataset.npy", 500)
+    with pytest.raises(ValueError, match="scann/dataset.npy: not as written"):
+        Index.open(built["out"])
+    index.run(IndexOptions(**_inputs(built)))
+    assert "Building ScaNN again" in caplog.text
+    assert len(Index.open(built["out"]).manifest) == 18
+
+
 def test_manifest_of_another_length_is_refused(built):
-    metadata = json.loads((built["out"] / "index.json").read_text())
-    metadata["count"] = 17
-    (built["out"] / "index.json").write_text(json.dumps(metadata))
+    toy_damage.edit(built["out"] / "index.json", count=17)
     with pytest.raises(ValueError, match="there are not 17 images"):
         Index.open(built["out"])
 
@@ -216,13 +224,22 @@ def test_embed_refuses_a_stream_that_ends_early(toy):
 def test_search_refuses_what_does_not_fit(toy):
     opened = Index.open(toy["out"])
     query = toy_search.unit(0, 1, toy_search.DIMENSION)
-    for k in (0, 19):
-        with pytest.raises(ValueError, match=f"1 to the 18 images.*k={k}"):
-            opened.search(query, k)
+    with pytest.raises(ValueError, match="k of at least 1.*k=0"):
+        opened.search(query, 0)
     with pytest.raises(ValueError, match=r"Expected descriptors \[Q, 48\]"):
         opened.search(toy_search.unit(0, 1, 5), 1)
     with pytest.raises(ValueError, match="length 2 for query 0"):
         opened.search(2 * query, 1)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_more_neighbours_than_images_are_all_images(toy, exact):
+    opened = Index.open(toy["out"], exact=exact)
+    queries = toy_search.unit(0, 4, toy_search.DIMENSION)
+    rows, distances = opened.search(queries, 1000)
+    assert rows.shape == distances.shape == (4, 18)
+    np.testing.assert_array_equal(np.sort(rows, axis=1), [range(18)] * 4)
+    np.testing.assert_array_equal(rows, opened.search(queries, 18)[0])
 
 
 def test_without_scann_search_is_exact(toy, tmp_path, monkeypatch):
@@ -264,6 +281,7 @@ def test_a_killed_run_resumes(toy, tmp_path, monkeypatch):
     script = f"""
 import os, signal, sys
 sys.path[:0] = {sys.path!r}
+import toy_damage
 import toy_index
 from sare_tf import index, serving
 from sare_tf.search import segment_building

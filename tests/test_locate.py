@@ -19,6 +19,7 @@ from PIL import Image
 from sare_tf import index, locate, serving
 from sare_tf.pages import locate_picture
 from sare_tf.pages.options import LocateOptions
+from sare_tf.runtime import run_lock
 from sare_tf.search import locator
 from sare_tf.search.options import IndexOptions
 
@@ -185,8 +186,6 @@ def test_folders_and_patterns(inputs, photos, tmp_path):
 def test_bad_input(inputs, photos, records, tmp_path):
     with pytest.raises(ValueError, match="at least one photograph"):
         locate.run(LocateOptions(**inputs, photos=[]))
-    with pytest.raises(ValueError, match="18 images of the index.*k=19"):
-        locate.run(LocateOptions(**inputs, photos=photos, k=19))
     other = toy_search.export(tmp_path / "other", length=1.00001)
     with pytest.raises(ValueError, match="Expected the export that built"):
         locate.run(
@@ -232,6 +231,11 @@ def test_bad_input(inputs, photos, records, tmp_path):
         )
 
 
+def test_more_matches_than_images_are_all_images(inputs, photos):
+    ((_, answer),) = _run(inputs, photos[:1], k=1000)
+    assert len({match.image_id for match in answer.matches}) == 18
+
+
 def test_description_leaves_out_what_is_unknown(inputs, photos):
     ((_, answer),) = _run(inputs, photos[:1], k=2)
     first, second = (
@@ -263,6 +267,8 @@ def test_description_leaves_out_what_is_unknown(inputs, photos):
         "#map=18/40.500000/-80.250000\n"
     )
     assert second.map_url is None
+    other = dataclasses.replace(second, same_place=False)
+    assert other.as_text() == "0.5000  b  place lift  (another place)"
 
 
 def test_picture_shows_queries_and_framed_matches(
@@ -302,6 +308,18 @@ def test_gallery_knows_only_its_images(inputs, records):
     assert nothing is None
     photos = records.parent / "photos" / "images"
     assert encoded == again == (photos / name).read_bytes()
+
+
+def test_picture_that_another_run_draws(inputs, photos, records, tmp_path):
+    out = tmp_path / "out.png"
+    with (
+        run_lock.only_run(out),
+        pytest.raises(
+            BlockingIOError, match="out.png', which is being written"
+        ),
+    ):
+        _run(inputs, photos, k=1, picture=out, records=records)
+    assert not out.exists()
 
 
 def test_picture_of_an_image_that_is_not_there(inputs, photos, tmp_path):

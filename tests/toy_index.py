@@ -1,10 +1,10 @@
 """An index made from given descriptors, and what the tests of one need."""
 
-import json
 import shutil
 from pathlib import Path
 
 import numpy as np
+import toy_damage
 import toy_search
 
 from sare_tf import index, serving
@@ -25,13 +25,13 @@ def write(
 ) -> Path:
     """Writes an index of one segment, as if an export had made it."""
     Index.build(descriptors, image_ids=image_ids, out=folder, dtype=dtype)
-    path = folder / "index.json"
-    metadata = json.loads(path.read_text())
-    del metadata["built_from"]
-    metadata["export_fingerprint"] = export
-    metadata["records_fingerprint"] = f"of {folder.name}"
-    metadata["split"] = "test"
-    path.write_text(json.dumps(metadata))
+    toy_damage.edit(
+        folder / "index.json",
+        built_from="an export",
+        export_fingerprint=export,
+        records_fingerprint=f"of {folder.name}",
+        split="test",
+    )
     return folder
 
 

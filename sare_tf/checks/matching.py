@@ -119,7 +119,7 @@ def rules_of(
             rule=options.positives,
             relations=relations,
         )
-        if split == options.split:
+        if split in options.splits:
             rules[split] = by_protocol(
                 protocol_choice.choose(options, rule), relations
             )

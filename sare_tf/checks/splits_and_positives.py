@@ -1,5 +1,7 @@
 """Findings in splits, roles and places: missing, or without a positive."""
 
+from collections.abc import Collection
+
 import pandas as pd
 
 from sare_tf.checks.finding import ERROR, NOTE, WARNING, Finding, count, if_any
@@ -13,12 +15,12 @@ _USES = {
 }
 
 
-def splits(table: pd.DataFrame, *, evaluated: str) -> list[Finding]:
+def splits(table: pd.DataFrame, *, evaluated: Collection[str]) -> list[Finding]:
     """Finds splits and roles that are missing.
 
     Args:
         table: the manifest.
-        evaluated: the split that is evaluated.
+        evaluated: the splits that are evaluated.
     """
     findings = []
     counts = table.groupby(["split", "role"]).size()
@@ -29,7 +31,7 @@ def splits(table: pd.DataFrame, *, evaluated: str) -> list[Finding]:
         is_whole = len(absent) == len(ROLES)
         findings.append(
             Finding(
-                severity=NOTE if is_whole and split != evaluated else ERROR,
+                severity=NOTE if is_whole and split not in evaluated else ERROR,
                 name="missing_split",
                 message=f"The split {split} has no "
                 + ("image." if is_whole else f"{absent[0]} image."),

@@ -8,7 +8,8 @@ business of `positives`.
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sare_tf.dataset import parquet_tables
 from sare_tf.dataset.names import ROLES, SPLITS
+from sare_tf.dataset.readers import zone_notation
 from sare_tf.runtime import atomic_files
 
 
@@ -80,6 +83,7 @@ COLUMNS = {
 # Rows that are written or read at a time.
 BLOCK_ROWS = 1 << 12
 
+
 _POSITION = ("utm_east_m", "utm_north_m")
 _ALLOWED = {"split": SPLITS, "role": ROLES}
 
@@ -105,7 +109,8 @@ def make(
         role: of `names.ROLES`.
         place_id: names of places; "" or None where unknown.
         positions: float [N, 2], metres east and north; NaN where unknown.
-        utm_zone: UTM zone of the positions, such as 17T; "" where unknown.
+        utm_zone: UTM zone of the positions, such as 17T, or as
+            `zone_notation` has it; "" where unknown.
         **columns: other columns of `COLUMNS`. Columns that are not given are
             unknown.
 
@@ -115,7 +120,8 @@ def make(
     Raises:
         ValueError: an unknown column, split or role, a number of values other
             than N, values of another type, an image_id that is empty or not
-            unique, or several UTM zones beside positions without a zone.
+            unique, a UTM zone whose hemisphere is not certain, or several UTM
+            zones beside positions without a zone.
     """
     values = {
         "image_id": list(image_id),
@@ -147,6 +153,7 @@ def make(
     _check_ids(table["image_id"])
     for name in _ALLOWED:
         check_values(name, table[name].unique())
+    zone_notation.resolve_manifest(table)
     without_zone = table["utm_zone"].eq("") & table["utm_east_m"].notna()
     zones = sorted(set(table["utm_zone"]) - {""})
     check_zones(zones, table["image_id"][without_zone].tolist())
@@ -293,33 +300,21 @@ def write_parts(tables: Iterable[pd.DataFrame], path: str | Path) -> None:
             writer.write_table(block)
 
 
-def read(path: str | Path) -> pd.DataFrame:
+def read(
+    path: str | Path, *, others: Mapping[str, str] = types.MappingProxyType({})
+) -> pd.DataFrame:
     """Reads a manifest.
+
+    Args:
+        path: the file.
+        others: dtypes of columns that it must have beside `COLUMNS`.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file is damaged, or is no manifest.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Expected a manifest. Received: path={str(path)!r}, which does "
-            "not exist."
-        )
-    try:
-        manifest = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"Expected a manifest. Received: path={str(path)!r}, which cannot "
-            f"be read ({error})."
-        ) from error
-    missing = [name for name in COLUMNS if name not in manifest]
-    if missing:
-        raise ValueError(
-            f"Expected a manifest. Received: path={str(path)!r} without the "
-            f"columns {missing}."
-        )
-    return manifest
+    dtypes = {name: column.dtype for name, column in COLUMNS.items()}
+    return parquet_tables.read(Path(path), {**dtypes, **others})
 
 
 def read_parts(
@@ -344,7 +339,7 @@ def read_parts(
                 waiting = waiting[size:]
     except FileNotFoundError:
         raise
-    except (OSError, StopIteration) as error:
+    except (*parquet_tables.ERRORS, StopIteration) as error:
         raise ValueError(
             f"Expected a manifest. Received: path={str(path)!r}, which cannot "
             f"be read ({str(error) or 'too few rows'})."

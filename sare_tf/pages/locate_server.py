@@ -62,16 +62,14 @@ class LocateServer:
     Args:
         locator: answers photographs.
         gallery: has the images of the matches.
-        k: matches of an answer, unless the request names another `?k=`.
+        k: matches of an answer, unless the request names another `?k=`; all
+            images if the index has fewer.
         upload_bytes: largest size of a photograph.
         host: address or name to listen at. Requests may name it, beside
             localhost and any numeric address.
 
     Attributes:
         app: the WSGI application.
-
-    Raises:
-        ValueError: k is larger than the database.
     """
 
     def __init__(
@@ -83,10 +81,9 @@ class LocateServer:
         upload_bytes: int = 20 << 20,
         host: str = "127.0.0.1",
     ):
-        locator.check_k(k)
         self._locator = locator
         self._gallery = gallery
-        self._k = k
+        self._k = min(k, len(locator.index.manifest), _MOST_MATCHES)
         self._upload_bytes = upload_bytes
         self._host = host
         self._templates = html.environment()
@@ -228,11 +225,12 @@ class LocateServer:
     def _wanted_matches(self) -> int:
         """Matches that the request asks for."""
         text = flask.request.args.get("k", str(self._k))
-        most = min(len(self._locator.index.manifest), _MOST_MATCHES)
         is_number = text.isascii() and text.isdigit() and len(text) < 10
-        if not (is_number and 1 <= int(text) <= most):
+        if not (is_number and 1 <= int(text) <= _MOST_MATCHES):
             flask.abort(
-                400, f"Expected k from 1 to {most}. Received: k={text[:20]}."
+                400,
+                f"Expected k from 1 to {_MOST_MATCHES}. Received: "
+                f"k={text[:20]}.",
             )
         return int(text)
 

@@ -16,6 +16,11 @@ name of the file; `byte_offset` and `byte_length` (int64) of the whole record in
 it; `sha256` (str), the hex digest of the encoded image. So images are read in
 sequence, or one by itself.
 
+Whatever opens records compares manifest.parquet and relations.parquet with
+their digests in records.json, records.json with its own, and shards with their
+sizes. Shards have checksums of their own, and an image that is read by itself
+is compared with `sha256`. Records of version 0.1 have no digests but `sha256`.
+
 An Example has three features, each with one value of bytes: `image/encoded`,
 the file, unchanged unless images are resized or cut; `image/id`, its image_id;
 and `image/place`, its place_id or the cell of 10 m that it stands in. Texts are
@@ -24,17 +29,19 @@ UTF-8.
 
 import contextlib
 import hashlib
+import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from sare_tf.dataset import manifest
-from sare_tf.runtime import atomic_files, tfdata_threads
+from sare_tf.dataset import manifest, names, parquet_tables
+from sare_tf.runtime import file_digests, sealed_json, tfdata_threads
 
 COMMAND = "python -m sare_tf.build_records --flagfile=..."
 # A record is its length (8 bytes), a checksum of it (4), data, a checksum (4).
@@ -42,6 +49,18 @@ FRAME_BYTES = 16
 # A fingerprint has the names of columns before each block of so many rows: a
 # multiple of manifest.BLOCK_ROWS.
 _HEADER_ROWS = 1 << 16
+# Types of values in records.json, and of those of each shard.
+_TYPES = {
+    **{"count": int, "counts": dict, "rejected": int, "fingerprint": str},
+    **{"relations": (int, types.NoneType), "shards": dict, "made_from": dict},
+}
+_SHARD_TYPES = {"count": int, "bytes": int, "source": str, "rejected": list}
+# Of a manifest of records, beside `manifest.COLUMNS`.
+COLUMNS = {
+    **{"shard": "str", "sha256": "str"},
+    **{"byte_offset": "int64", "byte_length": "int64"},
+}
+_DIGEST_DTYPE = np.dtype("<i8")
 _FEATURES = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
 
 
@@ -80,6 +99,19 @@ def write_relations(relations: pd.DataFrame, folder: Path) -> None:
     relations.to_parquet(folder / "relations.parquet", index=False)
 
 
+def read_relations(folder: Path) -> pd.DataFrame:
+    """Reads the relations of records.
+
+    Raises:
+        FileNotFoundError: they have none.
+        ValueError: they cannot be read.
+    """
+    return parquet_tables.read(
+        folder / "relations.parquet",
+        dict.fromkeys(("query", "database", "relation"), "str"),
+    )
+
+
 def fingerprint(
     tables: Iterable[pd.DataFrame], relations: pd.DataFrame | None
 ) -> str:
@@ -103,14 +135,47 @@ def fingerprint(
     return digest.hexdigest()
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads records.json, and compares it with its own digest.
+
+    Raises:
+        FileNotFoundError: no finished records are there.
+        ValueError: it is damaged.
+    """
+    metadata = sealed_json.read(
+        path / "records.json", made_by=COMMAND, types=_TYPES
+    )
+    with _explained(path):
+        for shard in metadata["shards"].values():
+            sealed_json.check_types(shard, _SHARD_TYPES)
+    return metadata
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """Returns the digests of the tables of records, for records.json."""
+    tables = ("manifest.parquet", "relations.parquet")
+    return file_digests.of(
+        folder, [name for name in tables if (folder / name).exists()]
+    )
+
+
+def check_tables(path: Path, metadata: dict[str, Any]) -> None:
+    """Compares the tables of records with their digests, if they have any.
+
+    Raises:
+        OSError, ValueError: names the table that differs.
+    """
+    file_digests.check(path, metadata.get("digests", {}))
+
+
 def read_metadata(path: Path) -> dict[str, Any]:
     """Reads records.json, and checks the files beside it against it.
 
     Raises:
         FileNotFoundError: no finished records are there.
-        ValueError: a size or a number of rows differs.
+        ValueError: a file is not what was written.
     """
-    metadata = atomic_files.read_json(path / "records.json", made_by=COMMAND)
+    metadata = read_json(path)
     with _explained(path):
         for name, shard in metadata["shards"].items():
             size = (path / name).stat().st_size
@@ -118,6 +183,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
                 raise ValueError(
                     f"{name} has {size} bytes, not {shard['bytes']}"
                 )
+        check_tables(path, metadata)
         tables = {"manifest": metadata["count"]}
         if metadata["relations"] is not None:
             tables["relations"] = metadata["relations"]
@@ -132,7 +198,7 @@ def _explained(path: Path) -> Iterator[None]:
     """Raises a ValueError that says what to do about damaged records."""
     try:
         yield
-    except (KeyError, OSError, TypeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"Expected whole records. Received: records={str(path)!r} "
             f"({error}). Delete the folder and run {COMMAND} again."
@@ -142,7 +208,7 @@ def _explained(path: Path) -> Iterator[None]:
 def _count_rows(path: Path) -> int:
     try:
         return pq.read_metadata(path).num_rows
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise ValueError(f"{path.name} cannot be read: {error}") from error
 
 
@@ -169,21 +235,26 @@ class Records:
         self.metadata = read_metadata(self.path)
         with _explained(self.path):
             self.fingerprint = self.metadata["fingerprint"]
-            self.manifest = manifest.read(self.path / "manifest.parquet")
+            self.manifest = manifest.read(
+                self.path / "manifest.parquet", others=COLUMNS
+            )
             self.relations = None
             if self.metadata["relations"] is not None:
-                self.relations = pd.read_parquet(
-                    self.path / "relations.parquet"
-                )
+                self.relations = read_relations(self.path)
 
     def rows(self, split: str, role: str) -> pd.DataFrame:
-        """Returns the rows of a split and role, with the index of `manifest`.
+        """Returns the rows of splits and a role, with the index of `manifest`.
+
+        Args:
+            split: a split, several with commas between, or "all".
+            role: of `names.ROLES`.
 
         Raises:
             ValueError: there are none; says which there are.
         """
         rows = self.manifest[
-            (self.manifest["split"] == split) & (self.manifest["role"] == role)
+            self.manifest["split"].isin(names.splits_of(split))
+            & (self.manifest["role"] == role)
         ]
         if not len(rows):
             counts = self.manifest.groupby(["split", "role"]).size()
@@ -198,6 +269,10 @@ class Records:
     def encoded_dataset(self, rows: pd.DataFrame) -> tf.data.Dataset:
         """Reads encoded images of rows, in their order, by byte offset.
 
+        Each is compared with its digest: an iterator raises
+        tf.errors.InvalidArgumentError for another image, and
+        tf.errors.DataLossError where the checksums of the record do not hold.
+
         Args:
             rows: B rows of `manifest`, in any order, repeated or not.
 
@@ -205,13 +280,17 @@ class Records:
             Dataset of B strings.
         """
         # Each name once, so that a long list of rows stays small.
-        names, number = np.unique(
+        shards, number = np.unique(
             rows["shard"].to_numpy(str), return_inverse=True
         )
-        paths = tf.constant([str(self.path / name) for name in names])
+        paths = tf.constant([str(self.path / name) for name in shards])
         offsets = rows["byte_offset"].to_numpy(np.int64)
+        with _explained(self.path):
+            digests = _short_digests(rows["sha256"])
 
-        def read(shard: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+        def read(
+            shard: tf.Tensor, offset: tf.Tensor, digest: tf.Tensor
+        ) -> tf.Tensor:
             variant = tf.raw_ops.TFRecordDatasetV2(
                 filenames=paths[shard][None],
                 compression_type="",
@@ -221,11 +300,18 @@ class Records:
             )
             element = tf.TensorSpec([], tf.string)
             record = tf.data.experimental.from_variant(variant, element)
-            return parse(record.take(1).get_single_element())
+            encoded = parse(record.take(1).get_single_element())
+            # TensorFlow has no op for it. Decoding takes 100 times as long.
+            own = tf.numpy_function(_short_digest, [encoded], tf.int64)
+            message = "the image is not the one that was built"
+            with tf.control_dependencies(
+                [tf.debugging.Assert(own == digest, [message])]
+            ):
+                return tf.identity(encoded)
 
         # By map, because flat_map reads one record after the other.
         where = tf.data.Dataset.from_tensor_slices(
-            (number.astype(np.int64), offsets)
+            (number.astype(np.int64), offsets, digests)
         )
         return tfdata_threads.fixed(
             where.map(read, num_parallel_calls=tfdata_threads.THREADS)
@@ -242,6 +328,7 @@ class Records:
         except (
             tf.errors.DataLossError,
             tf.errors.InvalidArgumentError,
+            tf.errors.NotFoundError,
         ) as error:
             raise damaged(self.path, error) from error
 
@@ -251,10 +338,22 @@ class Records:
         Raises:
             ValueError: a record is damaged.
         """
-        names = pd.Index(self.manifest["image_id"])
-        rows = names.get_indexer(list(image_ids))
+        known = pd.Index(self.manifest["image_id"])
+        rows = known.get_indexer(list(image_ids))
         images = self.read_images(self.manifest.iloc[rows[rows >= 0]])
         return [next(images) if row >= 0 else None for row in rows]
+
+
+def _short_digest(encoded: bytes) -> np.int64:
+    """Returns the first 64 bits of a SHA-256, to save memory for each row."""
+    digest = hashlib.sha256(encoded).digest()
+    return np.frombuffer(digest, _DIGEST_DTYPE, count=1)[0].astype(np.int64)
+
+
+def _short_digests(digests: pd.Series) -> np.ndarray:
+    """Returns the first 64 bits of hex digests, int64 [B]."""
+    joined = "".join([digest[:16] for digest in digests])
+    return np.frombuffer(bytes.fromhex(joined), _DIGEST_DTYPE).astype(np.int64)
 
 
 def damaged(path: Path, error: Exception) -> ValueError:

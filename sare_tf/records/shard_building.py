@@ -119,12 +119,11 @@ def take_over(
     finished = Path(finished)
     wanted = {shard.digest for shard in shards}
     try:
-        metadata = atomic_files.read_json(
-            finished / "records.json", made_by="build"
-        )
+        metadata = records.read_json(finished)
         known = metadata["shards"]
         if wanted.isdisjoint(shard["source"] for shard in known.values()):
             return
+        records.check_tables(finished, metadata)
         tables = manifest.read_parts(
             finished / "manifest.parquet",
             [shard["count"] for shard in known.values()],
@@ -132,7 +131,7 @@ def take_over(
         for (name, shard), rows in zip(known.items(), tables, strict=True):
             if shard["source"] in wanted and (rows["shard"] == name).all():
                 _take_over(finished / name, rows, shard, folder)
-    except (FileNotFoundError, KeyError, ValueError):
+    except (OSError, ValueError):
         return
 
 

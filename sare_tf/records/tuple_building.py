@@ -17,7 +17,13 @@ from sare_tf.dataset import tuple_lists
 from sare_tf.records import resuming
 from sare_tf.records.records import Records, serialise_features
 from sare_tf.records.tuple_records import COMMAND, TupleRecords, one_line
-from sare_tf.runtime import atomic_files, versions
+from sare_tf.runtime import (
+    atomic_files,
+    file_digests,
+    flagfiles,
+    sealed_json,
+    versions,
+)
 from sare_tf.runtime.executors import Executor, LocalExecutor
 from sare_tf.runtime.resumable_parts import ResumableParts
 
@@ -98,11 +104,10 @@ def build(
     _gather(shards, partial, out, table=table, made_from=made_from)
     shutil.rmtree(partial)
     logging.info(
-        "%d tuples of %d images in %s. Next: python -m sare_tf.train "
-        "--flagfile=... --tuples=%s",
+        "%d tuples of %d images in %s. Next: %s",
         *positions.shape,
         out,
-        out,
+        flagfiles.next_command("train", f"--tuples={out}"),
     )
     return out
 
@@ -229,13 +234,14 @@ def _gather(
                 "bytes": part.sizes[".tfrecord"],
             }
         tuple_lists.write(table, folder / "tuples.parquet")
-        atomic_files.write_json(
+        sealed_json.write(
             folder / "tuples.json",
             {
                 "count": len(table),
                 "images_per_tuple": len(table.columns),
                 "fingerprint": fingerprint,
                 "shards": entries,
+                "digests": file_digests.of(folder, ["tuples.parquet"]),
                 "made_from": made_from,
                 "versions": versions.of("tensorflow"),
             },
@@ -244,6 +250,8 @@ def _gather(
 
 def _read_metadata(out: Path) -> dict[str, Any]:
     """Reads tuples.json, once the files beside it are as it says."""
-    metadata = atomic_files.read_json(out / "tuples.json", made_by=COMMAND)
+    metadata = sealed_json.read(
+        out / "tuples.json", made_by=COMMAND, types={"made_from": dict}
+    )
     TupleRecords(out).table()
     return metadata

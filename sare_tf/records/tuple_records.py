@@ -23,21 +23,28 @@ The folder may be copied to wherever `tf.io.gfile` reads: gs:// needs
 `pip install "tensorflow[gcs-filesystem]"`, and is then given as the path.
 """
 
+import hashlib
 import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import tensorflow as tf
 
-from sare_tf.runtime import tfdata_threads
+from sare_tf.runtime import sealed_json, tfdata_threads
 
 COMMAND = "python -m sare_tf.build_records --tuple_list=..."
 # Encoded tuples in memory to shuffle: about 90 MB of 12 images with 60 kB.
 SHUFFLED_TUPLES = 128
 # Remote storage answers slowly, whatever the amount.
 _BUFFER_BYTES = 8 << 20
+# Types of values in tuples.json.
+_TYPES = {
+    **{"count": int, "images_per_tuple": int, "fingerprint": str},
+    **{"shards": dict, "made_from": dict},
+}
 
 
 class TupleRecords:
@@ -62,7 +69,8 @@ class TupleRecords:
         self.path = str(path)
         text = self._read("tuples.json")
         try:
-            metadata = json.loads(text)
+            metadata = sealed_json.opened(json.loads(text), types=_TYPES)
+            self._digests = metadata.get("digests", {})
             self._shards = metadata["shards"]
             self.count = metadata["count"]
             self.images_per_tuple = metadata["images_per_tuple"]
@@ -76,16 +84,23 @@ class TupleRecords:
                     raise ValueError(
                         f"{name} has {size} bytes, not {shard['bytes']}"
                     )
-        except (KeyError, TypeError, ValueError, tf.errors.OpError) as error:
+        except (
+            *(KeyError, TypeError, ValueError, RecursionError),
+            tf.errors.OpError,
+        ) as error:
             raise self.damaged(error) from error
 
     def table(self) -> pd.DataFrame:
         """Reads the list of tuples, [M, T], in the order stored."""
         try:
-            table = pd.read_parquet(io.BytesIO(self._read("tuples.parquet")))
+            content = self._read("tuples.parquet")
+            expected = self._digests.get("tuples.parquet")
+            if expected not in (None, hashlib.sha256(content).hexdigest()):
+                raise ValueError("tuples.parquet: its SHA-256 is another")
+            table = pd.read_parquet(io.BytesIO(content))
             if table.shape != (self.count, self.images_per_tuple):
                 raise ValueError("the list has another number of tuples")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise self.damaged(error) from error
         return table
 

@@ -4,9 +4,12 @@
 
 Compared with records.json and the manifest are the files and their sizes, where
 each record starts and ends, its checksums, its image_id and the digest of its
-image. Manifest and relations are compared with the fingerprint.
+image. Manifest and relations are compared with their digests and with the
+fingerprint. Records of version 0.1 have no digests: their places and offsets
+are compared with the shards only.
 """
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
@@ -22,10 +25,9 @@ from google.protobuf import message
 
 from sare_tf.dataset import manifest
 from sare_tf.records import records
-from sare_tf.runtime import atomic_files, progress
+from sare_tf.runtime import file_digests, progress
 
 _BUFFER_BYTES = 1 << 20
-_COLUMNS = ("shard", "byte_offset", "byte_length", "sha256")
 
 
 class Damage(NamedTuple):
@@ -73,6 +75,15 @@ def verify(path: str | Path, *, num_workers: int = 0) -> Path:
             f"is damaged and run {records.COMMAND} again: other shards are "
             "kept."
         )
+    if "digests" not in records.read_json(path):
+        logging.warning(
+            "%s has no digests of manifest.parquet and records.json, since an "
+            "earlier version built it: whatever opens it cannot tell whether "
+            "they have changed. To add digests, delete the folder and run %s "
+            "again.",
+            path,
+            records.COMMAND,
+        )
     logging.info("%s is whole.", path)
     return path
 
@@ -92,19 +103,10 @@ def find_damage(path: str | Path, *, num_workers: int = 1) -> list[Damage]:
         ValueError: records.json is damaged, or of an earlier version.
     """
     path = Path(path)
-    metadata = atomic_files.read_json(
-        path / "records.json", made_by=records.COMMAND
-    )
-    try:
-        sizes = {n: s["bytes"] for n, s in metadata["shards"].items()}
-        counts = {n: s["count"] for n, s in metadata["shards"].items()}
-        damage, table = _check_tables(path, metadata)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"Expected records.json of finished records. Received: "
-            f"path={str(path)!r} ({error!r}). Delete the folder and run "
-            f"{records.COMMAND} again."
-        ) from error
+    metadata = records.read_json(path)
+    sizes = {n: s["bytes"] for n, s in metadata["shards"].items()}
+    counts = {n: s["count"] for n, s in metadata["shards"].items()}
+    damage, table = _check_tables(path, metadata)
     unknown = {file.name for file in path.glob("*.tfrecord")} - set(sizes)
     damage += [
         Damage(name, -1, "a shard that records.json does not name")
@@ -136,23 +138,25 @@ def _check_tables(
     path: Path, metadata: dict[str, Any]
 ) -> tuple[list[Damage], pd.DataFrame | None]:
     """Checks manifest and relations; returns the manifest if it is usable."""
+    damage = []
+    # Files that cannot be read are named below.
+    with contextlib.suppress(OSError):
+        names = file_digests.differing(path, metadata.get("digests", {}))
+        damage += [Damage(name, -1, "its SHA-256 is another") for name in names]
     try:
-        table = manifest.read(path / "manifest.parquet")
-        missing = [name for name in _COLUMNS if name not in table]
-        if missing:
-            raise ValueError(f"without the columns {missing}")
+        table = manifest.read(path / "manifest.parquet", others=records.COLUMNS)
     except (OSError, ValueError) as error:
-        return [Damage("manifest.parquet", -1, str(error))], None
+        return [*damage, Damage("manifest.parquet", -1, str(error))], None
     relations = None
     if metadata["relations"] is not None:
         try:
-            relations = pd.read_parquet(path / "relations.parquet")
+            relations = records.read_relations(path)
         except (OSError, ValueError) as error:
-            return [Damage("relations.parquet", -1, str(error))], table
+            return [*damage, Damage("relations.parquet", -1, str(error))], table
     if records.fingerprint([table], relations) != metadata["fingerprint"]:
         what = "its rows, or relations.parquet, are not those of records.json"
-        return [Damage("manifest.parquet", -1, what)], table
-    return [], table
+        damage.append(Damage("manifest.parquet", -1, what))
+    return damage, table
 
 
 def _check_shard(

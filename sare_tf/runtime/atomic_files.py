@@ -7,6 +7,9 @@ A file or folder NAME has two companions beside it while it is written:
 
 Files are replaced by one rename. Folders need two, so a kill between them
 leaves no folder of the name; the next run puts the old one back.
+
+Before a rename, what is renamed is forced to the disk, and after it the folder
+of the name: a power loss leaves the old content or the new one, too.
 """
 
 import contextlib
@@ -18,6 +21,29 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+
+def flush(path: str | Path) -> None:
+    """Forces a file, or a folder and all that is in it, to the disk."""
+    path = Path(path)
+    if path.is_dir() and not path.is_symlink():
+        for child in path.iterdir():
+            flush(child)
+        _flush_names(path)
+    elif path.is_file():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def _flush_names(folder: Path) -> None:
+    """Forces the names of files in a folder to the disk."""
+    # Not every file system, nor Windows, opens or forces folders.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 class _Replacement:
@@ -48,9 +74,11 @@ class _Replacement:
 
     def commit(self) -> None:
         """Puts the unfinished folder in place of the old one."""
+        flush(self.unfinished)
         if self.path.exists():
             self.path.rename(self._replaced)
         self.unfinished.rename(self.path)
+        _flush_names(self.path.parent)
         self.recover()
 
 
@@ -166,9 +194,16 @@ def file_in_one_piece(path: str | Path) -> Iterator[Path]:
     replacement = _Replacement(path)
     try:
         yield replacement.unfinished
-        os.replace(replacement.unfinished, path)
+        replace(replacement.unfinished, path)
     finally:
         replacement.unfinished.unlink(missing_ok=True)
+
+
+def replace(source: str | Path, target: str | Path) -> None:
+    """Renames a file, which takes the place of another, see the module."""
+    flush(source)
+    os.replace(source, target)
+    _flush_names(Path(target).parent)
 
 
 @contextlib.contextmanager
@@ -282,7 +317,7 @@ def read_json(path: str | Path, *, made_by: str) -> Any:
         )
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"Expected JSON. Received: path={str(path)!r} ({error}). The "
             f"folder is damaged: delete it and run {made_by} again."

@@ -21,7 +21,6 @@ same part twice at the same time.
 
 import contextlib
 import dataclasses
-import os
 import shutil
 import uuid
 from collections.abc import Collection, Iterator, Sequence
@@ -104,13 +103,13 @@ class ResumableParts:
                 scratch.mkdir()
                 yield part
                 files = sorted(scratch.iterdir())
-                sizes = {path.suffix: _flush(path) for path in files}
+                sizes = {path.suffix: path.stat().st_size for path in files}
                 receipt = part.path(_RECEIPT)
                 atomic_files.write_json(
                     receipt, {"sizes": sizes, "facts": part.facts}
                 )
                 for path in (*files, receipt):
-                    os.replace(path, self.folder / path.name)
+                    atomic_files.replace(path, self.folder / path.name)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -150,10 +149,3 @@ class ResumableParts:
                 shutil.rmtree(path)
             elif path.stem not in names:
                 path.unlink()
-
-
-def _flush(path: Path) -> int:
-    """Forces a file to the disk, and returns its size."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return path.stat().st_size

@@ -5,10 +5,12 @@ Descriptors are float [N, D], rows of unit length.
 
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from sare_tf.runtime import atomic_files
+from sare_tf.search.options import DTYPES
 
 _UNIT_TOLERANCE = 1e-4  # ours: a float32 norm is off by less
 
@@ -73,6 +75,26 @@ def write(
                 file.flush()
                 os.fsync(file.fileno())
                 unfinished.record(done)
+
+
+def read(path: Path) -> np.ndarray:
+    """Opens descriptors.npy as a read-only memory map [N, D].
+
+    Raises:
+        OSError, ValueError: it cannot be read, or holds something else.
+    """
+    try:
+        descriptors = np.load(path, mmap_mode="r")
+    except OSError:
+        raise
+    except Exception as error:  # A damaged header raises errors of any kind.
+        raise ValueError(f"{path.name} cannot be read: {error}") from error
+    if descriptors.ndim != 2 or descriptors.dtype.name not in DTYPES:
+        raise ValueError(
+            f"{path.name} holds {descriptors.dtype} {descriptors.shape}, not "
+            f"{' or '.join(DTYPES)} [N, D]"
+        )
+    return descriptors
 
 
 class GatheredRows:

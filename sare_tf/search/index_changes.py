@@ -15,7 +15,7 @@ from absl import logging
 
 from sare_tf import serving
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files
+from sare_tf.runtime import atomic_files, file_digests, text_files
 from sare_tf.runtime.executors import Executor
 from sare_tf.search import (
     descriptor_arrays,
@@ -90,7 +90,7 @@ def add(
         )
         segment = segments.finish(unfinished.folder, rows, tuning)
     # Other changes may have come meanwhile.
-    now = Index.open(folder, exact=True)
+    now = Index.open(folder, exact=True, check=False)
     now.check_export(servable)
     _check_absent(now, rows["image_id"])
     metadata = dict(now.metadata)
@@ -143,8 +143,11 @@ def remove(*, index: str | Path, ids: str | Path) -> Path:
     kept = np.delete(np.concatenate(live), rows)
     removed = np.setdiff1d(np.arange(first), kept)
     name = f"removed-{metadata['changes'] + 1:05d}.npy"
-    np.save(folder / name, removed)
+    with atomic_files.file_in_one_piece(folder / name) as temporary:
+        with temporary.open("wb") as file:
+            np.save(file, removed)
     metadata["removed"] = name
+    metadata["digests"] = file_digests.of(folder, [name])
     metadata["count"] = len(kept)
     _write_change(folder, metadata)
     logging.info(
@@ -201,6 +204,7 @@ def compact(*, index: str | Path, tuning: TuningOptions) -> Path:
         _check_unchanged(folder, before)
         metadata["segments"] = [{"folder": ".", **segment}]
         metadata["removed"] = None
+        metadata.pop("digests", None)
         metadata["target_recall"] = tuning.target_recall
         metadata["tune_tree"] = tuning.tune_tree
         index_files.write(unfinished.folder, metadata)
@@ -215,7 +219,7 @@ def _rows_of_ids(index: Index, ids: str | Path) -> np.ndarray:
             "Expected a text file of image ids, one a line. Received: "
             f"remove_ids={str(ids)!r}, which is no file."
         )
-    lines = Path(ids).read_text(encoding="utf-8").splitlines()
+    lines = text_files.read_lines(ids)
     image_ids = pd.Index([line for line in lines if line.strip()]).unique()
     rows = pd.Index(index.manifest["image_id"]).get_indexer(image_ids)
     if not len(image_ids) or (rows < 0).any():

@@ -7,18 +7,31 @@
                        segments
 
 index.json is written last, so an index is always read as it was before a
-change or as it is after it.
+change or as it is after it. It holds digests of all these files and of itself,
+with which they are compared when an index is opened. Indexes of version 0.1
+have none.
 """
 
+import types
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sare_tf.runtime import atomic_files, versions
+from sare_tf.runtime import sealed_json, versions
 from sare_tf.search import segments
 from sare_tf.search.options import TuningOptions
 
 COMMAND = "python -m sare_tf.index --flagfile=..."
+_OPTIONAL_TEXT = (str, types.NoneType)
+# Types of values in index.json.
+_TYPES = {
+    **{"count": int, "dimension": int, "dtype": str, "segments": list},
+    **{"changes": int, "added_records_fingerprints": list},
+    **{"target_recall": (int, float), "removed": _OPTIONAL_TEXT},
+    **dict.fromkeys(
+        ("export_fingerprint", "records_fingerprint", "split"), _OPTIONAL_TEXT
+    ),
+}
 # What the folder may hold; `*` stands for any letters.
 NAMES = {
     "index.json",
@@ -34,14 +47,16 @@ def read(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no finished index is there.
-        ValueError: it is not JSON.
+        ValueError: it is damaged.
     """
-    return atomic_files.read_json(folder / "index.json", made_by=COMMAND)
+    return sealed_json.read(
+        folder / "index.json", made_by=COMMAND, types=_TYPES
+    )
 
 
 def write(folder: Path, metadata: dict[str, Any]) -> None:
     """Writes index.json, with the versions of what made it."""
-    atomic_files.write_json(
+    sealed_json.write(
         folder / "index.json",
         {
             **metadata,

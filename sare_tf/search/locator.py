@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sare_tf import serving
-from sare_tf.dataset import image_refusal
+from sare_tf.dataset import image_refusal, manifest, names
 from sare_tf.dataset.readers import utm
 from sare_tf.records.records import Records
 from sare_tf.search import confidence
@@ -68,7 +68,53 @@ class Match:
             )
         if self.latitude is not None:
             words.append(f"{self.latitude:.6f}, {self.longitude:.6f}")
+        if not self.same_place:
+            words.append("(another place)")
         return "  ".join(words)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Searched:
+    """What a photograph was compared with.
+
+    Args:
+        images: number of images.
+        places: number of their places; None if the place of one is unknown.
+        split: the splits of the records that they are from, such as "test" or
+            "all"; None if the index was not built from records.
+        search: "exact" or "scann".
+        recall: the share of the nearest images that the search finds, see
+            `Index.recall_at`; None if it is not known.
+    """
+
+    images: int
+    places: int | None
+    split: str | None
+    search: str
+    recall: float | None
+
+    @classmethod
+    def of(cls, index: Index, k: int) -> "Searched":
+        """Describes a search of an index for k images."""
+        places = None
+        if manifest.has_places(index.manifest):
+            places = index.manifest["place_id"].nunique()
+        return cls(
+            images=len(index.manifest),
+            places=places,
+            split=index.metadata["split"],
+            search=index.searches_with,
+            recall=index.recall_at(k),
+        )
+
+    def as_text(self) -> str:
+        """Returns it in words, such as "558 images of 40 places"."""
+        words = f"{self.images} image{'s' * (self.images != 1)}"
+        if self.places is not None:
+            words += f" of {self.places} place{'s' * (self.places != 1)}"
+        if self.split not in (None, names.ALL_SPLITS):
+            words += f" (split {self.split})"
+        return words
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,11 +126,13 @@ class Answer:
         confidence: from 0 to 1, see `search.confidence`. None if the database
             holds no other place.
         error: why the photograph could not be looked up; empty if it was.
+        searched: what it was compared with.
     """
 
     matches: Sequence[Match] = ()
     confidence: float | None = None
     error: str = ""
+    searched: Searched | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Returns the answer as a JSON object."""
@@ -92,6 +140,7 @@ class Answer:
             return {"error": self.error}
         return {
             "confidence": self.confidence,
+            "searched": self.searched and dataclasses.asdict(self.searched),
             "matches": [
                 {**dataclasses.asdict(match), "map_url": match.map_url}
                 for match in self.matches
@@ -106,6 +155,8 @@ class Answer:
             lines = ["no other place to compare with"]
         else:
             lines = [f"confidence {self.confidence:.3f}"]
+        if self.searched is not None:
+            lines[0] += f", compared with {self.searched.as_text()}"
         for rank, match in enumerate(self.matches, 1):
             lines.append(f"{rank:>4}  {match.as_text()}")
         if self.matches and self.matches[0].map_url:
@@ -121,12 +172,13 @@ class Locator:
         export: folder of the export that the index was built with, or a server
             of it (`serving.load`).
         exact: search exactly, without ScaNN.
+        check: compare the files of the index with their digests.
         positive_radius_m: images at most this far apart show the same place,
             and so do images of the same place_id.
 
     Call arguments:
         encoded: bytes of B photographs.
-        k: matches to find for each.
+        k: matches to find for each; all images if the index has fewer.
 
     Output:
         B answers.
@@ -143,36 +195,24 @@ class Locator:
         index: str | Path | Sequence[str | Path],
         export: str | Path | serving.Server,
         exact: bool = False,
+        check: bool = True,
         positive_radius_m: float = 25.0,
     ):
-        self.index = Index.open(index, exact=exact)
+        self.index = Index.open(index, exact=exact, check=check)
         self._servable = serving.load(export)
         self.index.check_export(self._servable)
         rows = self.index.manifest
         self.places = confidence.Places(rows, radius_m=positive_radius_m)
         self._rows = rows[["image_id", "place_id", "utm_zone"]]
 
-    def check_k(self, k: int) -> None:
-        """Refuses to find more matches than the index has images.
-
-        Raises:
-            ValueError: k is out of range.
-        """
-        count = len(self.index.manifest)
-        if not 1 <= k <= count:
-            raise ValueError(
-                f"Expected k from 1 to the {count} images of the index. "
-                f"Received: k={k}. Ask for fewer matches."
-            )
-
     def __call__(self, encoded: Sequence[bytes], *, k: int) -> list[Answer]:
-        self.check_k(k)
         descriptors, errors = self._embed(encoded)
         answers = [Answer(error=error) for error in errors]
         good = [number for number, error in enumerate(errors) if not error]
         count = len(self.index.manifest)
+        searched = Searched.of(self.index, max(k, confidence.DEPTH))
         rows, distances = self.index.search(
-            descriptors[good], min(max(k, confidence.DEPTH), count)
+            descriptors[good], max(k, confidence.DEPTH)
         )
         same = self.places.same_as_first(rows)
         confidences = confidence.of_neighbours(distances, same, count=count)
@@ -183,10 +223,11 @@ class Locator:
                     self._match(
                         rows[line, i], distances[line, i], same[line, i]
                     )
-                    for i in range(k)
+                    for i in range(min(k, count))
                     if rows[line, i] >= 0
                 ],
                 confidence=None if np.isnan(sure) else float(sure),
+                searched=searched,
             )
         return answers
 

@@ -12,7 +12,10 @@ import numpy as np
 import pandas as pd
 
 from sare_tf import serving
+from sare_tf.dataset import names
 from sare_tf.records.records import Records
+from sare_tf.runtime import file_digests, sealed_json
+from sare_tf.runtime.paths import expand
 from sare_tf.search import exact_search, index_files, segments, vector_index
 from sare_tf.search.descriptor_arrays import GatheredRows, check_unit
 
@@ -30,9 +33,18 @@ class Index:
         records_fingerprints: of all records whose images are in it.
     """
 
-    def __init__(self, folders: Sequence[Path], *, path: str, exact: bool):
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        *,
+        path: str,
+        exact: bool,
+        check: bool = True,
+    ):
         self.path = path
-        opened = [_open_folder(folder, exact=exact) for folder in folders]
+        opened = [
+            _open_folder(folder, exact=exact, check=check) for folder in folders
+        ]
         all_metadata = [metadata for metadata, _ in opened]
         self.metadata = all_metadata[0]
         _check_one_export(all_metadata, folders)
@@ -75,14 +87,20 @@ class Index:
         paths: str | Path | Sequence[str | Path],
         *,
         exact: bool = False,
+        check: bool = True,
     ) -> "Index":
         """Opens an index, or several as one.
+
+        All files are read once, and compared with their digests; an index of
+        version 0.1 has none.
 
         Args:
             paths: the folder; or a folder of such folders, which are taken in
                 the order of their names; or a sequence of either.
             exact: search exactly, without ScaNN. Search is exact, too, where
                 ScaNN cannot be imported; a warning says so.
+            check: compare the files with their digests, which takes a second
+                for each GB. Without, only their sizes are compared.
 
         Raises:
             FileNotFoundError: no finished index is there.
@@ -94,6 +112,7 @@ class Index:
             index_files.expand(paths),
             path=",".join(map(str, paths)),
             exact=exact,
+            check=check,
         )
 
     @classmethod
@@ -133,6 +152,7 @@ class Index:
                 that are not finite unit vectors, or a folder that holds
                 something else.
         """
+        out = expand(out)
         rows = vector_index.rows_of(
             image_ids,
             positions=positions,
@@ -149,7 +169,8 @@ class Index:
 
         Args:
             descriptors: [Q, D], rows of unit length.
-            k: neighbours per query.
+            k: neighbours per query. If the index has fewer images, k is their
+                number.
 
         Returns:
             int64 [Q, k] rows of `manifest`, nearest first, and float32 [Q, k]
@@ -158,7 +179,7 @@ class Index:
 
         Raises:
             ValueError: another descriptor length, rows that are not unit
-                vectors, or k larger than the database.
+                vectors, or k below 1.
         """
         count, dimension = self.descriptors.shape
         if np.ndim(descriptors) != 2 or np.shape(descriptors)[1] != dimension:
@@ -167,11 +188,12 @@ class Index:
                 f"descriptors.shape={np.shape(descriptors)}. Embed with the "
                 "export that the index was built with."
             )
-        if not 1 <= k <= count:
+        if k < 1:
             raise ValueError(
-                f"Expected k from 1 to the {count} images of the index. "
-                f"Received: k={k}. Ask for fewer neighbours."
+                f"Expected k of at least 1. Received: k={k}. Ask for more "
+                "neighbours."
             )
+        k = min(k, count)
         descriptors = np.ascontiguousarray(descriptors, np.float32)
         check_unit(
             descriptors, [f"query {row}" for row in range(len(descriptors))]
@@ -185,6 +207,28 @@ class Index:
                 neighbours.append((first + rows, distances))
                 first += len(segment.live)
         return exact_search.merge(neighbours, k)
+
+    def recall_at(self, k: int) -> float | None:
+        """Returns which share of the k nearest images `search` finds.
+
+        It was measured when the index was built, for images of the index as
+        queries: photographs that are looked up may lie farther from them.
+
+        Args:
+            k: neighbours per query.
+
+        Returns:
+            From 0 to 1, 1 for exact search; None if an index of version 0.1
+            searches a tree of ScaNN, whose recall it does not know.
+        """
+        counts = np.array([len(one.live) for one in self.segments])
+        recalls = [
+            one.recall_at(min(k, count))
+            for one, count in zip(self.segments, counts, strict=True)
+        ]
+        if None in recalls:
+            return None
+        return float(np.dot(counts, recalls) / counts.sum())
 
     def check_export(
         self, servable: serving.Servable | serving.RemoteServable
@@ -207,11 +251,15 @@ class Index:
             )
 
     def check_records(self, records: Records, *, split: str) -> None:
-        """Refuses records, or a split, that the index was not built from.
+        """Refuses records, or splits, that the index was not built from.
+
+        Args:
+            records: the opened records.
+            split: a split of theirs, several with commas between, or "all".
 
         Raises:
-            ValueError: fingerprint or split differ, or the index was not built
-                from records.
+            ValueError: the fingerprint differs, the index lacks a split, or it
+                was not built from records.
         """
         expected = self.metadata["records_fingerprint"]
         if expected is None:
@@ -223,11 +271,13 @@ class Index:
                 f"with {records.fingerprint[:12]}. Run {index_files.COMMAND} "
                 "with these records."
             )
-        if self.metadata["split"] != split:
+        held = names.splits_of(self.metadata["split"])
+        if not set(names.splits_of(split)) <= set(held):
             raise ValueError(
                 f"Expected split={self.metadata['split']!r}, which the index "
                 f"{self.path!r} holds. Received: split={split!r}. Build an "
-                "index of that split in another folder."
+                "index of that split in another folder, or one of "
+                f"--split={names.ALL_SPLITS}."
             )
 
     def _built_from_vectors(self, name: str, path: str | Path) -> ValueError:
@@ -258,15 +308,27 @@ def _check_one_export(
 
 
 def _open_folder(
-    folder: Path, *, exact: bool
+    folder: Path, *, exact: bool, check: bool
 ) -> tuple[dict[str, Any], list[segments.Segment]]:
     """Returns index.json and the segments of one folder."""
     metadata = index_files.read(folder)
     try:
-        removed = np.zeros(0, np.int64)
-        if metadata["removed"]:
-            removed = np.load(folder / metadata["removed"])
-        opened = _open_segments(folder, metadata, removed, exact=exact)
+        removed = _removed(folder, metadata, check=check)
+        opened, first = [], 0
+        for description in metadata["segments"]:
+            sealed_json.check_types(description, {"folder": str, "count": int})
+            stop = first + description["count"]
+            in_segment = removed[(removed >= first) & (removed < stop)]
+            opened.append(
+                segments.Segment(
+                    folder / description["folder"],
+                    description,
+                    removed=in_segment - first,
+                    exact=exact,
+                    check=check,
+                )
+            )
+            first = stop
         if sum(len(segment.live) for segment in opened) != metadata["count"]:
             raise ValueError(f"there are not {metadata['count']} images")
         for segment in opened:
@@ -274,29 +336,26 @@ def _open_folder(
                 raise ValueError(
                     f"descriptors are not of length {metadata['dimension']}"
                 )
-    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except (OSError, ValueError) as error:
+        again = f"run {index_files.COMMAND} again"
+        if metadata.get("built_from") == "vectors":
+            again = "build it again with Index.build"
         raise ValueError(
             f"Expected a whole index. Received: index={str(folder)!r} "
-            f"({error}). Delete it and run {index_files.COMMAND} again."
+            f"({error}). Delete it and {again}."
         ) from error
     return metadata, opened
 
 
-def _open_segments(
-    folder: Path, metadata: dict[str, Any], removed: np.ndarray, *, exact: bool
-) -> list[segments.Segment]:
-    """Opens the segments, each with its share of the removed rows."""
-    opened, first = [], 0
-    for description in metadata["segments"]:
-        stop = first + description["count"]
-        in_segment = removed[(removed >= first) & (removed < stop)]
-        opened.append(
-            segments.Segment(
-                folder / description["folder"],
-                description,
-                removed=in_segment - first,
-                exact=exact,
-            )
-        )
-        first = stop
-    return opened
+def _removed(
+    folder: Path, metadata: dict[str, Any], *, check: bool
+) -> np.ndarray:
+    """Reads the rows that were removed, int64 [n], and refuses others."""
+    if metadata["removed"] is None:
+        return np.zeros(0, np.int64)
+    if check:
+        file_digests.check(folder, metadata.get("digests", {}))
+    removed = np.load(folder / metadata["removed"])
+    if removed.ndim != 1 or removed.dtype != np.int64:
+        raise ValueError(f"{metadata['removed']} holds no list of rows")
+    return removed

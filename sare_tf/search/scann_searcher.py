@@ -14,6 +14,7 @@ Build shards if that is too much.
 
 import importlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,16 @@ _TRAINING_SAMPLE = 250_000
 _TRAINING_NUMBERS = 1 << 29
 # ScaNN's docs/algorithms.md.
 _DIMENSIONS_PER_BLOCK = 2
+# Neighbours that the settings above are for, and the query where it is a row
+# itself. For k of them, the power of k that leaves grow with, and rows
+# reordered, times k. Ours.
+_NEIGHBOURS = 11
+_MORE_LEAVES = 0.25
+_MORE_REORDERED = 8
+
+# Of a tree for up to k neighbours: k, leaves (to search), reordered (rows) and
+# recall, which is None where it was not measured.
+Setting = dict[str, Any]
 
 
 def rules(*, count: int, dimension: int) -> dict[str, Any]:
@@ -84,8 +95,14 @@ class Searcher:
             reordering_num_neighbors may be changed at any time.
     """
 
-    def __init__(self, searcher: Any, parameters: dict[str, Any]):
+    def __init__(
+        self,
+        searcher: Any,
+        parameters: dict[str, Any],
+        settings: Sequence[Setting] | None = None,
+    ):
         self._searcher = searcher
+        self._settings = settings
         self._parallel = True
         self.parameters = parameters
 
@@ -132,11 +149,31 @@ class Searcher:
 
     @classmethod
     def load(
-        cls, scann: Any, folder: Path, parameters: dict[str, Any]
+        cls,
+        scann: Any,
+        folder: Path,
+        parameters: dict[str, Any],
+        settings: Sequence[Setting] | None = None,
     ) -> "Searcher":
-        """Loads what `write` wrote; the folder may have been moved."""
-        searcher = scann.scann_ops_pybind.load_searcher(str(folder))
-        return cls(searcher, parameters)
+        """Loads what `write` wrote; the folder may have been moved.
+
+        Args:
+            scann: the module, see `scann_module`.
+            folder: the folder.
+            parameters: of the searcher that was written.
+            settings: of `scann_recall.settings_by_k`, if they were measured.
+
+        Raises:
+            ValueError: a file is damaged.
+        """
+        try:
+            searcher = scann.scann_ops_pybind.load_searcher(str(folder))
+        except Exception as error:  # Damaged files raise errors of any kind.
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                f"{folder.name}/ cannot be loaded: {reason}"
+            ) from error
+        return cls(searcher, parameters, settings)
 
     def write(self, folder: Path) -> None:
         """Writes the searcher to a new folder."""
@@ -151,9 +188,18 @@ class Searcher:
             self._searcher.set_num_threads(count - 1)
 
     def search(
-        self, queries: np.ndarray, k: int
+        self,
+        queries: np.ndarray,
+        k: int,
+        *,
+        setting: Setting | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Finds the nearest rows of float32 queries [Q, D].
+
+        Args:
+            queries: of unit length.
+            k: neighbours to find.
+            setting: of a tree; None: that of `setting_for`.
 
         Returns:
             int64 [Q, k] rows, nearest first, and float32 [Q, k] squared
@@ -162,12 +208,10 @@ class Searcher:
         """
         options = {}
         if self.parameters["searcher"] == "tree":
+            setting = setting or self.setting_for(k) or self._unmeasured(k)
             options = {
-                "leaves_to_search": self.parameters["num_leaves_to_search"],
-                # Reordering helps only among more rows than are returned.
-                "pre_reorder_num_neighbors": max(
-                    self.parameters["reordering_num_neighbors"], 2 * k
-                ),
+                "leaves_to_search": setting["leaves"],
+                "pre_reorder_num_neighbors": max(setting["reordered"], k),
             }
         search = self._searcher.search_batched
         if self._parallel:
@@ -178,3 +222,24 @@ class Searcher:
         rows = np.where(padded, -1, rows.astype(np.int64))
         distances = np.maximum(np.float32(2) - 2 * products, 0)
         return rows, np.where(padded, np.float32(np.inf), distances)
+
+    def setting_for(self, k: int) -> Setting | None:
+        """Returns the setting for k neighbours; None: search exactly."""
+        if self.parameters["searcher"] != "tree":
+            return {"k": k, "recall": 1.0}
+        if self._settings is None:
+            return self._unmeasured(k)
+        return next((one for one in self._settings if k <= one["k"]), None)
+
+    def _unmeasured(self, k: int) -> Setting:
+        """Returns a setting by rules; what it finds was not measured."""
+        leaves = self.parameters["num_leaves_to_search"]
+        reordered = self.parameters["reordering_num_neighbors"]
+        if k > _NEIGHBOURS:
+            leaves = math.ceil(leaves * (k / _NEIGHBOURS) ** _MORE_LEAVES)
+            reordered = max(reordered, _MORE_REORDERED * k)
+        leaves = min(leaves, self.parameters["num_leaves"])
+        return {
+            **{"k": k, "leaves": leaves, "reordered": reordered},
+            "recall": None,
+        }

@@ -66,7 +66,11 @@ class HeldOutRows:
         searcher.parameters["num_leaves_to_search"] = leaves
         searcher.parameters["reordering_num_neighbors"] = reordered
         began = time.perf_counter()
-        rows, _ = searcher.search(self._queries, _ASKED)
+        rows, _ = searcher.search(
+            self._queries,
+            _ASKED,
+            setting={"leaves": leaves, "reordered": reordered},
+        )
         seconds = time.perf_counter() - began
         return {
             "leaves": leaves,

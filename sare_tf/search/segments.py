@@ -8,6 +8,7 @@ An index begins as one segment. Each addition of images makes one more.
 """
 
 import shutil
+import types
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,22 @@ import pandas as pd
 from absl import logging
 
 from sare_tf.dataset import manifest
-from sare_tf.search import exact_search, scann_searcher, scann_tuning
+from sare_tf.runtime import file_digests, sealed_json
+from sare_tf.search import (
+    descriptor_arrays,
+    exact_search,
+    scann_recall,
+    scann_searcher,
+    scann_tuning,
+)
 from sare_tf.search.options import TuningOptions
 
 FILES = {"descriptors.npy", "manifest.parquet", "scann"}
+# Types of values that describe a segment.
+_TYPES = {
+    **{"folder": str, "count": int, "bytes": dict},
+    "scann": (dict, types.NoneType),
+}
 # Approximate search is asked for this many times as many neighbours, again and
 # again, until enough of them are not removed. Ours.
 _ASK_MORE = 4
@@ -40,17 +53,28 @@ def finish(
     """
     descriptors = np.load(folder / "descriptors.npy", mmap_mode="r")
     manifest.write(rows.reset_index(drop=True), folder / "manifest.parquet")
-    parameters, tuned = None, None
+    parameters, tuned, settings = None, None, None
     if scann := scann_searcher.scann_module():
         logging.info("Building the ScaNN searcher.")
         parameters, tuned = _build_searcher(
             scann, descriptors, folder / "scann", tuning
         )
+        if parameters["searcher"] == "tree":
+            settings = scann_recall.settings_by_k(
+                scann_searcher.Searcher.load(
+                    scann, folder / "scann", parameters
+                ),
+                descriptors,
+                target_recall=tuning.target_recall,
+            )
+    names = _names(folder)
     return {
         "count": len(rows),
         "scann": parameters,
         "tuned": tuned,
-        "bytes": _sizes(folder),
+        "settings": settings,
+        "bytes": {name: (folder / name).stat().st_size for name in names},
+        "digests": file_digests.of(folder, names),
     }
 
 
@@ -86,35 +110,47 @@ def _build_searcher(
     return best, tuned
 
 
-def check_sizes(
-    folder: Path, description: dict[str, Any], *, scann: bool = True
+def check_files(
+    folder: Path,
+    description: dict[str, Any],
+    *,
+    scann: bool = True,
+    digests: bool = True,
 ) -> None:
-    """Refuses a segment whose files were cut off or are lost.
+    """Refuses a segment whose files are not as they were written.
 
     Args:
         folder: the folder.
         description: what `finish` returned.
         scann: check ScaNN's files, too.
+        digests: read all files, and compare them with their digests.
 
     Raises:
         OSError, ValueError: names the file.
     """
-    for name, expected in description["bytes"].items():
-        if scann or not name.startswith("scann/"):
-            size = (folder / name).stat().st_size
-            if size != expected:
-                raise ValueError(f"{name} has {size} bytes, not {expected}")
+    sealed_json.check_types(description, _TYPES)
+
+    def used(values: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in values.items()
+            if scann or not name.startswith("scann/")
+        }
+
+    for name, expected in used(description["bytes"]).items():
+        size = (folder / name).stat().st_size
+        if size != expected:
+            raise ValueError(f"{name} has {size} bytes, not {expected}")
+    if digests:
+        file_digests.check(folder, used(description.get("digests", {})))
 
 
-def _sizes(folder: Path) -> dict[str, int]:
-    """Returns the bytes of each file of a segment, by path in the folder."""
+def _names(folder: Path) -> list[str]:
+    """Returns the files of a segment, by path in the folder."""
     paths = [folder / "descriptors.npy", folder / "manifest.parquet"]
     if (folder / "scann").is_dir():
         paths += sorted((folder / "scann").iterdir())
-    return {
-        path.relative_to(folder).as_posix(): path.stat().st_size
-        for path in paths
-    }
+    return [path.relative_to(folder).as_posix() for path in paths]
 
 
 class Segment:
@@ -131,9 +167,10 @@ class Segment:
         description: what `finish` returned.
         removed: int64, rows that were removed.
         exact: search exactly, without ScaNN.
+        check: compare its files with their digests.
 
     Raises:
-        KeyError, OSError, RuntimeError, ValueError: it is damaged.
+        OSError, ValueError: it is damaged.
     """
 
     def __init__(
@@ -143,9 +180,10 @@ class Segment:
         *,
         removed: np.ndarray,
         exact: bool,
+        check: bool,
     ):
-        check_sizes(folder, description, scann=not exact)
-        self.descriptors = np.load(folder / "descriptors.npy", mmap_mode="r")
+        check_files(folder, description, scann=not exact, digests=check)
+        self.descriptors = descriptor_arrays.read(folder / "descriptors.npy")
         self.manifest = manifest.read(folder / "manifest.parquet")
         counts = {len(self.descriptors), len(self.manifest)}
         if counts != {description["count"]}:
@@ -163,8 +201,20 @@ class Segment:
             logging.warning("The index was built without ScaNN: exact search.")
         elif scann := scann_searcher.scann_module():
             self.searcher = scann_searcher.Searcher.load(
-                scann, folder / "scann", description["scann"]
+                scann,
+                folder / "scann",
+                description["scann"],
+                description.get("settings"),
             )
+
+    def recall_at(self, k: int) -> float | None:
+        """Returns the measured recall of search; None if it is not known.
+
+        It is the share of the k exact neighbours that are found for rows of the
+        segment.
+        """
+        setting = self.searcher and self.searcher.setting_for(k)
+        return setting["recall"] if setting else 1.0
 
     def search(
         self, queries: np.ndarray, k: int
@@ -187,7 +237,10 @@ class Segment:
         remaining = np.arange(len(queries))  # queries without an answer yet
         asked = k
         while (
-            self.searcher and len(remaining) and asked <= len(self.descriptors)
+            self.searcher
+            and self.searcher.setting_for(asked)
+            and len(remaining)
+            and asked <= len(self.descriptors)
         ):
             near, far = self.searcher.search(queries[remaining], asked)
             padded = near < 0

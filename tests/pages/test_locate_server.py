@@ -124,12 +124,24 @@ def test_hostile_uploads_are_refused_and_the_next_answered(
     assert answer.status_code == 200
 
 
-@pytest.mark.parametrize("k", ["0", "19", "-1", "x", "9" * 5000, "²", "1e1"])
+@pytest.mark.parametrize("k", ["0", "51", "-1", "x", "9" * 5000, "²", "1e1"])
 def test_k_out_of_range(client, k):
     answer = client.post(
         "/locate", query_string={"k": k}, data=toy_search.jpeg(1, 99)
     )
-    assert "Expected k from 1 to 18" in _error(answer, 400)
+    assert "Expected k from 1 to 50" in _error(answer, 400)
+
+
+def test_more_matches_than_images_are_all_images(client):
+    answer = client.post("/locate?k=19", data=toy_search.jpeg(1, 99))
+    assert len(answer.json["matches"]) == 18
+    assert answer.json["searched"] == {
+        "images": 18,
+        "places": None,
+        "split": "test",
+        "search": "scann",
+        "recall": 1.0,
+    }
 
 
 def test_forms_and_their_file_names_are_not_taken(client):
@@ -244,9 +256,6 @@ def test_pages_that_are_not_there(client):
 def test_failures_are_logged_and_survived(search, caplog, failure, code, words):
     class Failing:
         index, places = search.index, search.places
-
-        def check_k(self, k):
-            search.check_k(k)
 
         def __call__(self, encoded, *, k):
             raise failure

@@ -1,10 +1,9 @@
 """Damage made by hand, of every kind, is found where it is."""
 
-import json
-
 import pandas as pd
 import pytest
 import tensorflow as tf
+import toy_damage
 from absl import flags
 from absl.testing import flagsaver
 from test_build_records import build, photos
@@ -27,17 +26,6 @@ def rows_of(out, shard=SHARD):
     return table[table["shard"] == shard]
 
 
-def change(path, at, *, flip=1):
-    raw = bytearray(path.read_bytes())
-    raw[at] ^= flip
-    path.write_bytes(bytes(raw))
-
-
-def edit_json(out, **values):
-    path = out / "records.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_whole_records(out, num_workers, caplog):
     assert find_damage(out, num_workers=num_workers) == []
@@ -54,7 +42,7 @@ def test_a_flipped_bit_is_told_by_its_record(out, part):
         row = rows.iloc[position]
         at = within[part] + row["byte_offset"]
         at += row["byte_length"] * (within[part] < 0)
-        change(out / SHARD, at)
+        toy_damage.flip(out / SHARD, at)
     found = find_damage(out)
     assert [(d.file, d.byte_offset) for d in found] == [
         (SHARD, rows["byte_offset"].iloc[2]),
@@ -155,28 +143,35 @@ def test_a_manifest_that_was_edited(out, column, value):
     table = pd.read_parquet(out / "manifest.parquet")
     table.loc[0, column] = value
     table.to_parquet(out / "manifest.parquet", index=False)
-    first = find_damage(out)[0]
-    assert first.file == "manifest.parquet"
-    assert "not those of records.json" in first.what
+    digest, rows, *_ = find_damage(out)
+    assert str(digest) == "manifest.parquet: its SHA-256 is another"
+    assert rows.file == "manifest.parquet"
+    assert "not those of records.json" in rows.what
+    toy_damage.forget_digests(out / "records.json")
+    assert find_damage(out)[0] == rows
 
 
 def test_offsets_that_were_edited(out):
     table = pd.read_parquet(out / "manifest.parquet")
     table.loc[table["shard"] == SHARD, "byte_offset"] += 1
     table.to_parquet(out / "manifest.parquet", index=False)
-    [damage] = find_damage(out)
+    digest, damage = find_damage(out)
+    assert digest.file == "manifest.parquet"
     assert damage.file == SHARD
     assert "end to end" in damage.what
+    toy_damage.forget_digests(out / "records.json")
+    assert find_damage(out) == [damage]
 
 
 def test_rows_that_are_missing(out):
     table = pd.read_parquet(out / "manifest.parquet")
     table[table["shard"] != SHARD].to_parquet(out / "manifest.parquet")
     found = find_damage(out)
-    assert str(found[1]) == f"{SHARD}: 15 images, of which the manifest has 0"
+    assert str(found[2]) == f"{SHARD}: 15 images, of which the manifest has 0"
 
 
 def test_a_manifest_that_cannot_be_read(out):
+    toy_damage.forget_digests(out / "records.json")
     (out / "manifest.parquet").write_bytes(b"PAR1")
     [damage] = find_damage(out)
     assert "cannot be read" in damage.what
@@ -188,12 +183,13 @@ def test_a_manifest_that_cannot_be_read(out):
 def test_an_earlier_manifest(out):
     table = pd.read_parquet(out / "manifest.parquet").drop(columns="sha256")
     table.to_parquet(out / "manifest.parquet", index=False)
+    toy_damage.forget_digests(out / "records.json")
     [damage] = find_damage(out)
-    assert damage.what == "without the columns ['sha256']"
+    assert damage.what.endswith("without the columns ['sha256'].")
 
 
 def test_relations_that_cannot_be_read(out):
-    edit_json(out, relations=3)
+    toy_damage.edit(out / "records.json", relations=3)
     [damage] = find_damage(out)
     assert damage.file == "relations.parquet"
 
@@ -204,18 +200,33 @@ def test_a_shard_too_many(out):
     assert damage.what == "a shard that records.json does not name"
 
 
-@pytest.mark.parametrize("shards", [[], {SHARD: {}}])
-def test_a_records_json_that_says_too_little(out, shards):
-    edit_json(out, shards=shards)
-    with pytest.raises(ValueError, match="records.json of finished records"):
+@pytest.mark.parametrize(
+    ("shards", "message"),
+    [
+        ([], r"records.json as it.*holds shards=\[\]"),
+        ({SHARD: {}}, "lacks 'cou"),
+    ],
+)
+def test_a_records_json_that_says_too_little(out, shards, message):
+    toy_damage.edit(out / "records.json", shards=shards)
+    with pytest.raises(ValueError, match=f"{message}.*build_records"):
         find_damage(out)
+    with pytest.raises(ValueError, match=f"{message}.*build_records"):
+        records.Records(out)
+
+
+def test_records_without_digests_are_whole_and_say_so(out, caplog):
+    toy_damage.forget_digests(out / "records.json")
+    verify(out)
+    assert "has no digests of manifest.parquet" in caplog.text
+    assert len(records.Records(out).manifest) == 75
 
 
 def test_the_command_fails_and_the_shard_is_built_again(out, caplog):
     fingerprint = records.Records(out).fingerprint
     whole = (out / SHARD).read_bytes()
     others = {path.name: path.stat().st_ino for path in out.glob("*database*")}
-    change(out / SHARD, 500)
+    toy_damage.flip(out / SHARD, 500)
     with flagsaver.flagsaver():
         flags.FLAGS(["program", "--verify", f"--records={out}"])
         with pytest.raises(ValueError, match=f"1 damages, in {SHARD}"):

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from sare_tf.runtime import atomic_files
+from sare_tf.runtime import atomic_files, resumable_parts
 
 
 def names(folder):
@@ -194,3 +194,62 @@ def test_the_fingerprint_depends_on_names_contents_and_order(tmp_path):
     before = fingerprint(paths)
     paths[1].write_text("3")
     assert fingerprint(paths) != before
+
+
+@pytest.fixture
+def events(monkeypatch):
+    """What is forced to the disk, by inode, and what is renamed."""
+    events = []
+    fsync, replace, rename = os.fsync, os.replace, pathlib.Path.rename
+
+    def flushed(descriptor):
+        events.append(("flush", os.fstat(descriptor).st_ino))
+        fsync(descriptor)
+
+    def inodes(path):
+        path = pathlib.Path(path)
+        inside = path.rglob("*") if path.is_dir() else []
+        return {one.stat().st_ino for one in (path, *inside)}
+
+    def replaced(source, target):
+        events.append(("rename", inodes(source)))
+        replace(source, target)
+
+    def renamed(self, target):
+        events.append(("rename", inodes(self)))
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "replace", replaced)
+    monkeypatch.setattr(pathlib.Path, "rename", renamed)
+    return events
+
+
+def check_flushed(events, folder):
+    """Before the rename, what is renamed; after it, the folder of the name."""
+    last = max(i for i, (what, _) in enumerate(events) if what == "rename")
+    before = {inode for what, inode in events[:last] if what == "flush"}
+    assert events[last][1] <= before
+    assert ("flush", folder.stat().st_ino) in events[last:]
+
+
+def test_a_file_is_on_the_disk_before_it_is_renamed(tmp_path, events):
+    atomic_files.write_text(tmp_path / "file", "first")
+    check_flushed(events, tmp_path)
+
+
+def test_a_folder_is_on_the_disk_before_it_is_renamed(tmp_path, events):
+    for text in ("first", "second"):
+        with atomic_files.folder_in_one_piece(tmp_path / "out") as temporary:
+            (temporary / "inner").mkdir()
+            (temporary / "inner" / "file").write_text(text)
+        check_flushed(events, tmp_path)
+
+
+def test_parts_are_on_the_disk_before_their_receipt(tmp_path, events):
+    parts = resumable_parts.ResumableParts(tmp_path)
+    with parts.write("one", what="a part") as part:
+        part.path(".npy").write_bytes(b"content")
+    renames = [i for i, (what, _) in enumerate(events) if what == "rename"]
+    check_flushed(events, tmp_path)
+    check_flushed(events[: renames[-1]], tmp_path)

@@ -1,15 +1,15 @@
 """Segments and shards searched as one, beside exact search in one array."""
 
-import json
 import shutil
 import tracemalloc
 
 import numpy as np
 import pytest
+import toy_damage
 import toy_index
 import toy_search
 
-from sare_tf.runtime import atomic_files
+from sare_tf.runtime import atomic_files, file_digests
 from sare_tf.search import descriptor_arrays, exact_search, scann_searcher
 from sare_tf.search.opened_index import Index
 
@@ -105,10 +105,12 @@ def one(tmp_path, descriptors, names):
 def _remove(folder, rows):
     """What `index.remove` leaves, in the files' own words."""
     np.save(folder / "removed-00001.npy", np.asarray(rows, np.int64))
-    metadata = json.loads((folder / "index.json").read_text())
-    metadata["removed"] = "removed-00001.npy"
-    metadata["count"] -= len(rows)
-    (folder / "index.json").write_text(json.dumps(metadata))
+    toy_damage.edit(
+        folder / "index.json",
+        removed="removed-00001.npy",
+        count=Index.open(folder).metadata["count"] - len(rows),
+        digests=file_digests.of(folder, ["removed-00001.npy"]),
+    )
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -196,21 +198,20 @@ def test_files_that_are_lost_are_refused(one):
     [
         ("count", 299, "there are not 299 images"),
         ("dimension", 8, "not of length 8"),
-        ("segments", None, "Expected a whole index"),
+        ("segments", None, "holds segments=None.*sare_tf.index"),
+        ("segments", [7], "7 is no object.*sare_tf.index"),
+        ("segments", [{}], "lacks 'folder'.*sare_tf.index"),
     ],
 )
 def test_metadata_that_does_not_fit_is_refused(one, name, value, message):
-    metadata = json.loads((one / "index.json").read_text())
-    metadata[name] = value
-    (one / "index.json").write_text(json.dumps(metadata))
+    toy_damage.edit(one / "index.json", **{name: value})
     with pytest.raises(ValueError, match=message):
         Index.open(one)
 
 
 def test_a_segment_of_another_length_is_refused(one):
-    metadata = json.loads((one / "index.json").read_text())
-    metadata["segments"][0]["count"] = 7
-    (one / "index.json").write_text(json.dumps(metadata))
+    [segment] = Index.open(one).metadata["segments"]
+    toy_damage.edit(one / "index.json", segments=[{**segment, "count": 7}])
     with pytest.raises(ValueError, match=r"have \[300\] rows, not 7"):
         Index.open(one)
 

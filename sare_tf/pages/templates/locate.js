@@ -56,6 +56,9 @@
     row(table, "place", first.place_id);
     const same = answer.matches.filter((match) => match.same_place).length;
     row(table, "shown by", same + " of " + answer.matches.length + " matches");
+    const searched = answer.searched;
+    row(table, "compared with", searched.images + " images" +
+      (searched.places === null ? "" : " of " + searched.places + " places"));
     if (first.map_url) row(table, "on a map", link(first, "OpenStreetMap"));
     const sure = byId("sure");
     if (answer.confidence === null) {
