@@ -24,7 +24,10 @@ WEIGHTS := $(CURDIR)/runs/weights
 # Processes that run tests, each with one thread of TensorFlow.
 JOBS ?= 2
 
-.PHONY: demo test quick api test-backends test-extras test-weights install \
+# Mutations of each format that `make fuzz` tries, see tests/fuzz/fuzzing.py.
+MUTATIONS ?= 10000
+
+.PHONY: demo test quick fuzz api test-backends test-extras test-weights install \
 	lint format oracles clean
 
 demo: $(INSTALLED)
@@ -41,6 +44,11 @@ quick: lint
 # docs/api.md, from the docstrings.
 api: $(INSTALLED)
 	$(BIN)/python docs/make_api.py
+
+# Damaged images, records, indexes, checkpoints, exports, weight files and
+# requests: no traceback and no silent change. Takes hours.
+fuzz: $(INSTALLED)
+	PYTHONPATH=$(CURDIR) $(BIN)/python tests/fuzz/fuzzing.py $(MUTATIONS)
 
 # Layers and losses on other backends, in an environment without TensorFlow:
 # each writes what it computes, then each is compared with the others.

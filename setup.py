@@ -50,6 +50,8 @@ setup(
         # macOS and Windows, where search is exact.
         'scann==1.4.2; platform_system == "Linux"',
         "scipy",
+        # Raises what libjpeg complains of, which others print or drop.
+        "simplejpeg>=1.8",
         "tensorboard~=2.20.0",
         "tensorflow~=2.20.0",
         "tqdm",

@@ -29,7 +29,15 @@ from sare_tf import flags, model
 from sare_tf.model import exported_graph
 from sare_tf.model.exported_graph import ExportedGraph
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files, callable_module, paths, run_lock
+from sare_tf.runtime import (
+    atomic_files,
+    callable_module,
+    file_digests,
+    flagfiles,
+    paths,
+    run_lock,
+    sealed_json,
+)
 from sare_tf.serving import warmup_requests
 from sare_tf.training import epoch_choice, whitening_fit
 from sare_tf.training.options import ExportOptions
@@ -178,10 +186,11 @@ def run(options: ExportOptions) -> Path:
     for warning in epoch_choice.warnings(state["history"], epoch):
         logging.warning("%s", warning)
     logging.info(
-        "Exported %s of %s to %s. Next: python -m sare_tf.index --flagfile=...",
+        "Exported %s of %s to %s. Next: %s",
         epoch,
         options.checkpoints,
         version,
+        flagfiles.next_command("index"),
     )
     return version
 
@@ -212,11 +221,26 @@ def _write(graph: ExportedGraph, path: Path, card: dict[str, Any]) -> Path:
         fingerprint = graph.write(folder)
         warmup_requests.write(folder, height=graph.height, width=graph.width)
         made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        atomic_files.write_json(
+        sealed_json.write(
             folder / "sare_tf.json",
-            {"fingerprint": fingerprint, **graph.card(), **card, "made": made},
+            {
+                "fingerprint": fingerprint,
+                "digests": file_digests.of(folder, _files(folder)),
+                **graph.card(),
+                **card,
+                "made": made,
+            },
         )
     return version
+
+
+def _files(folder: Path) -> list[str]:
+    """Returns the files of a model, by path in its folder."""
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file()
+    )
 
 
 def _number(epoch: str) -> int:

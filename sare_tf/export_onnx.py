@@ -78,7 +78,7 @@ def run(options: OnnxOptions) -> Path:
     logging.info(
         "ONNX of %s in %s; descriptors differ by %.2g at most.",
         servable.path,
-        out,
+        out / "model.onnx",
         difference,
     )
     return out / "model.onnx"

@@ -20,12 +20,13 @@ which is the last layer. Sources, see `sare_tf.weights`:
                       --aggregation
     netvlad_mat       NetVLAD's and deepIBL's networks as MATLAB structs
     netvlad_tf        the checkpoint of netvlad_tf_open, TensorFlow 1
+    torchvision       its published backbones; give --aggregation
     keras             VGG16 of keras.applications, .h5 or .keras; give
                       --aggregation
 
-The first four may also be safetensors with the same names of arrays. Finally
-the network describes two images, and reports the length of the descriptors;
-with a labelled folder, --dataset and --reader, also its recall.
+Files of PyTorch may also be safetensors or .npz, with the same names of arrays.
+Finally the network describes two images, and reports the length of the
+descriptors; with a labelled folder, --dataset and --reader, also its recall.
 """
 
 import hashlib

@@ -36,7 +36,7 @@ from absl import logging
 from sare_tf import flags, serving
 from sare_tf.distributed import beam
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files, run_lock
+from sare_tf.runtime import atomic_files, flagfiles, run_lock
 from sare_tf.runtime.executors import Executor
 from sare_tf.search import (
     index_changes,
@@ -136,10 +136,10 @@ def _build(options: IndexOptions, executor: Executor | None) -> Path:
             tuning=tuning,
         )
     logging.info(
-        "Index of %d images in %s. Next: python -m sare_tf.evaluate "
-        "--flagfile=...",
+        "Index of %d images in %s. Next: %s",
         len(rows),
         out,
+        flagfiles.next_command("evaluate"),
     )
     return out
 

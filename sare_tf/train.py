@@ -32,7 +32,7 @@ from absl import logging
 from sare_tf import flags
 from sare_tf.distributed import strategies, workers
 from sare_tf.records.records import Records
-from sare_tf.runtime import progress, run_lock
+from sare_tf.runtime import flagfiles, progress, run_lock
 from sare_tf.training import (
     compiled_network,
     epoch_choice,
@@ -161,7 +161,7 @@ def _train(
     logging.info("%s", folder.summary())
     for warning in epoch_choice.warnings(folder.history, folder.best):
         logging.warning("%s", warning)
-    logging.info("Next: python -m sare_tf.export --flagfile=...")
+    logging.info("Next: %s", flagfiles.next_command("export"))
     return folder.path
 
 

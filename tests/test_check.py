@@ -153,6 +153,32 @@ def test_everything_wrong_with_images(root):
     assert "Training or evaluation would be wrong" in page
 
 
+def test_damaged_images_that_decode(root):
+    """Copies of one photograph, damaged as failed disks and downloads do."""
+    folder = root / "photos/test/database/test0"
+    whole = large(7, 7)
+    scan = whole.index(b"\xff\xda") + 14
+    middle = (scan + len(whole)) // 2
+    damaged = {
+        # What a copy that failed leaves: zeros, with and without an end.
+        "zeros": whole[:middle] + bytes(len(whole) - middle - 2) + whole[-2:],
+        "cut": whole[:middle] + whole[-2:],
+        "block": whole[:middle] + b"\x5a" * 40 + whole[middle + 40 :],
+    }
+    for name, encoded in damaged.items():
+        (folder / f"{name}.jpg").write_bytes(encoded)
+    grey = Image.new("L", (640, 480), 128)
+    # All bits of an optimised scan of one colour are zeros.
+    (folder / "flat.jpg").write_bytes(encode(grey, "JPEG", optimize=True))
+    (folder / "steps.jpg").write_bytes(encode(grey, "JPEG", progressive=True))
+    assert run(root)["ok"]
+    listed = dict(images_of(root, "damaged"))
+    assert sorted(listed) == sorted(
+        f"test/database/test0/{name}.jpg" for name in damaged
+    )
+    assert all("data" in complaint for complaint in listed.values())
+
+
 def test_the_same_of_records(root):
     """Counts and findings do not depend on what is looked at."""
     folder = root / "photos/test/database/test0"

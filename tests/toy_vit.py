@@ -10,7 +10,7 @@ from sare_tf.model.vit_architectures import Architecture
 LENGTH, HIDDEN = 128, 24
 
 
-def architecture(*, registers=0, swiglu=False, depth=2):
+def architecture(*, registers=0, swiglu=False, depth=2, **options):
     return Architecture(
         dimension=LENGTH,
         depth=depth,
@@ -18,7 +18,7 @@ def architecture(*, registers=0, swiglu=False, depth=2):
         hidden=HIDDEN,
         swiglu=swiglu,
         num_registers=registers,
-        antialias=registers > 0,
+        **{"antialias": registers > 0, **options},
     )
 
 
@@ -123,11 +123,15 @@ def _attend(qkv, heads=2):
     return np.concatenate(parts, axis=-1)
 
 
-def tokens(state, image):
-    """Of one image, [H, W, 3]: tokens by name of the layer, in float64."""
+def tokens(state, image, *, learned=None, before=None, antialias=None):
+    """Of one image, [H, W, 3]: tokens by name of the layer, in float64.
+
+    `learned` tokens join before the block of the index `before`.
+    """
     height, width = (side // 14 for side in image.shape[:2])
     kernel = np.float64(state["patch_embed.proj.weight"])
-    antialias = "register_tokens" in state
+    if antialias is None:
+        antialias = "register_tokens" in state
     grid = np.float64(state["pos_embed"][0, 1:]).reshape(37, 37, LENGTH)
     if (height, width) != (37, 37):
         rows, columns = (axis_weights(n, antialias) for n in (height, width))
@@ -144,6 +148,8 @@ def tokens(state, image):
     depth = sum(name.endswith("ls1.gamma") for name in state)
     for block in range(depth):
         name = f"blocks.{block}"
+        if block == before:
+            x = np.concatenate([learned, x])
         qkv = _dense(
             _normalise(x, state, f"{name}.norm1"), state, f"{name}.attn.qkv"
         )

@@ -73,6 +73,9 @@ RULES: tuple[Callable[[Checked], list[Finding]], ...] = (
     lambda checked: image_findings.unreadable(
         checked.source.table, checked.images
     ),
+    lambda checked: image_findings.damaged(
+        checked.source.table, checked.images
+    ),
     _duplicates,
     lambda checked: splits_and_positives.splits(
         checked.source.table, evaluated=checked.options.splits

@@ -134,7 +134,9 @@ def build(
     outputs = cut.output
     if class_token and isinstance(cut, PatchMap):
         tokens, _ = cut.input
-        first = ClassToken(cut.part, cut.num_parts, name="class_token")
+        first = ClassToken(
+            cut.part, cut.num_parts, cut.num_leading, name="class_token"
+        )
         outputs = [outputs, first(tokens)]
     backbone = keras.Model(network.input, outputs, name="backbone")
     train_after(backbone, train_from or recipe.train_from, name)
@@ -163,7 +165,8 @@ def _network(name, recipe, weights) -> keras.Model:
     if not path.is_file():
         raise FileNotFoundError(
             "Expected weights to be 'imagenet' or a file. "
-            f"Received: weights={str(path)!r}, which does not exist."
+            f"Received: weights={str(path)!r}, which does not exist. For "
+            "random weights, leave it out."
         )
     kind = weights_file.kind_of(path)
     if kind is None:

@@ -64,9 +64,9 @@ class GeM(Aggregation):
         )
 
     def call(self, features):
-        return unit_length(self.pool(features))
+        return unit_length(self._pool(features))
 
-    def pool(self, features):
+    def _pool(self, features):
         """The generalised means, [B, C], of any length."""
         features = ops.cast(features, "float32")
         if self.unit_locations:

@@ -7,7 +7,7 @@ which need no Keras.
 import dataclasses
 from typing import Any
 
-from sare_tf.model.vit_architectures import DINOV2
+from sare_tf.model.vit_architectures import DINOV2, IMPLICIT
 
 # Channel means of ImageNet, blue, green, red: keras.applications, mode caffe.
 CAFFE = {
@@ -218,9 +218,11 @@ BACKBONES: dict[str, Backbone] = {
             arguments={"architecture": architecture},
             preprocessing=TORCHVISION,
             cut_layer="patches",
-            train_from=f"block{architecture.depth - 4}_norm1",
+            train_from="aggregating"
+            if architecture.num_aggregating
+            else f"block{architecture.depth - 4}_norm1",
             assign="sare_tf.model.vit_weights.assign",
         )
-        for name, architecture in DINOV2.items()
+        for name, architecture in (DINOV2 | IMPLICIT).items()
     },
 }

@@ -21,6 +21,7 @@ from keras import layers
 from sare_tf.model.vit_architectures import Architecture
 from sare_tf.model.vit_layers import (
     DEVIATION,
+    PrependedTokens,
     ResizeToPatches,
     ScaledResidual,
     SelfAttention,
@@ -62,7 +63,7 @@ def build(
             f"Expected other_sizes to be one of {', '.join(_OTHER_SIZES)}. "
             f"Received: other_sizes={other_sizes!r}."
         )
-    prefix = 1 + architecture.num_registers
+    prefix, leading = 1 + architecture.num_registers, 1
     images = keras.Input((None, None, 3), name="images")
     patched = images
     if other_sizes == "resize":
@@ -76,16 +77,30 @@ def build(
     maps = []
     for block in range(architecture.depth):
         rate = drop_path_rate * block / max(architecture.depth - 1, 1)
+        count = architecture.num_aggregating
+        if count and block == architecture.aggregate_from:
+            x = PrependedTokens(count, name="aggregating")(x)
+            prefix, leading = prefix + count, count
         x, qkv = _block(x, f"block{block}", architecture, rate)
         for part, facet in enumerate(_FACETS):
             maps.append(
                 PatchMap(
-                    prefix, part=part, num_parts=3, name=f"block{block}_{facet}"
+                    prefix,
+                    part=part,
+                    num_parts=3,
+                    num_leading=leading,
+                    name=f"block{block}_{facet}",
                 )(qkv, patched)
             )
-        maps.append(PatchMap(prefix, name=f"block{block}_patches")(x, patched))
+        maps.append(
+            PatchMap(prefix, num_leading=leading, name=f"block{block}_patches")(
+                x, patched
+            )
+        )
     x = layers.LayerNormalization(epsilon=_EPSILON, name="norm")(x)
-    maps.append(PatchMap(prefix, name="patches")(x, patched))
+    maps.append(
+        PatchMap(prefix, num_leading=leading, name="patches")(x, patched)
+    )
     return keras.Model(images, maps)
 
 

@@ -26,6 +26,9 @@ class Architecture:
         num_registers: tokens beside the class token and the patches.
         antialias: position embeddings are interpolated as by networks with
             registers; see `position_grid`.
+        num_aggregating: learned tokens that join before a block, stand before
+            all others and gather the image in place of the class token.
+        aggregate_from: index of that block.
     """
 
     dimension: int
@@ -35,6 +38,8 @@ class Architecture:
     swiglu: bool = False
     num_registers: int = 0
     antialias: bool = False
+    num_aggregating: int = 0
+    aggregate_from: int = 0
 
 
 _SIZES = {
@@ -56,3 +61,19 @@ DINOV2: dict[str, Architecture] = {
     for letter, sizes in _SIZES.items()
     for suffix, registers in _REGISTERS.items()
 }
+
+# Implicit aggregation in DINOv2. Its network has registers, and yet the
+# interpolation of those without.
+# Source: Lu et al., "Towards Implicit Aggregation: Robust Image Representation
+# for Place Recognition in the Transformer Era", NeurIPS 2025;
+# github.com/Lu-Feng/ImAge, network.py.
+IMPLICIT: dict[str, Architecture] = {
+    "dinov2_vitb14_reg_implicit": dataclasses.replace(
+        DINOV2["dinov2_vitb14_reg"],
+        antialias=False,
+        num_aggregating=8,
+        aggregate_from=8,
+    ),
+}
+# The network whose file they start from.
+STARTS_FROM = {"dinov2_vitb14_reg_implicit": "dinov2_vitb14_reg"}

@@ -305,3 +305,48 @@ class ScaledResidual(layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "drop_rate": self.drop_rate}
+
+
+@keras.saving.register_keras_serializable(package="sare_tf")
+class PrependedTokens(layers.Layer):
+    """Learned tokens, put before those of every image.
+
+    Source: the aggregation tokens of Lu et al., "Towards Implicit Aggregation:
+    Robust Image Representation for Place Recognition in the Transformer Era",
+    NeurIPS 2025.
+
+    Args:
+        count: number of the learned tokens.
+
+    Call arguments:
+        tokens: of all kinds.
+
+    Input shape:
+        [B, N, D].
+
+    Output shape:
+        [B, count + N, D].
+    """
+
+    def __init__(self, count, **kwargs):
+        super().__init__(**kwargs)
+        self.count = count
+
+    def build(self, input_shape):
+        self.learned = self.add_weight(
+            shape=(self.count, input_shape[-1]),
+            initializer=keras.initializers.TruncatedNormal(stddev=DEVIATION),
+            name="learned",
+        )
+
+    def call(self, tokens):
+        batch, _, length = ops.shape(tokens)
+        learned = ops.broadcast_to(self.learned, (batch, self.count, length))
+        return ops.concatenate([learned, tokens], axis=1)
+
+    def compute_output_shape(self, input_shape):
+        batch, count, length = input_shape
+        return (batch, count and count + self.count, length)
+
+    def get_config(self):
+        return {**super().get_config(), "count": self.count}

@@ -17,6 +17,7 @@ class PatchMap(layers.Layer):
         num_prefix: number of tokens before the patches.
         part: which of the equal slices of the channels.
         num_parts: number of the slices.
+        num_leading: number of first tokens that stand for the whole image.
 
     Call arguments:
         tokens: of all kinds.
@@ -29,8 +30,11 @@ class PatchMap(layers.Layer):
         [B, h, w, C / num_parts].
     """
 
-    def __init__(self, num_prefix, part=0, num_parts=1, **kwargs):
+    def __init__(
+        self, num_prefix, part=0, num_parts=1, num_leading=1, **kwargs
+    ):
         super().__init__(**kwargs)
+        self.num_leading = num_leading
         self.num_prefix = num_prefix
         self.part = part
         self.num_parts = num_parts
@@ -58,16 +62,18 @@ class PatchMap(layers.Layer):
             "num_prefix": self.num_prefix,
             "part": self.part,
             "num_parts": self.num_parts,
+            "num_leading": self.num_leading,
         }
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")
 class ClassToken(layers.Layer):
-    """The first token of each image.
+    """The first token of each image, or the first ones one after the other.
 
     Args:
         part: which of the equal slices of the channels.
         num_parts: number of the slices.
+        count: number of tokens.
 
     Call arguments:
         tokens: of all kinds.
@@ -76,24 +82,29 @@ class ClassToken(layers.Layer):
         [B, N, C].
 
     Output shape:
-        [B, C / num_parts].
+        [B, count * C / num_parts].
     """
 
-    def __init__(self, part=0, num_parts=1, **kwargs):
+    def __init__(self, part=0, num_parts=1, count=1, **kwargs):
         super().__init__(**kwargs)
+        self.count = count
         self.part = part
         self.num_parts = num_parts
 
     def call(self, tokens):
         length = tokens.shape[-1] // self.num_parts
-        return tokens[:, 0, self.part * length : (self.part + 1) * length]
+        start = self.part * length
+        first = tokens[:, : self.count, start : start + length]
+        return ops.reshape(first, (ops.shape(tokens)[0], self.count * length))
 
     def compute_output_shape(self, input_shape):
-        return (input_shape[0], input_shape[2] // self.num_parts)
+        length = input_shape[2] // self.num_parts
+        return (input_shape[0], self.count * length)
 
     def get_config(self):
         return {
             **super().get_config(),
             "part": self.part,
             "num_parts": self.num_parts,
+            "count": self.count,
         }

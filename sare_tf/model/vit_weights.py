@@ -21,7 +21,13 @@ import keras
 import numpy as np
 
 from sare_tf.model.pretrained.array_ledger import Array, ArrayLedger
-from sare_tf.model.vit_architectures import DINOV2, GRID, PATCH, Architecture
+from sare_tf.model.vit_architectures import (
+    DINOV2,
+    GRID,
+    PATCH,
+    STARTS_FROM,
+    Architecture,
+)
 
 # Length of the slice of a head: all of DINOv2's networks.
 _HEAD = 64
@@ -99,7 +105,8 @@ def assign(
     Raises:
         ValueError: the file is of another network, or not whole.
     """
-    _, layers = read_backbone(path, arrays, backbone=name)
+    published = STARTS_FROM.get(name, name)
+    _, layers = read_backbone(path, arrays, backbone=published)
     for layer, weights in layers.items():
         network.get_layer(layer).set_weights(weights)
 

@@ -4,7 +4,11 @@ The files may be in any encoding of `text_files`: absl alone takes a byte order
 mark for a part of the first flag, and stops at UTF-16, which PowerShell writes.
 """
 
+import shlex
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from sare_tf.runtime import paths, text_files
 
@@ -28,6 +32,31 @@ def insert(arguments: Sequence[str]) -> list[str]:
         end = list(arguments).index("--")
         return [*_inserted(arguments[:end], ()), *arguments[end:]]
     return list(_inserted(arguments, ()))
+
+
+def next_command(stage: str, *more: str) -> str:
+    """Returns the command of a stage, with the flagfiles of this command.
+
+    Where this process is no command with flagfiles, a notebook for example, the
+    flagfile is left open.
+
+    Args:
+        stage: its name.
+        *more: what follows the flagfiles.
+    """
+    files, rest = [], iter(sys.argv[1:])
+    for argument in rest:
+        name, equals, file = argument.partition("=")
+        if name in _NAMES:
+            files.append(f"--flagfile={file if equals else next(rest, '')}")
+    python = "python"
+    if files and shutil.which(python) != sys.executable:
+        here = Path(sys.executable)
+        if here.is_relative_to(Path.cwd()):
+            here = here.relative_to(Path.cwd())
+        python = shlex.quote(str(here))
+    words = [*map(shlex.quote, files)] or ["--flagfile=..."]
+    return " ".join([python, "-m", f"sare_tf.{stage}", *words, *more])
 
 
 def _inserted(

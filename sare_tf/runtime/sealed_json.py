@@ -98,7 +98,8 @@ def check_types(
 
 
 def _digest(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True)
+    # Keys that are numbers become texts before they are sorted, as in the file.
+    text = json.dumps(json.loads(json.dumps(content)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -13,12 +13,13 @@ It needs TensorFlow only, neither Keras nor the code of the model.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from sare_tf.runtime import atomic_files
+from sare_tf.runtime import file_digests, sealed_json
 from sare_tf.serving.file_embedding import EmbedsFiles
 from sare_tf.serving.options import ServableOptions
 from sare_tf.serving.remote import RemoteServable
@@ -56,8 +57,9 @@ class Servable(EmbedsFiles):
     def __init__(self, path: Path):
         self.path = path
         self.source = path.resolve()
+        self.metadata = _metadata(path)
         # Keeps the object alive: signatures hold only weak references to it.
-        self._model = tf.saved_model.load(str(path))
+        self._model = _load(path, self.metadata)
         self._serve = self._model.signatures["serving_default"]
         outputs = sorted(self._serve.structured_outputs)
         if outputs != _OUTPUTS:
@@ -66,8 +68,7 @@ class Servable(EmbedsFiles):
                 f"Received: export={str(path)!r} with {', '.join(outputs)}. "
                 f"Run {_COMMAND} again."
             )
-        self.metadata = _metadata(path)
-        self.dimension = int(self.metadata["dimension"])
+        self.dimension = self.metadata["dimension"]
         self.fingerprint = self.metadata["fingerprint"]
 
     def __call__(
@@ -158,12 +159,28 @@ def _version(export: Path) -> Path:
 
 def _metadata(path: Path) -> dict:
     """Reads sare_tf.json of a version."""
-    metadata = atomic_files.read_json(path / "sare_tf.json", made_by=_COMMAND)
-    missing = {"dimension", "fingerprint"} - metadata.keys()
-    if missing:
+    return sealed_json.read(
+        path / "sare_tf.json",
+        made_by=_COMMAND,
+        types={"dimension": int, "fingerprint": str},
+    )
+
+
+def _load(path: Path, metadata: dict[str, Any]) -> Any:
+    """Loads the SavedModel of a version, once its files are compared.
+
+    Raises:
+        ValueError: a file is damaged, or the model has no such signature.
+    """
+    try:
+        file_digests.check(path, metadata.get("digests", {}))
+        model = tf.saved_model.load(str(path))
+        if "serving_default" not in model.signatures:
+            raise ValueError("it has no signature serving_default")
+    except Exception as error:  # A damaged model raises errors of any kind.
+        reason = str(error).partition("\n")[0]
         raise ValueError(
-            "Expected sare_tf.json with dimension and fingerprint. Received: "
-            f"export={str(path)!r} without {', '.join(sorted(missing))}. Run "
-            f"{_COMMAND} again."
-        )
-    return metadata
+            f"Expected a whole export. Received: export={str(path)!r} "
+            f"({reason}). Delete it and run {_COMMAND} again."
+        ) from error
+    return model

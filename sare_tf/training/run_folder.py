@@ -355,7 +355,14 @@ def load_embedder(path: str | Path, *, epoch: str | None = None) -> keras.Model:
             raise FileNotFoundError(
                 f"Expected one of the epochs {kept}. Received: epoch={epoch!r}."
             )
-    network = keras.models.load_model(path, compile=False)
+    try:
+        network = keras.models.load_model(path, compile=False)
+    except Exception as error:  # A damaged file raises errors of any kind.
+        raise ValueError(
+            "Expected a checkpoint that can be read. Received: "
+            f"{str(path)!r} ({str(error).partition(chr(10))[0]}). Take another "
+            f"epoch, or delete the run and run {COMMAND} again."
+        ) from error
     names = [layer.name for layer in network.layers]
     if network.name != "embedder" and "embedder" not in names:
         raise ValueError(

@@ -80,6 +80,7 @@ def layers():
             [tokens, pixels],
         ),
         "Preprocessing": (preprocessing, [tuples[0]]),
+        "PrependedTokens": (vit_layers.PrependedTokens(2), [tokens]),
         "RMAC": (model.RMAC(), [maps]),
         "ResizeToPatches": (vit_layers.ResizeToPatches(), [maps]),
         "SPoC": (model.SPoC(), [maps]),
@@ -148,6 +149,8 @@ def calculations():
         # Weights that no random initialiser makes, for they differ.
         rng = np.random.default_rng(1)
         weights = [rng.uniform(0.5, 2.5, w.shape) for w in layer.weights]
+        if name == "BoQ":  # products of attention that are not all or nothing
+            weights = [0.05 * w if w.ndim > 1 else w for w in weights]
         arrays = [*inputs, *(np.float32(w) for w in weights)]
         found[name] = functools.partial(_call, layer), arrays
     # Small, and of pixels in 0..1: positions, which are rounded, weigh less.

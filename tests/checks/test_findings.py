@@ -47,6 +47,7 @@ def contents(rows, *, digests=None, sizes=None, problems=(), **traits):
     numbers = np.arange(count) if digests is None else np.array(digests)
     return ImageContents(
         problems=dict(problems),
+        complaints={},
         digests=np.repeat(numbers.astype(np.uint8)[:, None], 16, axis=1),
         sizes=np.array(sizes or [(480, 640)] * count, np.int32),
         traits={name: traits.get(name, []) for name in image_decoding.TRAITS},

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
+import toy_training
 import toy_workers
 
 from sare_tf import train
@@ -22,15 +23,16 @@ def records(toy_records):
 
 
 def test_two_workers_end_as_one_though_one_was_killed(records, tmp_path):
-    """Worker 1 is killed before dataset 4: in epoch 2, after its mining.
+    """Worker 1 is killed before dataset 2: in epoch 2, after its mining.
 
-    The chief ends with an error, its checkpoint is that of epoch 1; started
-    again, the two go on from there, with the averages of the weights.
+    They resume a run of one process. The chief ends with an error, its
+    checkpoint is that of epoch 1; started again, the two resume there, with the
+    averages of the weights.
     """
     run = {"records": records, **TUPLES, "averaging_momentum": 0.75}
-    by_one = train.run(TrainingOptions(checkpoints=tmp_path / "one", **run))
-    run |= {"checkpoints": str(tmp_path / "two"), "strategy": "multi_worker"}
-    chief, killed = toy_workers.start(2, **run, killed_at=[None, 4])
+    by_one = toy_training.RecordedRun(tmp_path, **run)
+    run |= {"checkpoints": str(by_one.after[1]), "strategy": "multi_worker"}
+    chief, killed = toy_workers.start(2, **run, killed_at=[None, 2])
     toy_workers.output(killed)
     output = toy_workers.output(chief, within_s=120)
     assert chief.returncode == 1
@@ -38,7 +40,7 @@ def test_two_workers_end_as_one_though_one_was_killed(records, tmp_path):
     assert "Start all of them again" in output
     assert read_state(run["checkpoints"])[1]["last"] == "epoch-0001"
     toy_workers.finish(*toy_workers.start(2, **run))
-    toy_workers.assert_same_training(by_one, run["checkpoints"])
+    toy_workers.assert_same_training(by_one.finished, run["checkpoints"])
 
 
 def test_two_workers_train_on_places_as_one(records, tmp_path):

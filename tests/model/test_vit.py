@@ -56,9 +56,8 @@ def pictures(height, width, *, batch=1, seed=0):
     return np.float32(rng.normal(size=(batch, height, width, 3)))
 
 
-def filled(architecture, state, **options):
-    """A network with the weights of a state_dict."""
-    network = vit.build(architecture, **options)
+def layer_weights(state):
+    """The weights of each layer, of a state_dict."""
     arrays = ArrayLedger(
         "state",
         {
@@ -66,7 +65,13 @@ def filled(architecture, state, **options):
             for name, array in state.items()
         },
     )
-    for name, weights in dinov2.take("state", state, arrays)[1].items():
+    return dinov2.take("state", state, arrays)[1]
+
+
+def filled(architecture, state, **options):
+    """A network with the weights of a state_dict."""
+    network = vit.build(architecture, **options)
+    for name, weights in layer_weights(state).items():
         network.get_layer(name).set_weights(weights)
     return network
 
@@ -294,6 +299,43 @@ def test_neighbours_in_the_batch_do_not_matter(tiny):
             atol=1e-5,
         )
     assert network.predict_on_batch(images[:0]).shape == (0, 2, 2, 128)
+
+
+def test_aggregating_tokens_join_before_a_block(monkeypatch):
+    """Implicit aggregation: the first tokens are the descriptor."""
+    state = toy_vit.state_dict(registers=4, depth=3)
+    architecture = toy_vit.architecture(
+        registers=4,
+        depth=3,
+        antialias=False,
+        num_aggregating=2,
+        aggregate_from=1,
+    )
+    recipe = dataclasses.replace(
+        BACKBONES["dinov2_vitb14_reg_implicit"],
+        arguments={"architecture": architecture},
+        train_from="aggregating",
+    )
+    monkeypatch.setitem(BACKBONES, "tiny", recipe)
+    embedder = build_embedder(backbone="tiny", aggregation="class_token")
+    backbone = embedder.get_layer("backbone")
+    for name, weights in layer_weights(state).items():
+        backbone.get_layer(name).set_weights(weights)
+    learned = pictures(2, 128, seed=7)[0, ..., 0]
+    backbone.get_layer("aggregating").set_weights([learned])
+    images = pictures(28, 42, batch=2)
+    maps, descriptors = backbone(images)
+    for index, image in enumerate(images):
+        expected = toy_vit.tokens(
+            state, image, learned=learned, before=1, antialias=False
+        )["norm"]
+        np.testing.assert_allclose(
+            numpy(descriptors)[index], expected[:2].reshape(-1), atol=2e-5
+        )
+        np.testing.assert_allclose(
+            numpy(maps)[index].reshape(-1, 128), expected[7:], atol=2e-5
+        )
+    assert embedder.output_shape == (None, 2 * 128)
 
 
 # Stochastic depth.

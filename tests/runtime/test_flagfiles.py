@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from sare_tf.runtime import flagfiles
@@ -39,3 +41,23 @@ def test_what_is_no_flagfile(tmp_path):
         flagfiles.insert([f"--flagfile={path}"])
     with pytest.raises(ValueError, match="Expected a flagfile. Received: flag"):
         flagfiles.insert(["--flagfile"])
+
+
+def test_the_next_command_names_the_flagfiles(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["pytest", "tests"])
+    assert flagfiles.next_command("train") == (
+        "python -m sare_tf.train --flagfile=..."
+    )
+    given = ["train", "--seed=1", "--flagfile=a b.flags", "-flagfile", "c"]
+    monkeypatch.setattr(sys, "argv", given)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
+    flags = "-m sare_tf.index '--flagfile=a b.flags' --flagfile=c --k=1"
+    command = flagfiles.next_command("index", "--k=1")
+    assert command == f"bin/python {flags}"
+    # Once it is the python of the shell.
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").touch(mode=0o755)
+    command = flagfiles.next_command("index", "--k=1")
+    assert command == f"python {flags}"

@@ -645,6 +645,9 @@ def test_stages_give_the_same_by_a_server(
         export_vectors.main(["export_vectors"])
     remote = Index.open(tmp_path / "index")
     np.testing.assert_allclose(remote.descriptors, local.descriptors, atol=1e-6)
+    # Digests differ as the last bits of the descriptors do.
+    for opened in (remote, local):
+        del opened.metadata["segments"][0]["digests"]
     assert remote.metadata == local.metadata
     assert (tmp_path / "evaluation" / "report.html").is_file()
     opened = Records(stages["records"])
@@ -679,6 +682,9 @@ def test_workers_embed_parts_by_a_server(toy, stages, protocol, tmp_path):
     remote = Index.open(tmp_path / "index")
     local = Index.open(stages["index"])
     np.testing.assert_allclose(remote.descriptors, local.descriptors, atol=1e-6)
+    # Digests differ as the last bits of the descriptors do.
+    for opened in (remote, local):
+        del opened.metadata["segments"][0]["digests"]
     assert remote.metadata == local.metadata
 
 

@@ -5,6 +5,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
+import toy_damage
 import toy_training
 
 from sare_tf import build_records, train
@@ -202,6 +203,7 @@ def test_validating_on_images_that_are_trained_on_is_refused(root, tmp_path):
     table = TupleRecords(stored).table()
     renamed = table.map(lambda name: name.replace("train/", "val/", 1))
     tuple_lists.write(renamed, stored / "tuples.parquet")
+    toy_damage.forget_digests(stored / "tuples.json")
     with pytest.raises(ValueError, match="images that are not trained on"):
         run(root, tmp_path / "run", records=records, tuples=str(stored))
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,8 @@ from sare_tf.dataset.sqlite_manifest import SqliteManifest
 NOT_IMAGE = f"not one of {', '.join(files_on_disk.EXTENSIONS)}"
 ABSENT = "but no such file"
 
+# Files that a message counts.
+_COUNTED = 10_000
 _METRES = ("utm_east_m", "utm_north_m")
 _DEGREES = ("latitude", "longitude")
 
@@ -314,14 +317,11 @@ class Collector:
             ValueError: the rows make no manifest.
         """
         if not len(self.images):
-            first = ""
-            if self.rejected:
-                first = ", such as {}: {}".format(*self.rejected[0])
             raise NoImages(
                 f"Expected images at {self._layout}. Received: "
                 f"dataset={str(self._dataset)!r} with none "
-                f"({len(self.rejected)} other files{first}). Choose another "
-                "--reader, or move the images."
+                f"({self._other_files()}). Choose another --reader, or move "
+                "the images."
             )
         self.images.check()
         if relations is not None:
@@ -334,6 +334,18 @@ class Collector:
             self._sources,
             self.assumptions,
         )
+
+    def _other_files(self) -> str:
+        """Says which files there are instead of images of the layout."""
+        if self.rejected:
+            first = ": ".join(self.rejected[0])
+            return f"{len(self.rejected)} other files, such as {first}"
+        names = list(
+            itertools.islice(files_on_disk.walk(self._dataset), _COUNTED + 1)
+        )
+        number = f"more than {_COUNTED}" if names[_COUNTED:] else len(names)
+        first = next(filter(files_on_disk.is_image, names), "")
+        return f"{number} other files{first and f', such as {first}'}"
 
     def _make_relations(
         self, pairs: list[tuple[str, str, str]]

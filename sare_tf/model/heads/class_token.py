@@ -1,4 +1,8 @@
-"""The class token of a vision transformer as descriptor."""
+"""The class token of a vision transformer as descriptor.
+
+With the backbone `dinov2_vitb14_reg_implicit`, the tokens that gather the image
+in its place, one after the other: the descriptors of ImAge.
+"""
 
 import keras
 from keras import ops
@@ -9,6 +13,8 @@ from sare_tf.model.aggregation import Aggregation, unit_length
 @keras.saving.register_keras_serializable(package="sare_tf")
 class UnitClassToken(Aggregation):
     """The class token at unit length; the locations are not used.
+
+    See the module for the tokens of ImAge.
 
     Call arguments:
         features: feature maps.

@@ -52,7 +52,7 @@ class GeMLinear(GeM):
         )
 
     def call(self, features):
-        x = ops.matmul(self.pool(features), self.kernel) + self.bias
+        x = ops.matmul(self._pool(features), self.kernel) + self.bias
         return unit_length(x, clamped=True)
 
     def compute_output_shape(self, input_shape):

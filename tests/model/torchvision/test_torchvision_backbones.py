@@ -30,14 +30,11 @@ from sare_tf.weights import weight_files
 EXPECTED = np.load(ROOT / "tests/oracles/torchvision.npz")
 # Large, and of the same blocks as the others.
 DEEP = {f"torchvision_resnet{depth}" for depth in (34, 101, 152)}
+SLOW = pytest.mark.skipif(
+    "SARE_TF_WEIGHTS" not in os.environ, reason="run by make test-weights"
+)
 NAMES = [
-    pytest.param(
-        name,
-        marks=pytest.mark.skipif(
-            name in DEEP and "SARE_TF_WEIGHTS" not in os.environ,
-            reason="run by make test-weights",
-        ),
-    )
+    pytest.param(name, marks=SLOW) if name in DEEP else name
     for name, recipe in registry.BACKBONES.items()
     if recipe.published_arrays
 ]
@@ -272,6 +269,7 @@ def test_a_file_is_imported(tmp_path, small):
         )
 
 
+@SLOW
 def test_the_export_equals_the_network(tmp_path, small):
     """Of bytes, in a batch and alone, to 1e-5."""
     _, arrays = small

@@ -1,0 +1,29 @@
+"""A few mutations of every format; `make fuzz` tries 10,000."""
+
+import fuzzing
+import pytest
+
+COUNTS = {
+    "images": 30,
+    "records": 30,
+    "indexes": 40,
+    "checkpoints": 4,
+    "exports": 12,
+    "weights": 100,
+    "requests": 25,
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_damage_ends_in_a_sentence_or_changes_nothing(name, tmp_path):
+    reports = []
+    outcomes = fuzzing.fuzz(
+        name, range(COUNTS[name]), tmp_path, report=reports.append
+    )
+    assert reports == []
+    assert outcomes["refused"] > 0
+    assert sum(outcomes.values()) == COUNTS[name]
+
+
+def test_every_target_is_tried():
+    assert COUNTS.keys() == fuzzing.TARGETS.keys()
