@@ -55,9 +55,7 @@ def parse(tiff: tf.Tensor) -> tf.Tensor:
 
     directory = long(*tf.unstack(numbers(4, 2), 2))
     is_valid = (is_little | (order == b"MM\0*")) & (directory >= 0)
-    directory = tf.where(
-        is_valid, tf.minimum(directory, num_bytes), num_bytes
-    )
+    directory = tf.where(is_valid, tf.minimum(directory, num_bytes), num_bytes)
     entries = directory + 2
     count = tf.minimum(
         numbers(directory, 1)[0], (num_bytes - entries) // _ENTRY_BYTES

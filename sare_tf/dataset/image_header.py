@@ -1,13 +1,13 @@
 """Size, orientation and number of scans of an image, read in a graph.
 
 Only standard ops read the file, so that an exported graph can. They go from
-segment to segment as decoders do: by their lengths, over fill bytes and whatever
-else lies between them. Bytes that look like a marker but lie within a segment,
-or behind the end of the image, do not count.
+segment to segment as decoders do: by their lengths, over fill bytes and
+whatever else lies between them. Bytes that look like a marker but lie within a
+segment, or behind the end of the image, do not count.
 
 A segment is a row of six numbers, int32: the second byte of its marker, its
-length without the marker, and the 6 bytes that follow, as numbers of 1, 2, 2 and
-1 bytes. Those of a frame are its precision, height, width and number of
+length without the marker, and the 6 bytes that follow, as numbers of 1, 2, 2
+and 1 bytes. Those of a frame are its precision, height, width and number of
 components; the first of a scan is its number of components. A chunk of a PNG is
 its length and name, int32 [2].
 
@@ -249,7 +249,9 @@ def _read_block(
     starts = tf.where(values[:-left] == 0xFF)
     markers = tf.cast(tf.gather(values, starts[:, 0] + 1), tf.int32)
     # All that may be segments, [M, 1].
-    starts = tf.gather(starts, tf.where(_is_one_of(markers, _OF_SEGMENTS))[:, 0])
+    starts = tf.gather(
+        starts, tf.where(_is_one_of(markers, _OF_SEGMENTS))[:, 0]
+    )
     segments = _numbers(tf.gather(values, starts + np.arange(_SEGMENT_BYTES)))
     starts = tf.pad(tf.cast(starts[:, 0], tf.int32), [[1, 0]])
     segments = tf.pad(segments, [[1, 0], [0, 0]])
