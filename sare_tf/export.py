@@ -51,11 +51,11 @@ _EPSILON = 1e-12
 
 
 def _files(folder: Path) -> list[str]:
-    """Returns the files of a model, by path in its folder."""
+    """Returns the files that loading a model reads, by path in its folder."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    names = [path.relative_to(folder).as_posix() for path in paths]
     return sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file()
+        name for name in names if not name.startswith("assets.extra/")
     )
 
 
