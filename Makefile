@@ -21,17 +21,29 @@ EXCHANGE := $(CURDIR)/runs/backends
 VENV_WEIGHTS := .venv-weights
 WEIGHTS := $(CURDIR)/runs/weights
 
+# Processes that run tests, each with one thread of TensorFlow.
+JOBS ?= 2
+
 # Mutations of each format that `make fuzz` tries, see tests/fuzz/fuzzing.py.
 MUTATIONS ?= 10000
 
-.PHONY: demo test fuzz test-backends test-extras test-weights install lint format \
-	oracles clean
+.PHONY: demo test quick fuzz api test-backends test-extras test-weights install \
+	lint format oracles clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m sare_tf.demo --flagfile=configs/demo.flags
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+# The inner loop: without trainings of whole runs, kills and several workers.
+quick: lint
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile \
+		-m "not own_process and not slow"
+
+# docs/api.md, from the docstrings.
+api: $(INSTALLED)
+	$(BIN)/python docs/make_api.py
 
 # Damaged images, records, indexes, checkpoints, exports, weight files and
 # requests: no traceback and no silent change. Takes hours.
@@ -57,7 +69,8 @@ test-backends: $(INSTALLED)
 		KERAS_BACKEND=$$backend $(VENV_BACKENDS)/bin/python -m pytest \
 			tests/backends tests/model/test_netvlad.py \
 			tests/model/test_pooling.py tests/losses/test_sare.py \
-			tests/losses/test_tuple_losses.py tests/losses/test_place_losses.py; \
+			tests/losses/test_tuple_losses.py tests/losses/test_place_losses.py \
+			tests/losses/test_place_labels.py; \
 	done
 
 # What needs the extras beam and similarity, with the versions they allow.
@@ -79,7 +92,8 @@ test-weights: $(INSTALLED)
 	rm -rf $(WEIGHTS)
 	PYTHONPATH=$(CURDIR) $(BIN)/python tests/pytorch/pictures.py $(WEIGHTS)
 	$(VENV_WEIGHTS)/bin/python tests/pytorch/networks.py $(WEIGHTS)
-	SARE_TF_WEIGHTS=$(WEIGHTS) $(BIN)/python -m pytest tests/pytorch
+	SARE_TF_WEIGHTS=$(WEIGHTS) $(BIN)/python -m pytest tests/pytorch \
+		tests/model/torchvision
 	$(VENV_WEIGHTS)/bin/python tests/pytorch/loads.py $(WEIGHTS)
 	cat $(WEIGHTS)/differences.txt
 

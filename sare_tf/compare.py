@@ -16,11 +16,12 @@ from sare_tf import flags
 from sare_tf.evaluation import comparison
 from sare_tf.evaluation.options import ComparisonOptions
 from sare_tf.pages import comparison_page
-from sare_tf.runtime import atomic_files
+from sare_tf.runtime import atomic_files, run_lock
 
 _FILES = {"compare.json", "compare.html"}
 
 
+@run_lock.one_at_a_time("comparison")
 def run(options: ComparisonOptions) -> Path:
     """Compares evaluations with the first of them.
 

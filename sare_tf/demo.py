@@ -8,7 +8,6 @@ colour pictures as descriptors, and `untrained`, the network of epoch 0.
 """
 
 import dataclasses
-import io
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +17,6 @@ from typing import Self
 import numpy as np
 import pandas as pd
 from absl import logging
-from PIL import Image
 
 from sare_tf import (
     build_records,
@@ -33,15 +31,13 @@ from sare_tf.city.options import CityOptions
 from sare_tf.dataset.positives import find_positives
 from sare_tf.evaluation import metrics
 from sare_tf.evaluation.options import EvaluationOptions
+from sare_tf.evaluation.pixel_baseline import pixel_descriptors
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files
 from sare_tf.search import exact_search
 from sare_tf.search.options import IndexOptions
 from sare_tf.training.options import ExportOptions, TrainingOptions
-
-# Columns and rows of a picture as a descriptor.
-_PIXELS = (32, 24)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,26 +156,6 @@ def baseline_recall(
         radius_m=options.positive_radius_m,
     )
     return metrics.recall_at(neighbours, positives, ks)
-
-
-def pixel_descriptors(records: Records, rows: pd.DataFrame) -> np.ndarray:
-    """Returns small pictures as descriptors: mean removed, of unit length.
-
-    Args:
-        records: opened records.
-        rows: B rows of their manifest.
-
-    Returns:
-        float32 [B, 2304].
-    """
-    descriptors = []
-    for encoded in records.read_images(rows):
-        image = Image.open(io.BytesIO(encoded)).convert("RGB")
-        pixels = np.asarray(image.resize(_PIXELS, Image.Resampling.BOX))
-        pixels = pixels.astype(np.float32).reshape(-1)
-        pixels -= pixels.mean()
-        descriptors.append(pixels / max(np.linalg.norm(pixels), 1e-6))
-    return np.stack(descriptors)
 
 
 def _evaluate_untrained(options: DemoOptions, out: Path) -> Path:

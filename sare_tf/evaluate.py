@@ -23,6 +23,7 @@ from sare_tf import flags, serving
 from sare_tf.dataset.positives import choose_rule
 from sare_tf.evaluation import (
     evaluate_descriptors,
+    pixel_baseline,
     protocol_choice,
     protocols,
     search_comparison,
@@ -32,13 +33,14 @@ from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.evaluation.query_results import QueryResults
 from sare_tf.pages import evaluation_cases, evaluation_page
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files, versions
+from sare_tf.runtime import atomic_files, run_lock, versions
 from sare_tf.search import embedding
 from sare_tf.search.opened_index import Index
 
 _FILES = {"metrics.json", "queries.csv", "report.html"}
 
 
+@run_lock.one_at_a_time("evaluation")
 def run(options: EvaluationOptions) -> Path:
     """Evaluates an export on the queries of a split.
 
@@ -90,6 +92,8 @@ def run(options: EvaluationOptions) -> Path:
             left_out=left_out,
             splits=(options.split, index.metadata["split"]),
         ),
+        "baselines": _baselines(options, task, records, ks),
+        "epoch_choice": _epoch_choice(servable),
         "dimension": servable.dimension,
         "search": compared,
         "speed": {
@@ -218,6 +222,48 @@ def _describe(
     }
 
 
+def _baselines(
+    options: EvaluationOptions, task: Task, records: Records, ks: Sequence[int]
+) -> dict[str, dict[str, Any]]:
+    """Recall of small pictures as descriptors, unless there are many images."""
+    count = len(task.queries) + len(task.database)
+    is_of_records = task.database["image_id"].isin(records.manifest["image_id"])
+    if count > options.baseline_images or not is_of_records.all():
+        logging.info(
+            "Without the baseline of small pictures: %d images, of which %d "
+            "are not in these records, --baseline_images=%d.",
+            count,
+            (~is_of_records).sum(),
+            options.baseline_images,
+        )
+        return {}
+    results = pixel_baseline.evaluate(
+        task,
+        records,
+        num_neighbours=max(evaluate_descriptors.NUM_NEIGHBOURS, *ks),
+    )
+    every = range(1, results.rows.shape[1] + 1)
+    curve = results.recall_at(every)
+    return {
+        "pixels": {
+            "recall_at": {str(k): curve[k] for k in ks},
+            "recall_curve": list(curve.values()),
+        }
+    }
+
+
+def _epoch_choice(
+    servable: serving.Servable | serving.RemoteServable,
+) -> dict[str, Any] | None:
+    """How validation chose the exported epoch; None where it is not known."""
+    if not isinstance(servable, serving.Servable):
+        return None
+    choice = servable.metadata.get("epoch_choice")
+    for warning in choice["warnings"] if choice else ():
+        logging.warning("%s", warning)
+    return choice
+
+
 def _digest(image_ids: pd.Series) -> str:
     """Identifies the set of database images, for comparisons."""
     digest = hashlib.sha256()
@@ -238,16 +284,21 @@ def _write(
             places=evaluation_page.places_of(results),
             cases=evaluation_cases.make(results, records),
         )
+    for name, baseline in metrics["baselines"].items():
+        logging.info("%s: %s.", name, _recall_text(baseline["recall_at"]))
     logging.info(
         "%s. Metrics in %s; look at %s. To compare with another evaluation: "
         "python -m sare_tf.compare ANOTHER %s",
-        ", ".join(
-            f"recall@{k} {share:.3f}"
-            for k, share in metrics["recall_at"].items()
-        ),
+        _recall_text(metrics["recall_at"]),
         out / "metrics.json",
         out / "report.html",
         out,
+    )
+
+
+def _recall_text(recall_at: dict[str, float]) -> str:
+    return ", ".join(
+        f"recall@{k} {share:.3f}" for k, share in recall_at.items()
     )
 
 

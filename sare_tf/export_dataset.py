@@ -15,9 +15,10 @@ from sare_tf import flags
 from sare_tf.records import dataset_layouts
 from sare_tf.records.options import ExportDatasetOptions
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files, progress
+from sare_tf.runtime import atomic_files, progress, run_lock
 
 
+@run_lock.one_at_a_time("out")
 def run(options: ExportDatasetOptions) -> Path:
     """Writes the images of records, and the files of a layout beside them.
 

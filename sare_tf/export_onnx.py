@@ -23,7 +23,7 @@ import tensorflow as tf
 from absl import logging
 
 from sare_tf import flags, serving
-from sare_tf.runtime import atomic_files
+from sare_tf.runtime import atomic_files, run_lock
 from sare_tf.serving.options import OnnxOptions
 
 # The newest that tf2onnx 1.17 was made for.
@@ -32,6 +32,7 @@ _TOLERANCE = 1e-4  # of a descriptor's values; ours
 _NEEDED = ("tf2onnx", "onnxruntime")
 
 
+@run_lock.one_at_a_time("out")
 def run(options: OnnxOptions) -> Path:
     """Converts an export, and compares the descriptors of both.
 
@@ -77,7 +78,7 @@ def run(options: OnnxOptions) -> Path:
     logging.info(
         "ONNX of %s in %s; descriptors differ by %.2g at most.",
         servable.path,
-        out,
+        out / "model.onnx",
         difference,
     )
     return out / "model.onnx"

@@ -37,12 +37,13 @@ from absl import logging
 from sare_tf import flags, serving
 from sare_tf.dataset import names
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files
+from sare_tf.runtime import atomic_files, run_lock
 from sare_tf.search import embedding, exact_search, vector_layouts
 from sare_tf.search.opened_index import Index
 from sare_tf.search.options import VectorOptions
 
 
+@run_lock.one_at_a_time("out")
 def run(options: VectorOptions) -> Path:
     """Writes descriptors of a split's database and queries, and the matches.
 

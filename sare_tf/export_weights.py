@@ -11,8 +11,9 @@ For VGG16 with NetVLAD:
     pytorch_netvlad   checkpoint that pytorch-NetVlad's --resume takes; for
                       images as torchvision's VGG16 takes them
 
-Both round trips, in and out again, are exact. What export fits, its whitening,
-is not in a checkpoint, and so not in these files.
+A file that ends in .safetensors is written as safetensors, with the arrays of
+the state_dict. Importing the file again gives the same network. The whitening
+that `export` fits is not in a checkpoint, and so not in these files.
 """
 
 from pathlib import Path
@@ -20,42 +21,40 @@ from pathlib import Path
 from absl import logging
 
 from sare_tf import flags
+from sare_tf.runtime import atomic_files, run_lock
 from sare_tf.training.run_folder import load_embedder
 from sare_tf.weights import network_building, weight_files
 from sare_tf.weights.options import ExportWeightsOptions
 
 
+@run_lock.one_at_a_time("out")
 def run(options: ExportWeightsOptions) -> Path:
     """Writes the weights of a checkpoint.
 
     Args:
         options: the folder of a training or of an import, the epoch, and the
-            new file, .pth, with its format.
+            new file, .pth or .safetensors, with its format.
 
     Returns:
         The file.
 
     Raises:
         FileNotFoundError: no such checkpoint.
-        ValueError: a network that has no place in the format, or a file that
+        ValueError: the format has no place for the network, or the file
             exists.
     """
     out = Path(options.out)
-    if out.exists():
-        raise ValueError(
-            f"Expected a new file. Received: out={str(out)!r}, which exists. "
-            "Choose another --out, or remove it."
-        )
+    atomic_files.check_new(out, kind="file")
     embedder = load_embedder(options.checkpoints, epoch=options.epoch)
-    found = network_building.take_apart(embedder)
-    if not found.aggregation.clamped:
+    network = network_building.take_apart(embedder)
+    if not network.aggregation.clamped:
         logging.warning(
-            "PyTorch's networks lengthen the part of a cluster that hardly any "
-            "location is assigned to; this one does not. Where there is one, "
-            "descriptors differ there and here."
+            "PyTorch's networks lengthen the residuals of a cluster to which "
+            "hardly any location is assigned; this network does not. For "
+            "images with such clusters, descriptors there and here differ."
         )
     out.parent.mkdir(parents=True, exist_ok=True)
-    weight_files.write(out, found, format_name=options.format)
+    weight_files.write(out, network, format_name=options.format)
     logging.info("Weights for %s in %s.", options.format, out)
     return out
 

@@ -5,9 +5,12 @@ stages can disagree. Only `main` functions read them. In a flagfile a comment
 stands on its own line, and the last value of a flag wins.
 """
 
+import ast
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from absl import app, flags, logging
 
@@ -16,7 +19,9 @@ from sare_tf.city.options import CityOptions
 from sare_tf.evaluation.options import ComparisonOptions, EvaluationOptions
 from sare_tf.pages.options import LocateOptions
 from sare_tf.records.options import ExportDatasetOptions, RecordOptions
+from sare_tf.runtime import flagfiles
 from sare_tf.runtime.options import define_flags
+from sare_tf.runtime.stage_help import describe_flags
 from sare_tf.search.options import IndexOptions, VectorOptions
 from sare_tf.serving.options import OnnxOptions
 from sare_tf.training.options import ExportOptions, TrainingOptions
@@ -43,6 +48,59 @@ OPTIONS = {
 }
 define_flags(OPTIONS.values())
 
+_HELP = {"--help", "-help", "--helpshort", "-h", "-?"}
+
+
+def stage_names() -> list[str]:
+    """Returns the names of all stages."""
+    return sorted([*OPTIONS, "demo"])
+
+
+def summary_of(stage: str) -> tuple[str, str]:
+    """Returns the first line of a stage's docstring, and the rest of it.
+
+    The stage is not imported.
+    """
+    path = Path(__file__).parent / f"{stage}.py"
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    first, _, rest = text.partition("\n")
+    return first.rstrip("."), rest.strip()
+
+
+def help_of(stage: str) -> str:
+    """Returns a stage's docstring and the flags that it reads."""
+    first, rest = summary_of(stage)
+    if stage in OPTIONS:
+        described = describe_flags(OPTIONS[stage])
+    else:
+        described = (
+            "It reads the flags of the stages that it runs: see --help of "
+            "synthetic_city,\nbuild_records, train, export, index and evaluate."
+        )
+    return (
+        f"{first}.\n\n{rest}\n\n{described}\n\n"
+        "--flagfile=FILE reads flags from a file, one per line.\n"
+        "--helpfull shows the flags of all stages and libraries.\n"
+    )
+
+
+def before_stage(arguments: Sequence[str]) -> None:
+    """Prepares the process of a stage before TensorFlow is imported.
+
+    Hides TensorFlow's notes on the machine, unless TF_CPP_MIN_LOG_LEVEL is set.
+    If the arguments ask for help, prints it and ends the process.
+
+    Args:
+        arguments: the command line with the interpreter, as in
+            `sys.orig_argv`.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    modules = {argument.removeprefix("-m") for argument in arguments}
+    for stage in stage_names():
+        if f"sare_tf.{stage}" in modules and _HELP.intersection(arguments):
+            sys.stdout.write(help_of(stage))
+            sys.exit(0)
+
 
 def start(
     main: Callable[[Sequence[str]], None], *, takes_files: bool = False
@@ -68,4 +126,14 @@ def start(
             logging.info("--verbosity=1 shows where this was raised.")
             sys.exit(1)
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse)
+
+
+def _parse(arguments: Sequence[str]) -> list[str]:
+    """Parses flags, and returns the other arguments."""
+    try:
+        arguments = flagfiles.insert(arguments)
+    except ValueError as error:
+        logging.error("%s", error)
+        sys.exit(1)
+    return app.parse_flags_with_usage(arguments)

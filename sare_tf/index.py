@@ -24,7 +24,7 @@ put together: the files are the same (docs/beam.md).
 Added images become a segment of their own, and removed ones are passed over.
 Both take as long as the change, not the database. --compact makes one segment
 again, which is worth it after some ten additions, or when a tenth is removed.
-Run one such command at a time; the index may be searched meanwhile.
+One such command runs at a time; the index may be searched meanwhile.
 """
 
 from pathlib import Path
@@ -36,7 +36,7 @@ from absl import logging
 from sare_tf import flags, serving
 from sare_tf.distributed import beam
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files
+from sare_tf.runtime import atomic_files, flagfiles, run_lock
 from sare_tf.runtime.executors import Executor
 from sare_tf.search import (
     index_changes,
@@ -49,6 +49,7 @@ from sare_tf.search.opened_index import Index
 from sare_tf.search.options import IndexOptions, TuningOptions
 
 
+@run_lock.one_at_a_time("index")
 def run(options: IndexOptions, *, executor: Executor | None = None) -> Path:
     """Builds the index, or makes the change to it that options name.
 
@@ -67,7 +68,8 @@ def run(options: IndexOptions, *, executor: Executor | None = None) -> Path:
 
     Raises:
         FileNotFoundError: records or export are absent or unfinished.
-        ImportError, OSError: the executor failed.
+        ImportError, OSError: the executor failed, or another run writes the
+            index.
         ValueError: no such images or shard, a descriptor that is not a finite
             unit vector, a folder that holds something else, or an index with
             changes that another export or records would lose.
@@ -134,10 +136,10 @@ def _build(options: IndexOptions, executor: Executor | None) -> Path:
             tuning=tuning,
         )
     logging.info(
-        "Index of %d images in %s. Next: python -m sare_tf.evaluate "
-        "--flagfile=...",
+        "Index of %d images in %s. Next: %s",
         len(rows),
         out,
+        flagfiles.next_command("evaluate"),
     )
     return out
 

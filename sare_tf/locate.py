@@ -20,7 +20,7 @@ from tqdm import tqdm
 from sare_tf import flags, serving
 from sare_tf.pages import locate_picture
 from sare_tf.pages.options import LocateOptions
-from sare_tf.runtime import progress
+from sare_tf.runtime import progress, run_lock
 from sare_tf.search import photo_files
 from sare_tf.search.locator import Answer, Gallery, Locator
 
@@ -70,7 +70,10 @@ def _answers(
     gallery: Gallery | None,
 ) -> Iterator[tuple[str, Answer]]:
     drawn = []
-    with progress.bar("locate", total=len(paths), unit="photo") as bar:
+    with (
+        run_lock.only_run(options.picture),
+        progress.bar("locate", total=len(paths), unit="photo") as bar,
+    ):
         for start in range(0, len(paths), options.batch_size):
             batch = paths[start : start + options.batch_size]
             for path, encoded, answer in _answer_batch(
@@ -80,9 +83,11 @@ def _answers(
                     drawn.append((path.name, encoded, answer))
                 bar.update()
                 yield str(path), answer
-    if gallery is not None and drawn:
-        locate_picture.write(options.picture, drawn, gallery)
-        logging.info("Photographs and their matches in %s.", options.picture)
+        if gallery is not None and drawn:
+            locate_picture.write(options.picture, drawn, gallery)
+            logging.info(
+                "Photographs and their matches in %s.", options.picture
+            )
 
 
 def _answer_batch(

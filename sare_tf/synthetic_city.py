@@ -22,9 +22,10 @@ from sare_tf import flags
 from sare_tf.city.districts import SPLITS, place_positions
 from sare_tf.city.options import CityOptions
 from sare_tf.city.place_pictures import place_pictures
-from sare_tf.runtime import atomic_files, progress
+from sare_tf.runtime import atomic_files, progress, run_lock
 
 
+@run_lock.one_at_a_time("out")
 def run(options: CityOptions) -> Path:
     """Renders a city.
 

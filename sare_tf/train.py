@@ -4,20 +4,24 @@
 
 An epoch goes over the training queries once, in rounds. A round embeds its
 queries and the training database with the current network, mines one tuple per
-query from the descriptors, and calls Keras `fit` on the tuples. With a loss
-over places there is no mining: an epoch goes over the places once. Nor is there
-with --tuples, tuples that were built as records: an epoch goes over them once.
-After it the validation recall is measured, by exact search over the val split.
-Epoch 0 is the network before training. A run that was stopped continues after
-its last whole epoch; what its folder holds, `checkpoints` says.
+query from the descriptors, and calls Keras `fit` on the tuples. A loss over
+places needs no mining: an epoch goes over the places once. With --tuples, an
+epoch goes once over tuples that were built as records.
 
-With --averaging_momentum the average of the weights is validated and saved;
-training and mining go on from the weights themselves.
+After each epoch, validation measures recall on the val split by exact search.
+Epoch 0 is the network before training. A run that was stopped resumes after its
+last whole epoch; `run_folder` describes the files that it leaves.
+
+With --averaging_momentum, the average of the weights is validated and saved;
+training and mining continue with the weights themselves.
 """
 
+import contextlib
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -28,21 +32,22 @@ from absl import logging
 from sare_tf import flags
 from sare_tf.distributed import strategies, workers
 from sare_tf.records.records import Records
-from sare_tf.runtime import progress
+from sare_tf.runtime import flagfiles, progress, run_lock
 from sare_tf.training import (
     compiled_network,
+    epoch_choice,
     epoch_loop,
     memory_estimate,
     optimizers,
     tensorboard,
-    train_data,
     unreadable_images,
 )
 from sare_tf.training.options import TrainingOptions
-from sare_tf.training.run_folder import Run
+from sare_tf.training.run_folder import RunFolder
 from sare_tf.training.tensorboard import TrainingLog
+from sare_tf.training.training_data import TrainingData
 
-# A run may go on with other values of these; the rest must stay as it was.
+# A run may be resumed with other values of these; the rest must stay the same.
 _MAY_CHANGE = (
     "epochs",
     "patience",
@@ -58,9 +63,8 @@ def run(options: TrainingOptions) -> Path:
     """Trains, or resumes a run that was stopped.
 
     Args:
-        options: the records, with a train split unless there are `tuples`, and,
-            to choose the best epoch, a val split; the folder of the run; and
-            what is trained and how.
+        options: options of training. The records need a train split, unless
+            there are `tuples`, and a val split to choose the best epoch.
 
     Returns:
         The folder of the run.
@@ -68,31 +72,39 @@ def run(options: TrainingOptions) -> Path:
     Raises:
         ValueError: data that cannot be trained on, values that are not finite,
             or a folder that holds a run with other options.
-        OSError: an epoch could not be saved, or one of several workers was
-            lost.
+        OSError: an epoch could not be saved, one of several workers was
+            lost, or another run trains in the folder.
     """
-    records, checkpoints = options.records, options.checkpoints
     strategy = strategies.make(options.strategy)
-    # Refuse what does not fit before a run begins.
+    # Refused before a run begins.
     compiled_network.check_batch(strategy, options)
     compiled_network.build_loss(options)
-    train_data.draws(options)
-    opened = Records(records)
+    records = Records(options.records)
     if options.dry_run:
-        _tell_plan(train_data.Data.of(opened, options, bad=()), options)
-        return Path(checkpoints)
+        _log_plan(TrainingData.of(records, options))
+        return Path(options.checkpoints)
+    # Several workers are one run, which is the chief's.
+    is_chief = strategies.is_chief(strategy)
+    with run_lock.only_run(options.checkpoints if is_chief else None):
+        return _train_without_bad_images(records, options, strategy)
+
+
+def _train_without_bad_images(
+    records: Records,
+    options: TrainingOptions,
+    strategy: tf.distribute.Strategy,
+) -> Path:
+    """Trains, and again without an image that cannot be read."""
     while True:
         try:
             with workers.lost_workers_named(strategy):
-                return _run(
-                    opened,
-                    Path(checkpoints),
-                    options,
-                    strategy,
-                )
+                return _train(records, options, strategy)
         except unreadable_images.ERRORS as error:
             unreadable_images.find(
-                checkpoints, opened, error, limit=options.max_bad_images
+                options.checkpoints,
+                records,
+                error,
+                limit=options.max_bad_images,
             )
             if workers.is_used(strategy):
                 raise ConnectionError(
@@ -102,110 +114,138 @@ def run(options: TrainingOptions) -> Path:
                 ) from error
 
 
-def _run(
+def _train(
     records: Records,
-    checkpoints: Path,
     options: TrainingOptions,
     strategy: tf.distribute.Strategy,
 ) -> Path:
-    chief = strategies.is_chief(strategy)
-    data = train_data.Data.of(
-        records, options, bad=unreadable_images.read(checkpoints)
+    """Trains until the last epoch, or until patience ends."""
+    data = TrainingData.of(
+        records, options, bad=unreadable_images.read(options.checkpoints)
     )
-    past = Run(
-        checkpoints,
-        {
-            **options.of_the_run(),
-            "records_fingerprint": data.stored.source.records_fingerprint
-            if data.stored
-            else records.fingerprint,
-            "tuples_fingerprint": data.stored
-            and data.stored.source.fingerprint,
-        },
-        # The cosine has its end at the last epoch.
-        may_change=set(_MAY_CHANGE)
-        - ({"epochs"} if options.schedule == "cosine" else set()),
-        writes=chief,
+    folder = _open_folder(data, strategy)
+    keras.utils.set_random_seed(options.seed)
+    network, remembered = _network(data, folder, strategy)
+    folder.check_space(memory_estimate.checkpoint_bytes(network))
+    with _opened_log(folder, options, strategy) as (log, callbacks):
+        for epoch in range(len(folder.history), options.epochs + 1):
+            if epoch and 0 < options.patience <= folder.epochs_since_best():
+                logging.info("No better epoch in %d: done.", options.patience)
+                break
+            log.begin(epoch)
+            measured, mined = {"epoch": epoch}, None
+            if epoch:
+                begin = time.monotonic()
+                trained, mined = epoch_loop.train(
+                    network,
+                    data,
+                    epoch,
+                    remembered=remembered,
+                    log=log,
+                    callbacks=callbacks,
+                )
+                seconds = time.monotonic() - begin
+                measured |= {**trained, "epoch_s": round(seconds, 3)}
+            with optimizers.averaged(network):
+                measured |= _validate(
+                    network, data, measured, folder=folder, log=log
+                )
+                log.end()
+                folder.finish_epoch(
+                    measured,
+                    network=network,
+                    remembered=remembered,
+                    mined=mined,
+                )
+            _log_epoch(measured, options)
+    logging.info("%s", folder.summary())
+    for warning in epoch_choice.warnings(folder.history, folder.best):
+        logging.warning("%s", warning)
+    logging.info("Next: %s", flagfiles.next_command("export"))
+    return folder.path
+
+
+def _open_folder(
+    data: TrainingData, strategy: tf.distribute.Strategy
+) -> RunFolder:
+    """Opens the folder of the run, in the same state on all workers."""
+    options = data.options
+    # The cosine ends at the last epoch.
+    fixed = {"epochs"} if options.schedule == "cosine" else set()
+    folder = RunFolder(
+        options.checkpoints,
+        {**options.of_the_run(), **data.fingerprints},
+        may_change=set(_MAY_CHANGE) - fixed,
+        writes=strategies.is_chief(strategy),
     )
     workers.check_same(
-        strategy, f"{options.of_the_run()} {records.fingerprint} {past.last}"
+        strategy,
+        f"{options.of_the_run()} {data.records.fingerprint} {folder.last}",
     )
-    keras.utils.set_random_seed(options.seed)
+    return folder
+
+
+def _network(
+    data: TrainingData, folder: RunFolder, strategy: tf.distribute.Strategy
+) -> tuple[keras.Model, np.ndarray]:
+    """Builds or loads the network, and the negatives that are remembered."""
+    options = data.options
     with strategy.scope():
-        if past.last is None:
+        if folder.last is None:
             network = compiled_network.build(data.train, options)
-            size = (0, 0)
-            if data.miner:
-                size = (len(data.train.queries), options.num_negatives)
-            remembered = np.full(size, -1, np.int64)
+            remembered = (
+                data.miner.no_memory()
+                if data.miner
+                else np.empty((0, 0), np.int64)
+            )
         else:
-            network, remembered = past.load()
+            network, remembered = folder.load()
             if options.is_over_places:
                 network.chunk_images = options.chunk_images
             # Saved with the average in the place of the weights.
             optimizers.exchange_average(network)
-            logging.info("Going on after %s.", past.last)
+            logging.info("Resuming after %s.", folder.last)
     strategies.check_network(network)
     workers.take_weights_of_chief(network)
-    past.check_space(memory_estimate.checkpoint_bytes(network))
-    # Other workers' curves are the chief's; theirs go when the run ends.
-    unkept = None if chief else tempfile.TemporaryDirectory()
-    log = TrainingLog(
-        Path(unkept.name) if unkept else checkpoints / "tensorboard",
-        epochs=len(past.history),
-    )
-    profiler = tensorboard.Profile(log.folder) if options.profile else None
+    return network, remembered
 
-    for epoch in range(len(past.history), options.epochs + 1):
-        measured, mined = {"epoch": epoch}, None
-        if epoch and 0 < options.patience <= past.epochs_since_best():
-            logging.info("No better epoch in %d: done.", options.patience)
-            break
-        log.begin(epoch)
-        if epoch:
-            begin = time.monotonic()
-            callbacks = [profiler] if profiler else []
-            found, mined = epoch_loop.train(
-                network,
-                data,
-                options,
-                epoch,
-                remembered,
-                log=log,
-                callbacks=callbacks,
-            )
-            measured |= found
-            measured["epoch_s"] = round(time.monotonic() - begin, 3)
-        with optimizers.averaged(network):
-            measured["recall_at"] = _validate(
-                network, data, options, measured, past=past, log=log
-            )
-            log.end()
-            past.finish_epoch(
-                measured, network=network, remembered=remembered, mined=mined
-            )
-        _tell(measured, options)
-    logging.info(
-        "%s\nNext: python -m sare_tf.export --flagfile=...", past.summary()
-    )
-    return checkpoints
+
+@contextlib.contextmanager
+def _opened_log(
+    folder: RunFolder,
+    options: TrainingOptions,
+    strategy: tf.distribute.Strategy,
+) -> Iterator[tuple[TrainingLog, list[keras.callbacks.Callback]]]:
+    """Opens the log for TensorBoard, and makes the callbacks that write to it.
+
+    Only the chief's log is kept. Those of other workers are equal.
+    """
+    with contextlib.ExitStack() as stack:
+        path = folder.path / "tensorboard"
+        if not strategies.is_chief(strategy):
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        log = TrainingLog(path, epochs=len(folder.history))
+        profile = [tensorboard.Profile(path)] if options.profile else []
+        yield log, profile
 
 
 def _validate(
     network: keras.Model,
-    data: train_data.Data,
-    options: TrainingOptions,
+    data: TrainingData,
     measured: dict,
     *,
-    past: Run,
+    folder: RunFolder,
     log: TrainingLog,
-) -> dict[int, float] | None:
-    """Measures recall; the projector shows the best epoch's descriptors."""
+) -> dict[str, Any]:
+    """Measures an epoch on the val split, and logs the values.
+
+    The projector shows the descriptors of the best epoch.
+    """
     step = epoch_loop.steps_taken(network)
     log.values(step, {"epoch": measured["epoch"]})
     val = data.val
     if val is None:
-        return None
+        return {"recall_at": None}
     with progress.over_images(
         f"Validation of epoch {measured['epoch']}",
         total=len(val.queries) + len(val.database),
@@ -213,94 +253,62 @@ def _validate(
         queries, database = val.embed(
             network.get_layer("embedder"), shown=shown
         )
-    recall = _of_chief(
-        network.distribute_strategy, val.recall(queries, database)
+    recall, reciprocal_rank = _of_chief(
+        network.distribute_strategy, *val.measure(queries, database)
     )
+    validated = {
+        "recall_at": recall,
+        "mean_reciprocal_rank": reciprocal_rank,
+        "val_queries": len(val.queries),
+    }
     log.values(step, {f"val/recall_at_{k}": v for k, v in recall.items()})
-    chosen, answers = val.sample(tensorboard.PROJECTOR_IMAGES)
-    if past.would_be_best({**measured, "recall_at": recall}) and len(chosen):
+    log.values(step, {"val/mean_reciprocal_rank": reciprocal_rank})
+    sample, positives = val.sample(tensorboard.PROJECTOR_IMAGES)
+    if folder.would_be_best({**measured, **validated}) and len(sample):
         log.projector(
             data.records,
-            pd.concat([val.queries.iloc[chosen], val.database.iloc[answers]]),
-            np.concatenate([queries[chosen], database[answers]]),
-            height=options.image_height,
-            width=options.image_width,
+            pd.concat([val.queries.iloc[sample], val.database.iloc[positives]]),
+            np.concatenate([queries[sample], database[positives]]),
+            height=data.options.image_height,
+            width=data.options.image_width,
         )
-    return recall
+    return validated
 
 
 def _of_chief(
-    strategy: tf.distribute.Strategy, recall: dict[int, float]
-) -> dict[int, float]:
-    """One recall for all workers, by which they choose the best epoch."""
-    values = workers.from_chief(strategy, np.array(list(recall.values())))
-    return dict(zip(recall, values.tolist(), strict=True))
+    strategy: tf.distribute.Strategy,
+    recall: dict[int, float],
+    reciprocal_rank: float,
+) -> tuple[dict[int, float], float]:
+    """Returns the chief's values, by which all choose the same best epoch."""
+    own = np.array([*recall.values(), reciprocal_rank])
+    *values, reciprocal_rank = workers.from_chief(strategy, own).tolist()
+    return dict(zip(recall, values, strict=True)), reciprocal_rank
 
 
-def _tell(measured: dict, options: TrainingOptions) -> None:
-    recall = measured["recall_at"] or {}
+def _log_epoch(measured: dict, options: TrainingOptions) -> None:
     names = ("loss", "learning_rate", "violating", "images_per_s")
+    values = [
+        f"{name} {measured[name]:.4g}" for name in names if name in measured
+    ]
+    recall = measured["recall_at"] or {}
+    values += [f"val recall@{k} {value:.3f}" for k, value in recall.items()]
     logging.info(
         "Epoch %d of %d: %s",
         measured["epoch"],
         options.epochs,
-        ", ".join(
-            [
-                f"{name} {measured[name]:.4g}"
-                for name in names
-                if name in measured
-            ]
-            + [f"val recall@{k} {value:.3f}" for k, value in recall.items()]
-        ),
+        ", ".join(values),
     )
 
 
-def _tell_plan(data: train_data.Data, options: TrainingOptions) -> None:
-    """What a run would do and need."""
-    if data.miner:
-        rounds = data.miner.rounds(1)
-        steps, longest = data.miner.steps(1), max(map(len, rounds))
-        images = options.tuples_per_batch * (2 + options.num_negatives)
-        database = len(data.train.database)
-        epoch = (
-            f"{sum(map(len, rounds))} queries, {database} database images; "
-            f"{steps} steps of {options.tuples_per_batch} tuples, {images} "
-            f"images, mined in {len(rounds)} rounds"
-        )
-    elif data.stored:
-        steps = int(data.stored.dataset(seed=0).cardinality())
-        images = options.tuples_per_batch * (2 + options.num_negatives)
-        longest, database = 0, 0
-        epoch = (
-            f"{steps} steps of {options.tuples_per_batch} tuples, {images} "
-            f"images, of {data.train.source.count} in {data.train.source.path}"
-        )
-    else:
-        _, plan = train_data.planned_batches(
-            data.records, options, epoch=1, bad=data.bad
-        )
-        (steps, images), longest, database = plan.images.shape, 0, 0
-        epoch = (
-            f"{steps} steps of {options.places_per_batch} places, {images} "
-            "images"
-        )
-    validation = "none"
-    if data.val:
-        validation = (
-            f"{len(data.val.queries)} queries, {len(data.val.database)} "
-            "database images"
-        )
+def _log_plan(data: TrainingData) -> None:
+    """Logs what a run would do and need."""
     logging.info(
         "What would be trained:\n%s",
         memory_estimate.describe(
-            compiled_network.build_embedder(options),
-            options,
-            epoch=epoch,
-            steps=steps,
-            validation=validation,
-            images_per_step=images,
-            queries=longest,
-            database=database,
+            compiled_network.build_embedder(data.options),
+            data.options,
+            data.workload(),
         ),
     )
 

@@ -1,4 +1,5 @@
 import io
+import logging
 import os
 import pickle
 import struct
@@ -158,6 +159,35 @@ def bmp():
     encoded = io.BytesIO()
     Image.new("RGB", (8, 6)).save(encoded, "BMP")
     return encoded.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("folders", "reason"),
+    [
+        (
+            ["database/a", "database/b", "database/c"],
+            "the split train has no query",
+        ),
+        (
+            ["queries/a", "queries/b", "queries/c"],
+            "the split train has no database",
+        ),
+        (["queries/a", "database/b", "queries/c"], "no query has a positive"),
+        (["queries/a", "database/a", "database/b", "database/c"], ""),
+    ],
+)
+def test_records_that_cannot_be_trained_on(tmp_path, caplog, folders, reason):
+    """The report names what they are good for instead."""
+    for folder in folders:
+        path = tmp_path / "photos" / "train" / folder / "0.jpg"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(jpeg(0, 0))
+    with caplog.at_level(logging.INFO):
+        build(tmp_path)
+    if reason:
+        assert f"cannot be trained on these records: {reason}" in caplog.text
+    assert ("Next: python -m sare_tf.index" in caplog.text) == bool(reason)
+    assert ("Next: python -m sare_tf.train" in caplog.text) == (not reason)
 
 
 def test_bad_files_are_left_out_and_listed(root, caplog):

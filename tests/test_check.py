@@ -153,6 +153,32 @@ def test_everything_wrong_with_images(root):
     assert "Training or evaluation would be wrong" in page
 
 
+def test_damaged_images_that_decode(root):
+    """Copies of one photograph, damaged as failed disks and downloads do."""
+    folder = root / "photos/test/database/test0"
+    whole = large(7, 7)
+    scan = whole.index(b"\xff\xda") + 14
+    middle = (scan + len(whole)) // 2
+    damaged = {
+        # What a copy that failed leaves: zeros, with and without an end.
+        "zeros": whole[:middle] + bytes(len(whole) - middle - 2) + whole[-2:],
+        "cut": whole[:middle] + whole[-2:],
+        "block": whole[:middle] + b"\x5a" * 40 + whole[middle + 40 :],
+    }
+    for name, encoded in damaged.items():
+        (folder / f"{name}.jpg").write_bytes(encoded)
+    grey = Image.new("L", (640, 480), 128)
+    # All bits of an optimised scan of one colour are zeros.
+    (folder / "flat.jpg").write_bytes(encode(grey, "JPEG", optimize=True))
+    (folder / "steps.jpg").write_bytes(encode(grey, "JPEG", progressive=True))
+    assert run(root)["ok"]
+    listed = dict(images_of(root, "damaged"))
+    assert sorted(listed) == sorted(
+        f"test/database/test0/{name}.jpg" for name in damaged
+    )
+    assert all("data" in complaint for complaint in listed.values())
+
+
 def test_the_same_of_records(root):
     """Counts and findings do not depend on what is looked at."""
     folder = root / "photos/test/database/test0"
@@ -290,6 +316,21 @@ def test_a_list_without_its_images(tmp_path):
     summary = run(tmp_path, **options, check_images=False)
     assert found(summary)["missing_file"]["count"] == 2
     assert summary["images_decoded"] == 0
+
+
+def test_a_zone_with_the_letter_of_the_hemisphere(tmp_path):
+    """Cape Town, by pyproj's metres."""
+    folder = table(
+        tmp_path,
+        "a.jpg,261872,6243171,34S,test,database",
+        "b.jpg,261877,6243171,34S,test,query",
+    )
+    options = {"dataset": folder, "reader": "csv_table", "check_images": False}
+    summary = run(tmp_path, **options)
+    finding = found(summary)["zone_notation"]
+    assert (finding["severity"], finding["count"]) == ("warning", 2)
+    assert "'34S' of 2 images is taken for 34H." in finding["message"]
+    assert not {"outside_zone", "hemisphere"} & found(summary).keys()
 
 
 def test_a_list_of_netvlad_without_folders(tmp_path):

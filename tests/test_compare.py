@@ -87,6 +87,8 @@ def test_figures_and_tests_by_hand(runs, tmp_path):
     assert change["difference"] == pytest.approx(0.1)
     np.testing.assert_allclose(change["difference_interval"], 0.1)
     assert "mcnemar" not in change
+    assert change["verdict"] == "better"
+    assert second["recall@1"]["verdict"] == "no clear difference"
     assert "difference" not in first["recall@1"]
 
 
@@ -103,6 +105,19 @@ def test_queries_that_do_not_count_are_left_out(tmp_path):
     )
     assert found["queries"] == 5
     assert found["runs"][0]["figures"]["recall@1"]["mean"] == 1.0
+
+
+def test_queries_named_like_missing_values(tmp_path):
+    """pandas reads such names as not a number, which equals nothing."""
+    names = {"image_id": ["nan", "NA", "None", "NULL", "", "007"]}
+    runs = [
+        _write(tmp_path / name, [1, 0, 1, 2, 1, 1], table=names)
+        for name in "ab"
+    ]
+    first = comparison.FinishedRun(runs[0])
+    assert first.same["queries"] == names["image_id"]
+    compared = comparison.compare(list(map(comparison.FinishedRun, runs)))
+    assert compared["queries"] == 6
 
 
 def test_recall_at_every_n_that_one_run_has(tmp_path):
@@ -136,7 +151,8 @@ def test_page_and_table_show_every_run(runs, tmp_path):
         "30.0 %",
         "-20.0",
         "only this run 2, only the first 4, p 0.69",
-        'class="up sure">+10.0',
+        'class="up sure">+10.0 better <small>',
+        'class="down">-20.0 no clear difference <small>',
     ):
         assert words in page, words
     assert "src=" not in page
@@ -144,8 +160,29 @@ def test_page_and_table_show_every_run(runs, tmp_path):
     table = comparison.as_text(json.loads(path.read_text()))
     (line,) = [line for line in table.splitlines() if "recall@1" in line]
     assert "50.0  |  30.0  -20.0 [" in line
-    assert "p=0.69" in line
-    assert "|  50.0   +0.0 [+0.0, +0.0] p=1" in line
+    assert "p=0.69 no clear difference" in line
+    assert "|  50.0   +0.0 [+0.0, +0.0] p=1 no clear difference" in line
+
+
+def test_mcnemar_decides_on_recall(tmp_path):
+    """The interval excludes 0, and the exact test does not: p is 2 / 32."""
+    runs = [
+        _write(tmp_path / "a", [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]),
+        _write(tmp_path / "b", [2, 2, 2, 2, 2, 1, 1, 1, 1, 1]),
+        _write(tmp_path / "c", [2, 2, 2, 2, 2, 2, 1, 1, 1, 1]),
+    ]
+    path = compare.run(
+        ComparisonOptions(runs=runs, comparison=tmp_path / "out")
+    )
+    _, second, third = (
+        run["figures"]["recall@1"]
+        for run in json.loads(path.read_text())["runs"]
+    )
+    assert second["difference_interval"][1] < 0
+    assert second["mcnemar"]["p_value"] == pytest.approx(2 / 32)
+    assert second["verdict"] == "no clear difference"
+    assert third["mcnemar"]["p_value"] == pytest.approx(2 / 64)
+    assert third["verdict"] == "worse"
 
 
 def _other_protocol(metrics):

@@ -9,13 +9,16 @@ import shlex
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 from paths import ROOT
 
+import sare_tf
 from sare_tf import demo, locate, train
+from sare_tf.evaluation import pixel_baseline
 from sare_tf.records.records import Records
 
 # 12 steps of training. Augmentation would slow it down, and an average of the
@@ -155,7 +158,7 @@ def test_pixels_find_a_copy(finished):
     options, _ = finished
     records = Records(options.evaluation.records)
     rows = records.rows("test", "database")
-    descriptors = demo.pixel_descriptors(records, rows)
+    descriptors = pixel_baseline.pixel_descriptors(records, rows)
     assert descriptors.shape == (len(rows), 32 * 24 * 3)
     np.testing.assert_allclose(
         np.linalg.norm(descriptors, axis=1), 1.0, atol=1e-5
@@ -165,12 +168,16 @@ def test_pixels_find_a_copy(finished):
     np.testing.assert_allclose(descriptors.mean(1), 0.0, atol=1e-6)
 
 
-def test_the_python_example_of_the_readme_runs(capsys):
+def test_the_python_example_of_the_readme_runs(tmp_path, monkeypatch):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
     names = {}
     exec(compile(code, "README.md", "exec"), names)
-    assert names["descriptors"].shape == (8, 1536)
-    np.testing.assert_allclose(
-        np.linalg.norm(names["descriptors"], axis=1), 1.0, atol=1e-5
-    )
+    image = tmp_path / "image.png"
+    keras.utils.save_img(image, names["tuples"][0, 0], scale=False)
+    servable = sare_tf.load_export("runs/mine/export")
+    descriptors, errors = servable.embed_files([image])
+    assert errors == {}
+    expected = names["embedder"](names["tuples"][:1, 0])
+    np.testing.assert_allclose(descriptors, expected, atol=1e-5)

@@ -98,6 +98,15 @@ def test_metrics_define_themselves(metrics, inputs):
     assert speed["queries_per_second"] == pytest.approx(12 / seconds)
 
 
+def test_small_pictures_are_a_baseline_by_hand(metrics):
+    """They tell the toy's places apart, and so have the network's recall."""
+    pixels = metrics["baselines"]["pixels"]
+    assert pixels["recall_at"] == {"1": 10 / 12, "3": 10 / 12, "18": 1.0}
+    assert len(pixels["recall_curve"]) == 18
+    # The toy export was not trained.
+    assert metrics["epoch_choice"] is None
+
+
 def test_errors_in_metres_by_hand(metrics):
     # 10 queries are placed 1 or 3 m off, the other 2 about 500 m.
     found = metrics["localisation"]

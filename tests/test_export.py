@@ -1,5 +1,7 @@
 """The exported graph gives the descriptors of the network that was trained."""
 
+import dataclasses
+import functools
 import hashlib
 import io
 import shutil
@@ -17,28 +19,25 @@ from absl.testing import flagsaver
 from PIL import Image, ImageOps
 from tensorflow.core.protobuf import saved_model_pb2
 
-from sare_tf import export, serving, train
+from sare_tf import export, model, serving
 from sare_tf.dataset import image_decoding
+from sare_tf.model.exported_graph import ExportedGraph
 from sare_tf.records.records import Records
 from sare_tf.serving import warmup_requests
-from sare_tf.training.options import ExportOptions, TrainingOptions
-from sare_tf.training.run_folder import read_state
+from sare_tf.training import whitening_fit
+from sare_tf.training.options import ExportOptions
+from sare_tf.training.place_network import PlaceNetwork
+from sare_tf.training.run_folder import load_embedder, read_state
 
 FLAGS = flags.FLAGS
 WHITENED = 5
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(toy_records, toy_run, tmp_path_factory):
     root = tmp_path_factory.mktemp("export")
-    toy_training.records(root)
-    train.run(
-        TrainingOptions(
-            records=root / "records",
-            checkpoints=root / "checkpoints",
-            **toy_training.OPTIONS,
-        )
-    )
+    (root / "records").symlink_to(toy_records)
+    (root / "checkpoints").symlink_to(toy_run.finished)
     export.run(
         ExportOptions(
             checkpoints=root / "checkpoints",
@@ -83,6 +82,13 @@ def photographs():
     return encoded
 
 
+@functools.cache
+def load(path):
+    """An export that no test changes."""
+    return serving.load(path)
+
+
+@functools.cache
 def embedder(root):
     """As it was trained."""
     _, state = read_state(root / "checkpoints")
@@ -123,7 +129,7 @@ def damaged():
 
 
 def test_descriptors_equal_those_of_keras(root):
-    servable = serving.load(root / "export")
+    servable = load(root / "export")
     encoded = photographs()
     found, valid = servable(encoded)
     assert found.shape == (5, servable.dimension) == (5, 4 * 96)
@@ -137,13 +143,13 @@ def test_a_photograph_held_sideways_is_turned(root):
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(sideways)))
     assert upright.size == (40, 56)
     pixels = image_decoding.resize(np.asarray(upright), height=32, width=32)
-    found, _ = serving.load(root / "export")([sideways])
+    found, _ = load(root / "export")([sideways])
     np.testing.assert_allclose(found, embedder(root)(pixels[None]), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["export", "whitened"])
 def test_descriptors_do_not_depend_on_the_batch(root, name):
-    servable = serving.load(root / name)
+    servable = load(root / name)
     encoded = photographs()
     alone = np.concatenate([servable([one])[0] for one in encoded])
     np.testing.assert_allclose(servable(encoded)[0], alone, atol=2e-6)
@@ -151,7 +157,7 @@ def test_descriptors_do_not_depend_on_the_batch(root, name):
 
 @pytest.mark.parametrize("name", ["export", "whitened"])
 def test_damaged_images_do_not_fail_the_others(root, name):
-    servable = serving.load(root / name)
+    servable = load(root / name)
     good, bad = photographs(), damaged()
     found, valid = servable([*bad[:3], good[0], *bad[3:], *good[1:]])
     assert valid.tolist() == [*3 * [0], 1, 0, 0, *4 * [1]]
@@ -164,7 +170,7 @@ def test_damaged_images_do_not_fail_the_others(root, name):
 
 @pytest.mark.parametrize("name", ["export", "whitened"])
 def test_no_images(root, name):
-    servable = serving.load(root / name)
+    servable = load(root / name)
     found, valid = servable([])
     assert found.shape == (0, servable.dimension)
     assert valid.shape == (0,)
@@ -176,45 +182,59 @@ def test_no_images(root, name):
 # What TF Serving does: the version 1 loader, nothing of ours, no Keras; and
 # the command that users look at a SavedModel with.
 SERVE = """
+import os
 import sys
 sys.modules["keras"] = sys.modules["sare_tf"] = None  # cannot be imported
 import numpy as np
 import tensorflow as tf
-folder, source, target = sys.argv[1:]
-encoded = np.load(source, allow_pickle=True)["encoded"]
-with tf.compat.v1.Session(graph=tf.Graph()) as session:
-    meta = tf.compat.v1.saved_model.load(session, ["serve"], folder)
-    signature = meta.signature_def["serving_default"]
-    outputs = {k: v.name for k, v in signature.outputs.items()}
-    feed = signature.inputs["image_bytes"].name
-    found = session.run(outputs, {feed: encoded})
-    none = session.run(outputs, {feed: encoded[:0]})
-np.savez(target, **found, none=none["descriptor"], none_valid=none["valid"])
-
 from tensorflow.python.tools import saved_model_cli
+root, source = sys.argv[1:]
+encoded = np.load(source, allow_pickle=True)["encoded"]
 np.save("one.npy", encoded[:1].astype(bytes))
-sys.argv = ["saved_model_cli", "run", "--dir", folder, "--tag_set", "serve"]
-sys.argv += ["--signature_def", "serving_default", "--outdir", "."]
-sys.argv += ["--inputs", "image_bytes=one.npy"]
-saved_model_cli.main()
+for name in ("export", "whitened"):
+    folder = f"{root}/{name}/1"
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        meta = tf.compat.v1.saved_model.load(session, ["serve"], folder)
+        signature = meta.signature_def["serving_default"]
+        outputs = {k: v.name for k, v in signature.outputs.items()}
+        feed = signature.inputs["image_bytes"].name
+        found = session.run(outputs, {feed: encoded})
+        none = session.run(outputs, {feed: encoded[:0]})
+    os.mkdir(name)
+    np.savez(
+        f"{name}/outputs.npz",
+        **found, none=none["descriptor"], none_valid=none["valid"],
+    )
+    sys.argv = ["saved_model_cli", "run", "--dir", folder, "--tag_set", "serve"]
+    sys.argv += ["--signature_def", "serving_default", "--outdir", name]
+    sys.argv += ["--inputs", "image_bytes=one.npy"]
+    try:
+        saved_model_cli.main()
+    except SystemExit as ended:
+        if ended.code:
+            raise
 """
+
+
+@pytest.fixture(scope="module")
+def served(root, tmp_path_factory):
+    """What a process without Keras makes of photographs and damaged images."""
+    folder = tmp_path_factory.mktemp("served")
+    source = folder / "images.npz"
+    np.savez(source, encoded=np.array([*photographs(), *damaged()], object))
+    subprocess.run(
+        [sys.executable, "-c", SERVE, str(root), str(source)],
+        check=True,
+        cwd=folder,
+    )
+    return folder
 
 
 @pytest.mark.own_process
 @pytest.mark.parametrize("name", ["export", "whitened"])
-def test_a_process_without_keras_gives_the_same(root, tmp_path, name):
-    encoded = photographs()
-    source = tmp_path / "images.npz"
-    np.savez(source, encoded=np.array([*encoded, *damaged()], object))
-    target = tmp_path / "outputs.npz"
-    folder = root / name / "1"
-    subprocess.run(
-        [sys.executable, "-c", SERVE, str(folder), str(source), str(target)],
-        check=True,
-        cwd=tmp_path,
-    )
-    outputs = np.load(target)
-    descriptors = expected(root, encoded)
+def test_a_process_without_keras_gives_the_same(root, served, name):
+    outputs = np.load(served / name / "outputs.npz")
+    descriptors = expected(root, photographs())
     if name == "whitened":
         descriptors = whitened(root, descriptors, WHITENED)
     np.testing.assert_allclose(
@@ -224,7 +244,7 @@ def test_a_process_without_keras_gives_the_same(root, tmp_path, name):
     assert outputs["valid"].tolist() == [*5 * [True], *5 * [False]]
     assert outputs["none"].shape == (0, descriptors.shape[1])
     assert outputs["none_valid"].shape == (0,)
-    by_command = np.load(tmp_path / "descriptor.npy")
+    by_command = np.load(served / name / "descriptor.npy")
     np.testing.assert_allclose(by_command, descriptors[:1], atol=1e-5)
 
 
@@ -239,7 +259,7 @@ def test_a_server_gives_the_same(root, protocol):
     with toy_server.serve(root / "whitened" / "1") as toy:
         remote = serving.load(getattr(toy, protocol))
         found, valid = remote([*encoded, *damaged()])
-    assert remote.fingerprint == serving.load(root / "whitened").fingerprint
+    assert remote.fingerprint == load(root / "whitened").fingerprint
     assert valid.tolist() == [*5 * [True], *5 * [False]]
     descriptors = whitened(root, expected(root, encoded), WHITENED)
     np.testing.assert_allclose(found[:5], descriptors, atol=1e-5)
@@ -248,7 +268,7 @@ def test_a_server_gives_the_same(root, protocol):
 
 def test_whitening_is_the_formula_on_what_keras_gives(root):
     encoded = photographs()
-    found, _ = serving.load(root / "whitened")(encoded)
+    found, _ = load(root / "whitened")(encoded)
     assert found.shape == (5, WHITENED)
     np.testing.assert_allclose(
         found, whitened(root, expected(root, encoded), WHITENED), atol=1e-5
@@ -261,8 +281,8 @@ def fit(root):
     keras_model = embedder(root)
 
     def fit(dimension, *, samples=10_000, seed=0):
-        graph = export._Graph(keras_model, height=32, width=32, scales=[1])
-        told = export._whiten(
+        graph = ExportedGraph(embedder=keras_model, height=32, width=32)
+        layer, card = whitening_fit.to_records(
             graph,
             Records(root / "records"),
             dimension=dimension,
@@ -270,13 +290,14 @@ def fit(root):
             batch_size=4,
             seed=seed,
         )
-        return graph.serve(photographs())["descriptor"].numpy(), told
+        graph = dataclasses.replace(graph, whitening=layer)
+        return graph.serve(photographs())["descriptor"].numpy(), card
 
     return fit
 
 
 def test_fewer_dimensions_are_the_first_of_more(root, fit):
-    more, _ = serving.load(root / "whitened")(photographs())
+    more, _ = load(root / "whitened")(photographs())
     found, _ = fit(2)
     np.testing.assert_allclose(found, unit(more[:, :2]), atol=1e-5)
 
@@ -302,11 +323,13 @@ def test_truncated_descriptors_are_the_first_numbers(root, tmp_path):
         return serving.load(version)
 
     encoded = photographs()
-    servable = truncated(truncate_dimension=7)
-    assert (servable.dimension, servable.metadata["truncated_from"]) == (7, 384)
     whole = expected(root, encoded)
+    graph = ExportedGraph(
+        embedder=embedder(root), height=32, width=32, truncate_dimension=7
+    )
+    assert (graph.dimension, graph.card()["truncated_from"]) == (7, 384)
     np.testing.assert_allclose(
-        servable(encoded)[0], unit(whole[:, :7]), atol=1e-5
+        graph.serve(encoded)["descriptor"], unit(whole[:, :7]), atol=1e-5
     )
     servable = truncated(whitening_dimension=WHITENED, truncate_dimension=2)
     assert servable.metadata["truncated_from"] == WHITENED
@@ -354,11 +377,11 @@ def test_descriptors_of_several_scales_are_averaged(root, tmp_path):
 
 def test_the_other_signature_takes_pixels(root):
     encoded = photographs()
-    model = tf.saved_model.load(str(root / "export" / "1"))
+    loaded = tf.saved_model.load(str(root / "export" / "1"))
     batch = np.stack(
         [image_decoding.load(one, height=32, width=32) for one in encoded]
     ).astype(np.float32)
-    found = model.signatures["embed_tensor"](images=tf.constant(batch))
+    found = loaded.signatures["embed_tensor"](images=tf.constant(batch))
     np.testing.assert_allclose(
         found["descriptor"], expected(root, encoded), atol=1e-5
     )
@@ -377,20 +400,26 @@ def test_the_graph_has_no_python_in_it(root, name):
 
 
 def test_the_card_of_an_export(root):
-    metadata = serving.load(root / "export").metadata
+    metadata = load(root / "export").metadata
     assert metadata["dimension"] == 4 * 96
     assert (metadata["image_height"], metadata["image_width"]) == (32, 32)
     fingerprint = Records(root / "records").fingerprint
     assert metadata["training"]["records_fingerprint"] == fingerprint
     assert metadata["training_images"]["train/database"] == 12
     assert set(metadata["validation"]["recall_at"]) == {"1", "5", "10"}
+    _, state = read_state(root / "checkpoints")
+    choice = metadata["epoch_choice"]
+    assert choice["epoch"] == metadata["checkpoint"] == state["best"]
+    assert choice["recall_at"] == metadata["validation"]["recall_at"]
+    assert choice["recall_at_before"] == state["history"][0]["recall_at"]
+    assert (choice["epochs"], choice["val_queries"]) == (2, 12)
     assert metadata["whitening"] is None
     assert metadata["licence"] == "CC-BY-4.0"
     assert "upright by the EXIF header" in metadata["preprocessing"]
 
 
 def test_the_card_tells_of_the_whitening(root):
-    metadata = serving.load(root / "whitened").metadata
+    metadata = load(root / "whitened").metadata
     assert metadata["dimension"] == WHITENED
     told = metadata["whitening"]
     assert (told["dimension"], told["samples"]) == (WHITENED, 12)
@@ -431,58 +460,37 @@ def test_requests_are_encoded_as_by_the_official_classes():
     )
 
 
-def test_versions_count_up_and_the_highest_is_served(root, tmp_path):
-    for number in (1, 2):
-        version = export.run(
-            ExportOptions(
-                checkpoints=root / "checkpoints",
-                export=tmp_path / "export",
-                epoch="epoch-0000",
-            )
-        )
-        assert version.name == str(number)
-    second = serving.load(tmp_path / "export")
-    assert second.path.name == "2"
-    first = serving.load(tmp_path / "export" / "1")
-    assert first.metadata["checkpoint"] == "epoch-0000"
-    # The same model, exported again.
-    assert first.fingerprint == second.fingerprint
-
-
 def test_the_fingerprint_is_of_all_that_descriptors_depend_on(root):
-    keras_model = embedder(root)
+    keras_model = model.build_embedder(backbone="small", aggregation="gem")
+    whitening = model.Whitening(2)
+    whitening.build((None, 96))
     fingerprints = []
     for change in (
         {},
         {"height": 33},
         {"width": 33},
         {"scales": [1, 0.5]},
-        {"truncation": 3},
-        {"whitening": keras.layers.Dense(2)},
+        {"truncate_dimension": 3},
+        {"whitening": whitening},
     ):
-        settings = {"height": 32, "width": 32, "scales": [1]}
-        named = {name: change.get(name, settings[name]) for name in settings}
-        graph = export._Graph(keras_model, **named)
-        for name in change.keys() - settings.keys():
-            setattr(graph, name, change[name])
-        if graph.whitening:
-            graph.whitening.build((None, 384))
+        settings = {"height": 32, "width": 32} | change
+        graph = ExportedGraph(embedder=keras_model, **settings)
         fingerprints.append(graph.fingerprint)
     weight = keras_model.weights[0]
     values = weight.numpy()
     weight.assign(values + np.eye(1, values.size).reshape(values.shape) * 1e-6)
-    graph = export._Graph(keras_model, height=32, width=32, scales=[1])
+    graph = ExportedGraph(embedder=keras_model, height=32, width=32)
     fingerprints.append(graph.fingerprint)
     assert len(set(fingerprints)) == 7
     weight.assign(values)
     assert graph.fingerprint == fingerprints[0]
-    metadata = serving.load(root / "export").metadata
-    assert metadata["fingerprint"] == fingerprints[0]
+    graph = ExportedGraph(embedder=embedder(root), height=32, width=32)
+    assert load(root / "export").metadata["fingerprint"] == graph.fingerprint
 
 
 @pytest.mark.parametrize("name", ["export", "whitened"])
 def test_every_image_is_answered_with_the_fingerprint(root, name):
-    servable = serving.load(root / name)
+    servable = load(root / name)
     for encoded in ([], [b"", *photographs()]):
         outputs = servable._serve(image_bytes=tf.constant(encoded, tf.string))
         assert outputs["fingerprint"].numpy().tolist() == (
@@ -646,3 +654,123 @@ def test_flags_of_another_network_are_refused(root):
         pytest.raises(ValueError, match="--num_clusters=64 but .* has 4"),
     ):
         export.main(["export"])
+
+
+def test_versions_count_up_and_a_call_exports_what_the_stage_does(
+    root, tmp_path, caplog
+):
+    settings = {"scales": (1, 0.5), "truncate_dimension": 7}
+    path = root / "checkpoints" / "epoch-0000" / "model.keras"
+    network = load_embedder(path)
+    options = ExportOptions(
+        checkpoints=root / "checkpoints",
+        export=tmp_path,
+        epoch="epoch-0000",
+        **settings,
+    )
+    versions = [
+        export.run(options),
+        export(network, str(tmp_path), height=32, width=32, **settings),
+    ]
+    assert versions == [tmp_path / "1", tmp_path / "2"]
+    stage, call = serving.load(tmp_path / "1"), serving.load(tmp_path)
+    assert call.path.name == "2"  # the highest
+    # The same model, exported again.
+    assert call.fingerprint == stage.fingerprint
+    encoded = photographs()
+    np.testing.assert_array_equal(call(encoded)[0], stage(encoded)[0])
+    differing = {
+        name
+        for name, value in stage.metadata.items()
+        if call.metadata[name] != value
+    }
+    about_training = {"checkpoint", "epoch_choice", "validation", "training"}
+    assert differing <= about_training | {"made"}
+    assert stage.metadata.keys() == call.metadata.keys()
+    # The epoch before training is exported with a warning.
+    assert stage.metadata["checkpoint"] == "epoch-0000"
+    assert "the network before training" in caplog.text
+    warnings = stage.metadata["epoch_choice"]["warnings"]
+    few, untrained = sorted(warnings, reverse=True)
+    assert "Validation has 12 queries" in few
+    assert untrained in caplog.text
+
+
+def test_whitening_by_the_public_functions(root, tmp_path):
+    network = embedder(root)
+    records = Records(root / "records")
+    images = records.read_images(records.rows("train", "database"))
+    layer = model.fit_whitening(expected(root, images), WHITENED)
+    export(network, tmp_path, height=32, width=32, whitening=layer)
+    servable = serving.load(tmp_path)
+    encoded = photographs()
+    np.testing.assert_allclose(
+        servable(encoded)[0],
+        whitened(root, expected(root, encoded), WHITENED),
+        atol=1e-5,
+    )
+    assert servable.metadata["whitening"] == {
+        "dimension": WHITENED,
+        "fitted_to": "given to export",
+    }
+    other = model.fit_whitening(np.eye(9, 5), 2)
+    with pytest.raises(ValueError, match="of 384 numbers.*fitted to 5.*fit_w"):
+        export(network, tmp_path, height=32, width=32, whitening=other)
+    twice = keras.Model(network.input, layer(network.output), name="embedder")
+    with pytest.raises(ValueError, match="whitening=None for an embedder"):
+        export(twice, tmp_path, height=32, width=32, whitening=layer)
+
+
+def test_a_mixed_network_is_exported_in_float32(tmp_path):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        mixed = model.build_embedder(backbone="small", aggregation="gem")
+    finally:
+        keras.config.set_dtype_policy(before)
+    export(mixed, tmp_path, height=32, width=32)
+    full = model.build_embedder(backbone="small", aggregation="gem")
+    full.set_weights(mixed.get_weights())
+    image = photographs()[1]
+    pixels = image_decoding.load(image, height=32, width=32)[None]
+    found, _ = serving.load(tmp_path)([image])
+    np.testing.assert_allclose(found, full(pixels), atol=1e-5)
+    assert mixed.get_layer("backbone").layers[1].compute_dtype == "bfloat16"
+
+
+def test_a_backbone_of_ones_own(tmp_path):
+    """Of one size only, with its preprocessing, and tokens."""
+    backbone = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Conv2D(4, 8, strides=8),
+            keras.layers.Reshape((-1, 4)),
+        ]
+    )
+    own = model.build_embedder(backbone=backbone, num_clusters=2)
+    export(own, tmp_path, height=32, width=32)
+    image = photographs()[1]
+    pixels = image_decoding.load(image, height=32, width=32)[None]
+    found, _ = serving.load(tmp_path)([image])
+    np.testing.assert_allclose(found, own(pixels), atol=1e-5)
+    with pytest.raises(ValueError, match="=32, width=32, the only .*=33"):
+        export(own, tmp_path, height=33, width=32)
+    with pytest.raises(ValueError, match=r"scales=\(1,\) for a.*\(32, 32\)"):
+        export(own, tmp_path, height=32, width=32, scales=(1, 0.5))
+
+
+def test_models_that_are_no_embedder_are_refused(tmp_path):
+    images = keras.Input((None, None, 3))
+    means = keras.layers.GlobalAveragePooling2D()(images)
+    mean = keras.Model(images, means)
+    with pytest.raises(ValueError, match=r"length 1.*has length \d+.*UnitNorm"):
+        export(mean, tmp_path, height=32, width=32)
+    for size in ({"height": 0, "width": 32}, {"height": 32, "width": -1}):
+        with pytest.raises(ValueError, match="each at least 1. Received: hei"):
+            export(mean, tmp_path, **size)
+    small = model.build_embedder(backbone="small", aggregation="gem")
+    for other in (model.over_tuples(small), PlaceNetwork(small)):
+        with pytest.raises(ValueError, match=r"an embedder.*get_layer\('emb"):
+            export(other, tmp_path, height=32, width=32)
+    assert not list(tmp_path.iterdir())

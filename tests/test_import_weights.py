@@ -20,6 +20,7 @@ from absl.testing import flagsaver
 
 import sare_tf
 from sare_tf import export, export_weights, import_weights, serving
+from sare_tf.model.pretrained import array_ledger, torch_file
 from sare_tf.training.options import ExportOptions
 from sare_tf.training.run_folder import read_state
 from sare_tf.weights import (
@@ -28,7 +29,6 @@ from sare_tf.weights import (
     netvlad_tf,
     network_building,
     openibl,
-    torch_file,
     weight_files,
 )
 from sare_tf.weights import (
@@ -109,6 +109,11 @@ def write(path, found, kind):
         torch_file.write(path, make(found))
 
 
+def embed(embedder):
+    """Without compiling, which takes longer than the two pictures."""
+    return keras.ops.convert_to_numpy(embedder(toy_weights.pictures()))
+
+
 @pytest.fixture
 def folder(tmp_path):
     """Emptied at the end: the files are large."""
@@ -136,7 +141,7 @@ def test_descriptors_are_those_of_the_definition(
     read = weight_files.read(folder / "file")
     assert read.source == format_name
     embedder = network_building.build(read)
-    result = embedder.predict(toy_weights.pictures(), verbose=0)
+    result = embed(embedder)
     expected, other = (
         toy_weights.descriptors(
             found, maps[images], pytorch=either, whitened=whitened
@@ -178,9 +183,9 @@ def test_vgg16_of_keras_and_of_openibl_agree(folder, found, maps):
         read = weight_files.read(folder / name)
         assert read.aggregation is None
         embedder = network_building.build(read, aggregation="mac")
-        result = embedder.predict(toy_weights.pictures(), verbose=0)
+        result = embed(embedder)
         np.testing.assert_allclose(result, expected, atol=2e-6)
-    with pytest.raises(ValueError, match="backbone alone.*aggregation='netv"):
+    with pytest.raises(ValueError, match="only a backbone.*aggregation='netv"):
         network_building.build(read, aggregation="netvlad")
 
 
@@ -233,7 +238,7 @@ def test_openibls_pca_lies_beside_its_training(folder, found, maps):
     with pytest.raises(ValueError, match="Expected a PCA once"):
         weight_files.read(folder / "hub", pca=folder / "pca.h5")
     write(folder / "other", found, "patch_netvlad")
-    with pytest.raises(ValueError, match="no PCA file but with OpenIBL"):
+    with pytest.raises(ValueError, match="a PCA file only with OpenIBL"):
         weight_files.read(folder / "other", pca=folder / "pca.h5")
 
 
@@ -251,7 +256,7 @@ def test_from_file_to_served_descriptors_and_back(folder, found, maps, caplog):
     ):
         import_weights.main(["import_weights"])
     told = caplog.text
-    assert "Found: openibl, vgg16 to block5_conv3; " in told
+    assert "Network: openibl, vgg16 to block5_conv3; " in told
     assert "minus (123.68, 116.779, 103.939), divided by (1, 1, 1)" in told
     assert "NetVLAD: 3 clusters, 1536 dimensions" in told
     assert "without a bias" in told
@@ -298,6 +303,16 @@ def test_from_file_to_served_descriptors_and_back(folder, found, maps, caplog):
     assert saved.keys() == state.keys()
     for name, array in state.items():
         np.testing.assert_array_equal(saved[name].numpy(), array)
+    # The same arrays as safetensors, and from Python.
+    export_weights.run(
+        ExportWeightsOptions(
+            checkpoints=folder / "imported",
+            out=folder / "back.safetensors",
+            format="openibl",
+        )
+    )
+    network = import_weights(folder / "back.safetensors")
+    np.testing.assert_allclose(embed(network), expected, atol=2e-6)
     with pytest.raises(ValueError, match="new file. Received: out="):
         export_weights.run(
             ExportWeightsOptions(
@@ -340,19 +355,14 @@ def test_a_bias_and_a_shorter_whitening(folder, found, maps):
     expected = toy_weights.descriptors(
         found, maps["torchvision"], pytorch=True, whitened=False, bias=bias
     )
-    pictures = toy_weights.pictures()
-    np.testing.assert_allclose(
-        plain.predict(pictures, verbose=0), expected, atol=2e-6
-    )
+    np.testing.assert_allclose(embed(plain), expected, atol=2e-6)
     first = (expected @ found["projection"] + found["bias"])[:, :2]
     first /= np.linalg.norm(first, axis=1, keepdims=True)
-    np.testing.assert_allclose(
-        short.predict(pictures, verbose=0), first, atol=2e-6
-    )
+    np.testing.assert_allclose(embed(short), first, atol=2e-6)
     with pytest.raises(ValueError, match="at most the 4 dimensions"):
         network_building.build(read, whitening_dimension=5)
 
-    back = pytorch_format.saved(network_building.take_apart(plain))
+    back = pytorch_format.to_saved(network_building.take_apart(plain))
     assert back["parallel"] is False
     assert back["state_dict"].keys() == {
         name for name in state if name[:4] != "WPCA"
@@ -360,9 +370,9 @@ def test_a_bias_and_a_shorter_whitening(folder, found, maps):
     for name, array in back["state_dict"].items():
         np.testing.assert_array_equal(array, state[name])
     with pytest.raises(ValueError, match="without whitening"):
-        pytorch_format.saved(network_building.take_apart(short))
+        pytorch_format.to_saved(network_building.take_apart(short))
     with pytest.raises(ValueError, match="mean .*which OpenIBL fixes"):
-        openibl.saved(network_building.take_apart(plain))
+        openibl.to_saved(network_building.take_apart(plain))
 
 
 def test_a_network_without_a_place_in_those_files(tmp_path):
@@ -404,8 +414,9 @@ def test_arrays_without_a_place_or_missing(tmp_path, found):
 
 
 def test_whole_numbers_are_no_weights(tmp_path):
-    taken = imported_network.Taken(
-        tmp_path, {"a": ((2,), lambda: np.array([1, 2]))}
+    taken = array_ledger.ArrayLedger(
+        tmp_path,
+        {"a": array_ledger.StoredArray((2,), lambda: np.array([1, 2]))},
     )
     with pytest.raises(ValueError, match="floating point numbers.*int64"):
         taken.take("a", (2,))
@@ -441,24 +452,28 @@ def test_a_backbone_that_does_not_fit(found):
         "backbone": "vgg16",
         "preprocessing": imported_network.CAFFE_RGB,
     }
-    with pytest.raises(ValueError, match="Received: block1_conv1 in one"):
-        network_building.build(imported_network.Found(layers=layers, **options))
+    with pytest.raises(ValueError, match="Received: block1_conv1 in only one"):
+        network_building.build(
+            imported_network.ImportedNetwork(layers=layers, **options)
+        )
     layers["block1_conv1"] = [first[0][:2], first[1]]
     with pytest.raises(ValueError, match="of shapes .* for block1_conv1"):
-        network_building.build(imported_network.Found(layers=layers, **options))
+        network_building.build(
+            imported_network.ImportedNetwork(layers=layers, **options)
+        )
     layers["block1_conv1"] = first
     netvlad = imported_network.NetVLADWeights(
         assignment=np.ones((8, 2)), centres=np.ones((2, 8))
     )
     with pytest.raises(ValueError, match="512 channels.*centres of 8"):
         network_building.build(
-            imported_network.Found(
+            imported_network.ImportedNetwork(
                 layers=layers, aggregation=netvlad, **options
             )
         )
     kernel, bias = layers["block5_conv3"]
     layers["block5_conv3"] = [kernel, bias * np.nan]
-    found = imported_network.Found(layers=layers, **options)
+    found = imported_network.ImportedNetwork(layers=layers, **options)
     with pytest.raises(ValueError, match="length 1 .*nan"):
         import_weights.check_norms(
             network_building.build(found, aggregation="mac"),

@@ -19,6 +19,7 @@ from PIL import Image
 from sare_tf import index, locate, serving
 from sare_tf.pages import locate_picture
 from sare_tf.pages.options import LocateOptions
+from sare_tf.runtime import run_lock
 from sare_tf.search import locator
 from sare_tf.search.options import IndexOptions
 
@@ -266,6 +267,8 @@ def test_description_leaves_out_what_is_unknown(inputs, photos):
         "#map=18/40.500000/-80.250000\n"
     )
     assert second.map_url is None
+    other = dataclasses.replace(second, same_place=False)
+    assert other.as_text() == "0.5000  b  place lift  (another place)"
 
 
 def test_picture_shows_queries_and_framed_matches(
@@ -305,6 +308,18 @@ def test_gallery_knows_only_its_images(inputs, records):
     assert nothing is None
     photos = records.parent / "photos" / "images"
     assert encoded == again == (photos / name).read_bytes()
+
+
+def test_picture_that_another_run_draws(inputs, photos, records, tmp_path):
+    out = tmp_path / "out.png"
+    with (
+        run_lock.only_run(out),
+        pytest.raises(
+            BlockingIOError, match="out.png', which is being written"
+        ),
+    ):
+        _run(inputs, photos, k=1, picture=out, records=records)
+    assert not out.exists()
 
 
 def test_picture_of_an_image_that_is_not_there(inputs, photos, tmp_path):

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from sare_tf.checks import jpeg_damage
 from sare_tf.checks.image_contents import (
     DIGEST_BYTES,
     ImageContents,
@@ -43,11 +44,13 @@ def decode(
             if isinstance(result, str):
                 contents.problems[row] = result
                 continue
-            digest, size, traits = result
+            digest, size, traits, complaint = result
             contents.digests[row] = np.frombuffer(digest, np.uint8)
             contents.sizes[row] = size
             for trait in traits:
                 contents.traits[trait].append(row)
+            if complaint:
+                contents.complaints[row] = complaint
     return contents
 
 
@@ -55,7 +58,7 @@ def _results(
     source: DatasetSource | RecordsSource,
     pool: ThreadPoolExecutor,
     num_workers: int,
-) -> Iterator[tuple[bytes, tuple[int, int], list[str]] | str]:
+) -> Iterator[tuple[bytes, tuple[int, int], list[str], str] | str]:
     """Results of `_examine` in the order of rows."""
     ahead = deque()
     for load in source.loads():
@@ -68,8 +71,8 @@ def _results(
 
 def _examine(
     load: Callable[[], bytes],
-) -> tuple[bytes, tuple[int, int], list[str]] | str:
-    """Digest, height and width, and traits of an image; or why not."""
+) -> tuple[bytes, tuple[int, int], list[str], str] | str:
+    """Digest, size, traits and libjpeg's complaint of an image; or why not."""
     try:
         encoded = load()
         height, width, traits = image_decoding.examine(encoded)
@@ -78,4 +81,4 @@ def _examine(
     except ValueError as error:
         return str(error)
     digest = hashlib.sha256(encoded).digest()[:DIGEST_BYTES]
-    return digest, (height, width), traits
+    return digest, (height, width), traits, jpeg_damage.complaint(encoded)

@@ -16,12 +16,14 @@ class ImageContents:
 
     Attributes:
         problems: row -> why its image cannot be used.
+        complaints: row -> libjpeg's complaint of an image that decodes.
         digests: uint8 [B, 16], of the bytes of each image.
         sizes: int32 [B, 2], height and width, upright; zeros if unknown.
         traits: name of `image_decoding.TRAITS` -> rows that have it.
     """
 
     problems: dict[int, str]
+    complaints: dict[int, str]
     digests: np.ndarray
     sizes: np.ndarray
     traits: dict[str, list[int]]
@@ -47,6 +49,7 @@ def undecoded(table: pd.DataFrame) -> ImageContents:
     digests[:, :8] = np.arange(len(table))[:, None].view(np.uint8)
     return ImageContents(
         problems={},
+        complaints={},
         digests=digests,
         sizes=table[["height", "width"]].to_numpy(np.int32).clip(0),
         traits={name: [] for name in image_decoding.TRAITS},

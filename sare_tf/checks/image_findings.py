@@ -79,6 +79,22 @@ def unreadable(table: pd.DataFrame, images: ImageContents) -> list[Finding]:
     )
 
 
+def damaged(table: pd.DataFrame, images: ImageContents) -> list[Finding]:
+    """Finds damaged JPEGs that decode all the same."""
+    concerned = [
+        (table["image_id"].iat[row], complaint)
+        for row, complaint in sorted(images.complaints.items())
+    ]
+    return if_any(
+        concerned,
+        severity=WARNING,
+        name="damaged",
+        message=f"{count(len(concerned), 'image')} damaged: the decoder fills "
+        "in what it cannot read, often with grey.",
+        action="Look at them, and get them again; build_records keeps them.",
+    )
+
+
 def sizes(
     table: pd.DataFrame, images: ImageContents, *, height: int, width: int
 ) -> list[Finding]:

@@ -7,7 +7,7 @@ from sare_tf.dataset.options import (
 from sare_tf.evaluation.options import ProtocolOptions
 from sare_tf.records.options import RecordsFolderOptions
 from sare_tf.runtime.common_options import ImageSizeOptions, WorkerOptions
-from sare_tf.runtime.options import option, options
+from sare_tf.runtime.options import option, options, path_option
 
 
 @options
@@ -32,4 +32,4 @@ class CheckOptions(
         "Read and decode every image. Without it, or if no image of a list "
         "exists, only the list is checked.",
     )
-    findings: str = option("findings", "Folder of the findings of check.")
+    findings: str = path_option("findings", "Folder of the findings of check.")

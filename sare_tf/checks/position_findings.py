@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
+from sare_tf.checks import land
 from sare_tf.checks.finding import ERROR, WARNING, Finding, count, if_any
 from sare_tf.checks.positions import REGION_M, Positions, regions
 from sare_tf.dataset import manifest
@@ -79,6 +80,7 @@ def suspicious(table: pd.DataFrame) -> list[Finding]:
             action="Swap them.",
         ),
         *_antarctica(positions),
+        *_at_sea(positions),
         *if_any(
             positions.in_metres(apart),
             severity=WARNING,
@@ -133,6 +135,37 @@ def _antarctica(positions: Positions) -> list[Finding]:
         message=f"{count(south.sum(), 'image')} in Antarctica.",
         action="Check that latitude and longitude are not swapped.",
     )
+
+
+def _at_sea(positions: Positions) -> list[Finding]:
+    """Finds datasets of which most is at sea, and where it would be if swapped.
+
+    If latitude and longitude of all images are swapped, no image stands out.
+    """
+    sea = land.is_sea(positions.degrees)
+    known = np.isfinite(positions.degrees).all(axis=1)
+    # One photograph may well be taken at sea.
+    if sea.sum() <= max(known.sum() / 2, 1):
+        return []
+    here = np.median(positions.degrees[sea], axis=0)
+    message = f"{count(sea.sum(), 'image')} at sea, around {_written(here)}."
+    swapped = positions.degrees[sea][:, ::-1]
+    if (np.abs(swapped[:, 0]) <= 90).all() and not land.is_sea(swapped).any():
+        message += (
+            " With latitude and longitude swapped, they would be on land, "
+            f"around {_written(here[::-1])}."
+        )
+    return if_any(
+        positions.in_degrees(sea),
+        severity=WARNING,
+        name="at_sea",
+        message=message,
+        action="Check that latitude and longitude are not swapped.",
+    )
+
+
+def _written(degrees: np.ndarray) -> str:
+    return "{:.3f}, {:.3f}".format(*degrees)
 
 
 def _swapped(degrees: np.ndarray) -> np.ndarray:

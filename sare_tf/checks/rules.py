@@ -6,6 +6,7 @@ from collections.abc import Callable
 from sare_tf.checks import (
     duplicates,
     image_findings,
+    place_names,
     position_findings,
     splits_and_positives,
     zone_findings,
@@ -72,12 +73,16 @@ RULES: tuple[Callable[[Checked], list[Finding]], ...] = (
     lambda checked: image_findings.unreadable(
         checked.source.table, checked.images
     ),
+    lambda checked: image_findings.damaged(
+        checked.source.table, checked.images
+    ),
     _duplicates,
     lambda checked: splits_and_positives.splits(
         checked.source.table, evaluated=checked.options.splits
     ),
     _positives,
     lambda checked: splits_and_positives.places(checked.source.table),
+    lambda checked: place_names.place_names(checked.source.table),
     lambda checked: position_findings.overlap(
         checked.source.table, radius_m=checked.options.positive_radius_m
     ),

@@ -7,7 +7,7 @@ import tensorflow as tf
 from absl import logging
 
 from sare_tf.checks import image_findings
-from sare_tf.checks.finding import ERROR, NOTE, Finding, count
+from sare_tf.checks.finding import ERROR, NOTE, WARNING, Finding, count
 from sare_tf.checks.options import CheckOptions
 from sare_tf.dataset import image_decoding, readers
 from sare_tf.dataset.readers.collector import NoImages
@@ -37,13 +37,7 @@ class DatasetSource:
         self.path = Path(options.dataset)
         self.is_list = False
         self._is_list_wanted = not options.check_images
-        how = {
-            "reader": options.reader,
-            "split_fractions": options.split_fractions,
-            "query_fraction": options.query_fraction,
-            "utm_zone": options.utm_zone,
-            "seed": options.seed,
-        }
+        how = options.reader_options
         self.made_from = how
         try:
             self._reading = readers.read(self.path, **how)
@@ -60,8 +54,12 @@ class DatasetSource:
         self.relations = self._reading.relations
 
     def findings(self) -> list[Finding]:
-        """Files that the reader left out, and a list without its images."""
+        """Files left out, what was assumed, and a list without its images."""
         findings = image_findings.refused(self._reading.rejected)
+        findings += [
+            Finding(severity=WARNING, **vars(assumption))
+            for assumption in self._reading.assumptions
+        ]
         if self.is_list:
             findings.append(
                 Finding(

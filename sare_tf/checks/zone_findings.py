@@ -13,6 +13,8 @@ from sare_tf.checks.finding import (
     named,
 )
 from sare_tf.checks.positions import Positions
+from sare_tf.dataset import manifest
+from sare_tf.dataset.readers import zone_notation
 
 # About as far from the middle of its zone as `utm_zones.project` goes.
 _ZONE_EAST_M, _ZONE_NORTH_M = 2_300_000.0, 10_000_000.0
@@ -32,6 +34,7 @@ def zones(table: pd.DataFrame) -> list[Finding]:
     return [
         *_no_position(positions),
         *_outside_zone(positions),
+        *_hemisphere(positions),
         *_no_zone(positions),
         *several,
     ]
@@ -64,8 +67,31 @@ def _outside_zone(positions: Positions) -> list[Finding]:
         severity=ERROR,
         name="outside_zone",
         message=f"{count(outside.sum(), 'image')} outside of their UTM zone.",
-        action="Check east and north (swapped?), the zone, and that they are "
-        "metres and not degrees.",
+        action="Check east and north (swapped?), the zone, whose letter is the "
+        "latitude band, and that they are metres and not degrees.",
+    )
+
+
+def _hemisphere(positions: Positions) -> list[Finding]:
+    """Finds zones whose S is hardly a band: in records of earlier versions."""
+    rows = np.flatnonzero(positions.located & positions.has_zone)
+    written = positions.zones[rows]
+    _, resolved, _ = zone_notation.resolve(
+        positions.points[rows, 1], written, hemisphere="north"
+    )
+    marked = np.zeros(len(positions.zones), bool)
+    marked[rows] = [
+        manifest.grid(before) != manifest.grid(after)
+        for before, after in zip(written, resolved, strict=True)
+    ]
+    return if_any(
+        positions.in_degrees(marked),
+        severity=ERROR,
+        name="hemisphere",
+        message=f"{count(marked.sum(), 'image')} whose UTM zone has the letter "
+        "of the hemisphere instead of the latitude band: their latitudes are "
+        "wrong.",
+        action="Build the records again: the readers know both notations.",
     )
 
 
@@ -76,8 +102,8 @@ def _no_zone(positions: Positions) -> list[Finding]:
             Finding(
                 severity=NOTE,
                 name="no_zone",
-                message="No image has a UTM zone: positions are treated as "
-                "metres on one plane.",
+                message="No image has a UTM zone with its latitude band: "
+                "positions are treated as metres on one plane.",
                 action="No action is needed if they are, or if they are made "
                 "up.",
                 count=int(without.sum()),

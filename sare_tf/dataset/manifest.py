@@ -18,7 +18,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sare_tf.dataset import parquet_tables
 from sare_tf.dataset.names import ROLES, SPLITS
+from sare_tf.dataset.readers import zone_notation
 from sare_tf.runtime import atomic_files
 
 
@@ -81,8 +83,6 @@ COLUMNS = {
 # Rows that are written or read at a time.
 BLOCK_ROWS = 1 << 12
 
-# What Arrow raises for a damaged file.
-_PARQUET_ERRORS = (OSError, ValueError, pa.ArrowException)
 
 _POSITION = ("utm_east_m", "utm_north_m")
 _ALLOWED = {"split": SPLITS, "role": ROLES}
@@ -109,7 +109,8 @@ def make(
         role: of `names.ROLES`.
         place_id: names of places; "" or None where unknown.
         positions: float [N, 2], metres east and north; NaN where unknown.
-        utm_zone: UTM zone of the positions, such as 17T; "" where unknown.
+        utm_zone: UTM zone of the positions, such as 17T, or as
+            `zone_notation` has it; "" where unknown.
         **columns: other columns of `COLUMNS`. Columns that are not given are
             unknown.
 
@@ -119,7 +120,8 @@ def make(
     Raises:
         ValueError: an unknown column, split or role, a number of values other
             than N, values of another type, an image_id that is empty or not
-            unique, or several UTM zones beside positions without a zone.
+            unique, a UTM zone whose hemisphere is not certain, or several UTM
+            zones beside positions without a zone.
     """
     values = {
         "image_id": list(image_id),
@@ -151,6 +153,7 @@ def make(
     _check_ids(table["image_id"])
     for name in _ALLOWED:
         check_values(name, table[name].unique())
+    zone_notation.resolve_manifest(table)
     without_zone = table["utm_zone"].eq("") & table["utm_east_m"].notna()
     zones = sorted(set(table["utm_zone"]) - {""})
     check_zones(zones, table["image_id"][without_zone].tolist())
@@ -311,53 +314,7 @@ def read(
         ValueError: the file is damaged, or is no manifest.
     """
     dtypes = {name: column.dtype for name, column in COLUMNS.items()}
-    return read_table(Path(path), {**dtypes, **others})
-
-
-def read_table(path: Path, dtypes: Mapping[str, str]) -> pd.DataFrame:
-    """Reads a parquet file.
-
-    Args:
-        path: the file.
-        dtypes: "str", "float64" or "int64" of each column that it must have.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is damaged, or lacks a column.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Expected a {path.stem}. Received: path={str(path)!r}, which does "
-            "not exist."
-        )
-    try:
-        table = pd.read_parquet(path)
-    except (*_PARQUET_ERRORS, LookupError, TypeError) as error:
-        raise ValueError(
-            f"Expected a {path.stem}. Received: path={str(path)!r}, which "
-            f"cannot be read ({error})."
-        ) from error
-    missing = [name for name in dtypes if name not in table]
-    if missing:
-        raise ValueError(
-            f"Expected a {path.stem}. Received: path={str(path)!r} without the "
-            f"columns {missing}."
-        )
-    for name, dtype in dtypes.items():
-        if not _holds(table[name], dtype):
-            raise ValueError(
-                f"Expected {dtype} in the column {name}. Received: path="
-                f"{str(path)!r} with other values."
-            )
-    return table
-
-
-def _holds(column: pd.Series, dtype: str) -> bool:
-    """Returns whether all values of a column are of a type."""
-    if dtype == "str":
-        inferred = pd.api.types.infer_dtype(column, skipna=False)
-        return inferred == "string" or not len(column)
-    return column.dtype == dtype
+    return parquet_tables.read(Path(path), {**dtypes, **others})
 
 
 def read_parts(
@@ -382,7 +339,7 @@ def read_parts(
                 waiting = waiting[size:]
     except FileNotFoundError:
         raise
-    except (*_PARQUET_ERRORS, StopIteration) as error:
+    except (*parquet_tables.ERRORS, StopIteration) as error:
         raise ValueError(
             f"Expected a manifest. Received: path={str(path)!r}, which cannot "
             f"be read ({str(error) or 'too few rows'})."

@@ -19,6 +19,10 @@ TRAIN_RULES = {
 RELATIONS = ("positive", "easy", "hard", "junk")
 # Subtasks of Mapillary SLS: summer, winter, old, new, day, night.
 SUBTASKS = ("all", "s2w", "w2s", "o2n", "n2o", "d2n", "n2d")
+# Of UTM zones that do not say it, see `readers.zone_notation`.
+HEMISPHERES = ("auto", "north", "south")
+# What to do with positions that the camera itself doubts.
+DOUBTFUL_POSITIONS = ("keep", "leave_out")
 
 
 def splits_of(names: str) -> tuple[str, ...]:

@@ -1,23 +1,38 @@
 """Options of datasets: reading them, their splits and their positives."""
 
+from typing import Any
+
 from sare_tf.dataset.names import (
     ALL_SPLITS,
+    DOUBTFUL_POSITIONS,
+    HEMISPHERES,
     RULES,
     SPLITS,
     TRAIN_RULES,
     name_of_splits,
     splits_of,
 )
-from sare_tf.dataset.readers import READERS
+from sare_tf.dataset.readers import DEFAULTS, READERS
 from sare_tf.runtime.common_options import SeedOptions
-from sare_tf.runtime.options import Options, option, options
+from sare_tf.runtime.options import Options, option, options, path_option
 
 
 @options
-class DatasetOptions(SeedOptions):
+class RadiusOptions(Options):
+    """The radius within which images show the same place."""
+
+    positive_radius_m: float = option(
+        25.0,
+        "Metres within which a database image is a right answer, inclusive.",
+        minimum=0,
+    )
+
+
+@options
+class DatasetOptions(RadiusOptions, SeedOptions):
     """Which images are read, and how splits and roles are chosen."""
 
-    dataset: str | None = option(
+    dataset: str | None = path_option(
         None, "Folder of raw images, in a known layout."
     )
     reader: str = option(
@@ -41,17 +56,25 @@ class DatasetOptions(SeedOptions):
         "UTM zone of all images, such as 17T, for a --dataset with latitudes "
         "and longitudes. Empty: the zone of their median point.",
     )
-
-
-@options
-class RadiusOptions(Options):
-    """The radius within which images show the same place."""
-
-    positive_radius_m: float = option(
-        25.0,
-        "Metres within which a database image is a right answer, inclusive.",
-        minimum=0,
+    utm_hemisphere: str = option(
+        "auto",
+        "Hemisphere of UTM zones that do not name it, such as 34, or 18S where "
+        "S may also be the latitude band. auto: northings decide, and zones "
+        "for which they do not are refused.",
+        choices=HEMISPHERES,
     )
+    doubtful_positions: str = option(
+        "keep",
+        "What to do with photographs whose EXIF header doubts their position: "
+        "no fix, an error above --positive_radius_m, or another datum than "
+        "WGS84.",
+        choices=DOUBTFUL_POSITIONS,
+    )
+
+    @property
+    def reader_options(self) -> dict[str, Any]:
+        """The options of `readers.read`."""
+        return {name: getattr(self, name) for name in ("reader", *DEFAULTS)}
 
 
 @options

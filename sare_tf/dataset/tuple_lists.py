@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from sare_tf.runtime import text_files
+
 
 def columns(size: int) -> list[str]:
     """Returns the names of the columns for tuples of T images."""
@@ -75,7 +77,15 @@ def read(path: str | Path) -> pd.DataFrame:
         )
     try:
         if path.suffix.lower() == ".csv":
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+            table = pd.read_csv(
+                path,
+                dtype=str,
+                keep_default_na=False,
+                encoding=text_files.encoding_of(path),
+            )
+            # Tables that were written with their row numbers.
+            is_named = ~table.columns.str.startswith("Unnamed: ")
+            table = table.loc[:, is_named]
         else:
             table = pd.read_parquet(path)
     except (OSError, ValueError) as error:

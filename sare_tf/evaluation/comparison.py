@@ -2,7 +2,8 @@
 
 Every run is compared with the first one: by the difference of means with an
 interval by paired bootstrap, and for recall@N by McNemar's exact test of the
-queries that only one of the two finds.
+queries that only one of the two finds. McNemar's test decides on recall@N, the
+interval on every other figure.
 """
 
 from collections.abc import Sequence
@@ -42,8 +43,11 @@ class FinishedRun:
             self.path / "metrics.json", made_by=_COMMAND
         )
         try:
-            table = pd.read_csv(
-                self.path / "queries.csv", dtype={"image_id": str}
+            queries = self.path / "queries.csv"
+            table = pd.read_csv(queries, dtype={"image_id": str})
+            # A query may be named NA, which pandas takes for a missing value.
+            names = pd.read_csv(
+                queries, usecols=["image_id"], dtype=str, keep_default_na=False
             )
             self.recall_at = [int(k) for k in self.metrics["recall_at"]]
             self.num_neighbours = len(self.metrics["recall_curve"]["recall"])
@@ -53,7 +57,7 @@ class FinishedRun:
             self.same = {
                 "protocol": self.metrics["protocol"]["parameters"],
                 "database": self.metrics["database_digest"],
-                "queries": table["image_id"].tolist(),
+                "queries": names["image_id"].tolist(),
                 "positives of the queries": table["positives"].tolist(),
                 "queries that count": self._counted.tolist(),
             }
@@ -120,6 +124,7 @@ def as_text(comparison: dict[str, Any]) -> str:
             )
             if "mcnemar" in figure:
                 line += f" p={figure['mcnemar']['p_value']:.2g}"
+            line += f" {figure['verdict']}"
         lines.append(line)
     return "\n".join(lines) + "\n"
 
@@ -150,6 +155,18 @@ def _difference(name: str, first: Any, other: Any) -> str:
     return f"number {number + 1} is {first[number]!r} and {other[number]!r}"
 
 
+def _verdict(figure: dict[str, Any]) -> str:
+    """Whether a figure differs from the first run's by more than chance."""
+    if "mcnemar" in figure:
+        differs = figure["mcnemar"]["p_value"] < 1 - summaries.CONFIDENCE
+    else:
+        low, high = figure["difference_interval"]
+        differs = low > 0 or high < 0
+    if not differs:
+        return "no clear difference"
+    return "better" if figure["difference"] > 0 else "worse"
+
+
 def _as_json(
     run: FinishedRun, figures: pd.DataFrame, first: pd.DataFrame | None
 ) -> dict[str, Any]:
@@ -174,6 +191,7 @@ def _as_json(
                 result[name]["mcnemar"] = summaries.mcnemar(
                     first[name].to_numpy(bool), figures[name].to_numpy(bool)
                 )
+            result[name]["verdict"] = _verdict(result[name])
     return {
         "path": str(run.path),
         "export_fingerprint": run.metrics["export_fingerprint"],

@@ -7,7 +7,7 @@ from sare_tf.dataset.options import PositivesOptions, SplitOptions
 from sare_tf.evaluation.protocols import PROTOCOLS
 from sare_tf.records.options import RecordsFolderOptions
 from sare_tf.runtime.common_options import BatchOptions
-from sare_tf.runtime.options import Options, option, options
+from sare_tf.runtime.options import Options, option, options, path_option
 from sare_tf.search.options import SearchOptions
 from sare_tf.serving.options import ServableOptions
 
@@ -52,9 +52,17 @@ class EvaluationOptions(
 
     REQUIRED: ClassVar = ("index", "records", "evaluation")
 
-    evaluation: str | None = option(None, "Folder of metrics and report.")
+    evaluation: str | None = path_option(None, "Folder of metrics and report.")
     recall_at: tuple[int, ...] = option(
         (1, 5, 10, 20), "N of recall@N.", minimum=1
+    )
+
+    baseline_images: int = option(
+        10_000,
+        "Images of the split up to which evaluate also measures small pictures "
+        "as descriptors, to compare with; 0: none. Takes some 3 s of a core "
+        "for 1,000 images.",
+        minimum=0,
     )
 
     def __post_init__(self):
@@ -70,10 +78,10 @@ class EvaluationOptions(
 class ComparisonOptions(Options):
     """Options of `compare`."""
 
-    comparison: str = option(
+    comparison: str = path_option(
         "comparison", "Folder of a comparison of evaluations."
     )
-    runs: tuple[str, ...] = option(
+    runs: tuple[str, ...] = path_option(
         (), "Folders of evaluations, at least two.", has_flag=False
     )
 

@@ -2,19 +2,19 @@
 
 Axis letters: B tuples, or images, of a batch; T = 2 + N images of a tuple, in
 the order query, positive, N negatives; D descriptor length. Distances are
-squared Euclidean unless they are called roots. Everything is float32.
+squared Euclidean. Everything is float32.
 """
 
 import numpy as np
 from keras import ops
 
-# Largest deviation of a squared length from 1: what rounding to bfloat16,
-# 2 ** -8 of a value at most, leaves, and no more.
+# Largest deviation of a squared length from 1. Rounding to bfloat16, by at most
+# 2 ** -8 of a value, stays within it.
 _LENGTH_TOLERANCE = 0.01
 
 
 def split_tuples(descriptors):
-    """Splits tuples into their parts.
+    """Splits tuples into queries, positives and negatives.
 
     Args:
         descriptors: [B, T, D].
@@ -43,7 +43,7 @@ def split_tuples(descriptors):
 
 
 def images(descriptors):
-    """Checks the rank of descriptors of images.
+    """Returns descriptors of images as float32, and checks their rank.
 
     Args:
         descriptors: [B, D].
@@ -65,9 +65,9 @@ def images(descriptors):
 
 
 def between(queries, others):
-    """Squared distances, summed from differences.
+    """Squared distances as sums of squared differences.
 
-    They are not 2 - 2 cos: exactly 0 for identical descriptors.
+    Unlike 2 - 2 cos, they are exactly 0 for identical descriptors.
 
     Args:
         queries: [B, 1, D].
@@ -86,7 +86,8 @@ def tuple_distances(descriptors):
         descriptors: [B, T, D].
 
     Returns:
-        Of the positive, float32 [B]; of the negatives, float32 [B, T - 2].
+        Distances of the positive, float32 [B], and of the negatives, float32
+        [B, T - 2].
 
     Raises:
         ValueError: see `split_tuples`.
@@ -96,7 +97,7 @@ def tuple_distances(descriptors):
 
 
 def check_tuple_distances(positive, negatives):
-    """Refuses distances that are not those of tuples.
+    """Refuses distances that do not have the shapes of tuples.
 
     Raises:
         ValueError: `positive` is not [B], or `negatives` not [B, N], N >= 1.
@@ -113,9 +114,9 @@ def check_tuple_distances(positive, negatives):
 def pairwise_distances(descriptors):
     """Squared distances of all pairs, from one matrix product.
 
-    Memory is B * B numbers and one copy of the descriptors. The product is of
-    descriptors less their mean, so that its rounding is relative to how far
-    they are apart rather than to their length.
+    Memory: B * B numbers and one copy of the descriptors. The mean of the
+    descriptors is subtracted before they are multiplied, so that rounding
+    errors are relative to their distances rather than to their length.
 
     Args:
         descriptors: [B, D].
@@ -124,7 +125,7 @@ def pairwise_distances(descriptors):
         float32 [B, B], symmetric, with a diagonal of zeros.
     """
     descriptors = ops.cast(descriptors, "float32")
-    # Distances do not depend on the mean, and neither do their gradients.
+    # Neither distances nor their gradients depend on the mean.
     mean = ops.stop_gradient(ops.mean(descriptors, axis=0, keepdims=True))
     centred = descriptors - mean
     products = ops.matmul(centred, ops.transpose(centred))  # [B, B]
@@ -134,9 +135,9 @@ def pairwise_distances(descriptors):
 
 
 def cross_distances(descriptors, others):
-    """Squared distances of images to others, from one matrix product.
+    """Squared distances of images to other images, from one matrix product.
 
-    As `pairwise_distances`, whose rounding it shares.
+    Rounding errors are those of `pairwise_distances`.
 
     Args:
         descriptors: [B, D].
@@ -157,7 +158,7 @@ def cross_distances(descriptors, others):
 
 
 def root(squared_distances):
-    """Square root, with gradient 0 at 0, where there is none.
+    """Square root, with a gradient of 0 at 0.
 
     Args:
         squared_distances: float32, any shape.
@@ -165,34 +166,17 @@ def root(squared_distances):
     Returns:
         float32, the same shape.
     """
-    apart = squared_distances > 0.0
+    positive = squared_distances > 0.0
     # The inner `where` keeps the infinite derivative out of the gradient.
-    roots = ops.sqrt(ops.where(apart, squared_distances, 1.0))
-    return ops.where(apart, roots, 0.0)
-
-
-def same_place(labels):
-    """Pairs of images of one place, and of different places.
-
-    Args:
-        labels: places, [B] or [B, 1].
-
-    Returns:
-        Positives, pairs of two images of one place, and negatives, of two
-        places: both bool [B, B].
-    """
-    labels = ops.reshape(labels, (-1,))
-    same = labels[:, None] == labels[None, :]  # [B, B]
-    order = ops.arange(ops.shape(labels)[0])
-    positives = ops.logical_and(same, order[:, None] != order[None, :])
-    return positives, ops.logical_not(same)
+    roots = ops.sqrt(ops.where(positive, squared_distances, 1.0))
+    return ops.where(positive, roots, 0.0)
 
 
 def check_unit_length(descriptors):
-    """Refuses descriptors that are not of unit length.
+    """Refuses descriptors that do not have unit length.
 
-    Lengths are looked at where values are at hand: in eager calls. A compiled
-    graph, as `fit` makes one, has none when it is built, and is not checked.
+    Only eager calls are checked. A graph, such as that of `fit`, has no values
+    when it is built.
 
     Args:
         descriptors: [..., D].
@@ -204,24 +188,11 @@ def check_unit_length(descriptors):
     try:
         squares = ops.convert_to_numpy(squares)
     except (NotImplementedError, TypeError, ValueError):
-        return  # Traced, not computed: there are no values.
+        return  # A graph is being built.
     if not (np.abs(squares - 1.0) <= _LENGTH_TOLERANCE).all():
         lengths = np.sqrt(squares)
         raise ValueError(
             "Expected descriptors of unit length. Received: lengths from "
             f"{lengths.min():.4g} to {lengths.max():.4g}. End the network with "
             "keras.layers.UnitNormalization()."
-        )
-
-
-def check_margin(margin, *, name="margin"):
-    """Refuses a margin that no loss can work with.
-
-    Raises:
-        ValueError: not positive, or not finite.
-    """
-    if not 0.0 < margin < float("inf"):
-        raise ValueError(
-            f"Expected {name} to be positive and finite. "
-            f"Received: {name}={margin}."
         )

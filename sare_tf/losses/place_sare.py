@@ -2,32 +2,33 @@
 
 Axis letters: B images of a batch, also the anchors; M images in a memory of
 earlier batches; C = B + M; N negatives that repel an anchor; D descriptor
-length. Labels say which images show the same place. Everything is float32.
+length. Images with equal labels show the same place. Everything is float32.
 """
 
 import keras
 from keras import ops
 
-from sare_tf.losses import distances, kernels, sare
+from sare_tf.losses import distances, kernels, place_labels
+from sare_tf.losses.keras_losses import DType, PlaceLoss, Reduction
 
-# Its exponential is 0 in float32, and its sums and differences are finite.
+# The exponential is 0 in float32; sums and differences are finite.
 _NEVER = -1e30
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")
-class PlaceSARELoss(keras.losses.Loss):
+class PlaceSARELoss(PlaceLoss):
     """SARE over labelled images instead of mined tuples.
 
-    Every image is an anchor. Every other image of its place is a positive, and
-    each of them competes with all images of all other places in the batch,
-    jointly or independently as in `SARELoss`. The loss of an anchor is the
-    mean over its positives; 0 if it has no positive or no negative.
+    Every image of the batch is an anchor. Every other image of its place is a
+    positive. Each positive competes with all images of all other places in the
+    batch, jointly or independently as in `SARELoss`. The loss of an anchor is
+    the mean over its positives, or 0 if it has no positive or no negative.
 
-    With `hardest_negatives`, only the most similar images of other places
-    repel an anchor, as many as it says.
+    With `hardest_negatives`, only that many images of other places, the most
+    similar ones, repel an anchor.
 
-    With several replicas each sees its own part of the batch, and only that;
-    in a `PlaceNetwork`, all of it.
+    With several replicas, each replica computes the loss of its own part of the
+    batch; in a `PlaceNetwork`, the loss of the whole batch.
 
     Memory: B * C numbers; B * C * N for the independent form.
 
@@ -39,19 +40,19 @@ class PlaceSARELoss(keras.losses.Loss):
         form: "joint" or "independent".
         kernel: "gaussian", "cauchy" or "exponential".
         inverse_bandwidth: factor on the squared distances; 1 is the paper's.
-        hardest_negatives: how many images of other places repel an anchor; 0
-            for all.
-        reduction: how Keras reduces [B]; its default is the mean over anchors.
+        hardest_negatives: number of images of other places that repel an
+            anchor; 0 for all.
+        reduction: how Keras reduces [B]; its default is the mean.
         name: of the loss.
         dtype: of the returned values.
 
     Call arguments:
-        y_true: labels of places, [B] or [B, 1]. Keras casts them to float32:
-            use whole numbers below 2 ** 24.
+        y_true: labels of places, [B] or [B, 1]: integers, compared exactly, or
+            floating-point numbers below 2 ** 24; see `place_labels`.
         y_pred: descriptors of unit length, [B, D]; checked as in `SARELoss`.
 
     Output shape:
-        [B] from `call`; what `reduction` makes of it from `__call__`.
+        [B] from `call`; reduced as `reduction` says from `__call__`.
 
     Example:
 
@@ -64,57 +65,52 @@ class PlaceSARELoss(keras.losses.Loss):
     def __init__(
         self,
         *,
-        form="joint",
-        kernel="gaussian",
-        inverse_bandwidth=1.0,
-        hardest_negatives=0,
-        reduction="sum_over_batch_size",
-        name="place_sare_loss",
-        dtype=None,
+        form: str = "joint",
+        kernel: str = "gaussian",
+        inverse_bandwidth: float = 1.0,
+        hardest_negatives: int = 0,
+        reduction: Reduction = "sum_over_batch_size",
+        name: str = "place_sare_loss",
+        dtype: DType = None,
     ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        sare.check_form(form)
-        kernels.check(kernel=kernel, inverse_bandwidth=inverse_bandwidth)
-        if hardest_negatives < 0:
-            raise ValueError(
-                "Expected hardest_negatives to be a number of images, or 0 for "
-                f"all. Received: hardest_negatives={hardest_negatives}."
-            )
-        self.form = form
-        self.kernel = kernel
-        self.inverse_bandwidth = inverse_bandwidth
-        self.hardest_negatives = hardest_negatives
+        super().__init__(
+            form=form,
+            kernel=kernel,
+            inverse_bandwidth=inverse_bandwidth,
+            hardest_negatives=hardest_negatives,
+            reduction=reduction,
+            name=name,
+            dtype=dtype,
+        )
 
     def call(self, y_true, y_pred):
-        distances.check_unit_length(y_pred)
-        descriptors = distances.images(y_pred)
-        positives, negatives = distances.same_place(y_true)
+        _, descriptors, positives, negatives = self._pairs(y_true, y_pred)
         return self._of_anchors(
             distances.pairwise_distances(descriptors), positives, negatives
         )
 
     def call_with_memory(self, y_true, y_pred, *, memory, counts):
-        """The same with images of earlier batches, to which nothing is learnt.
+        """Computes the loss with images of earlier batches as well.
 
-        They attract and repel the images of the batch, as others of it do.
+        They attract and repel the images of the batch like other images of it,
+        but get no gradient.
 
         Args:
             y_true: labels of the batch, [B] or [B, 1].
-            y_pred: its descriptors, [B, D].
+            y_pred: descriptors of the batch, [B, D].
             memory: labels [M] and descriptors [M, D] of earlier images.
-            counts: bool [B, M], which of them count for which anchor.
+            counts: bool [B, M], whether an earlier image counts for an anchor.
 
         Returns:
             Loss per anchor, float32 [B].
 
         Raises:
-            ValueError: descriptors of another rank or length.
+            ValueError: descriptors of another rank or length, or labels that
+                `place_labels.checked` refuses.
         """
-        distances.check_unit_length(y_pred)
-        descriptors = distances.images(y_pred)
-        positives, negatives = distances.same_place(y_true)
-        labels, remembered = memory
-        same = ops.reshape(y_true, (-1, 1)) == ops.reshape(labels, (1, -1))
+        labels, descriptors, positives, negatives = self._pairs(y_true, y_pred)
+        remembered_labels, remembered = memory
+        same = labels[:, None] == ops.reshape(remembered_labels, (1, -1))
         return self._of_anchors(
             ops.concatenate(
                 [
@@ -133,8 +129,16 @@ class PlaceSARELoss(keras.losses.Loss):
             ),
         )
 
+    def _pairs(self, y_true, y_pred):
+        """Checked labels, descriptors, positives and negatives."""
+        distances.check_unit_length(y_pred)
+        labels, descriptors = place_labels.checked(
+            place_labels.from_digits(y_true), distances.images(y_pred)
+        )
+        return labels, descriptors, *place_labels.same_place(labels)
+
     def _of_anchors(self, squared_distances, positives, negatives):
-        """[B, C] each -> [B]."""
+        """Returns the loss of every anchor, [B], from three times [B, C]."""
         log_similarities = kernels.log_kernel(
             squared_distances,
             kernel=self.kernel,
@@ -152,25 +156,16 @@ class PlaceSARELoss(keras.losses.Loss):
         total = ops.sum(pairs * weights, axis=1)
         return total / ops.maximum(ops.sum(weights, axis=1), 1.0)
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "form": self.form,
-            "kernel": self.kernel,
-            "inverse_bandwidth": self.inverse_bandwidth,
-            "hardest_negatives": self.hardest_negatives,
-        }
-
 
 def _joint(log_similarities, repelling):
-    """Loss of each anchor, row, with each image as its positive, column."""
+    """Loss of each anchor (row) with each image as its positive (column)."""
     repulsion = ops.logsumexp(repelling, axis=1, keepdims=True)  # [B, 1]
     return ops.softplus(repulsion - log_similarities)
 
 
 def _independent(log_similarities, repelling):
-    """Loss of each anchor, row, with each image as its positive, column."""
-    # What never repels, at _NEVER, adds softplus of it: 0.
+    """Loss of each anchor (row) with each image as its positive (column)."""
+    # Images that do not repel are at _NEVER, whose softplus is 0.
     repulsion = repelling[:, None, :] - log_similarities[:, :, None]
     count = ops.sum(ops.cast(repelling > _NEVER, "float32"), axis=1)  # [B]
     total = ops.sum(ops.softplus(repulsion), axis=-1)  # [B, C]

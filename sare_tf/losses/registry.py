@@ -1,12 +1,11 @@
-"""Every loss by name, as flags and flagfiles give it."""
+"""Makes every loss from its name in flags and flagfiles."""
 
 import importlib
 
 KERNEL_NAMES = ("gaussian", "cauchy", "exponential")
 
 # Name -> class, the settings that the name fixes, the settings that it takes.
-# Classes are imported when they are used: the names are also those of flags,
-# which need no Keras.
+# Classes are imported on use, because flags need the names without Keras.
 _KERNEL = ("kernel", "inverse_bandwidth")
 _OVER_TUPLES = {
     "sare_joint": ("sare.SARELoss", {"form": "joint"}, (*_KERNEL, "scaling")),
@@ -86,13 +85,13 @@ def build(
     scaling="tuples",
     hardest_negatives=0,
 ):
-    """Makes the loss of a name.
+    """Makes a loss from its name.
 
     Args:
         name: in `TUPLE_LOSSES`, over [B, T, D], or in `PLACE_LOSSES`, over
             labels [B] and descriptors [B, D].
-        kernel: of the SARE losses; the others have none and ignore it.
-        inverse_bandwidth: of the SARE losses; the others ignore it.
+        kernel: of the SARE losses; other losses ignore it.
+        inverse_bandwidth: of the SARE losses; other losses ignore it.
         margin: of a loss that has one; None for its default.
         scaling: of sare_joint, see `SARELoss`.
         hardest_negatives: of the SARE losses over places, see `PlaceSARELoss`.
@@ -102,8 +101,8 @@ def build(
 
     Raises:
         ValueError: unknown name, or a margin, scaling or hardest_negatives for
-            a loss without.
-        ImportError: a loss of TensorFlow Similarity, which is not installed.
+            a loss that has none.
+        ImportError: a loss of TensorFlow Similarity, if that is not installed.
     """
     known = {**_OVER_TUPLES, **_OVER_PLACES}
     if name not in known:
@@ -123,9 +122,9 @@ def build(
         )
     if hardest_negatives and "hardest_negatives" not in takes:
         raise ValueError(
-            "Expected hardest_negatives=0, all, for the loss "
-            f"{name}: place_sare_joint and place_sare_independent alone choose "
-            f"among them. Received: hardest_negatives={hardest_negatives}."
+            f"Expected hardest_negatives=0 for the loss {name}: only "
+            "place_sare_joint and place_sare_independent select negatives. "
+            f"Received: hardest_negatives={hardest_negatives}."
         )
     settings = {
         "kernel": kernel,

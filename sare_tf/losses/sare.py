@@ -4,7 +4,7 @@ A tuple is a query, its positive and N negatives. Axis letters: B tuples of a
 batch, T = 2 + N images of a tuple in that order, D descriptor length.
 Distances are squared Euclidean. Everything is computed in float32.
 
-With l = log s(d), s the kernel of a distance, p the positive and i a negative:
+With s the kernel of a distance d, l = log s(d), p the positive, i a negative:
 
     joint        -log(s_p / (s_p + sum_i s_i)) = log(1 + sum_i exp(l_i - l_p))
     independent  mean over i of -log(s_p / (s_p + s_i))
@@ -18,12 +18,13 @@ import keras
 from keras import ops
 
 from sare_tf.losses import distances, kernels
+from sare_tf.losses.keras_losses import DescriptorLoss, DType, Reduction
 
 
 def sare_joint(
     positive, negatives, *, kernel="gaussian", inverse_bandwidth=1.0
 ):
-    """All negatives compete with the positive at once.
+    """log(1 + sum_i exp(l_i - l_p)): all negatives compete at once.
 
     Args:
         positive: squared distances from query to positive, [B].
@@ -38,14 +39,14 @@ def sare_joint(
         ValueError: wrong ranks, no negatives, or an unknown setting.
     """
     repulsion = _repulsion(positive, negatives, kernel, inverse_bandwidth)
-    # Exact also where the loss is small, as log(1 + x) is not in float32.
+    # Unlike log(1 + x), exact in float32 for small losses too.
     return ops.softplus(ops.logsumexp(repulsion, axis=1))
 
 
 def sare_independent(
     positive, negatives, *, kernel="gaussian", inverse_bandwidth=1.0
 ):
-    """Each negative competes with the positive by itself; the mean of them.
+    """Mean over negatives of log(1 + exp(l_i - l_p)), one negative at a time.
 
     Args:
         positive: squared distances from query to positive, [B].
@@ -67,29 +68,36 @@ FORMS = {"joint": sare_joint, "independent": sare_independent}
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")
-class SARELoss(keras.losses.Loss):
+class SARELoss(DescriptorLoss):
     """SARE as a Keras loss over tuples of descriptors.
 
-    Choosing the learning rate: with `scaling="tuples"`, Keras's mean over the
-    batch gives the mean over tuples, as OpenIBL has it. The authors' deepIBL
-    divides the gradient of both forms by the number of negatives in the batch.
-    For the independent form that is the mean over negatives which it has
-    anyway. For the joint form it is a factor 1 / N: to train with a learning
-    rate r of deepIBL, either pass `scaling="negatives"` with r, or
-    `scaling="tuples"` with r / N. With SGD both are the same update, if a
-    weight decay is multiplied by N in the second case, as it is scaled by the
-    rate; with Adam, which ignores the scale of a loss, use "tuples" and r.
+    With s the kernel of a distance, p the positive and i a negative, the loss
+    of a tuple is
 
-    Descriptors must have unit length: of others, the loss could be made small
-    by scaling them, and retrieval compares unit vectors. Eager calls check
-    it; a compiled graph, as `fit` makes one, cannot. Networks of
-    `build_embedder` end in unit length; end your own with
-    `keras.layers.UnitNormalization()`.
+        joint        log(1 + sum_i s_i / s_p)
+        independent  mean over i of log(1 + s_i / s_p)
 
     The form over dot products, exp(cos / t), is the Gaussian kernel with
     `inverse_bandwidth = 1 / (2 * t)`.
 
-    Source: Liu, Li, Dai, ICCV 2019 (see the module); for the scalings,
+    Descriptors must have unit length: otherwise scaling them could make the
+    loss small, and retrieval compares unit vectors. Eager calls check the
+    length; a compiled graph, such as that of `fit`, cannot. Networks of
+    `build_embedder` return unit vectors. End your own network with
+    `keras.layers.UnitNormalization()`.
+
+    Choosing the learning rate: with `scaling="tuples"`, the loss of a batch is
+    the mean over tuples, as in OpenIBL. deepIBL, the code of the authors,
+    divides the gradient of both forms by the number of negatives in the batch.
+    The independent form is a mean over negatives in any case. For the joint
+    form, this is a factor of 1 / N. To train with a learning rate r of deepIBL,
+    pass either `scaling="negatives"` with r, or `scaling="tuples"` with r / N.
+    With SGD, both give the same update if the weight decay, which is scaled by
+    the rate, is multiplied by N in the second case. With Adam, which ignores
+    the scale of a loss, use "tuples" and r.
+
+    Source: Liu, Li, Dai, "Stochastic Attraction-Repulsion Embedding for Large
+    Scale Image Localization", ICCV 2019, section 3; for the scalings,
     github.com/Liumouliu/deepIBL, train*.m, and github.com/yxgeee/OpenIBL,
     ibl/trainers.py.
 
@@ -107,7 +115,7 @@ class SARELoss(keras.losses.Loss):
         y_pred: descriptors of unit length, [B, T, D].
 
     Output shape:
-        [B] from `call`; what `reduction` makes of it from `__call__`.
+        [B] from `call`; reduced as `reduction` says from `__call__`.
 
     Example:
 
@@ -120,32 +128,29 @@ class SARELoss(keras.losses.Loss):
     def __init__(
         self,
         *,
-        form="joint",
-        kernel="gaussian",
-        inverse_bandwidth=1.0,
-        scaling="tuples",
-        reduction="sum_over_batch_size",
-        name="sare_loss",
-        dtype=None,
+        form: str = "joint",
+        kernel: str = "gaussian",
+        inverse_bandwidth: float = 1.0,
+        scaling: str = "tuples",
+        reduction: Reduction = "sum_over_batch_size",
+        name: str = "sare_loss",
+        dtype: DType = None,
     ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        check_form(form)
-        kernels.check(kernel=kernel, inverse_bandwidth=inverse_bandwidth)
-        if scaling not in ("tuples", "negatives"):
-            raise ValueError(
-                "Expected scaling to be one of ['negatives', 'tuples']. "
-                f"Received: scaling={scaling!r}."
-            )
+        super().__init__(
+            form=form,
+            kernel=kernel,
+            inverse_bandwidth=inverse_bandwidth,
+            scaling=scaling,
+            reduction=reduction,
+            name=name,
+            dtype=dtype,
+        )
         if form == "independent" and scaling != "tuples":
             raise ValueError(
                 "Expected scaling='tuples' with form='independent', which is "
-                "a mean over negatives already. Received: "
+                "already a mean over negatives. Received: "
                 f"scaling={scaling!r}."
             )
-        self.form = form
-        self.kernel = kernel
-        self.inverse_bandwidth = inverse_bandwidth
-        self.scaling = scaling
 
     def call(self, y_true, y_pred):
         distances.check_unit_length(y_pred)
@@ -159,28 +164,6 @@ class SARELoss(keras.losses.Loss):
         if self.scaling == "negatives":
             losses = losses / ops.cast(ops.shape(negatives)[1], losses.dtype)
         return losses
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "form": self.form,
-            "kernel": self.kernel,
-            "inverse_bandwidth": self.inverse_bandwidth,
-            "scaling": self.scaling,
-        }
-
-
-def check_form(form):
-    """Refuses a form that does not exist.
-
-    Raises:
-        ValueError: names the ones that do.
-    """
-    if form not in FORMS:
-        raise ValueError(
-            f"Expected form to be one of {sorted(FORMS)}. "
-            f"Received: form={form!r}."
-        )
 
 
 def _repulsion(positive, negatives, kernel, inverse_bandwidth):

@@ -1,9 +1,9 @@
 """Losses of TensorFlow Similarity over place batches.
 
-An extra: `pip install "sare_tf[similarity]"`, for which there are wheels for
-Linux on x86. TensorFlow Similarity 0.17.1 is from before Keras 3. Its losses
-run there once they are given a `reduction` and compiled by `tf.function`, which
-is what this does. It is imported when a loss is made; TensorFlow alone runs it.
+They need the extra `pip install "sare_tf[similarity]"`, which has wheels for
+Linux on x86, and the TensorFlow backend. TensorFlow Similarity 0.17.1 was
+written before Keras 3. Its losses work with Keras 3 if they get a `reduction`
+and are compiled by `tf.function`, as here. It is imported when a loss is made.
 """
 
 import importlib
@@ -12,7 +12,8 @@ import inspect
 import keras
 from keras import ops
 
-from sare_tf.losses import distances
+from sare_tf.losses import distances, place_labels
+from sare_tf.losses.keras_losses import PlaceLoss
 
 LOSSES = {
     "multi_similarity": "MultiSimilarityLoss",
@@ -24,28 +25,28 @@ LOSSES = {
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")
-class SimilarityLoss(keras.losses.Loss):
+class SimilarityLoss(PlaceLoss):
     """A loss of TensorFlow Similarity as a Keras 3 loss.
 
     Source: github.com/tensorflow/similarity, tensorflow_similarity/losses,
-    which names the paper of each.
+    which names the paper of each loss.
 
     Args:
         loss: "multi_similarity", "circle", "soft_nearest_neighbor", "pn" or
             "triplet".
-        reduction: how Keras reduces [B]; its default is the mean over anchors.
+        reduction: how Keras reduces [B]; its default is the mean.
         name: of the loss.
         dtype: of the returned values.
-        **settings: further arguments of that loss there, such as `margin`,
-            `temperature`, or `distance` by its name.
+        **settings: further arguments of the loss in TensorFlow Similarity,
+            such as `margin`, `temperature`, or the name of a `distance`.
 
     Call arguments:
-        y_true: labels of places, [B] or [B, 1]. Keras casts them to float32:
-            use whole numbers below 2 ** 24.
+        y_true: labels of places, [B] or [B, 1]: integers, compared exactly, or
+            floating-point numbers below 2 ** 24; see `place_labels`.
         y_pred: descriptors, [B, D]; unit length is expected, not checked.
 
     Output shape:
-        [B] from `call`; what `reduction` makes of it from `__call__`.
+        [B] from `call`; reduced as `reduction` says from `__call__`.
 
     Example:
 
@@ -65,7 +66,7 @@ class SimilarityLoss(keras.losses.Loss):
         dtype=None,
         **settings,
     ):
-        # Here, so that the other losses do without it on other backends.
+        # Imported here because the other backends run without TensorFlow.
         import tensorflow as tf
 
         super().__init__(name=name, reduction=reduction, dtype=dtype)
@@ -84,13 +85,16 @@ class SimilarityLoss(keras.losses.Loss):
                 f"Expected settings of {loss}: {', '.join(sorted(known))}. "
                 f"Received: {unknown}."
             )
-        # They count on AutoGraph, which Keras 3 does not apply to losses.
+        # These losses need AutoGraph, which Keras 3 does not apply to losses.
         self._function = tf.function(theirs(reduction="none", **settings).call)
 
     def call(self, y_true, y_pred):
-        descriptors = distances.images(y_pred)
-        labels = ops.reshape(y_true, (-1,))
-        # Theirs return [B] or [B, 1].
+        labels, descriptors = place_labels.checked(
+            place_labels.from_digits(y_true), distances.images(y_pred)
+        )
+        # float32, as Keras gives labels to losses.
+        labels = ops.cast(place_labels.numbers(labels), "float32")
+        # TensorFlow Similarity returns [B] or [B, 1].
         return ops.reshape(self._function(labels, descriptors), (-1,))
 
     def get_config(self):

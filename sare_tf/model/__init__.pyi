@@ -1,10 +1,12 @@
 from .augmentation import Augmentation as Augmentation
 from .clusters import assignment_sharpness as assignment_sharpness
+from .clusters import initialise_netvlad as initialise_netvlad
 from .clusters import netvlad_initial_weights as netvlad_initial_weights
 from .clusters import read_centres as read_centres
+from .embedder import TupleNetwork as TupleNetwork
 from .embedder import build_embedder as build_embedder
+from .embedder import float32_copy as float32_copy
 from .embedder import in_float32 as in_float32
-from .embedder import initialise_netvlad as initialise_netvlad
 from .embedder import over_tuples as over_tuples
 from .netvlad import NetVLAD as NetVLAD
 from .pooling import MAC as MAC
@@ -12,3 +14,4 @@ from .pooling import RMAC as RMAC
 from .pooling import GeM as GeM
 from .pooling import SPoC as SPoC
 from .whitening import Whitening as Whitening
+from .whitening import fit_whitening as fit_whitening

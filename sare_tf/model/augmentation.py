@@ -107,7 +107,11 @@ class Augmentation(keras.layers.Layer):
     augmentation = sare_tf.Augmentation(["crop", "colour"])
     model = sare_tf.over_tuples(embedder, augmentation=augmentation)
     dataset = sare_tf.tuple_dataset(
-        records, tuples, draws=augmentation.num_draws, height=480, width=640
+        records,
+        tuples,
+        height=480,
+        width=640,
+        draws=sare_tf.AugmentationDraws(augmentation.num_draws),
     )
     ```
     """
@@ -137,7 +141,8 @@ class Augmentation(keras.layers.Layer):
             raise ValueError(
                 f"Expected {self.num_draws} draws of an image for the effects "
                 f"{self.effects}. Received: draws.shape={tuple(draws.shape)}. "
-                "Make the dataset with draws=augmentation.num_draws."
+                "Make the dataset with draws=AugmentationDraws("
+                "augmentation.num_draws)."
             )
         if not training:
             return ops.cast(images, "float32")

@@ -9,18 +9,32 @@ So mining, training and the exported model see the same features.
 
 import importlib
 import warnings
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
 
+from sare_tf.model import image_range
+from sare_tf.model.keras_backbone import (
+    layer_named,
+    make_repeatable,
+    train_after,
+)
+from sare_tf.model.pretrained import weights_file
 from sare_tf.model.registry import BACKBONES, Backbone
+from sare_tf.model.torchvision import published_weights
+from sare_tf.model.vit_outputs import ClassToken, PatchMap
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")
 class Preprocessing(layers.Layer):
     """Subtracts a mean from each channel and divides by a deviation.
+
+    It warns once of images that are not in 0..255; see `RangeWarning`.
 
     Args:
         mean: of each channel, after their order was changed.
@@ -42,8 +56,10 @@ class Preprocessing(layers.Layer):
         self.mean = tuple(mean)
         self.deviation = tuple(deviation)
         self.blue_first = blue_first
+        self._warn_of_range = image_range.RangeWarning()
 
-    def call(self, images):
+    def call(self, images, training=None):
+        self._warn_of_range(images, training=training)
         images = ops.cast(images, self.compute_dtype)
         if self.blue_first:
             images = ops.flip(images, axis=-1)
@@ -63,8 +79,6 @@ class Preprocessing(layers.Layer):
         }
 
 
-# Instead of the first layer that is trained: what comes after the backbone.
-AGGREGATION = "aggregation"
 # Arguments of `Preprocessing`.
 _PREPROCESSING = ("mean", "deviation", "blue_first")
 
@@ -75,23 +89,28 @@ def build(
     weights: str | Path | None = None,
     cut_layer: str | None = None,
     train_from: str | None = None,
+    class_token: bool = False,
 ):
     """Makes a backbone.
 
     Args:
         name: a name in `registry.BACKBONES`.
         weights: None, random; "imagenet", downloaded by Keras; or a local
-            file. A .h5 or .weights.h5 file holds the whole network without
-            its top, as keras.applications has it. A .keras file holds that, or
-            a model of this package, of which the backbone and its
-            preprocessing are taken.
+            file, whose kind its content tells. Of Keras, .h5 and .weights.h5
+            hold the whole network without its top, as keras.applications has
+            it; .keras holds that, or a model of this package, of which the
+            backbone and its preprocessing are taken. For the networks of
+            torchvision and DINOv2, also the published file: .pth, safetensors,
+            or the same arrays as .npz.
         cut_layer: name of the layer whose output is the feature map, without
             the activation that a convolution may hold; None: the backbone's.
         train_from: name of the first layer that is trained, with all after it
             up to the cut; "aggregation", none of them; None: the backbone's.
+        class_token: also give the class token at the cut, if there is one.
 
     Returns:
-        The preprocessing layer, and the model named "backbone".
+        The preprocessing layer, and the model named "backbone". Its output is
+        the feature map, or the list of it and the class token, [B, C].
 
     Raises:
         ValueError: unknown name of a backbone or a layer, no download, or a
@@ -105,32 +124,25 @@ def build(
         )
     recipe = BACKBONES[name]
     network = _network(name, recipe, weights)
-    cut = _layer(
+    cut = layer_named(
         cut_layer or recipe.cut_layer,
         [layer for layer in network.layers[1:] if _is_feature_map(layer)],
         f"cut_layer to be a layer of {name} that gives feature maps",
     )
     if isinstance(cut, layers.Conv2D):
         cut.activation = keras.activations.linear
-    backbone = keras.Model(network.input, cut.output, name="backbone")
-    first = None
-    if train_from != AGGREGATION:
-        first = _layer(
-            train_from or recipe.train_from,
-            backbone.layers[1:],
-            f"train_from to be {AGGREGATION!r} or a layer of {name} up to its "
-            f"cut, {cut.name}",
+    outputs = cut.output
+    if class_token and isinstance(cut, PatchMap):
+        tokens, _ = cut.input
+        first = ClassToken(
+            cut.part, cut.num_parts, cut.num_leading, name="class_token"
         )
-    trained = False
-    for layer in backbone.layers:
-        trained = trained or layer is first
-        # Frozen, batch normalisation uses stored statistics in every mode.
-        normalises = isinstance(layer, layers.BatchNormalization)
-        layer.trainable = trained and not normalises
-        if isinstance(layer, layers.Dropout):
-            layer.rate = 0.0
+        outputs = [outputs, first(tokens)]
+    backbone = keras.Model(network.input, outputs, name="backbone")
+    train_after(backbone, train_from or recipe.train_from, name)
+    make_repeatable(backbone)
     settings = recipe.preprocessing
-    if weights is not None and Path(weights).suffix == ".keras":
+    if _is_file(weights) and weights_file.kind_of(Path(weights)) == "keras":
         settings = _copy_weights(backbone, Path(weights)) or settings
     preprocessing = Preprocessing(
         **settings, dtype="float32", name="preprocessing"
@@ -143,16 +155,6 @@ def _is_feature_map(layer) -> bool:
     return tuple(layer.output.shape[:3]) == (None, None, None)
 
 
-def _layer(name, candidates, expected) -> layers.Layer:
-    for layer in candidates:
-        if layer.name == name:
-            return layer
-    raise ValueError(
-        f"Expected {expected}. Received: {name!r}. There are: "
-        f"{', '.join(layer.name for layer in candidates)}."
-    )
-
-
 def _network(name, recipe, weights) -> keras.Model:
     """The whole network, with weights that are not from a .keras file."""
     if weights is None:
@@ -163,22 +165,55 @@ def _network(name, recipe, weights) -> keras.Model:
     if not path.is_file():
         raise FileNotFoundError(
             "Expected weights to be 'imagenet' or a file. "
-            f"Received: weights={str(path)!r}, which does not exist."
+            f"Received: weights={str(path)!r}, which does not exist. For "
+            "random weights, leave it out."
         )
-    if path.suffix not in (".h5", ".keras"):
+    kind = weights_file.kind_of(path)
+    if kind is None:
         raise ValueError(
-            "Expected a file of weights that ends in .h5, .weights.h5 or "
-            f".keras. Received: weights={str(path)!r}."
+            "Expected a file of weights that Keras, PyTorch, safetensors or "
+            f"NumPy saved. Received: weights={str(path)!r}, which is none of "
+            "them, or damaged. If it was downloaded, see whether it is a web "
+            "page or cut off."
         )
     network = _make(recipe, None)
-    if path.suffix == ".h5":
+    if kind == "hdf5":
         _load_all(network, path, name)
+    elif kind in weights_file.ARRAYS_BY_NAME:
+        _assign_published(network, path, name, recipe)
     return network
 
 
+def _is_file(weights) -> bool:
+    return weights not in (None, "imagenet")
+
+
+def _assign_published(network, path, name, recipe) -> None:
+    arrays = weights_file.read_arrays(path)
+    if recipe.assign is not None:
+        _named(recipe.assign)(network, path, arrays, name=name)
+        return
+    received = published_weights.identify(arrays)
+    advice = (
+        f"Give --backbone={received}."
+        if received
+        else "If import_weights reads it, give the model.keras that it writes."
+    )
+    raise ValueError(
+        f"Expected weights of Keras, .h5 or .keras, for backbone={name!r}. "
+        f"Received: weights={str(path)!r} with {len(arrays)} arrays, of "
+        f"{received or 'another network'}. {advice}"
+    )
+
+
+def _named(path: str) -> Callable[..., Any]:
+    """Returns a function by its module and name."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
 def _make(recipe: Backbone, weights: str | None) -> keras.Model:
-    module, _, name = recipe.network.rpartition(".")
-    make = getattr(importlib.import_module(module), name)
+    make = _named(recipe.network)
     if not recipe.is_application:
         return make(**recipe.arguments)
     # For unknown sizes always: some pad by the parity of a known size.
@@ -197,9 +232,12 @@ def _load_all(network, path, name) -> None:
     for variable in network.weights:
         variable.assign(ops.full(variable.shape, np.nan, variable.dtype))
     try:
-        with warnings.catch_warnings():
+        with (
+            warnings.catch_warnings(),
+            weights_file.named_for_keras(path) as named,
+        ):
             warnings.filterwarnings("ignore", "Skipping nested container")
-            network.load_weights(path)
+            network.load_weights(named)
     except (ValueError, OSError, KeyError) as error:
         raise _does_not_fit(path, name) from error
     for variable in network.weights:
@@ -213,7 +251,8 @@ def _with_downloaded_weights(name, recipe) -> keras.Model:
             f"Expected weights=None or a local file for backbone={name!r}, of "
             "which Keras has no ImageNet weights. Received: "
             "weights='imagenet'. small trains from scratch; for the others "
-            "import a checkpoint, see sare_tf.import_weights."
+            "give the published file, or import a checkpoint, see "
+            "sare_tf.import_weights."
         )
     try:
         with warnings.catch_warnings():
@@ -236,8 +275,9 @@ def _copy_weights(backbone, path) -> dict | None:
         The arguments of `Preprocessing` that they need, if the model says it.
     """
     try:
-        source = keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError) as error:
+        with weights_file.named_for_keras(path) as named:
+            source = keras.saving.load_model(named, compile=False)
+    except (ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
         raise _does_not_fit(path, backbone.name) from error
     settings = None
     for nested in ("embedder", "backbone"):

@@ -1,7 +1,7 @@
 """Clusters of local descriptors: the weights that NetVLAD starts from.
 
-Axis letters: M sampled descriptors, C channels, K clusters. Everything is
-numpy, float32.
+Axis letters: M sampled descriptors, C channels, K clusters. Arrays are numpy,
+float32.
 
 Source: addLayers.m (variant `vlad_preL2_intra`) and getClusters.m of the code
 of NetVLAD, github.com/Relja/netvlad.
@@ -9,11 +9,17 @@ of NetVLAD, github.com/Relja/netvlad.
 
 import math
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
+import keras
 import numpy as np
+from absl import logging
+from keras import ops
 
 from sare_tf.model.aggregation import EPSILON
+from sare_tf.model.heads.hard_vlad import HardVLAD
+from sare_tf.model.netvlad import NetVLAD
 
 # Ratio of the second largest assignment to the largest: addLayers.m.
 _ASSIGNMENT_RATIO = 0.01
@@ -21,6 +27,8 @@ _ASSIGNMENT_RATIO = 0.01
 _KMEANS_ITERATIONS = 100
 # Variable of the centres in the cluster files of NetVLAD, [C, K].
 _MAT_VARIABLE = "clsts"
+# Images of an array that are embedded at a time.
+_BATCH_SIZE = 32
 
 
 def netvlad_initial_weights(descriptors, num_clusters, *, centres=None, seed=0):
@@ -98,6 +106,82 @@ def assignment_sharpness(descriptors, centres):
     return -math.log(_ASSIGNMENT_RATIO) / gap
 
 
+def initialise_netvlad(
+    embedder: keras.Model,
+    images: Iterable,
+    *,
+    centres: np.ndarray | None = None,
+    seed: int = 0,
+    locations_per_image: int = 100,
+) -> None:
+    """Sets NetVLAD's weights from local descriptors of training images.
+
+    The original code takes 100 random locations of each of 500 images. Given
+    centres replace those of k-means; the descriptors then say only how sharp
+    the assignment to them is.
+
+    Args:
+        embedder: a model of `build_embedder` with NetVLAD, also that of
+            `netvlad_linear` or `hard_vlad`.
+        images: an array, [N, H, W, 3]; or batches of images, [B, H, W, 3]: a
+            tf.data.Dataset, or any other iterable.
+        centres: [K, C], such as `read_centres` reads; None for k-means.
+        seed: of the locations and of k-means.
+        locations_per_image: local descriptors taken from an image, or all
+            that it has if those are fewer.
+
+    Raises:
+        ValueError: no NetVLAD in the embedder, or centres or descriptors that
+            `netvlad_initial_weights` refuses.
+    """
+    netvlads = [
+        layer
+        for layer in embedder.layers
+        if isinstance(layer, (NetVLAD, HardVLAD))
+    ]
+    if len(netvlads) != 1:
+        raise ValueError(
+            "Expected an embedder with one NetVLAD layer. Received: "
+            f"layers {[layer.name for layer in embedder.layers]}."
+        )
+    layer = netvlads[0]
+    if centres is not None:  # before the images are embedded
+        centres = check_centres(
+            centres,
+            num_clusters=layer.num_clusters,
+            channels=layer.centres.shape[1],
+        )
+    below = keras.Model(embedder.input, layer.input)
+    rng = np.random.default_rng(seed)
+    descriptors = []
+    for batch in _batches(images):
+        # Not by `predict`, which would repeat a batch on every replica.
+        maps = ops.convert_to_numpy(below(batch, training=False))
+        locations = maps.reshape(len(maps), -1, maps.shape[-1])
+        count = min(locations_per_image, locations.shape[1])
+        for image in locations:
+            sample = rng.choice(len(image), count, replace=False)
+            descriptors.append(image[sample].astype(np.float32))
+    if not descriptors:
+        raise ValueError(
+            "Expected images to initialise NetVLAD from. Received: none."
+        )
+    assignment, centres = netvlad_initial_weights(
+        np.concatenate(descriptors),
+        layer.num_clusters,
+        centres=centres,
+        seed=seed,
+    )
+    if isinstance(layer, NetVLAD):
+        layer.assignment.assign(assignment)
+    layer.centres.assign(centres)
+    logging.info(
+        "Initialised %d NetVLAD clusters from %d images.",
+        layer.num_clusters,
+        len(descriptors),
+    )
+
+
 def read_centres(path):
     """Reads cluster centres from a file.
 
@@ -154,6 +238,15 @@ def check_centres(centres, *, num_clusters, channels):
             "the centres were made for."
         )
     return centres
+
+
+def _batches(images):
+    """Yields batches of an array of images, or what is in batches already."""
+    if getattr(images, "ndim", None) != 4:
+        yield from images
+        return
+    for start in range(0, len(images), _BATCH_SIZE):
+        yield images[start : start + _BATCH_SIZE]
 
 
 def _kmeans(descriptors, num_clusters, seed):

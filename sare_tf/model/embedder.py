@@ -6,24 +6,25 @@ their preprocessing.
 """
 
 import importlib
-from collections.abc import Iterable
 from pathlib import Path
 
 import keras
-import numpy as np
 from absl import logging
 from keras import ops
 
-from sare_tf.model import backbones
+from sare_tf.model import backbones, compiled_metrics, keras_backbone
 from sare_tf.model.augmentation import Augmentation
-from sare_tf.model.clusters import check_centres, netvlad_initial_weights
-from sare_tf.model.netvlad import NetVLAD
-from sare_tf.model.registry import AGGREGATIONS
+from sare_tf.model.registry import (
+    AGGREGATIONS,
+    BACKBONES,
+    WITH_CLASS_TOKEN,
+    WITH_CLUSTERS,
+)
 
 
 def build_embedder(
     *,
-    backbone: str = "vgg16",
+    backbone: str | Path | keras.Model = "vgg16",
     aggregation: str = "netvlad",
     num_clusters: int = 64,
     weights: str | Path | None = None,
@@ -33,48 +34,94 @@ def build_embedder(
 ) -> keras.Model:
     """Makes the network that is trained, exported and served.
 
+    Any Keras model can be the backbone. It takes RGB images, 0..255, float32,
+    so its preprocessing is a layer of it, for example a `Rescaling`:
+
+    ```python
+    network = keras.applications.ConvNeXtTiny(include_top=False)
+    embedder = sare_tf.build_embedder(backbone=network, aggregation="gem")
+
+    backbone = keras.Sequential(
+        [keras.layers.Rescaling(1 / 127.5, offset=-1.0), own_network]
+    )
+    embedder = sare_tf.build_embedder(backbone=backbone)
+    ```
+
     Args:
-        backbone: a name in `registry.BACKBONES`.
-        aggregation: "netvlad", "gem", "mac", "spoc" or "rmac".
-        num_clusters: of NetVLAD; the others have none.
-        weights: of the backbone: None for random, "imagenet", or a local file;
-            see `backbones.build`. NetVLAD's come from `initialise_netvlad`.
+        backbone: a name in `registry.BACKBONES`; or any Keras model of feature
+            maps, [B, H, W, C], or tokens, [B, L, C], or a .keras file of one.
+            A model is shared, not copied; its batch normalisation is frozen
+            and its dropout switched off, as in every backbone.
+        aggregation: a name in `registry.AGGREGATIONS`. All tokens of a Keras
+            model are aggregated, without their order, which "rmac", "convap",
+            "boq" and "mixvpr" need.
+        num_clusters: of those in `registry.WITH_CLUSTERS`.
+        weights: of a backbone by name: None for random, "imagenet", or a local
+            file; see `backbones.build`. A Keras model has its own. NetVLAD's
+            come from `initialise_netvlad`.
         cut_layer: name of the backbone's layer whose output is aggregated; None
             for its own.
         train_from: name of the first layer that is trained; None for the
             backbone's own, "aggregation" for none of the backbone.
-        image_size: height and width in pixels; None for any.
+        image_size: height and width in pixels; None for any, or for the size
+            of a backbone that has only one.
 
     Returns:
         A model named "embedder": [B, H, W, 3] -> float32 [B, D].
 
     Raises:
-        ValueError: unknown name, or weights that do not fit.
-        FileNotFoundError: no such file of weights.
+        ValueError: an unknown name, weights that do not fit, a backbone of
+            other inputs or outputs, a size that it does not take, or the
+            image data format channels_first.
+        FileNotFoundError: no such file.
     """
+    _check_channels_last()
     if aggregation not in AGGREGATIONS:
         raise ValueError(
             f"Expected aggregation to be one of {sorted(AGGREGATIONS)}. "
             f"Received: aggregation={aggregation!r}."
         )
-    preprocessing, network = backbones.build(
-        backbone, weights=weights, cut_layer=cut_layer, train_from=train_from
-    )
-    if weights is None and backbone != "small":
-        logging.warning(
-            "%s has random weights; it is meant to start from "
-            "--weights=imagenet or a local file.",
+    if isinstance(backbone, str) and backbone in BACKBONES:
+        *before, network = backbones.build(
             backbone,
+            weights=weights,
+            cut_layer=cut_layer,
+            train_from=train_from,
+            class_token=aggregation in WITH_CLASS_TOKEN,
         )
-    height, width = image_size or (None, None)
+        _warn_of_random_weights(backbone, weights)
+    else:
+        before, network = (
+            [],
+            keras_backbone.build(
+                backbone, cut_layer=cut_layer, train_from=train_from
+            ),
+        )
+        _check_no_weights(weights)
+    height, width = _size(network, image_size)
     # Keras casts what comes in, uint8 too, to the dtype of the input.
     images = keras.Input((height, width, 3), dtype="float32", name="images")
-    features = network(preprocessing(images))
+    features = images
+    for layer in (*before, network):
+        features = layer(features)
+    class_token = []
+    if isinstance(features, list):
+        features, *class_token = features
+    elif aggregation == "class_token":
+        raise ValueError(
+            "Expected a backbone with a class token, such as dinov2_vits14, "
+            "for aggregation='class_token'. Received: backbone="
+            f"{getattr(backbone, 'name', backbone)!r}. Choose another "
+            "aggregation."
+        )
+    if len(features.shape) == 3:
+        features = _as_map(features, aggregation)
     settings = {"num_clusters": num_clusters}
     aggregate = make_aggregation(
-        aggregation, **(settings if aggregation == "netvlad" else {})
+        aggregation, **(settings if aggregation in WITH_CLUSTERS else {})
     )
-    return keras.Model(images, aggregate(features), name="embedder")
+    descriptors = aggregate(features, *class_token)
+    return keras.Model(images, descriptors, name="embedder")
 
 
 def make_aggregation(name: str, **settings) -> keras.layers.Layer:
@@ -84,7 +131,7 @@ def make_aggregation(name: str, **settings) -> keras.layers.Layer:
         name: the name, which the layer gets as well.
         **settings: arguments of the layer.
     """
-    module, _, layer = AGGREGATIONS[name].partition(".")
+    module, _, layer = AGGREGATIONS[name].rpartition(".")
     make = getattr(importlib.import_module(f"sare_tf.model.{module}"), layer)
     return make(name=name, **settings)
 
@@ -94,6 +141,14 @@ def over_tuples(
 ) -> keras.Model:
     """Applies an embedder to every image of every tuple.
 
+    The result trains on tuples, with a loss over tuples and no targets:
+
+    ```python
+    model = sare_tf.over_tuples(embedder)
+    model.compile("adam", loss=sare_tf.SARELoss())
+    model.fit(tuples, batch_size=4)
+    ```
+
     Args:
         embedder: a model named "embedder", [B, H, W, 3] -> [B, D]. It is
             shared, not copied: training the result trains it.
@@ -101,10 +156,10 @@ def over_tuples(
             are.
 
     Returns:
-        [B, T, H, W, 3] -> float32 [B, T, D], for any B and T. With an
-        augmentation it takes {"images": the same, "draws": float32 [B, T, R]},
-        as `tuple_dataset` gives them. The embedder is its layer "embedder",
-        also after it was saved and loaded.
+        A `TupleNetwork`, [B, T, H, W, 3] -> float32 [B, T, D], for any B and
+        T. With an augmentation it takes {"images": the same, "draws": float32
+        [B, T, R]}, as `tuple_dataset` gives them. The embedder is its layer
+        "embedder", also after it was saved and loaded.
 
     Raises:
         ValueError: another name.
@@ -122,77 +177,7 @@ def over_tuples(
         images = augmentation(images, merge(draws))
         inputs = {"images": tuples, "draws": draws}
     descriptors = embedder(images)  # [B * T, D]
-    return keras.Model(inputs, split(descriptors, tuples), name="over_tuples")
-
-
-def initialise_netvlad(
-    embedder: keras.Model,
-    images: Iterable,
-    *,
-    centres: np.ndarray | None = None,
-    seed: int = 0,
-    locations_per_image: int = 100,
-) -> None:
-    """Sets NetVLAD's weights from local descriptors of training images.
-
-    The original code takes 100 random locations of each of 500 images. Given
-    centres replace those of k-means; the descriptors then say only how sharp
-    the assignment to them is.
-
-    Args:
-        embedder: a model of `build_embedder` with NetVLAD.
-        images: batches of images, [B, H, W, 3]: a tf.data.Dataset, or any
-            other iterable.
-        centres: [K, C], such as `read_centres` reads; None for k-means.
-        seed: of the locations and of k-means.
-        locations_per_image: local descriptors taken from an image, or all
-            that it has if those are fewer.
-
-    Raises:
-        ValueError: no NetVLAD in the embedder, or centres or descriptors that
-            `netvlad_initial_weights` refuses.
-    """
-    found = [layer for layer in embedder.layers if isinstance(layer, NetVLAD)]
-    if len(found) != 1:
-        raise ValueError(
-            "Expected an embedder with one NetVLAD layer. Received: "
-            f"layers {[layer.name for layer in embedder.layers]}."
-        )
-    layer = found[0]
-    if centres is not None:  # before the images are embedded
-        centres = check_centres(
-            centres,
-            num_clusters=layer.num_clusters,
-            channels=layer.centres.shape[1],
-        )
-    below = keras.Model(embedder.input, layer.input)
-    rng = np.random.default_rng(seed)
-    descriptors = []
-    for batch in images:
-        # Not by `predict`, which would repeat a batch on every replica.
-        maps = ops.convert_to_numpy(below(batch, training=False))
-        locations = maps.reshape(len(maps), -1, maps.shape[-1])
-        count = min(locations_per_image, locations.shape[1])
-        for image in locations:
-            chosen = rng.choice(len(image), count, replace=False)
-            descriptors.append(image[chosen].astype(np.float32))
-    if not descriptors:
-        raise ValueError(
-            "Expected images to initialise NetVLAD from. Received: none."
-        )
-    assignment, centres = netvlad_initial_weights(
-        np.concatenate(descriptors),
-        layer.num_clusters,
-        centres=centres,
-        seed=seed,
-    )
-    layer.assignment.assign(assignment)
-    layer.centres.assign(centres)
-    logging.info(
-        "Initialised %d NetVLAD clusters from %d images.",
-        layer.num_clusters,
-        len(descriptors),
-    )
+    return TupleNetwork(inputs, split(descriptors, tuples), name="over_tuples")
 
 
 def in_float32(network: keras.Model) -> keras.Model:
@@ -211,12 +196,126 @@ def in_float32(network: keras.Model) -> keras.Model:
     return network
 
 
+def float32_copy(network: keras.Model) -> keras.Model:
+    """Returns a network that computes in float32, and leaves this one as it is.
+
+    Args:
+        network: any model that Keras can save.
+
+    Returns:
+        The network itself if it computes in float32, else a copy.
+    """
+    if _computes_in_float32(network):
+        return network
+    copy = type(network).from_config(network.get_config())
+    copy.set_weights(network.get_weights())
+    return in_float32(copy)
+
+
+def _computes_in_float32(layer: keras.layers.Layer) -> bool:
+    return layer.compute_dtype == "float32" and all(
+        map(_computes_in_float32, getattr(layer, "layers", []))
+    )
+
+
+def _check_channels_last() -> None:
+    layout = keras.config.image_data_format()
+    if layout != "channels_last":
+        raise ValueError(
+            "Expected the image data format channels_last, [B, H, W, C]. "
+            f"Received: image_data_format={layout!r}. Call "
+            'keras.config.set_image_data_format("channels_last") first, or set '
+            "it in ~/.keras/keras.json."
+        )
+
+
+def _warn_of_random_weights(backbone: str, weights: str | Path | None) -> None:
+    if weights is None and backbone != "small":
+        logging.warning(
+            "%s has random weights; it is meant to start from "
+            "--weights=imagenet or a local file.",
+            backbone,
+        )
+
+
+def _check_no_weights(weights: str | Path | None) -> None:
+    if weights is not None:
+        raise ValueError(
+            "Expected weights=None with a Keras model as the backbone, which "
+            f"has its own. Received: weights={str(weights)!r}. Load them into "
+            "the model first."
+        )
+
+
+def _size(
+    network: keras.Model, image_size: tuple[int, int] | None
+) -> tuple[int | None, int | None]:
+    """Returns the input size of an embedder over a backbone."""
+    fixed = tuple(network.input_shape[1:3])
+    asked = tuple(image_size or fixed)
+    if any(
+        own not in (None, size) for own, size in zip(fixed, asked, strict=True)
+    ):
+        raise ValueError(
+            f"Expected image_size={fixed}, the only one that the backbone "
+            f"takes. Received: image_size={asked}."
+        )
+    return asked
+
+
+def _as_map(tokens, aggregation: str):
+    """Returns tokens as a feature map of one column, [B, L, 1, C]."""
+    if aggregation in ("rmac", "convap", "boq", "mixvpr"):
+        raise ValueError(
+            "Expected a backbone that outputs feature maps, [B, H, W, C], for "
+            f"aggregation={aggregation!r}, which looks at where a location is. "
+            "Received: tokens of "
+            f"shape {tuple(tokens.shape)}. Choose another aggregation, or let "
+            "the backbone end in a keras.layers.Reshape."
+        )
+    return keras.layers.Reshape((-1, 1, tokens.shape[-1]), name="locations")(
+        tokens
+    )
+
+
 def _check_name(embedder: keras.Model) -> None:
     if embedder.name != "embedder":
         raise ValueError(
             "Expected a model named 'embedder', by which checkpoints find it. "
             f"Received: embedder.name={embedder.name!r}."
         )
+
+
+@keras.saving.register_keras_serializable(package="sare_tf")
+class TupleNetwork(keras.Model):
+    """Embeds tuples, and trains on them without targets.
+
+    `over_tuples` makes it. `fit`, `evaluate` and `validation_data` take tuples
+    as they are: a query, a positive and negatives need no target. Targets are
+    allowed, one for each tuple, and ignored by the losses over tuples. Keras
+    uses `sample_weight` only with targets.
+
+    Call arguments:
+        tuples: images of tuples, RGB, 0..255, of any number type.
+
+    Input shape:
+        [B, T, H, W, 3].
+
+    Output shape:
+        [B, T, D].
+    """
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        if y is None:
+            # Keras computes a loss only of targets.
+            y = ops.zeros_like(y_pred[:, 0, 0])
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        compiled_metrics.refuse_accuracy(self)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")

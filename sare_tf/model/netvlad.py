@@ -39,8 +39,35 @@ def netvlad(
     Returns:
         Rows of unit length, float32 [B, K * C].
     """
-    batch, height, width, _ = ops.shape(features)
     clusters, channels = centres.shape
+    residuals = cluster_residuals(
+        features,
+        assignment,
+        centres,
+        assignment_bias=assignment_bias,
+        clamped=clamped,
+    )
+    batch = ops.shape(features)[0]
+    flat = ops.reshape(residuals, (batch, clusters * channels))
+    return unit_length(flat, clamped=clamped)
+
+
+def cluster_residuals(
+    features, assignment, centres, *, assignment_bias=None, clamped=False
+):
+    """The residuals of each cluster, summed and brought to unit length.
+
+    Args:
+        features: [B, H, W, C], not normalised.
+        assignment: weights of the soft assignment, [C, K].
+        centres: [K, C].
+        assignment_bias: added to the scores of the assignment, [K]; None: 0.
+        clamped: normalise as PyTorch does, see `aggregation.unit_length`.
+
+    Returns:
+        float32 [B, K, C].
+    """
+    batch, height, width, channels = ops.shape(features)
     assignment = ops.cast(assignment, "float32")
     centres = ops.cast(centres, "float32")
     features = ops.reshape(features, (batch, height * width, channels))
@@ -58,11 +85,9 @@ def netvlad(
         ops.transpose(weights * scale, (0, 2, 1)), features
     )  # [B, K, C]
     masses = ops.sum(weights, axis=1)[..., None]  # [B, K, 1]
-    residuals = unit_length(
+    return unit_length(
         sums - masses * centres, clamped=clamped
     )  # intra-normalisation
-    flat = ops.reshape(residuals, (batch, clusters * channels))
-    return unit_length(flat, clamped=clamped)
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")

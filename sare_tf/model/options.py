@@ -1,14 +1,14 @@
 """Options of the network."""
 
 from sare_tf.model.registry import AGGREGATIONS, BACKBONES
-from sare_tf.runtime.options import Options, option, options
+from sare_tf.runtime.options import Options, option, options, path_option
 
 
 @options
 class CheckpointsFolderOptions(Options):
     """The checkpoints."""
 
-    checkpoints: str | None = option(
+    checkpoints: str | None = path_option(
         None, "Folder of the training checkpoints."
     )
 
@@ -33,20 +33,27 @@ class ModelOptions(Options):
 
     backbone: str = option(
         "vgg16",
-        "Convolutional network below the aggregation. small trains from "
-        "scratch; torchvision_* take the weights of an imported checkpoint.",
-        choices=tuple(BACKBONES),
+        "Network below the aggregation: a .keras file of any Keras model that "
+        "takes RGB images, 0..255, and outputs feature maps or tokens; or "
+        f"{', '.join(BACKBONES)}. small trains from scratch; torchvision_*, "
+        "mobilenet_*, efficientnet_b0, convnext_tiny and dinov2_* take the "
+        "published files as --weights.",
     )
     aggregation: str = option(
         "netvlad",
         "How the feature map becomes one descriptor.",
         choices=tuple(AGGREGATIONS),
     )
-    num_clusters: int = option(64, "NetVLAD clusters.", minimum=2)
-    weights: str | None = option(
+    num_clusters: int = option(
+        64,
+        "Clusters of the aggregations that have clusters: netvlad, salad ...",
+        minimum=2,
+    )
+    weights: str | None = path_option(
         None,
-        "Backbone weights to start from: imagenet, or a local .h5 or .keras "
-        "file.",
+        "Backbone weights to start from: imagenet, or a local file of Keras "
+        "(.h5, .keras), PyTorch (.pth), safetensors or NumPy (.npz). Default: "
+        "random weights.",
     )
     cut_layer: str | None = option(
         None,
@@ -59,8 +66,18 @@ class ModelOptions(Options):
         "it. aggregation: none of the backbone is trained. Default: the "
         "backbone's own.",
     )
-    netvlad_centres: str | None = option(
+    netvlad_centres: str | None = path_option(
         None,
         "Centres for NetVLAD to start from, instead of k-means: a .mat file of "
         "the authors of NetVLAD, or .npy, [clusters, channels].",
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.backbone not in BACKBONES and not self.backbone.endswith(
+            ".keras"
+        ):
+            raise ValueError(
+                f"Expected backbone to be one of {', '.join(BACKBONES)}, or a "
+                f".keras file. Received: backbone={self.backbone!r}."
+            )

@@ -64,6 +64,10 @@ class GeM(Aggregation):
         )
 
     def call(self, features):
+        return unit_length(self._pool(features))
+
+    def _pool(self, features):
+        """The generalised means, [B, C], of any length."""
         features = ops.cast(features, "float32")
         if self.unit_locations:
             features = unit_length(features, clamped=True)
@@ -73,8 +77,7 @@ class GeM(Aggregation):
         largest = ops.stop_gradient(ops.amax(logs, axis=(1, 2), keepdims=True))
         powers = ops.exp(self.exponent * (logs - largest))
         means = ops.log(ops.mean(powers, axis=(1, 2)))  # [B, C]
-        pooled = ops.exp(means / self.exponent + largest[:, 0, 0])
-        return unit_length(pooled)
+        return ops.exp(means / self.exponent + largest[:, 0, 0])
 
     def get_config(self):
         return {

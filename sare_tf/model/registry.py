@@ -7,6 +7,8 @@ which need no Keras.
 import dataclasses
 from typing import Any
 
+from sare_tf.model.vit_architectures import DINOV2, IMPLICIT
+
 # Channel means of ImageNet, blue, green, red: keras.applications, mode caffe.
 CAFFE = {
     "mean": (103.939, 116.779, 123.68),
@@ -28,7 +30,23 @@ AGGREGATIONS = {
     "mac": "pooling.MAC",
     "spoc": "pooling.SPoC",
     "rmac": "pooling.RMAC",
+    "gem_linear": "heads.gem_linear.GeMLinear",
+    "convap": "heads.convap.ConvAP",
+    "mixvpr": "heads.mixvpr.MixVPR",
+    "salad": "heads.salad.SALAD",
+    "boq": "heads.boq.BoQ",
+    "supervlad": "heads.supervlad.SuperVLAD",
+    "netvlad_linear": "heads.netvlad_linear.NetVLADLinear",
+    "hard_vlad": "heads.hard_vlad.HardVLAD",
+    "class_token": "heads.class_token.UnitClassToken",
 }
+# Those that need no training.
+POOLINGS = ("gem", "mac", "spoc", "rmac")
+# Those whose centres come from images before training.
+WITH_CENTRES = ("netvlad", "netvlad_linear", "hard_vlad")
+WITH_CLUSTERS = (*WITH_CENTRES, "salad", "supervlad")
+# Those that take the class token of a vision transformer.
+WITH_CLASS_TOKEN = ("salad", "class_token")
 # Effect of augmentation -> numbers that it draws for each image, in the order
 # in which effects are applied.
 AUGMENTATION_DRAWS = {
@@ -50,6 +68,10 @@ class Backbone:
         preprocessing: arguments of `backbones.Preprocessing`.
         cut_layer: name of the layer whose output is the feature map.
         train_from: name of the first layer that is trained.
+        assign: function that assigns the arrays of a published file, which
+            has them by name, with its module; None: there is none.
+        published_arrays: number of arrays of torchvision's file without its
+            classifier; None: the network is not torchvision's.
     """
 
     network: str
@@ -57,12 +79,102 @@ class Backbone:
     preprocessing: dict[str, Any]
     cut_layer: str
     train_from: str
+    assign: str | None = None
+    published_arrays: int | None = None
 
     @property
     def is_application(self) -> bool:
         """Whether it is one of keras.applications, with ImageNet weights."""
         return self.network.startswith("keras.applications.")
 
+
+def _torchvision(network: str, **settings: Any) -> Backbone:
+    return Backbone(
+        network=f"sare_tf.model.torchvision.{network}",
+        preprocessing=TORCHVISION,
+        assign="sare_tf.model.torchvision.published_weights.assign",
+        **settings,
+    )
+
+
+# Cut at stride 16. VGG16 as the paper has it; ResNets up to conv4_x, trained in
+# it, as in the deep-visual-geo-localization-benchmark; the cuts of the others
+# are ours.
+_TORCHVISION_BACKBONES = {
+    "torchvision_vgg16": _torchvision(
+        "vgg.build",
+        cut_layer="features_28",
+        train_from="features_24",
+        published_arrays=26,
+    ),
+    "torchvision_resnet18": _torchvision(
+        "resnets.build",
+        arguments={"blocks": (2, 2, 2, 2), "bottleneck": False},
+        cut_layer="layer3_1_out",
+        train_from="layer3_0_conv1",
+        published_arrays=100,
+    ),
+    "torchvision_resnet34": _torchvision(
+        "resnets.build",
+        arguments={"blocks": (3, 4, 6, 3), "bottleneck": False},
+        cut_layer="layer3_5_out",
+        train_from="layer3_0_conv1",
+        published_arrays=180,
+    ),
+    "torchvision_resnet50": _torchvision(
+        "resnets.build",
+        arguments={"blocks": (3, 4, 6, 3), "bottleneck": True},
+        cut_layer="layer3_5_out",
+        train_from="layer3_0_conv1",
+        published_arrays=265,
+    ),
+    "torchvision_resnet101": _torchvision(
+        "resnets.build",
+        arguments={"blocks": (3, 4, 23, 3), "bottleneck": True},
+        cut_layer="layer3_22_out",
+        train_from="layer3_0_conv1",
+        published_arrays=520,
+    ),
+    "torchvision_resnet152": _torchvision(
+        "resnets.build",
+        arguments={"blocks": (3, 8, 36, 3), "bottleneck": True},
+        cut_layer="layer3_35_out",
+        train_from="layer3_0_conv1",
+        published_arrays=775,
+    ),
+    "mobilenet_v2": _torchvision(
+        "mobilenets.build_v2",
+        cut_layer="features_13",
+        train_from="features_0_0",
+        published_arrays=260,
+    ),
+    "mobilenet_v3_large": _torchvision(
+        "mobilenets.build_v3",
+        arguments={"size": "large"},
+        cut_layer="features_12",
+        train_from="features_0_0",
+        published_arrays=262,
+    ),
+    "mobilenet_v3_small": _torchvision(
+        "mobilenets.build_v3",
+        arguments={"size": "small"},
+        cut_layer="features_8",
+        train_from="features_0_0",
+        published_arrays=206,
+    ),
+    "efficientnet_b0": _torchvision(
+        "efficientnet.build",
+        cut_layer="features_5_2",
+        train_from="features_0_0",
+        published_arrays=309,
+    ),
+    "convnext_tiny": _torchvision(
+        "convnext.build",
+        cut_layer="features_5_8",
+        train_from="features_5_0_block_0",
+        published_arrays=178,
+    ),
+}
 
 BACKBONES: dict[str, Backbone] = {
     "small": Backbone(
@@ -98,26 +210,19 @@ BACKBONES: dict[str, Backbone] = {
         cut_layer="block5e_add",
         train_from="stem_conv",
     ),
-    # Up to conv4_x, trained in it: the deep-visual-geo-localization-benchmark.
-    "torchvision_resnet18": Backbone(
-        network="sare_tf.model.resnets.build",
-        arguments={"blocks": (2, 2, 2, 2), "bottleneck": False},
-        preprocessing=TORCHVISION,
-        cut_layer="layer3_1_out",
-        train_from="layer3_0_conv1",
-    ),
-    "torchvision_resnet50": Backbone(
-        network="sare_tf.model.resnets.build",
-        arguments={"blocks": (3, 4, 6, 3), "bottleneck": True},
-        preprocessing=TORCHVISION,
-        cut_layer="layer3_5_out",
-        train_from="layer3_0_conv1",
-    ),
-    "torchvision_resnet101": Backbone(
-        network="sare_tf.model.resnets.build",
-        arguments={"blocks": (3, 4, 23, 3), "bottleneck": True},
-        preprocessing=TORCHVISION,
-        cut_layer="layer3_22_out",
-        train_from="layer3_0_conv1",
-    ),
+    **_TORCHVISION_BACKBONES,
+    # Trained in the last four blocks: Izquierdo, Civera, CVPR 2024 (SALAD).
+    **{
+        name: Backbone(
+            network="sare_tf.model.vit.build",
+            arguments={"architecture": architecture},
+            preprocessing=TORCHVISION,
+            cut_layer="patches",
+            train_from="aggregating"
+            if architecture.num_aggregating
+            else f"block{architecture.depth - 4}_norm1",
+            assign="sare_tf.model.vit_weights.assign",
+        )
+        for name, architecture in (DINOV2 | IMPLICIT).items()
+    },
 }

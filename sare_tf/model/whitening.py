@@ -121,6 +121,38 @@ def check(samples: int, length: int, dimension: int) -> None:
         )
 
 
+def fit_whitening(descriptors: np.ndarray, dimension: int) -> "Whitening":
+    """Fits a layer of PCA whitening to descriptors.
+
+    The layer shortens descriptors to their `dimension` directions of largest
+    variance, divides each by its standard deviation, and brings the result to
+    unit length. `export` takes it:
+
+    ```python
+    descriptors = embedder.predict(images)
+    whitening = sare_tf.fit_whitening(descriptors, 256)
+    sare_tf.export(embedder, path, height=480, width=640, whitening=whitening)
+    ```
+
+    Source: addPCA.m of the code of NetVLAD (see the module).
+
+    Args:
+        descriptors: [M, D], of images that differ from those of an evaluation;
+            may be a memory map.
+        dimension: d, at most D and less than M.
+
+    Returns:
+        The layer, [B, D] -> float32 [B, d].
+
+    Raises:
+        ValueError: another rank, a dimension that does not fit, too few
+            samples, or values that are not finite.
+    """
+    layer = Whitening(dimension, name="whitening")
+    layer.assign(fit(descriptors, dimension))
+    return layer
+
+
 def whiten(descriptors, projection, bias):
     """Applies whitening.
 

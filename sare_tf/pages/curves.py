@@ -1,7 +1,7 @@
 """Curves of an evaluation, drawn by matplotlib: recall over N and distance."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -31,6 +31,7 @@ def recall_over_n(
     marked: Sequence[int],
     *,
     searched: Sequence[float] | None,
+    baselines: Mapping[str, Sequence[float]],
 ) -> str:
     """Draws recall@N over N with its interval.
 
@@ -39,6 +40,8 @@ def recall_over_n(
         marked: the N whose values are written beside the curve.
         searched: recall of the neighbours that the index's own search finds,
             drawn as a dashed curve; None: no such curve.
+        baselines: recall of other descriptors by their names, drawn as dotted
+            curves.
 
     Returns:
         An SVG as a data URL.
@@ -70,6 +73,16 @@ def recall_over_n(
                 linewidth=1.6,
                 label="ScaNN",
             )
+        for name, shares in baselines.items():
+            axes.plot(
+                range(1, len(shares) + 1),
+                shares,
+                color="#56616e",
+                linestyle=":",
+                linewidth=1.6,
+                label=name,
+            )
+        if searched is not None or baselines:
             axes.legend(frameon=False, loc="lower right")
         for k in marked:
             # Below and to the right, where a rising curve leaves room.

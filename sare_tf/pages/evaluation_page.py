@@ -80,6 +80,10 @@ def write(
                 metrics["recall_curve"],
                 [int(k) for k in metrics["recall_at"]],
                 searched=metrics["search"]["recall_curve"],
+                baselines={
+                    name: baseline["recall_curve"]
+                    for name, baseline in metrics["baselines"].items()
+                },
             ),
             distance=localisation and curves.recall_over_distance(localisation),
             maps=_maps(places),

@@ -5,7 +5,7 @@ from typing import ClassVar
 from sare_tf.dataset.options import RadiusOptions
 from sare_tf.records.options import RecordsFolderOptions
 from sare_tf.runtime.common_options import BatchOptions
-from sare_tf.runtime.options import option, options
+from sare_tf.runtime.options import option, options, path_option
 from sare_tf.search.options import NeighbourOptions, SearchOptions
 from sare_tf.serving.options import ServableOptions
 
@@ -23,7 +23,7 @@ class LocateOptions(
 
     REQUIRED: ClassVar = ("index",)
 
-    photos: tuple[str, ...] = option(
+    photos: tuple[str, ...] = path_option(
         (),
         "JPEG or PNG files, folders of them, or patterns.",
         has_flag=False,
@@ -31,7 +31,7 @@ class LocateOptions(
     json: bool = option(
         False, "Print the answers as JSON, one object per photograph."
     )
-    picture: str | None = option(
+    picture: str | None = path_option(
         None,
         "PNG file in which locate draws photographs and their matches; needs "
         "--records.",

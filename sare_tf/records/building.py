@@ -12,6 +12,7 @@ moment resumes. After a change, only the shards whose images changed are built.
 A file counts as unchanged if its size and its time of change are the same.
 """
 
+import collections
 import contextlib
 import csv
 import dataclasses
@@ -42,7 +43,7 @@ from sare_tf.records.options import RecordOptions
 from sare_tf.records.shard_building import BuiltShard
 from sare_tf.records.shard_plan import Plan, Preparation, Shard
 from sare_tf.records.sqlite_plan import KeptImages
-from sare_tf.runtime import atomic_files, sealed_json, versions
+from sare_tf.runtime import atomic_files, flagfiles, sealed_json, versions
 from sare_tf.runtime.executors import Executor, LocalExecutor
 from sare_tf.runtime.resumable_parts import ResumableParts
 
@@ -91,14 +92,7 @@ def build(options: RecordOptions, *, executor: Executor | None = None) -> Path:
     out = Path(options.records)
     atomic_files.settle_folder(out)
     atomic_files.check_replaceable(out, names=_FILES)
-    reading = readers.read(
-        options.dataset,
-        reader=options.reader,
-        split_fractions=options.split_fractions,
-        query_fraction=options.query_fraction,
-        utm_zone=options.utm_zone,
-        seed=options.seed,
-    )
+    reading = readers.read(options.dataset, **options.reader_options)
     preparation = Preparation(
         verify=options.verify_images,
         longest_side=options.resize_to,
@@ -126,6 +120,8 @@ def build(options: RecordOptions, *, executor: Executor | None = None) -> Path:
         KeptImages(plan.images, refused=(), relations=reading.relations),
         rule=options.positives,
     )
+    for assumption in reading.assumptions:
+        logging.warning("%s %s", assumption.message, assumption.action)
     logging.info(
         "Building records of %d images in %s.",
         len(reading.images),
@@ -233,8 +229,12 @@ def _gather(
     refused = [name for shard in built.values() for name, _ in shard.rejected]
     relations = _without(reading.relations, refused)
     kept = KeptImages(plan.images, refused=refused, relations=relations)
-    warnings = unused_images.find(
-        kept, rule=options.positives, radius_m=options.positive_radius_m
+    misses = collections.Counter()
+    warnings = _counted(
+        unused_images.find(
+            kept, rule=options.positives, radius_m=options.positive_radius_m
+        ),
+        misses,
     )
     with atomic_files.folder_in_one_piece(out) as folder:
         for name, shard in built.items():
@@ -266,6 +266,16 @@ def _gather(
         }
         sealed_json.write(folder / "records.json", metadata)
     _report(out, counts, listed)
+    _report_next(counts, misses[unused_images.WITHOUT_POSITIVE])
+
+
+def _counted(
+    warnings: Iterable[tuple[str, str]], counter: collections.Counter
+) -> Iterator[tuple[str, str]]:
+    """Yields warnings, and counts how often there is each."""
+    for what, warning in warnings:
+        counter[warning] += 1
+        yield what, warning
 
 
 def _without(
@@ -334,7 +344,29 @@ def _report(
                 *first,
             )
     logging.info(
-        "Records in %s: %s. Next: python -m sare_tf.train --flagfile=...",
+        "Records in %s: %s.",
         out,
         ", ".join(f"{number} {name}" for name, number in counts.items()),
+    )
+
+
+def _report_next(counts: dict[str, int], without_positive: int) -> None:
+    """Reports what the records are good for."""
+    reason = ""
+    for role in ("query", "database"):
+        if not counts.get(f"train/{role}"):
+            reason = f"the split train has no {role} image"
+    queries = sum(counts.get(f"{split}/query", 0) for split in SPLITS)
+    if not reason and without_positive == queries:
+        reason = "no query has a positive in the database"
+    if not reason:
+        logging.info("Next: %s", flagfiles.next_command("train"))
+        return
+    logging.warning(
+        "Tuples, and with them SARE, cannot be trained on these records: %s. "
+        "A loss over places (--loss=place_sare_joint) needs several images of "
+        "each place, and no queries. To look up photographs with a model that "
+        "is trained already, index the records. Next: %s",
+        reason,
+        flagfiles.next_command("index"),
     )

@@ -8,7 +8,7 @@ from sare_tf.runtime.common_options import (
     RunnerOptions,
     WorkerOptions,
 )
-from sare_tf.runtime.options import Options, option, options
+from sare_tf.runtime.options import Options, option, options, path_option
 
 DATASET_LAYOUTS = ("at_names", "openibl", "hloc")
 VECTOR_LAYOUTS = ("hloc", "kapture", "msls", "numpy", "parquet", "vertex")
@@ -18,14 +18,14 @@ VECTOR_LAYOUTS = ("hloc", "kapture", "msls", "numpy", "parquet", "vertex")
 class RecordsFolderOptions(Options):
     """The records."""
 
-    records: str | None = option(None, "Folder of the built records.")
+    records: str | None = path_option(None, "Folder of the built records.")
 
 
 @options
 class TuplesFolderOptions(Options):
     """The tuple records."""
 
-    tuples: str | None = option(
+    tuples: str | None = path_option(
         None,
         "Folder of tuple records, to train on instead of mining. It may be "
         "remote, such as gs://bucket/folder.",
@@ -43,7 +43,7 @@ class RecordOptions(
 ):
     """Options of `build_records`."""
 
-    tuple_list: str | None = option(
+    tuple_list: str | None = path_option(
         None,
         "List of training tuples, .parquet or .csv. build_records makes "
         "--tuples of it and --records, and reads no --dataset. Training leaves "
@@ -82,6 +82,13 @@ class RecordOptions(
             self.require("records", "tuples")
         elif not self.verify:
             self.require("dataset", "records")
+
+    @property
+    def written(self) -> str | None:
+        """The folder that is written."""
+        if self.verify:
+            return None
+        return self.tuples if self.tuple_list is not None else self.records
 
 
 @options

@@ -40,7 +40,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 
-from sare_tf.dataset import manifest, names
+from sare_tf.dataset import manifest, names, parquet_tables
 from sare_tf.runtime import file_digests, sealed_json, tfdata_threads
 
 COMMAND = "python -m sare_tf.build_records --flagfile=..."
@@ -106,7 +106,7 @@ def read_relations(folder: Path) -> pd.DataFrame:
         FileNotFoundError: they have none.
         ValueError: they cannot be read.
     """
-    return manifest.read_table(
+    return parquet_tables.read(
         folder / "relations.parquet",
         dict.fromkeys(("query", "database", "relation"), "str"),
     )

@@ -20,6 +20,7 @@ from sare_tf.records.tuple_records import COMMAND, TupleRecords, one_line
 from sare_tf.runtime import (
     atomic_files,
     file_digests,
+    flagfiles,
     sealed_json,
     versions,
 )
@@ -103,11 +104,10 @@ def build(
     _gather(shards, partial, out, table=table, made_from=made_from)
     shutil.rmtree(partial)
     logging.info(
-        "%d tuples of %d images in %s. Next: python -m sare_tf.train "
-        "--flagfile=... --tuples=%s",
+        "%d tuples of %d images in %s. Next: %s",
         *positions.shape,
         out,
-        out,
+        flagfiles.next_command("train", f"--tuples={out}"),
     )
     return out
 

@@ -17,6 +17,8 @@ from sare_tf.records.sqlite_plan import KeptImages
 
 # Queries of a strip of the map, and database images read beside them at a time.
 _STRIP_IMAGES = 1 << 14
+# The warning of a query that no database image answers.
+WITHOUT_POSITIVE = "query without a positive in the database"
 # Errors of the distances of a tree, relative and in metres.
 _ERROR, _ERROR_M = 1e-9, 1e-6
 
@@ -71,7 +73,7 @@ def find(
         else:
             misses = images.without_positive(split, rule_of_split)
         for image_id in misses:
-            yield image_id, "query without a positive in the database"
+            yield image_id, WITHOUT_POSITIVE
 
 
 def _choose_rule(

@@ -1,6 +1,6 @@
 """Options that many stages have in common."""
 
-from sare_tf.runtime.options import Options, option, options
+from sare_tf.runtime.options import Options, option, options, path_option
 
 
 @options
@@ -33,7 +33,7 @@ class WorkerOptions(Options):
 class OutOptions(Options):
     """The output of stages that have no folder flag of their own."""
 
-    out: str | None = option(
+    out: str | None = path_option(
         None,
         "What synthetic_city, import_weights, export_weights, export_onnx, "
         "export_dataset and export_vectors write.",

@@ -23,6 +23,8 @@ from typing import Any, ClassVar, Self
 
 from absl import flags
 
+from sare_tf.runtime import paths
+
 _NUMBERS = {int: "a whole number", float: "a number"}
 
 
@@ -58,7 +60,33 @@ def option(
             "maximum": maximum,
             "is_enum": is_enum,
             "has_flag": has_flag,
+            "has_other_default": False,
+            "expand": None,
         },
+    )
+
+
+def path_option(
+    default: str | tuple[str, ...] | None,
+    help: str,
+    *,
+    several: bool = False,
+    has_flag: bool = True,
+) -> Any:
+    """Makes a field that is a path, or a tuple of paths.
+
+    `~` and variables of the environment are expanded, see `paths.expand`.
+
+    Args:
+        default: the default.
+        help: the meaning.
+        several: whether the text may be several paths with commas between.
+        has_flag: define a flag.
+    """
+    field = option(default, help, has_flag=has_flag)
+    expand = paths.expand_all if several else paths.expand
+    return dataclasses.field(
+        default=default, metadata={**field.metadata, "expand": expand}
     )
 
 
@@ -70,14 +98,19 @@ def with_default(owner: type["Options"], name: str, default: Any) -> Any:
     """
     field = owner.__dataclass_fields__[name]
     return dataclasses.field(
-        default=default, metadata={**field.metadata, "has_flag": False}
+        default=default,
+        metadata={
+            **field.metadata,
+            "has_flag": False,
+            "has_other_default": True,
+        },
     )
 
 
 @typing.dataclass_transform(
     frozen_default=True,
     kw_only_default=True,
-    field_specifiers=(option, with_default),
+    field_specifiers=(option, path_option, with_default),
 )
 def options(cls):
     """Makes a frozen dataclass, and adds its fields to its docstring."""
@@ -242,7 +275,8 @@ def _checked_item(field: dataclasses.Field, kind: type, value: Any) -> Any:
             raise _refused(field, "a text", value)
         if metadata["choices"] and value not in metadata["choices"]:
             raise _refused(field, ", ".join(metadata["choices"]), value)
-        return str(value)
+        expand = metadata["expand"]
+        return expand(str(value), name=field.name) if expand else str(value)
     if kind is bool:
         if not isinstance(value, bool):
             raise _refused(field, "True or False", value)

@@ -15,7 +15,7 @@ from absl import logging
 
 from sare_tf import serving
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files, file_digests
+from sare_tf.runtime import atomic_files, file_digests, text_files
 from sare_tf.runtime.executors import Executor
 from sare_tf.search import (
     descriptor_arrays,
@@ -219,7 +219,7 @@ def _rows_of_ids(index: Index, ids: str | Path) -> np.ndarray:
             "Expected a text file of image ids, one a line. Received: "
             f"remove_ids={str(ids)!r}, which is no file."
         )
-    lines = Path(ids).read_text(encoding="utf-8").splitlines()
+    lines = text_files.read_lines(ids)
     image_ids = pd.Index([line for line in lines if line.strip()]).unique()
     rows = pd.Index(index.manifest["image_id"]).get_indexer(image_ids)
     if not len(image_ids) or (rows < 0).any():

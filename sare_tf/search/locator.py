@@ -68,6 +68,8 @@ class Match:
             )
         if self.latitude is not None:
             words.append(f"{self.latitude:.6f}, {self.longitude:.6f}")
+        if not self.same_place:
+            words.append("(another place)")
         return "  ".join(words)
 
 

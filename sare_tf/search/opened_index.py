@@ -15,6 +15,7 @@ from sare_tf import serving
 from sare_tf.dataset import names
 from sare_tf.records.records import Records
 from sare_tf.runtime import file_digests, sealed_json
+from sare_tf.runtime.paths import expand
 from sare_tf.search import exact_search, index_files, segments, vector_index
 from sare_tf.search.descriptor_arrays import GatheredRows, check_unit
 
@@ -151,6 +152,7 @@ class Index:
                 that are not finite unit vectors, or a folder that holds
                 something else.
         """
+        out = expand(out)
         rows = vector_index.rows_of(
             image_ids,
             positions=positions,

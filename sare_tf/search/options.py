@@ -1,6 +1,5 @@
 """Options of an index: building, changing and searching it."""
 
-from pathlib import Path
 from typing import ClassVar
 
 from sare_tf.dataset.options import SplitOptions
@@ -9,12 +8,13 @@ from sare_tf.records.options import (
     LayoutOptions,
     RecordsFolderOptions,
 )
+from sare_tf.runtime import paths
 from sare_tf.runtime.common_options import (
     BatchOptions,
     OutOptions,
     RunnerOptions,
 )
-from sare_tf.runtime.options import Options, option, options
+from sare_tf.runtime.options import Options, option, options, path_option
 from sare_tf.serving.options import ServableOptions
 
 # Types of the descriptors on disk.
@@ -25,18 +25,17 @@ DTYPES = ("float32", "float16")
 class IndexFolderOptions(Options):
     """The index."""
 
-    index: str | None = option(
+    index: str | None = path_option(
         None,
         "Folder of the index. To search, also a folder of such folders, or "
         "several separated by commas.",
+        several=True,
     )
 
     @property
     def index_paths(self) -> list[str]:
         """The folders to search, for `Index.open`."""
-        if Path(self.index).exists():  # a folder may have commas in its name
-            return [self.index]
-        return self.index.split(",")
+        return paths.split(self.index)
 
 
 @options
@@ -115,10 +114,10 @@ class IndexOptions(
         "Type of the descriptors on disk.",
         choices=DTYPES,
     )
-    add_records: str | None = option(
+    add_records: str | None = path_option(
         None, "Records whose database images of --split are added to --index."
     )
-    remove_ids: str | None = option(
+    remove_ids: str | None = path_option(
         None,
         "Text file of image ids, one a line, that are removed from --index.",
     )

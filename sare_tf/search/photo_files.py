@@ -14,14 +14,15 @@ def expand(photo: str) -> list[Path]:
 
     Args:
         photo: a file, a folder of JPEG and PNG files, or a pattern. A name that
-            stands for no file is returned as it is.
+            stands for no file is returned as it is. Of a folder, hidden files
+            are left out, as `files_on_disk.walk` does for datasets.
     """
     path = Path(photo)
     if path.is_dir():
         files = [
-            child
-            for child in path.rglob("*")
-            if files_on_disk.is_image(child) and child.is_file()
+            path / name
+            for name in files_on_disk.walk(path)
+            if files_on_disk.is_image(name)
         ]
     elif path.exists():
         files = [path]

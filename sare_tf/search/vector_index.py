@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from sare_tf.dataset import manifest
-from sare_tf.runtime import atomic_files
+from sare_tf.runtime import atomic_files, run_lock
 from sare_tf.search import index_files, segments
 from sare_tf.search.descriptor_arrays import check_unit
 from sare_tf.search.options import DTYPES, TuningOptions
@@ -46,7 +46,10 @@ def write(
         )
     atomic_files.check_replaceable(out, names=index_files.NAMES)
     tuning = TuningOptions()
-    with atomic_files.folder_in_one_piece(out) as folder:
+    with (
+        run_lock.only_run(out),
+        atomic_files.folder_in_one_piece(out) as folder,
+    ):
         stored = np.lib.format.open_memmap(
             folder / "descriptors.npy",
             mode="w+",

@@ -3,14 +3,14 @@
 from typing import ClassVar
 
 from sare_tf.runtime.common_options import OutOptions
-from sare_tf.runtime.options import Options, option, options
+from sare_tf.runtime.options import Options, option, options, path_option
 
 
 @options
 class ExportFolderOptions(Options):
     """The export."""
 
-    export: str | None = option(None, "Folder of the exported SavedModel.")
+    export: str | None = path_option(None, "Folder of the exported SavedModel.")
 
 
 @options
@@ -25,16 +25,16 @@ class ServableOptions(ExportFolderOptions):
         "and /versions/N or /labels/LABEL for one version. If --export exists "
         "as well, both must be the same model.",
     )
-    server_root_certificates: str | None = option(
+    server_root_certificates: str | None = path_option(
         None,
         "PEM file of the certificates that --server is trusted by. Default: "
         "the usual ones.",
     )
-    server_certificate: str | None = option(
+    server_certificate: str | None = path_option(
         None,
         "PEM file of a certificate to show to --server, if it asks for one.",
     )
-    server_private_key: str | None = option(
+    server_private_key: str | None = path_option(
         None, "PEM file, the key of --server_certificate."
     )
     server_images_per_request: int = option(

@@ -103,6 +103,10 @@ def load(export: str | Path | Server) -> Servable | RemoteServable:
     return Servable(_version(Path(export)))
 
 
+# Its name in `sare_tf`, where there is more to load than exports.
+load_export = load
+
+
 def named(options: ServableOptions) -> str | Server:
     """Returns the server that options name, or else the export, for `load`.
 

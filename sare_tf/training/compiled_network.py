@@ -1,6 +1,6 @@
-"""The network that is trained, as the options of training say.
+"""The network that is trained, made from the options of training.
 
-What they say that cannot be is refused here, before a run begins.
+Options that do not fit together are refused here, before a run begins.
 """
 
 import keras
@@ -8,29 +8,30 @@ import tensorflow as tf
 
 from sare_tf import losses, model
 from sare_tf.distributed import strategies
-from sare_tf.training import optimizers, train_data
+from sare_tf.model.registry import WITH_CENTRES
+from sare_tf.training import optimizers
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.place_network import PlaceNetwork
+from sare_tf.training.split import Split
+from sare_tf.training.stored_tuples import StoredTuples
 
 
-def build(
-    train: train_data.Split | train_data.StoredTuples, options: TrainingOptions
-) -> keras.Model:
-    """The network with its loss and optimizer.
+def build(train: Split | StoredTuples, options: TrainingOptions) -> keras.Model:
+    """Builds the network, and compiles it with its loss and optimizer.
 
     Args:
-        train: whose images NetVLAD's clusters are first made of.
-        options: of training.
+        train: data whose images NetVLAD's clusters are first made of.
+        options: options of training.
 
     Returns:
         keras.Model from batches to descriptors, compiled.
 
     Raises:
-        ValueError: options that do not fit.
+        ValueError: options that do not fit together.
     """
     centres = None
     if options.netvlad_centres:
-        if options.aggregation != "netvlad":
+        if options.aggregation not in WITH_CENTRES:
             raise ValueError(
                 "Expected aggregation='netvlad' with netvlad_centres. "
                 f"Received: aggregation={options.aggregation!r}. Leave "
@@ -38,7 +39,7 @@ def build(
             )
         centres = model.read_centres(options.netvlad_centres)
     embedder = build_embedder(options)
-    if options.aggregation == "netvlad":
+    if options.aggregation in WITH_CENTRES:
         try:
             model.initialise_netvlad(
                 embedder,
@@ -48,7 +49,7 @@ def build(
             )
         except tf.errors.DataLossError as error:
             if options.tuples is None:
-                raise  # `bad_images` finds out
+                raise  # `unreadable_images` finds the image
             raise train.source.damaged(error) from error
     augmentation = None
     if options.augment:
@@ -76,16 +77,16 @@ def build(
         if options.jit_compile is None
         else options.jit_compile,
     )
-    # Now, so that epoch 0 is saved with it and can be gone on from.
+    # Built now, so that epoch 0 is saved with it and training can resume there.
     network.optimizer.build(network.trainable_variables)
     return network
 
 
 def build_embedder(options: TrainingOptions) -> keras.Model:
-    """images [B, H, W, 3] -> descriptors [B, D].
+    """Builds the embedder, [B, H, W, 3] -> [B, D].
 
     Raises:
-        ValueError: unknown names, or nothing in it is trained.
+        ValueError: unknown names, or no weight is trained.
     """
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(options.precision)
@@ -112,7 +113,7 @@ def build_embedder(options: TrainingOptions) -> keras.Model:
 
 
 def build_loss(options: TrainingOptions) -> keras.losses.Loss:
-    """The loss over tuples or over places."""
+    """Builds the loss over tuples or over places."""
     return losses.build(
         options.loss,
         kernel=options.kernel,
@@ -126,10 +127,10 @@ def build_loss(options: TrainingOptions) -> keras.losses.Loss:
 def check_batch(
     strategy: tf.distribute.Strategy, options: TrainingOptions
 ) -> None:
-    """Refuses batches that replicas, chunks or the loss cannot have.
+    """Refuses batches that do not fit the replicas, chunks or loss.
 
     Raises:
-        ValueError: says which.
+        ValueError: a size does not fit.
     """
     if not options.is_over_places:
         for name in ("chunk_images", "memory_images"):

@@ -1,10 +1,11 @@
 """One epoch of training: over mined tuples, stored tuples, or places.
 
-Each returns what was measured; a value that is not finite ends it.
+A value that is not finite ends the epoch.
 """
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -14,91 +15,239 @@ import tensorflow as tf
 from sare_tf.dataset import tuple_lists
 from sare_tf.distributed import strategies, workers
 from sare_tf.runtime import progress
-from sare_tf.training import datasets, optimizers, train_data
+from sare_tf.training import datasets, optimizers
+from sare_tf.training.batches import draws_of
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.tensorboard import TrainingLog
+from sare_tf.training.training_data import TrainingData
 
 
 def train(
     network: keras.Model,
-    data: train_data.Data,
-    options: TrainingOptions,
+    data: TrainingData,
     epoch: int,
-    remembered: np.ndarray,
     *,
+    remembered: np.ndarray,
     log: TrainingLog,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> tuple[dict[str, float], pd.DataFrame | None]:
     """Trains for an epoch.
 
     Args:
-        network: of `training_network.build`.
-        data: what to train on.
-        options: of training.
-        epoch: its number, from 1.
+        network: network of `compiled_network.build`.
+        data: data to train on.
+        epoch: number of the epoch, from 1.
         remembered: int [queries, N], negatives of the epoch before; changed to
             those of this one. Not used without mining.
-        log: where curves and pictures go.
-        callbacks: further ones of Keras.
+        log: log of curves and pictures.
+        callbacks: further callbacks of Keras.
 
     Returns:
-        What was measured, and the tuples that were mined, if any.
+        Measured values by name, and the tuples if they were mined.
 
     Raises:
-        ValueError: a value that is not finite; names the step and its images.
+        ValueError: a value is not finite; names the step and its images.
     """
-    settings = {"log": log, "callbacks": callbacks}
+    run = _Epoch(network, data, epoch, log, callbacks)
     if data.miner:
-        return _train_on_tuples(
-            network, data, options, epoch, remembered, **settings
-        )
-    on = _train_on_stored if data.stored else _train_on_places
-    return on(network, data, options, epoch, **settings), None
+        return run.on_mined_tuples(remembered)
+    if data.stored:
+        return run.on_stored_tuples(), None
+    return run.on_places(), None
 
 
 def steps_taken(network: keras.Model) -> int:
-    """Steps of the optimizer since the run began."""
-    # What several workers share is no number to Python.
+    """Returns the steps of the optimizer since the run began."""
+    # Python cannot convert a variable that several workers share.
     return int(keras.ops.convert_to_numpy(network.optimizer.iterations))
 
 
-def _train_on_tuples(
-    network: keras.Model,
-    data: train_data.Data,
-    options: TrainingOptions,
-    epoch: int,
-    remembered: np.ndarray,
-    *,
-    log: TrainingLog,
-    callbacks: Sequence[keras.callbacks.Callback],
-) -> tuple[dict[str, float], pd.DataFrame]:
-    """Mines and fits, round by round; what was measured, and the tuples."""
-    rounds = data.miner.rounds(epoch)
-    names = data.records.manifest["image_id"].to_numpy(object)
-    images_of_a_step = options.tuples_per_batch * (2 + options.num_negatives)
-    steps_of_epoch = data.miner.steps(epoch)
-    found, listed, steps = [], [], 0
-    for number, queries in enumerate(rounds):
-        where = f"epoch {epoch}, round {number + 1} of {len(rounds)}"
+@dataclasses.dataclass(frozen=True)
+class _Batches:
+    """A dataset to fit on once, and what messages say about it.
+
+    Attributes:
+        dataset: batches for `fit`.
+        names: image_ids, `names_per_batch` for each batch.
+        names_per_batch: how many of the names belong to a batch.
+        kind: what the names are names of, such as "queries".
+        images_per_batch: images of a batch, of all workers.
+        title: title of the progress.
+        steps_of_epoch: steps of the whole epoch.
+        first_step: number of the first step in the epoch, from 0.
+    """
+
+    dataset: tf.data.Dataset
+    names: Sequence[str]
+    names_per_batch: int
+    kind: str
+    images_per_batch: int
+    title: str
+    steps_of_epoch: int
+    first_step: int = 0
+
+    @property
+    def steps(self) -> int:
+        return int(self.dataset.cardinality())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Round:
+    """Measured values of a round of mining and fitting."""
+
+    queries: int
+    loss: float
+    violating: float
+    mining_s: float
+    fit_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Epoch:
+    """An epoch, and what it takes part in."""
+
+    network: keras.Model
+    data: TrainingData
+    number: int
+    log: TrainingLog
+    callbacks: Sequence[keras.callbacks.Callback]
+
+    @property
+    def _options(self) -> TrainingOptions:
+        return self.data.options
+
+    @property
+    def _images_per_tuple_batch(self) -> int:
+        return self._options.tuples_per_batch * (
+            2 + self._options.num_negatives
+        )
+
+    def on_mined_tuples(
+        self, remembered: np.ndarray
+    ) -> tuple[dict[str, float], pd.DataFrame]:
+        """Mines and fits, round by round."""
+        rounds = self.data.miner.rounds(self.number)
+        steps_of_epoch = self.data.miner.steps(self.number)
+        image_ids = self.data.records.manifest["image_id"].to_numpy(object)
+        measured, mined_tuples, steps = [], [], 0
+        for number, queries in enumerate(rounds):
+            title = f"epoch {self.number}, round {number + 1} of {len(rounds)}"
+            tuples, violating, mining_s = self._mine(
+                queries,
+                remembered,
+                title=title,
+                is_last=number + 1 == len(rounds),
+            )
+            loss, fit_s = self._fit(
+                _Batches(
+                    self._tuple_dataset(tuples, number),
+                    names=image_ids[tuples[:, 0]],
+                    names_per_batch=self._options.tuples_per_batch,
+                    kind="queries",
+                    images_per_batch=self._images_per_tuple_batch,
+                    title=f"Training in {title}",
+                    first_step=steps,
+                    steps_of_epoch=steps_of_epoch,
+                )
+            )
+            measured.append(
+                _Round(len(queries), loss, violating, mining_s, fit_s)
+            )
+            mined_tuples.append(tuples)
+            steps += len(tuples) // self._options.tuples_per_batch
+        table = pd.DataFrame(measured)
+        return {
+            "loss": float(np.average(table["loss"], weights=table["queries"])),
+            "learning_rate": self._rate(steps - 1, steps),
+            "violating": float(
+                np.average(table["violating"], weights=table["queries"])
+            ),
+            "mining_s": round(float(table["mining_s"].sum()), 3),
+            "images_per_s": self._images_per_s(
+                steps * self._images_per_tuple_batch, table["fit_s"].sum()
+            ),
+        }, tuple_lists.make(
+            np.concatenate(mined_tuples), self.data.records.manifest
+        )
+
+    def on_stored_tuples(self) -> dict[str, float]:
+        """Fits on tuple records."""
+        stored, seed = self.data.stored, self._options.seed_of(self.number)
+        part = workers.part(self.network.distribute_strategy)
+        batches = _Batches(
+            stored.dataset(seed=seed, part=part),
+            names=stored.queries(seed=seed),
+            names_per_batch=self._options.tuples_per_batch,
+            kind="queries",
+            images_per_batch=self._images_per_tuple_batch,
+            title=f"Training in epoch {self.number}",
+            steps_of_epoch=stored.steps,
+        )
+        try:
+            return self._fit_epoch(batches)
+        except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
+            raise stored.source.damaged(error) from error
+
+    def on_places(self) -> dict[str, float]:
+        """Fits on batches of places."""
+        plan = self.data.planned_places(epoch=self.number)
+        steps, images_per_batch = plan.images.shape
+        dataset = datasets.planned_place_dataset(
+            self.data.records,
+            plan,
+            height=self._options.image_height,
+            width=self._options.image_width,
+            with_positions=bool(self._options.memory_images),
+            draws=draws_of(
+                self._options, seed=self._options.seed_of(self.number)
+            ),
+            part=workers.part(self.network.distribute_strategy),
+        )
+        image_ids = plan.rows["image_id"].to_numpy(object)
+        return self._fit_epoch(
+            _Batches(
+                dataset,
+                names=image_ids[plan.images.reshape(-1)],
+                names_per_batch=images_per_batch,
+                kind="images",
+                images_per_batch=images_per_batch,
+                title=f"Training in epoch {self.number}",
+                steps_of_epoch=steps,
+            )
+        )
+
+    def _mine(
+        self,
+        queries: np.ndarray,
+        remembered: np.ndarray,
+        *,
+        title: str,
+        is_last: bool,
+    ) -> tuple[np.ndarray, float, float]:
+        """Mines tuples, which are the chief's on all workers.
+
+        Returns:
+            Tuples, the share of violating negatives, and the seconds.
+        """
+        data, options = self.data, self._options
         with progress.over_images(
-            f"Mining for {where}", total=data.miner.images_to_embed(queries)
+            f"Mining for {title}", total=data.miner.images_to_embed(queries)
         ) as mining:
             tuples, mined = data.miner.mine(
-                network.get_layer("embedder"),
+                self.network.get_layer("embedder"),
                 queries,
                 remembered=remembered,
-                seed=options.seed_of(epoch),
+                seed=options.seed_of(self.number),
                 shown=mining,
             )
-        strategy = network.distribute_strategy
+        strategy = self.network.distribute_strategy
         tuples = workers.from_chief(strategy, tuples)
         remembered[:] = workers.from_chief(strategy, remembered)
-        listed.append(tuples)
-        step = steps_taken(network)
-        log.mined(step, mined)
-        log.values(step, {"mining/images_per_s": mining.images_per_s})
-        if number + 1 == len(rounds):
-            log.hardest(
+        step = steps_taken(self.network)
+        self.log.mined(step, mined)
+        self.log.values(step, {"mining/images_per_s": mining.images_per_s})
+        if is_last:
+            self.log.hardest(
                 step,
                 data.records,
                 tuples,
@@ -106,216 +255,110 @@ def _train_on_tuples(
                 height=options.image_height,
                 width=options.image_width,
             )
-        dataset = datasets.tuple_dataset(
-            data.records,
+        return tuples, mined.violating, mining.seconds
+
+    def _tuple_dataset(
+        self, tuples: np.ndarray, round_number: int
+    ) -> tf.data.Dataset:
+        options = self._options
+        return datasets.tuple_dataset(
+            self.data.records,
             tuples,
             height=options.image_height,
             width=options.image_width,
             tuples_per_batch=options.tuples_per_batch,
-            **train_data.draws(options),
-            seed=options.seed_of(epoch, number),
-            part=workers.part(strategy),
-        )
-        loss, seconds = _fit(
-            network,
-            dataset,
-            names[tuples[:, 0]],
-            named="queries",
-            per_batch=options.tuples_per_batch,
-            images_of_a_step=images_of_a_step,
-            epoch=epoch,
-            described=f"Training in {where}",
-            rate=_rate(options, epoch, steps, steps_of_epoch),
-            steps_before=steps,
-            log=log,
-            callbacks=callbacks,
-        )
-        found.append((loss, mined.violating, mining.seconds, seconds))
-        steps += len(tuples) // options.tuples_per_batch
-    losses_of_rounds, violating, mining_s, fit_s = zip(*found, strict=True)
-    sizes = [len(queries) for queries in rounds]
-    measured = {
-        "loss": float(np.average(losses_of_rounds, weights=sizes)),
-        "learning_rate": _rate(options, epoch, 0, steps)(steps - 1),
-        "violating": float(np.average(violating, weights=sizes)),
-        "mining_s": round(sum(mining_s), 3),
-        "images_per_s": round(steps * images_of_a_step / sum(fit_s), 1),
-    }
-    return measured, tuple_lists.make(
-        np.concatenate(listed), data.records.manifest
-    )
-
-
-def _train_on_stored(
-    network: keras.Model,
-    data: train_data.Data,
-    options: TrainingOptions,
-    epoch: int,
-    *,
-    log: TrainingLog,
-    callbacks: Sequence[keras.callbacks.Callback],
-) -> dict[str, float]:
-    """Fits on tuple records; returns what was measured."""
-    seed = options.seed_of(epoch)
-    dataset = data.stored.dataset(
-        seed=seed, part=workers.part(network.distribute_strategy)
-    )
-    steps = int(dataset.cardinality())
-    images_of_a_step = options.tuples_per_batch * (2 + options.num_negatives)
-    rate = _rate(options, epoch, 0, steps)
-    try:
-        loss, seconds = _fit(
-            network,
-            dataset,
-            data.stored.queries(seed=seed),
-            named="queries",
-            per_batch=options.tuples_per_batch,
-            images_of_a_step=images_of_a_step,
-            epoch=epoch,
-            described=f"Training in epoch {epoch}",
-            rate=rate,
-            log=log,
-            callbacks=callbacks,
-        )
-    except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
-        raise data.stored.source.damaged(error) from error
-    return {
-        "loss": loss,
-        "learning_rate": rate(steps - 1),
-        "images_per_s": round(steps * images_of_a_step / seconds, 1),
-    }
-
-
-def _train_on_places(
-    network: keras.Model,
-    data: train_data.Data,
-    options: TrainingOptions,
-    epoch: int,
-    *,
-    log: TrainingLog,
-    callbacks: Sequence[keras.callbacks.Callback],
-) -> dict[str, float]:
-    """Fits on batches of places; returns what was measured."""
-    rows, plan = train_data.planned_batches(
-        data.records, options, epoch=epoch, bad=data.bad
-    )
-    dataset = datasets.planned_place_dataset(
-        data.records,
-        rows,
-        plan,
-        height=options.image_height,
-        width=options.image_width,
-        **train_data.draws(options),
-        seed=options.seed_of(epoch),
-        with_positions=bool(options.memory_images),
-        part=workers.part(network.distribute_strategy),
-    )
-    steps, images_of_a_step = plan.images.shape
-    rate = _rate(options, epoch, 0, steps)
-    loss, seconds = _fit(
-        network,
-        dataset,
-        rows["image_id"].to_numpy(object)[plan.images.reshape(-1)],
-        named="images",
-        per_batch=images_of_a_step,
-        images_of_a_step=images_of_a_step,
-        epoch=epoch,
-        described=f"Training in epoch {epoch}",
-        rate=rate,
-        log=log,
-        callbacks=callbacks,
-    )
-    return {
-        "loss": loss,
-        "learning_rate": rate(steps - 1),
-        "images_per_s": round(plan.images.size / seconds, 1),
-    }
-
-
-def _rate(
-    options: TrainingOptions, epoch: int, steps_before: int, steps_of_epoch: int
-) -> Callable[[int], float]:
-    """The learning rate by step, from 0 at `steps_before` of an epoch."""
-
-    def rate(step: int) -> float:
-        return optimizers.rate_at(
-            epoch - 1 + (steps_before + step) / steps_of_epoch,
-            schedule=options.schedule,
-            learning_rate=options.learning_rate,
-            epochs=options.epochs,
-            warmup_epochs=options.warmup_epochs,
-            halve_every=options.halve_every,
+            draws=draws_of(
+                options, seed=options.seed_of(self.number, round_number)
+            ),
+            part=workers.part(self.network.distribute_strategy),
         )
 
-    return rate
+    def _fit_epoch(self, batches: _Batches) -> dict[str, float]:
+        """Fits on the batches of a whole epoch; returns measured values."""
+        steps = batches.steps_of_epoch
+        loss, seconds = self._fit(batches)
+        return {
+            "loss": loss,
+            "learning_rate": self._rate(steps - 1, steps),
+            "images_per_s": self._images_per_s(
+                steps * batches.images_per_batch, seconds
+            ),
+        }
 
+    def _fit(self, batches: _Batches) -> tuple[float, float]:
+        """Fits on batches once; returns the mean loss and the seconds."""
+        network = self.network
 
-def _fit(
-    network: keras.Model,
-    dataset: tf.data.Dataset,
-    names: Sequence[str],
-    *,
-    named: str,
-    per_batch: int,
-    images_of_a_step: int,
-    epoch: int,
-    described: str,
-    rate: Callable[[int], float],
-    log: TrainingLog,
-    callbacks: Sequence[keras.callbacks.Callback],
-    steps_before: int = 0,
-) -> tuple[float, float]:
-    """Fits on a dataset once; returns the mean loss and the seconds.
-
-    The names, `per_batch` of each batch in their order, and what they name are
-    for messages.
-    """
-
-    def set_rate(batch: int, logs: dict[str, float]) -> None:
-        network.optimizer.learning_rate.assign(rate(batch))
-
-    def check_loss(batch: int, logs: dict[str, float]) -> None:
-        shown.advance(images_of_a_step, loss=logs["loss"])
-        if not math.isfinite(logs["loss"]):
-            raise ValueError(
-                f"Expected a finite loss. Received: loss={logs['loss']} at "
-                f"step {steps_before + batch + 1} of epoch {epoch}, {named} "
-                f"{list(names[batch * per_batch :][:per_batch])}. The last "
-                f"checkpoint, epoch-{epoch - 1:04d}, is untouched; lower "
-                "--learning_rate."
+        def rate_of(batch: int) -> float:
+            return self._rate(
+                batches.first_step + batch, batches.steps_of_epoch
             )
 
-    steps = int(dataset.cardinality())
-    with progress.over_images(
-        described, total=steps * images_of_a_step
-    ) as shown:
-        history = strategies.fit(
-            network,
-            dataset,
-            shuffle=False,
-            initial_epoch=epoch - 1,
-            epochs=epoch,
-            verbose=0,
-            callbacks=[
-                keras.callbacks.LambdaCallback(
-                    on_train_batch_begin=set_rate,
-                    on_train_batch_end=check_loss,
-                ),
-                optimizers.KeepWeights(),
-                *callbacks,
-            ],
+        def set_rate(batch: int, logs: dict[str, float]) -> None:
+            network.optimizer.learning_rate.assign(rate_of(batch))
+
+        def check_loss(batch: int, logs: dict[str, float]) -> None:
+            shown.advance(batches.images_per_batch, loss=logs["loss"])
+            if not math.isfinite(logs["loss"]):
+                raise self._not_finite(batches, batch, logs["loss"])
+
+        with progress.over_images(
+            batches.title, total=batches.steps * batches.images_per_batch
+        ) as shown:
+            history = strategies.fit(
+                network,
+                batches.dataset,
+                shuffle=False,
+                initial_epoch=self.number - 1,
+                epochs=self.number,
+                verbose=0,
+                callbacks=[
+                    keras.callbacks.LambdaCallback(
+                        on_train_batch_begin=set_rate,
+                        on_train_batch_end=check_loss,
+                    ),
+                    optimizers.KeepWeights(),
+                    *self.callbacks,
+                ],
+            )
+        _check_weights(network)
+        loss = float(history.history["loss"][-1])
+        self.log.values(
+            steps_taken(network),
+            {
+                "train/loss": loss,
+                "train/learning_rate": rate_of(batches.steps - 1),
+                "train/images_per_s": shown.images_per_s,
+            },
         )
-    _check_weights(network)
-    loss = float(history.history["loss"][-1])
-    log.values(
-        steps_taken(network),
-        {
-            "train/loss": loss,
-            "train/learning_rate": rate(steps - 1),
-            "train/images_per_s": shown.images_per_s,
-        },
-    )
-    return loss, shown.seconds
+        return loss, shown.seconds
+
+    def _rate(self, step: int, steps_of_epoch: int) -> float:
+        """Returns the learning rate of a step of the epoch, from 0."""
+        return optimizers.rate_at(
+            self.number - 1 + step / steps_of_epoch,
+            schedule=self._options.schedule,
+            learning_rate=self._options.learning_rate,
+            epochs=self._options.epochs,
+            warmup_epochs=self._options.warmup_epochs,
+            halve_every=self._options.halve_every,
+        )
+
+    def _not_finite(
+        self, batches: _Batches, batch: int, loss: float
+    ) -> ValueError:
+        count = batches.names_per_batch
+        return ValueError(
+            f"Expected a finite loss. Received: loss={loss} at step "
+            f"{batches.first_step + batch + 1} of epoch {self.number}, "
+            f"{batches.kind} {list(batches.names[batch * count :][:count])}. "
+            f"The last checkpoint, epoch-{self.number - 1:04d}, is untouched; "
+            "lower --learning_rate."
+        )
+
+    @staticmethod
+    def _images_per_s(images: int, seconds: float) -> float:
+        return round(float(images / seconds), 1)
 
 
 def _check_weights(network: keras.Model) -> None:

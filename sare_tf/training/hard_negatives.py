@@ -27,8 +27,21 @@ _CHOICE_BLOCK = 128
 
 
 @dataclasses.dataclass(frozen=True)
+class Candidates:
+    """Database rows that may be in the tuples of each query.
+
+    Attributes:
+        positives: per query, rows that may be its positive.
+        same_place: per query, rows that are no negatives, ascending.
+    """
+
+    positives: Sequence[np.ndarray]
+    same_place: Sequence[np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
 class Mined:
-    """What one mining pass found.
+    """The tuples of one mining pass, by rows of the database.
 
     Attributes:
         positives: int64 [M], database rows.
@@ -49,19 +62,17 @@ class Mined:
         return float(nearer.mean())
 
 
-def check_places(
-    potential_positives: Sequence[np.ndarray],
-    same_place: Sequence[np.ndarray],
+def usable_queries(
+    candidates: Candidates,
     *,
     database_size: int,
     num_negatives: int,
     negative_pool: int,
 ) -> np.ndarray:
-    """Finds the queries that can be trained on.
+    """Returns the queries that can be trained on.
 
     Args:
-        potential_positives: per query, database rows that may be its positive.
-        same_place: per query, database rows that are no negatives.
+        candidates: candidates of all queries.
         database_size: rows of the database.
         num_negatives: negatives of a tuple.
         negative_pool: random negatives looked at per query; 0: all.
@@ -78,11 +89,12 @@ def check_places(
             f"the whole database. Received: negative_pool={negative_pool}, "
             f"num_negatives={num_negatives}. Raise --negative_pool."
         )
-    usable = [q for q, rows in enumerate(potential_positives) if len(rows)]
+    positives, same_place = candidates.positives, candidates.same_place
+    usable = [query for query, rows in enumerate(positives) if len(rows)]
     if not usable:
         raise ValueError(
             "Expected training queries with a potential positive. Received: "
-            f"{len(potential_positives)} queries, none with one. Check the "
+            f"{len(positives)} queries, none with one. Check the "
             "coordinates or place folders, and --train_positive_radius_m."
         )
     fewest = min(usable, key=lambda q: database_size - len(same_place[q]))
@@ -102,9 +114,7 @@ def mine(
     database_descriptors: np.ndarray,
     *,
     queries: np.ndarray,
-    potential_positives: Sequence[np.ndarray],
-    same_place: Sequence[np.ndarray],
-    num_negatives: int,
+    candidates: Candidates,
     negative_pool: int,
     remembered: np.ndarray,
     seed: int,
@@ -117,19 +127,15 @@ def mine(
     Args:
         query_descriptors: [M, D].
         database_descriptors: [N, D].
-        queries: int64 [M], the numbers of the queries, each with a potential
-            positive and enough negatives (`check_places`).
-        potential_positives: by query number, database rows.
-        same_place: by query number, database rows that are no negatives,
-            ascending.
-        num_negatives: negatives of a tuple.
+        queries: int64 [M], the numbers of the queries, all `usable_queries`.
+        candidates: candidates of all queries.
         negative_pool: random negatives looked at per query; all if it is 0 or
             there are no more.
-        remembered: int64 [queries, num_negatives], by query number, the
-            hardest negatives of earlier passes, -1 where there are none.
-            Updated in place.
-        seed: of the random pools. A query's pool depends on it and on the
-            query's number alone.
+        remembered: int64 [all queries, negatives of a tuple], the hardest
+            negatives of earlier passes, -1 where there are none. Updated in
+            place.
+        seed: seed of the random pools. A query's pool depends only on it and on
+            the query's number.
 
     Returns:
         The tuples, one per entry of `queries`, in that order.
@@ -137,16 +143,17 @@ def mine(
     Raises:
         ValueError: a descriptor that is not finite.
     """
+    num_negatives = remembered.shape[1]
     positives = np.empty(len(queries), np.int64)
     negatives = np.empty((len(queries), num_negatives), np.int64)
     positive_distances = np.empty(len(queries), np.float32)
     negative_distances = np.empty((len(queries), num_negatives), np.float32)
-    for some, distances in _distances(query_descriptors, database_descriptors):
-        numbers = queries[some]
-        positives[some], positive_distances[some] = _nearest_of(
-            distances, [potential_positives[number] for number in numbers]
+    for block, distances in _distances(query_descriptors, database_descriptors):
+        numbers = queries[block]
+        positives[block], positive_distances[block] = _nearest_of(
+            distances, [candidates.positives[number] for number in numbers]
         )
-        # What is no candidate is set beyond every distance.
+        # Images that are no candidates are set beyond every distance.
         if negative_pool:
             out = np.ones(distances.shape, bool)
             kept = remembered[numbers]
@@ -156,27 +163,28 @@ def mine(
                 pool = _pool(
                     np.random.default_rng((seed, int(number))),
                     len(database_descriptors),
-                    same_place[number],
+                    candidates.same_place[number],
                     negative_pool,
                 )
                 out[row, pool] = False
             distances[out] = np.inf
-        row, same = _pairs([same_place[number] for number in numbers])
+        row, same = _pairs([candidates.same_place[n] for n in numbers])
         distances[row, same] = np.inf
-        negatives[some], negative_distances[some] = _nearest(
+        negatives[block], negative_distances[block] = _nearest(
             distances, num_negatives
         )
-        remembered[numbers] = negatives[some]
+        remembered[numbers] = negatives[block]
     return Mined(positives, negatives, positive_distances, negative_distances)
 
 
 def _distances(
     queries: np.ndarray, database: np.ndarray
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """Squared distances of a few queries to the database, in turn.
+    """Computes squared distances, of a few queries at a time.
 
     Yields:
-        Which of the M queries, and their distances, float32 [., N].
+        Slice of the M queries, and their distances to the database,
+        float32 [., N].
     """
     for start in range(0, len(queries), QUERY_BLOCK):
         block = _as_float32(queries[start : start + QUERY_BLOCK])
@@ -197,18 +205,18 @@ def _distances(
         distances += 2.0
         np.maximum(distances, 0.0, out=distances)
         for first in range(0, len(block), _CHOICE_BLOCK):
-            some = distances[first : first + _CHOICE_BLOCK]
-            yield slice(start + first, start + first + len(some)), some
+            few = distances[first : first + _CHOICE_BLOCK]
+            yield slice(start + first, start + first + len(few)), few
 
 
 def _as_float32(descriptors: np.ndarray) -> tf.Tensor:
-    """On the device, so that float16 travels as such."""
+    """Casts on the device, to which float16 travels as such."""
     return tf.cast(tf.constant(descriptors), tf.float32)
 
 
 def _pairs(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Lists of database rows as pairs: position of the list, database row."""
-    lengths = [len(some) for some in rows]
+    lengths = [len(of_query) for of_query in rows]
     return np.repeat(np.arange(len(rows)), lengths), np.concatenate(rows)
 
 
@@ -219,7 +227,7 @@ def _nearest_of(
     row, candidate = _pairs(candidates)
     # By query, then by distance: the first of each query's run is wanted.
     order = np.lexsort((candidate, distances[row, candidate], row))
-    lengths = [len(some) for some in candidates]
+    lengths = [len(of_query) for of_query in candidates]
     first = order[np.cumsum(lengths) - lengths]
     return candidate[first], distances[row[first], candidate[first]]
 

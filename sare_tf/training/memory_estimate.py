@@ -1,11 +1,11 @@
-"""What a training run will do and need, before it begins.
+"""Estimates of what a training run will do and need, before it begins.
 
-Sizes are in bytes, float32 where nothing else is said. They are of what the
-run keeps and of the largest step; the libraries' own memory, several hundred
-MiB, comes on top, and so do the convolutions' work spaces on a GPU.
+Sizes are in bytes, float32 unless stated otherwise. They cover what the run
+keeps and its largest step; the libraries' own memory, several hundred MiB, and
+the convolutions' work spaces on a GPU come on top.
 """
 
-from collections.abc import Iterator
+import dataclasses
 
 import keras
 import numpy as np
@@ -20,8 +20,30 @@ _SLOTS = {"sgd": 1, "adam": 2}
 _GRADIENTS_AT_A_TIME = 2
 
 
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """The amount of work of an epoch.
+
+    Attributes:
+        epoch: the images and steps of an epoch, in words.
+        validation: the images of validation, in words.
+        steps: steps of an epoch.
+        images_per_step: images of a step, of all replicas.
+        queries: queries of the longest round, whose descriptors are kept; 0
+            without mining.
+        database: images whose descriptors are kept; 0 without mining.
+    """
+
+    epoch: str
+    validation: str
+    steps: int
+    images_per_step: int
+    queries: int = 0
+    database: int = 0
+
+
 def checkpoint_bytes(network: keras.Model) -> int:
-    """About the size of an epoch's folder.
+    """Estimates the size of an epoch's folder.
 
     Args:
         network: compiled, with an optimizer that was built.
@@ -32,7 +54,7 @@ def checkpoint_bytes(network: keras.Model) -> int:
 
 
 def parameters(embedder: keras.Model) -> tuple[int, int]:
-    """Counts of the numbers that are trained and that are frozen."""
+    """Counts the weights that are trained and those that are frozen."""
     return (
         sum(_count(weight.shape) for weight in embedder.trainable_weights),
         sum(_count(weight.shape) for weight in embedder.non_trainable_weights),
@@ -40,93 +62,65 @@ def parameters(embedder: keras.Model) -> tuple[int, int]:
 
 
 def describe(
-    embedder: keras.Model,
-    options: TrainingOptions,
-    *,
-    epoch: str,
-    steps: int,
-    validation: str,
-    images_per_step: int,
-    queries: int,
-    database: int,
+    embedder: keras.Model, options: TrainingOptions, workload: Workload
 ) -> str:
-    """Says what a run will do and need.
+    """Describes in lines what a run will do and need.
 
     Args:
-        embedder: see `memory`.
-        options: see `memory`.
-        epoch: what an epoch goes over.
-        steps: of an epoch.
-        validation: what it goes over.
-        images_per_step: see `memory`.
-        queries: see `memory`.
-        database: see `memory`.
-
-    Returns:
-        Lines.
+        embedder: a model of `build_embedder`.
+        options: options of training.
+        workload: the work of an epoch.
     """
     trained, frozen = parameters(embedder)
-    needed = memory(
-        embedder,
-        options,
-        images_per_step=images_per_step,
-        queries=queries,
-        database=database,
-    )
+    needed = memory(embedder, options, workload)
     needed["together"] = sum(needed.values())
     return "\n".join(
         [
-            f"  an epoch       {epoch}",
+            f"  an epoch       {workload.epoch}",
             f"  epochs         {options.epochs}, about "
-            f"{options.epochs * steps:,} steps",
-            f"  validation     {validation}",
+            f"{options.epochs * workload.steps:,} steps",
+            f"  validation     {workload.validation}",
             f"  parameters     {trained:,} trained, {frozen:,} frozen; "
             f"descriptors of {embedder.output_shape[-1]:,} numbers",
             "  memory, about",
             *[
-                f"    {size / 2**20:11,.1f} MiB  {part}"
-                for part, size in needed.items()
+                f"    {size / 2**20:11,.1f} MiB  {name}"
+                for name, size in needed.items()
             ],
         ]
     )
 
 
 def memory(
-    embedder: keras.Model,
-    options: TrainingOptions,
-    *,
-    images_per_step: int,
-    queries: int,
-    database: int,
+    embedder: keras.Model, options: TrainingOptions, workload: Workload
 ) -> dict[str, int]:
-    """Estimates the parts of the memory that a run needs.
+    """Estimates the memory that a run needs, by its purpose.
 
     Args:
         embedder: a model of `build_embedder`.
-        options: of the training.
-        images_per_step: of all replicas.
-        queries: of the longest round, whose descriptors are kept; 0 without
-            mining.
-        database: images whose descriptors are kept; 0 without mining.
+        options: options of training.
+        workload: the work of an epoch.
 
     Returns:
-        Part to bytes; parts that begin with "mining" lie in the main memory,
+        Purpose to bytes. Purposes that begin with "mining" are in main memory,
         the others on the device.
     """
     trained, frozen = parameters(embedder)
     slots = _SLOTS[options.optimizer] + bool(options.averaging_momentum)
     pixels = options.image_height * options.image_width * 3
     number = 2 if options.precision == "mixed_bfloat16" else _FLOAT32
+    images = workload.images_per_step
     needed = {
         "weights": (trained + frozen) * _FLOAT32,
         "gradients of the weights": trained * _FLOAT32,
         "state of the optimizer": trained * slots * _FLOAT32,
         # As bytes and as numbers.
-        "images of a step": images_per_step * pixels * (1 + _FLOAT32),
-        "activations of a step": images_per_step
+        "images of a step": images * pixels * (1 + _FLOAT32),
+        "activations of a step": images
         * number
         * _kept_numbers(embedder, options),
     }
+    database, queries = workload.database, workload.queries
     if database:
         length = embedder.output_shape[-1]
         size = np.dtype(options.cache_dtype).itemsize
@@ -139,9 +133,13 @@ def memory(
 
 
 def _kept_numbers(embedder: keras.Model, options: TrainingOptions) -> int:
-    """Numbers per image that a step holds for its gradients."""
+    """Counts the numbers per image that a step holds for its gradients."""
     kept, below, largest = 0, [0], 0
-    for layer, count in _outputs(embedder, options):
+    images = keras.KerasTensor(
+        (1, options.image_height, options.image_width, 3), "float32"
+    )
+    for layer, output in _outputs(embedder, images):
+        count = _count(output.shape)
         largest = max(largest, count)
         if kept or layer.trainable_weights:
             kept += count
@@ -154,24 +152,34 @@ def _kept_numbers(embedder: keras.Model, options: TrainingOptions) -> int:
 
 
 def _outputs(
-    embedder: keras.Model, options: TrainingOptions
-) -> Iterator[tuple[keras.layers.Layer, int]]:
-    """Layers in their order, with the numbers that each makes of an image."""
-    made = keras.KerasTensor(
-        (1, options.image_height, options.image_width, 3), "float32"
-    )
-    for layer in embedder.layers[1:]:  # after the input
-        if isinstance(layer, keras.Model):
-            inner = layer.layers[1:]
-            outputs = keras.Model(
-                layer.input, [each.output for each in inner]
-            ).compute_output_spec(made)
-            for each, output in zip(inner, outputs, strict=True):
-                yield each, _count(output.shape)
-            made = outputs[-1]
-        else:
-            made = layer.compute_output_spec(made)
-            yield layer, _count(made.shape)
+    network: keras.Model, images: keras.KerasTensor
+) -> list[tuple[keras.layers.Layer, keras.KerasTensor]]:
+    """Returns the layers of a network in order, each with its output."""
+    layers = [
+        layer
+        for layer in network.layers
+        if not isinstance(layer, keras.layers.InputLayer)
+    ]
+    try:
+        if not any(isinstance(layer, keras.Model) for layer in layers):
+            graph = keras.Model(
+                network.inputs, [each.output for each in layers]
+            )
+            outputs = graph.compute_output_spec(images)
+            return list(zip(layers, outputs, strict=True))
+        # A chain, such as preprocessing, backbone and aggregation.
+        outputs, output = [], images
+        for layer in layers:
+            if isinstance(layer, keras.Model):
+                outputs += _outputs(layer, output)
+            else:
+                outputs.append((layer, layer.compute_output_spec(output)))
+            output = outputs[-1][1]
+        return outputs
+    except (AttributeError, TypeError, ValueError):
+        # Of a subclassed model, a shared layer or a branch of models, Keras
+        # does not say what is inside.
+        return [(network, network.compute_output_spec(images))]
 
 
 def _count(shape: tuple[int, ...]) -> int:

@@ -25,8 +25,8 @@ class CoupledSGD(keras.optimizers.Optimizer):
     Args:
         learning_rate: the rate, or a Keras schedule.
         momentum: share of the last step that is kept.
-        weight_decay: of all trained weights, added to the gradient.
-        **kwargs: of `keras.optimizers.Optimizer`.
+        weight_decay: decay of all trained weights, added to the gradient.
+        **kwargs: arguments of `keras.optimizers.Optimizer`.
     """
 
     def __init__(
@@ -70,22 +70,30 @@ def build(
     weight_decay: float,
     averaging_momentum: float = 0.0,
 ) -> keras.optimizers.Optimizer:
-    """Makes the optimizer of a name.
+    """Makes an optimizer by its name.
 
     Args:
         name: "sgd", `CoupledSGD`, or "adam", Keras's AdamW.
         learning_rate: the rate at first.
-        weight_decay: of all trained weights.
-        averaging_momentum: of the average of the weights; 0: none.
+        weight_decay: decay of all trained weights.
+        averaging_momentum: momentum of the average of the weights; 0: none.
 
     Returns:
         An optimizer that was not built yet.
+
+    Raises:
+        ValueError: unknown name.
     """
-    rule = {"adam": keras.optimizers.AdamW, "sgd": CoupledSGD}[name]
+    rules = {"adam": keras.optimizers.AdamW, "sgd": CoupledSGD}
+    if name not in rules:
+        raise ValueError(
+            f"Expected an optimizer of {', '.join(rules)}. Received: "
+            f"name={name!r}."
+        )
     averaging = {}
     if averaging_momentum:
         averaging = {"use_ema": True, "ema_momentum": averaging_momentum}
-    return rule(learning_rate, weight_decay=weight_decay, **averaging)
+    return rules[name](learning_rate, weight_decay=weight_decay, **averaging)
 
 
 def rate_at(
@@ -97,20 +105,17 @@ def rate_at(
     warmup_epochs: int,
     halve_every: int,
 ) -> float:
-    """The learning rate at a moment of a run.
+    """Computes the learning rate at a moment of a run.
 
     Args:
-        epochs_done: since the start of the run, with the share of the epoch
-            that is under way.
+        epochs_done: epochs since the start of the run, with the share of the
+            current one.
         schedule: "halving", half as much after every `halve_every` epochs, or
             "cosine", from the whole rate down to 0 at the end of the run.
         learning_rate: the whole rate.
-        epochs: of the run.
-        warmup_epochs: in which the rate first rises from 0, linearly.
-        halve_every: for "halving"; 0: never.
-
-    Returns:
-        The rate.
+        epochs: epochs of the run.
+        warmup_epochs: epochs in which the rate first rises from 0, linearly.
+        halve_every: epochs until the rate is halved; 0: never.
     """
     if schedule == "cosine":
         decay = keras.optimizers.schedules.CosineDecay(
@@ -127,10 +132,10 @@ def rate_at(
 
 
 class KeepWeights(keras.callbacks.Callback):
-    """Keeps `fit` from putting the average in place of the weights.
+    """Keeps `fit` from replacing the weights by their average.
 
-    `fit` does so when it ends, and forgets the weights. Training that calls
-    it several times would go on from the average each time.
+    `fit` does so when it ends, and forgets the weights. Training that calls it
+    several times would start from the average each time.
     """
 
     def on_epoch_end(self, epoch, logs=None):
@@ -151,8 +156,9 @@ class KeepWeights(keras.callbacks.Callback):
 def exchange_average(network: keras.Model) -> None:
     """Exchanges the weights and their average, exactly.
 
-    Twice is as if never. Without an average, or before the first step, nothing
-    happens. Keras's `SwapEMAWeights` adds and subtracts, which rounds.
+    Calling it twice restores the original state. Without an average, or before
+    the first step, nothing happens. Keras's `SwapEMAWeights` adds and
+    subtracts, which rounds.
 
     Args:
         network: compiled, with an optimizer that was built.
@@ -173,7 +179,7 @@ def exchange_average(network: keras.Model) -> None:
 
 @contextlib.contextmanager
 def averaged(network: keras.Model) -> Iterator[None]:
-    """Within it the network has the average of its weights, if there is one."""
+    """Gives the network the average of its weights, if any, within a block."""
     exchange_average(network)
     try:
         yield

@@ -19,13 +19,19 @@ from sare_tf.runtime.common_options import (
     ImageSizeOptions,
     SeedOptions,
 )
-from sare_tf.runtime.options import Options, option, options, with_default
+from sare_tf.runtime.options import (
+    Options,
+    option,
+    options,
+    path_option,
+    with_default,
+)
 from sare_tf.serving.options import ExportFolderOptions
 
 
 @options
 class LossOptions(Options):
-    """The loss."""
+    """Options of the loss."""
 
     loss: str = option(
         "sare_joint",
@@ -47,7 +53,7 @@ class LossOptions(Options):
     inverse_bandwidth: float = option(
         1.0,
         "Factor on squared distances in the loss; 1 is the paper's. Training "
-        "from scratch needs more.",
+        "from random weights needs more.",
         minimum=0,
     )
     joint_scaling: str = option(
@@ -71,7 +77,7 @@ class LossOptions(Options):
 
 @options
 class TupleOptions(TuplesFolderOptions):
-    """Tuples, and how they are mined."""
+    """Options of tuples, and of how they are mined."""
 
     tuples_per_batch: int = option(
         4, "Tuples of one step, over all replicas.", minimum=1
@@ -102,7 +108,7 @@ class TupleOptions(TuplesFolderOptions):
 
 @options
 class PlaceBatchOptions(Options):
-    """Batches of places, and what takes part in their step."""
+    """Options of batches of places, and of their step."""
 
     places_per_batch: int = option(
         16, "Places of one step, with a loss over places.", minimum=2
@@ -130,7 +136,7 @@ class PlaceBatchOptions(Options):
 
 @options
 class OptimizerOptions(Options):
-    """The optimizer, its rate and the average of the weights."""
+    """Options of the optimizer, its rate and the average of the weights."""
 
     optimizer: str = option(
         "sgd",
@@ -187,12 +193,12 @@ class TrainingOptions(
     """Options of `train`."""
 
     REQUIRED: ClassVar = ("records", "checkpoints")
-    # Paths, and what to do with a run: they do not decide its result.
+    # Paths, and options that do not decide the result of a run.
     _NOT_OF_THE_RUN: ClassVar = ("records", "checkpoints", "dry_run", "profile")
 
     epochs: int = option(30, "Passes over the training queries.", minimum=0)
     patience: int = option(
-        10, "Epochs without a better validation recall@5; 0: no stop."
+        10, "Epochs without a better validation recall; 0: no stop."
     )
     val_queries: int = option(
         1000, "Validation queries, drawn by --seed; 0: all.", minimum=0
@@ -205,8 +211,8 @@ class TrainingOptions(
     )
     augment_same: bool = option(
         False,
-        "Vary all images of a tuple, or of a place, in the same way instead of "
-        "each by itself.",
+        "Vary all images of a tuple or place in the same way, instead of each "
+        "by itself.",
     )
     precision: str = option(
         "float32",
@@ -227,12 +233,12 @@ class TrainingOptions(
     max_bad_images: int = option(
         10,
         "Images that a run leaves out, with a warning, if their records become "
-        "unreadable; with more it stops.",
+        "unreadable; with more of them it stops.",
         minimum=0,
     )
     dry_run: bool = option(
         False,
-        "Show what train would do, its steps, parameters and memory; write "
+        "Print the steps, parameters and memory of a training, and write "
         "nothing.",
     )
     profile: bool = option(
@@ -261,8 +267,14 @@ class TrainingOptions(
                 "--loss, or leave --tuples out."
             )
 
+        if len(set(self.augment)) < len(self.augment):
+            raise ValueError(
+                "Expected each effect once. Received: "
+                f"augment={list(self.augment)}."
+            )
+
     def of_the_run(self) -> dict[str, Any]:
-        """What decides the result of a run, as a checkpoint keeps it."""
+        """Returns the options that decide the result of a run, as JSON."""
         values = dataclasses.asdict(self)
         values["augment"] = list(self.augment)
         return {
@@ -272,12 +284,12 @@ class TrainingOptions(
         }
 
     def seed_of(self, *parts: int) -> int:
-        """A seed for a part of the run, given by numbers such as its epoch."""
+        """Derives a seed for a part of the run, such as an epoch's number."""
         sequence = np.random.SeedSequence((self.seed, *parts))
         return int(sequence.generate_state(1)[0])
 
     def halvings(self, epoch: int) -> int:
-        """How often the learning rate was halved before this epoch, from 1."""
+        """Counts the halvings of the rate before an epoch, from 1."""
         if self.schedule != "halving" or not self.halve_every:
             return 0
         return (epoch - 1) // self.halve_every
@@ -313,7 +325,7 @@ class ExportOptions(
     image_width: int | None = with_default(
         ImageSizeOptions, "image_width", None
     )
-    epoch: str | None = option(
+    epoch: str | None = path_option(
         None, "Folder of the epoch; the best one by default.", has_flag=False
     )
     whitening_samples: int = option(

@@ -34,19 +34,55 @@ _SECTOR_DEG = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
+class PlaceBatchRule:
+    """Which places and images make a batch.
+
+    Attributes:
+        places_per_batch: P.
+        images_per_place: K, drawn without repetition from the place's images.
+            Places with fewer images are left out.
+        radius_m: radius of a place, see `number_places`.
+        separation_m: images of two places in a batch are farther apart, where
+            every image has coordinates.
+
+    Raises:
+        ValueError: P or K below 2.
+    """
+
+    places_per_batch: int = 16
+    images_per_place: int = 4
+    radius_m: float = 10.0
+    separation_m: float = 25.0
+
+    def __post_init__(self):
+        if self.places_per_batch < 2 or self.images_per_place < 2:
+            raise ValueError(
+                "Expected at least 2 places in a batch and 2 images of each: "
+                "an image needs one to attract it and one to repel it. "
+                f"Received: places_per_batch={self.places_per_batch}, "
+                f"images_per_place={self.images_per_place}."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class PlaceBatches:
     """The batches of one epoch.
 
     Attributes:
-        images: int64 [M, P * K], positions in the rows; K of a place stand
-            together.
+        rows: rows of a manifest.
+        images: int64 [M, P * K], positions in `rows`; the K images of a place
+            stand together.
         labels: int64 [M, P * K], numbers of places as `number_places` has them.
-        small_places: how many have fewer than K images and are left out.
-        left_over: how many places did not come to fill a batch.
+        images_per_place: K.
+        small_places: number of places that are left out, because they have
+            fewer than K images.
+        left_over: number of places that did not fill a batch.
     """
 
+    rows: pd.DataFrame
     images: np.ndarray
     labels: np.ndarray
+    images_per_place: int
     small_places: int
     left_over: int
 
@@ -56,15 +92,15 @@ def number_places(rows: pd.DataFrame, *, radius_m: float = 10.0) -> np.ndarray:
 
     Args:
         rows: N rows of a manifest.
-        radius_m: of a place, where coordinates tell it: no two of its images
-            are farther apart.
+        radius_m: where coordinates decide, no two images of a place are
+            farther apart.
 
     Returns:
         int64 [N], from 0, without gaps.
 
     Raises:
         ValueError: images without place_id and without coordinates, or a
-            radius not positive.
+            radius that is not positive.
     """
     if not radius_m > 0:
         raise ValueError(
@@ -86,13 +122,7 @@ def number_places(rows: pd.DataFrame, *, radius_m: float = 10.0) -> np.ndarray:
 
 
 def plan_batches(
-    rows: pd.DataFrame,
-    *,
-    places_per_batch: int,
-    images_per_place: int,
-    radius_m: float = 10.0,
-    separation_m: float = 25.0,
-    seed: int = 0,
+    rows: pd.DataFrame, *, rule: PlaceBatchRule, seed: int = 0
 ) -> PlaceBatches:
     """Plans an epoch: every place at most once, in batches that are full.
 
@@ -102,76 +132,77 @@ def plan_batches(
 
     Args:
         rows: N rows of a manifest.
-        places_per_batch: P.
-        images_per_place: K, drawn without repetition from the place's images.
-        radius_m: of a place, see `number_places`.
-        separation_m: images of two places in a batch are farther apart.
-        seed: of the order and of the images.
+        rule: which places and images make a batch.
+        seed: seed of the order and of the images.
 
     Returns:
         The batches.
 
     Raises:
-        ValueError: P or K below 2, places that cannot be told, or too few of
-            them for one batch.
+        ValueError: images without places, or too few places for one batch.
     """
-    if places_per_batch < 2 or images_per_place < 2:
-        raise ValueError(
-            "Expected at least 2 places in a batch and 2 images of each: an "
-            "image needs one to attract it and one to repel it. Received: "
-            f"places_per_batch={places_per_batch}, "
-            f"images_per_place={images_per_place}."
-        )
-    numbers = number_places(rows, radius_m=radius_m)
+    numbers = number_places(rows, radius_m=rule.radius_m)
     members = pd.Series(np.arange(len(rows))).groupby(numbers).indices
     large = [
         place
-        for place, found in members.items()
-        if len(found) >= images_per_place
+        for place, images in members.items()
+        if len(images) >= rule.images_per_place
     ]
     counts = (
-        f"{len(large)} of {len(members)} places with {images_per_place} images"
+        f"{len(large)} of {len(members)} places with {rule.images_per_place} "
+        "images"
     )
-    if len(large) < places_per_batch:
+    if len(large) < rule.places_per_batch:
         raise ValueError(
-            f"Expected at least {places_per_batch} places with "
-            f"{images_per_place} images each. Received: {counts}. Lower "
+            f"Expected at least {rule.places_per_batch} places with "
+            f"{rule.images_per_place} images each. Received: {counts}. Lower "
             "places_per_batch or images_per_place, or add images."
         )
-    near = _near_places(rows, numbers, separation_m)
+    near = _near_places(rows, numbers, rule.separation_m)
     rng = np.random.default_rng(seed)
-    full, unfinished = [], {}
-    batch_of = np.full(len(members), -1)
-    for count, place in enumerate(rng.permutation(large)):
-        taken = set(batch_of[near[place]]) if near else set()
-        batch = next((b for b in unfinished if b not in taken), count)
-        batch_of[place] = batch
-        unfinished.setdefault(batch, []).append(place)
-        if len(unfinished[batch]) == places_per_batch:
-            full.append(unfinished.pop(batch))
+    full = _full_batches(rng.permutation(large), near, rule.places_per_batch)
     if not full:
         raise ValueError(
-            f"Expected {places_per_batch} places that are all more than "
-            f"{separation_m} m apart. Received: {counts}, too near each other. "
-            "Lower places_per_batch or separation_m."
+            f"Expected {rule.places_per_batch} places that are all more than "
+            f"{rule.separation_m} m apart. Received: {counts}, too near each "
+            "other. Lower places_per_batch or separation_m."
         )
     images = [
         [
-            rng.choice(members[place], images_per_place, replace=False)
+            rng.choice(members[place], rule.images_per_place, replace=False)
             for place in batch
         ]
         for batch in full
     ]
     return PlaceBatches(
+        rows,
         np.asarray(images, np.int64).reshape(len(full), -1),
-        np.repeat(np.asarray(full, np.int64), images_per_place, axis=1),
+        np.repeat(np.asarray(full, np.int64), rule.images_per_place, axis=1),
+        rule.images_per_place,
         len(members) - len(large),
-        len(large) - len(full) * places_per_batch,
+        len(large) - len(full) * rule.places_per_batch,
     )
 
 
+def _full_batches(
+    places: np.ndarray, near: list[np.ndarray] | None, size: int
+) -> list[list[int]]:
+    """Puts each place into the first batch with room and no place near it."""
+    full, unfinished = [], {}
+    batch_of = {}
+    for count, place in enumerate(places):
+        neighbours = near[place] if near else ()
+        taken = {batch_of.get(neighbour) for neighbour in neighbours}
+        batch = next((b for b in unfinished if b not in taken), count)
+        batch_of[place] = batch
+        unfinished.setdefault(batch, []).append(place)
+        if len(unfinished[batch]) == size:
+            full.append(unfinished.pop(batch))
+    return full
+
+
 def _groups_and_cells(rows: pd.DataFrame, radius_m: float) -> list[np.ndarray]:
-    """What images of one place have in common, arrays [N]."""
+    """Keys that the images of one place have in common, arrays [N]."""
     table = pd.DataFrame(_coordinates(rows), columns=["east", "north"])
     points, which = np.unique(table, axis=0, return_inverse=True)
     linked = _within(points, radius_m)
@@ -209,7 +240,7 @@ def _within(points: np.ndarray, distance_m: float) -> sparse.csr_array:
 def _near_places(
     rows: pd.DataFrame, numbers: np.ndarray, separation_m: float
 ) -> list[np.ndarray] | None:
-    """Per place those with an image within the separation, itself included."""
+    """Places with an image within the separation of each place, and itself."""
     if not manifest.has_coordinates(rows):
         return None
     points, which = np.unique(_coordinates(rows), axis=0, return_inverse=True)

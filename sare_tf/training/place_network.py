@@ -21,6 +21,10 @@ gradient, then once more with it.
 import keras
 import tensorflow as tf
 
+from sare_tf.losses import place_labels
+from sare_tf.losses.keras_losses import PlaceLoss
+from sare_tf.model import compiled_metrics
+
 # What a configuration holds as layers.
 _PARTS = ("embedder", "augmentation")
 
@@ -68,8 +72,9 @@ class PlaceNetwork(keras.Model):
 
     Input shape:
         [B, H, W, 3]; draws [B, R]. To train also targets: labels of places,
-        [B], whole numbers from 0 below 2 ** 24; with a memory {"labels": [B],
-        "positions": float32 [B, 2]}, in metres, NaN where they are not known.
+        [B], integers, compared exactly; with a memory {"labels": [B], from 0
+        and below 2 ** 24, "positions": float32 [B, 2]}, in metres, NaN where
+        they are not known.
 
     Output shape:
         [B, D].
@@ -154,8 +159,15 @@ class PlaceNetwork(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, *args, **kwargs):
         # Of one replica's images alone, as Keras has it for `evaluate`.
-        labels = _batch(y, y_pred)["labels"]
-        return super().compute_loss(x, labels, y_pred, *args, **kwargs)
+        batch = self._batch(y, y_pred)
+        numbers = place_labels.numbers(batch["labels"])
+        descriptors = batch["descriptors"]
+        return super().compute_loss(x, numbers, descriptors, *args, **kwargs)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        compiled_metrics.refuse_accuracy(self)
+        labels = y["labels"] if isinstance(y, dict) else y
+        return super().compute_metrics(x, labels, y_pred, sample_weight)
 
     def train_step(self, data):
         images, targets, sample_weight = keras.utils.unpack_x_y_sample_weight(
@@ -169,7 +181,7 @@ class PlaceNetwork(keras.Model):
             with tf.GradientTape() as tape:
                 own = self.embedder(images, training=True)
         self._check_losses(sample_weight)
-        batch = _gather(_batch(targets, own))
+        batch = _gather(self._batch(targets, own))
         with tf.GradientTape() as loss_tape:
             loss_tape.watch(batch["descriptors"])
             loss = tf.reduce_mean(self._anchor_losses(batch))
@@ -188,13 +200,17 @@ class PlaceNetwork(keras.Model):
                 latest = tf.concat([remembered, batch[name]], 0)
                 remembered.assign(latest[-self.memory_images :])
         self._loss_tracker.update_state(loss)
-        return self.get_metrics_result()
+        return self.compute_metrics(images, targets, own)
 
     def _anchor_losses(self, batch):
         """Loss of every image of the whole batch, [B]."""
         labels, descriptors = batch["labels"], batch["descriptors"]
         if not self.memory_images:
-            return self.loss.call(labels, descriptors)
+            numbers = place_labels.numbers(labels)
+            if not isinstance(self.loss, PlaceLoss):
+                # float32, as Keras gives labels to losses.
+                numbers = tf.cast(numbers, "float32")
+            return self.loss.call(numbers, descriptors)
         memory = {
             name: tf.convert_to_tensor(remembered)
             for name, remembered in self._memory.items()
@@ -216,6 +232,23 @@ class PlaceNetwork(keras.Model):
             memory=(memory["labels"], memory["descriptors"]),
             counts=(same | far) & filled & started,
         )
+
+    def _batch(self, targets, descriptors):
+        """Labels, descriptors and perhaps positions of the images of a step."""
+        batch = targets if isinstance(targets, dict) else {"labels": targets}
+        # The memory holds labels as float32.
+        check = place_labels.checked
+        if self.memory_images:
+            check = place_labels.checked_float32
+        labels = tf.convert_to_tensor(batch["labels"])
+        labels, descriptors = check(labels, descriptors)
+        if labels.dtype.is_integer:
+            # Replicas on GPUs gather int64, but not every type of integers.
+            labels = tf.cast(labels, "int64")
+        batch = {**batch, "labels": labels, "descriptors": descriptors}
+        if "positions" in batch:
+            batch["positions"] = tf.cast(batch["positions"], "float32")
+        return batch
 
     def _check_losses(self, sample_weight):
         if sample_weight is not None:
@@ -315,14 +348,6 @@ class PlaceNetwork(keras.Model):
             for part in _PARTS
         }
         return cls(**{**config, **parts})
-
-
-def _batch(targets, descriptors):
-    """What a step knows of images: labels, perhaps positions, descriptors."""
-    batch = targets if isinstance(targets, dict) else {"labels": targets}
-    # float32, as Keras gives labels to losses.
-    batch = {name: tf.cast(rows, "float32") for name, rows in batch.items()}
-    return {**batch, "descriptors": descriptors}
 
 
 def _gather(batch):

@@ -2,14 +2,14 @@
 
     config.json      the options of the run, and the records it trains on
     state.json       names the last and the best epoch; measured values of all
-    epoch-NNNN/      model.keras with the optimizer's state, remembered.npy; of
-                     an epoch that mined tuples.parquet, the tuples in order
-    tensorboard/     curves and pictures, see `training_log`
+    epoch-NNNN/      model.keras with the optimizer's state, remembered.npy;
+                     tuples.parquet, the mined tuples in order, if there are any
+    tensorboard/     curves and pictures, see `tensorboard`
     bad_images.json  images left out because they cannot be read, if any
 
 An epoch's folder is written under another name and renamed, and `state.json`
-after it: a kill leaves the run after its last whole epoch. Kept are the first
-epoch, which is the network before training, the last and the best.
+is written after it: a kill leaves the run after its last whole epoch. The first
+epoch, which is the network before training, the last and the best are kept.
 """
 
 import io
@@ -34,18 +34,21 @@ from sare_tf.model import (
     augmentation,
     backbones,
     embedder,
+    heads,
     netvlad,
     pooling,
+    vit,
     whitening,
 )
 from sare_tf.model.embedder import in_float32
 from sare_tf.runtime import atomic_files
-from sare_tf.training import optimizers, place_network
+from sare_tf.training import epoch_choice, optimizers, place_network
 
 # Keras finds the classes that a checkpoint names once they are imported.
 _REGISTERED = (
     *(place_losses, place_sare, sare, similarity, tuple_losses),
-    *(augmentation, backbones, embedder, netvlad, pooling, whitening),
+    *(augmentation, backbones, embedder, netvlad, pooling, vit),
+    *(whitening, *heads.MODULES),
     *(optimizers, place_network),
 )
 
@@ -54,17 +57,28 @@ KEPT_EPOCHS = 3
 COMMAND = "python -m sare_tf.train --flagfile=..."
 
 
-class Run:
-    """A run that is started, or goes on after its last whole epoch.
+class RunFolder:
+    """A run that is started, or resumed after its last whole epoch.
+
+    Args:
+        folder: folder of the run; made if it is not there.
+        config: options of the run, as JSON holds them.
+        may_change: names of options with other values of which a run may be
+            resumed.
+        writes: whether this process writes the folder; of several workers, one
+            does.
 
     Attributes:
-        folder: of the run.
+        path: folder of the run.
         history: measured values of each epoch from 0: dicts with `epoch` and
             `recall_at`, a mapping from N to recall@N, or None.
         last: name of the last epoch's folder; None before the first.
-        best: name of the best epoch's folder, by recall@5 as the original code
-            chooses, then @1, then @10; the first of equals. Without recalls
-            the last.
+        best: name of the best epoch's folder, see `epoch_choice`; the first of
+            equals.
+
+    Raises:
+        ValueError: a run with other options, a folder of other files, or one
+            that cannot be written to.
     """
 
     def __init__(
@@ -75,39 +89,26 @@ class Run:
         may_change: Collection[str],
         writes: bool = True,
     ):
-        """Opens the folder, or makes it.
-
-        Args:
-            folder: of the run.
-            config: the options of the run, as JSON holds them.
-            may_change: names of options with which a run may go on.
-            writes: whether this process makes and writes the folder; of several
-                workers, one does.
-
-        Raises:
-            ValueError: a run with other options, a folder of other files, or
-                one that cannot be written to.
-        """
-        self.folder = Path(folder)
+        self.path = Path(folder)
         state = {"last": None, "best": None, "history": []}
-        if (self.folder / "state.json").is_file():
-            found, state = read_state(self.folder)
-            _check_same(self.folder, found, config, may_change)
+        if (self.path / "state.json").is_file():
+            started_with, state = read_state(self.path)
+            _check_same(self.path, started_with, config, may_change)
         elif writes:
-            _start(self.folder, config)
+            _start(self.path, config)
         if writes:
-            _check_writable(self.folder)
+            _check_writable(self.path)
         self._writes = writes
         self.last, self.best = state["last"], state["best"]
         self.history = state["history"]
 
     def load(self) -> tuple[keras.Model, np.ndarray]:
-        """The network and the remembered negatives of the last epoch.
+        """Loads the network and the remembered negatives of the last epoch.
 
         Raises:
-            ValueError: they are damaged, or not there.
+            ValueError: they are damaged or missing.
         """
-        folder = self.folder / self.last
+        folder = self.path / self.last
         try:
             return (
                 keras.models.load_model(folder / "model.keras"),
@@ -129,10 +130,16 @@ class Run:
         remembered: np.ndarray,
         mined: pd.DataFrame | None = None,
     ) -> None:
-        """Saves the epoch, then the state that names it, then tidies up.
+        """Saves an epoch, then the state that names it, then tidies up.
+
+        Args:
+            measured: measured values, with `epoch` and `recall_at`.
+            network: network to save.
+            remembered: remembered negatives to save.
+            mined: tuples to save; None for none.
 
         Raises:
-            OSError: it cannot be written; the run is as it was before.
+            OSError: a file cannot be written; the run stays as it was.
         """
         name = f"epoch-{measured['epoch']:04d}"
         history = [*self.history, measured]
@@ -141,7 +148,7 @@ class Run:
             self.last, self.best, self.history = name, best, history
             return
         try:
-            with atomic_files.folder_in_one_piece(self.folder / name) as folder:
+            with atomic_files.folder_in_one_piece(self.path / name) as folder:
                 network.save(folder / "model.keras")
                 # np.save to a file does not notice that a disk is full.
                 whole = io.BytesIO()
@@ -150,49 +157,51 @@ class Run:
                 if mined is not None:
                     tuple_lists.write(mined, folder / "tuples.parquet")
             atomic_files.write_json(
-                self.folder / "state.json",
+                self.path / "state.json",
                 {"last": name, "best": best, "history": history},
             )
         except OSError as error:
             raise OSError(
                 f"Expected to save {name}. Received: {error}, in "
-                f"checkpoints={str(self.folder)!r}. "
+                f"checkpoints={str(self.path)!r}. "
                 + (f"{self.last} is untouched. " if self.last else "")
-                + "Make room, and run the same command again: it goes on there."
+                + "Make room, and run the same command again: it resumes there."
             ) from error
         self.last, self.best, self.history = name, best, history
         kept = {"epoch-0000", self.last, self.best}
-        for folder in self.folder.glob("epoch-*"):
+        for folder in self.path.glob("epoch-*"):
             if folder.name not in kept:
                 shutil.rmtree(folder)
 
     def would_be_best(self, measured: dict[str, Any]) -> bool:
-        """Whether an epoch with these values becomes the best."""
+        """Returns whether an epoch with these values becomes the best."""
         # max gives the first of equals.
-        return measured is max([*self.history, measured], key=_score)
+        return measured is max(
+            [*self.history, measured], key=epoch_choice.score
+        )
 
     def check_space(self, checkpoint_bytes: int) -> None:
-        """Refuses to begin what the disk cannot hold.
+        """Refuses to begin a run that the disk cannot hold.
 
         Args:
-            checkpoint_bytes: about the size of one epoch's folder.
+            checkpoint_bytes: approximate size of one epoch's folder.
 
         Raises:
             ValueError: no room for the epochs that are kept and a new one.
         """
-        present = len(list(self.folder.glob("epoch-*")))
+        present = len(list(self.path.glob("epoch-*")))
         needed = max(1, KEPT_EPOCHS + 1 - present) * checkpoint_bytes
-        free = shutil.disk_usage(self.folder).free
+        free = shutil.disk_usage(self.path).free
         if free < needed:
             raise ValueError(
                 f"Expected {needed / 2**20:.0f} MiB of free space for "
-                f"checkpoints. Received: checkpoints={str(self.folder)!r}, "
+                f"checkpoints. Received: checkpoints={str(self.path)!r}, "
                 f"with {free / 2**20:.0f} MiB free. Make room, or choose "
                 "another --checkpoints."
             )
 
     def summary(self) -> str:
-        """What came of the run and where it is, in lines."""
+        """Describes the result of the run and its files, in lines."""
         minutes = sum(entry.get("epoch_s", 0.0) for entry in self.history) / 60
         lines = [
             f"{len(self.history) - 1} epochs, {minutes:.1f} minutes of training"
@@ -207,28 +216,33 @@ class Run:
                 for k, value in (entry["recall_at"] or {}).items()
             ]
             lines.append(f"  {title:<16} {name}  {', '.join(values)}")
-        lines.append(f"  {'checkpoints':<16} {self.folder}")
+        lines.append(f"  {'checkpoints':<16} {self.path}")
         lines.append(
-            f"  {'curves':<16} tensorboard --logdir "
-            f"{self.folder / 'tensorboard'}"
+            f"  {'curves':<16} tensorboard --logdir {self.path / 'tensorboard'}"
         )
         return "\n".join(lines)
 
     def epochs_since_best(self) -> int:
-        """Epochs after the best one."""
-        best = int(self.best.removeprefix("epoch-"))
-        return len(self.history) - 1 - best
+        """Counts the epochs after the first with the best validation.
+
+        The loss of training does not count here: it may sink for long after
+        validation has stopped to improve.
+        """
+        scores = [
+            epoch_choice.score(measured)[:-1] for measured in self.history
+        ]
+        return len(scores) - 1 - scores.index(max(scores))
 
 
 def write_untrained(
     folder: str | Path, config: Mapping[str, Any], *, network: keras.Model
 ) -> None:
-    """Writes the folder of a run that has epoch 0 alone, in one piece.
+    """Writes the folder of a run that has only epoch 0, in one piece.
 
     Args:
-        folder: of the run; replaced.
-        config: its options, as JSON holds them.
-        network: over tuples.
+        folder: folder of the run; replaced.
+        config: options of the run, as JSON holds them.
+        network: network over tuples.
     """
     state = {
         "last": "epoch-0000",
@@ -260,7 +274,7 @@ def read_state(folder: str | Path) -> tuple[dict, dict]:
 
 
 def _start(folder: Path, config: Mapping[str, Any]) -> None:
-    """Makes the folder of a run; one without an epoch starts over."""
+    """Makes the folder of a run; a run without an epoch starts over."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -297,14 +311,14 @@ def _not_writable(folder: Path, error: OSError) -> ValueError:
 
 def _check_same(
     folder: Path,
-    found: Mapping[str, Any],
+    started_with: Mapping[str, Any],
     config: Mapping[str, Any],
     may_change: Collection[str],
 ) -> None:
     differences = [
-        f"{name}: {found.get(name)!r} there, {value!r} now"
+        f"{name}: {started_with.get(name)!r} there, {value!r} now"
         for name, value in config.items()
-        if name not in may_change and found.get(name) != value
+        if name not in may_change and started_with.get(name) != value
     ]
     if differences:
         raise ValueError(
@@ -315,16 +329,8 @@ def _check_same(
         )
 
 
-def _score(measured: Mapping[str, Any]) -> tuple[float, ...]:
-    recall = measured["recall_at"]
-    if recall is None:
-        return (float(measured["epoch"]),)
-    # JSON has turned the keys of earlier epochs into strings.
-    return tuple(recall.get(k, recall.get(str(k), 0.0)) for k in (5, 1, 10))
-
-
 def load_embedder(path: str | Path, *, epoch: str | None = None) -> keras.Model:
-    """Loads the network that was trained, without what it is trained with.
+    """Loads a trained embedder, without the loss and optimizer.
 
     Args:
         path: folder of a training run or of an import; or a .keras file of

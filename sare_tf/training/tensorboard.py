@@ -1,14 +1,14 @@
-"""What TensorBoard shows of a training run.
+"""Curves, histograms and pictures of a training run, for TensorBoard.
 
     tensorboard/
       events.out.tfevents.*.epoch-NNNN   curves, histograms, pictures
       projector_config.pbtxt, projector/ descriptors of the best epoch
 
 The horizontal axis is the number of steps since the start of the run. Each
-epoch has a file of its own: a run that goes on removes those of epochs that
-were not finished, so that no value is ever there twice.
+epoch has a file of its own. A run that is resumed removes the files of epochs
+that were not finished, so that no value is ever there twice.
 
-Squared distances; axis letters as in `mining`.
+Distances are squared; axis letters as in `hard_negatives`.
 """
 
 from collections.abc import Mapping
@@ -37,8 +37,8 @@ class TrainingLog:
     """The event files of a run.
 
     Args:
-        folder: for the files; made when there is something to write.
-        epochs: that were finished; what is there of later ones is removed.
+        folder: folder of the files; made when there is something to write.
+        epochs: number of finished epochs; files of later ones are removed.
     """
 
     def __init__(self, folder: str | Path, *, epochs: int):
@@ -55,22 +55,22 @@ class TrainingLog:
         )
 
     def end(self) -> None:
-        """Closes the file: all of it is on disk."""
+        """Closes the file of the epoch; all of it is on disk then."""
         self._writer.close()
 
     def values(self, step: int, values: Mapping[str, float]) -> None:
-        """Points of curves."""
+        """Writes a point of each curve, by its name."""
         with self._writer.as_default(step=step):
             for name, value in values.items():
                 tf.summary.scalar(name, value)
         self._writer.flush()
 
-    def mined(self, step: int, found: Mined) -> None:
-        """Shares and distances of a mining pass."""
+    def mined(self, step: int, mined: Mined) -> None:
+        """Writes shares and distances of a mining pass."""
         with self._writer.as_default(step=step):
-            tf.summary.scalar("mining/violating", found.violating)
+            tf.summary.scalar("mining/violating", mined.violating)
             for name in ("positive", "negative"):
-                distances = getattr(found, f"{name}_distances").reshape(-1)
+                distances = getattr(mined, f"{name}_distances").reshape(-1)
                 tf.summary.histogram(f"mining/{name}_distance", distances)
         self._writer.flush()
 
@@ -79,23 +79,23 @@ class TrainingLog:
         step: int,
         records: Records,
         tuples: np.ndarray,
-        found: Mined,
+        mined: Mined,
         *,
         height: int,
         width: int,
     ) -> None:
-        """A picture of the tuples whose negatives are nearest by comparison.
+        """Writes a picture of the hardest tuples, see `tensorboard_pictures`.
 
         Args:
-            step: of the run.
+            step: step of the run.
             records: opened records.
             tuples: int [M, T], positions in the records' manifest.
-            found: what the tuples were made of, in the same order.
-            height: rows of a network's input, whose shape the pictures keep.
+            mined: rows and distances of the tuples, in the same order.
+            height: rows of the network's input, whose shape the pictures keep.
             width: columns of it.
         """
         picture = tensorboard_pictures.hardest_tuples(
-            records, tuples, found, height=height, width=width
+            records, tuples, mined, height=height, width=width
         )
         with self._writer.as_default(step=step):
             tf.summary.image("mining/hardest_tuples", picture[None])
@@ -110,14 +110,14 @@ class TrainingLog:
         height: int,
         width: int,
     ) -> None:
-        """Descriptors with thumbnails, in place of those of an earlier epoch.
+        """Writes descriptors with thumbnails; replaces those that are there.
 
         Args:
             records: opened records.
             rows: B rows of their manifest.
             descriptors: [B, D], of these rows. Longer ones are shown by their
                 first 200 principal components.
-            height: rows of a network's input, whose shape thumbnails keep.
+            height: rows of the network's input, whose shape thumbnails keep.
             width: columns of it.
         """
         height, width = tensorboard_pictures.fit(height, width, longest=48)
@@ -156,11 +156,11 @@ class TrainingLog:
 class Profile(keras.callbacks.Callback):
     """Profiles some steps of the first `fit` that it takes part in.
 
-    The steps before them are left out, in which functions are traced, if there
-    are enough.
+    The first steps, in which functions are traced, are left out if there are
+    enough steps.
 
     Args:
-        folder: of TensorBoard's files.
+        folder: folder of TensorBoard's files.
     """
 
     def __init__(self, folder: Path):
@@ -195,7 +195,7 @@ class Profile(keras.callbacks.Callback):
 
 
 def _shortened(descriptors: np.ndarray) -> np.ndarray:
-    """[B, D] -> [B, d] with nearly the same distances, d <= 200."""
+    """Projects [B, D] to [B, d], d <= 200, with nearly the same distances."""
     if descriptors.shape[1] <= _PROJECTOR_DIMENSION:
         return descriptors
     centred = descriptors - descriptors.mean(axis=0)

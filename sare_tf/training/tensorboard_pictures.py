@@ -4,6 +4,7 @@ Images are RGB, uint8, [H, W, 3].
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -24,7 +25,7 @@ _QUERY, _POSITIVE, _NEGATIVE = (90, 90, 90), (0, 158, 115), (213, 94, 0)
 
 
 def fit(height: int, width: int, *, longest: int) -> tuple[int, int]:
-    """The size with the same shape whose longer side is `longest`."""
+    """Returns the size of the same shape whose longer side is `longest`."""
     scale = longest / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
@@ -32,30 +33,30 @@ def fit(height: int, width: int, *, longest: int) -> tuple[int, int]:
 def hardest_tuples(
     records: Records,
     tuples: np.ndarray,
-    found: Mined,
+    mined: Mined,
     *,
     height: int,
     width: int,
 ) -> np.ndarray:
-    """One row per tuple: the query, its positive, its nearest negatives.
+    """Draws a row per tuple: the query, its positive, its nearest negatives.
 
-    The tuples are those whose positive is farthest compared with the nearest
-    negative. Below the images stand their squared distances to the query.
+    The hardest tuples are those whose positive is farthest compared with the
+    nearest negative. Captions are squared distances to the query.
 
     Args:
         records: opened records.
         tuples: int [M, T], positions in their manifest.
-        found: what the tuples were made of, in the same order.
-        height: rows of a network's input, whose shape the images keep.
+        mined: rows and distances of the tuples, in the same order.
+        height: rows of the network's input, whose shape the images keep.
         width: columns of it.
 
     Returns:
         uint8 [rows, columns, 3].
     """
     height, width = fit(height, width, longest=_LONGEST_SIDE)
-    gain = found.positive_distances - found.negative_distances[:, 0]
-    chosen = np.argsort(-gain, kind="stable")[:_TUPLES]
-    shown = tuples[chosen, : 2 + _NEGATIVES]
+    gain = mined.positive_distances - mined.negative_distances[:, 0]
+    hardest = np.argsort(-gain, kind="stable")[:_TUPLES]
+    shown = tuples[hardest, : 2 + _NEGATIVES]
     images = np.concatenate(
         list(
             datasets.image_dataset(
@@ -66,9 +67,35 @@ def hardest_tuples(
             ).as_numpy_iterator()
         )
     )
+    distances = np.column_stack(
+        [
+            mined.positive_distances[hardest],
+            mined.negative_distances[hardest][:, :_NEGATIVES],
+        ]
+    )
+    captions = [
+        caption
+        for positive, *negatives in distances
+        for caption in (
+            (_QUERY, "query"),
+            (_POSITIVE, f"positive {positive:.3f}"),
+            *((_NEGATIVE, f"negative {each:.3f}") for each in negatives),
+        )
+    ]
+    return _with_captions(images, captions, columns=shown.shape[1])
+
+
+def _with_captions(
+    images: np.ndarray,
+    captions: Sequence[tuple[tuple[int, int, int], str]],
+    *,
+    columns: int,
+) -> np.ndarray:
+    """Draws images [B, h, w, 3] in frames, row by row, with their captions."""
+    height, width = images.shape[1:3]
     cell_height = height + 2 * _FRAME + _CAPTION + _GAP
     cell_width = width + 2 * _FRAME + _GAP
-    rows, columns = shown.shape
+    rows = len(images) // columns
     picture = Image.new(
         "RGB",
         (columns * cell_width + _GAP, rows * cell_height + _GAP),
@@ -76,43 +103,24 @@ def hardest_tuples(
     )
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(13)
-    for number, image in enumerate(images):
+    for number, (image, (colour, caption)) in enumerate(
+        zip(images, captions, strict=True)
+    ):
         row, column = divmod(number, columns)
-        left = _GAP + column * cell_width
-        top = _GAP + row * cell_height
-        if column == 0:
-            colour, caption = _QUERY, "query"
-        elif column == 1:
-            distance = found.positive_distances[chosen[row]]
-            colour, caption = _POSITIVE, f"positive {distance:.3f}"
-        else:
-            distance = found.negative_distances[chosen[row], column - 2]
-            colour, caption = _NEGATIVE, f"negative {distance:.3f}"
-        draw.rectangle(
-            (
-                left,
-                top,
-                left + width + 2 * _FRAME - 1,
-                top + height + 2 * _FRAME - 1,
-            ),
-            fill=colour,
-        )
+        left, top = _GAP + column * cell_width, _GAP + row * cell_height
+        right, bottom = left + width + 2 * _FRAME, top + height + 2 * _FRAME
+        draw.rectangle((left, top, right - 1, bottom - 1), fill=colour)
         picture.paste(Image.fromarray(image), (left + _FRAME, top + _FRAME))
-        draw.text(
-            (left, top + height + 2 * _FRAME),
-            caption,
-            fill=colour,
-            font=font,
-        )
+        draw.text((left, bottom), caption, fill=colour, font=font)
     return np.asarray(picture)
 
 
 def sprite(thumbnails: tf.data.Dataset, *, count: int) -> Image.Image:
-    """All thumbnails in one square, row by row, as TensorBoard reads it.
+    """Puts all thumbnails into a square, row by row, as TensorBoard reads it.
 
     Args:
         thumbnails: batches of images, uint8 [B, h, w, 3].
-        count: of all images.
+        count: number of all images.
 
     Returns:
         A picture of n x n thumbnails, n the smallest that holds them.

@@ -1,10 +1,10 @@
 """Images whose records can no longer be read: found, named, left out.
 
-Records hold only images that could be decoded when they were built. If one
-cannot be read in training, the disk has lost it. Training then goes through
-the images it uses, writes the unreadable ones into `bad_images.json` of the
-run, and repeats the epoch without them: no tuple and no batch holds one, in
-this and in every later epoch, also after the run was stopped.
+Records hold only images that could be decoded when they were built. If an image
+cannot be read in training, its file was damaged since. Training then reads all
+images that it uses, writes the unreadable ones to `bad_images.json` of the run,
+and repeats the epoch without them. They are in no tuple and no batch of this
+and of every later epoch, also after the run is resumed.
 """
 
 import itertools
@@ -17,21 +17,20 @@ from absl import logging
 
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files
-from sare_tf.training import datasets
+from sare_tf.training import batches
 
 NAME = "bad_images.json"
-# What tf.data raises for a record with a wrong checksum, bytes that are no
+# tf.data raises these for a record with a wrong checksum, bytes that are no
 # image, and a file that has become too short.
 ERRORS = (
     tf.errors.DataLossError,
     tf.errors.FailedPreconditionError,
     tf.errors.InvalidArgumentError,
 )
-_BLOCK = 256
 
 
 def read(checkpoints: str | Path) -> dict[str, str]:
-    """The bad images of a run: image_id to the reason."""
+    """Reads the bad images of a run: image_id to the reason."""
     path = Path(checkpoints) / NAME
     if not path.exists():
         return {}
@@ -41,13 +40,13 @@ def read(checkpoints: str | Path) -> dict[str, str]:
 def find(
     checkpoints: str | Path, records: Records, error: Exception, *, limit: int
 ) -> None:
-    """Finds the bad images after reading some failed, and writes them down.
+    """Finds and writes down the bad images, after reading has failed.
 
     Args:
         checkpoints: folder of the run.
-        records: that were read.
-        error: that was raised.
-        limit: of the bad images of a run.
+        records: opened records.
+        error: the error that was raised.
+        limit: largest number of bad images of a run.
 
     Raises:
         Exception: `error` itself, where every image can be read.
@@ -63,46 +62,39 @@ def find(
         str(error).splitlines()[0],
         len(used),
     )
-    found = known | dict(_unreadable(records, used))
-    if len(found) == len(known):
+    bad = known | dict(_unreadable(records, used))
+    if len(bad) == len(known):
         raise error
-    if len(found) > limit:
+    if len(bad) > limit:
         raise ValueError(
             f"Expected at most {limit} images that cannot be read. Received: "
-            f"{len(found)} in records={str(records.path)!r}: "
-            f"{', '.join(itertools.islice(found, 10))}"
-            f"{', ...' if len(found) > 10 else ''} "
-            f"({next(iter(found.values()))}). The last checkpoint is "
+            f"{len(bad)} in records={str(records.path)!r}: "
+            f"{', '.join(itertools.islice(bad, 10))}"
+            f"{', ...' if len(bad) > 10 else ''} "
+            f"({next(iter(bad.values()))}). The last checkpoint is "
             "untouched; build the records again, or raise --max_bad_images."
         ) from error
-    for image_id in found.keys() - known.keys():
-        logging.warning("Left out: %s (%s).", image_id, found[image_id])
+    for image_id in bad.keys() - known.keys():
+        logging.warning("Left out: %s (%s).", image_id, bad[image_id])
     logging.warning(
-        "%d bad images of %d allowed; going on after the last epoch.",
-        len(found),
+        "%d bad images of %d allowed; resuming after the last epoch.",
+        len(bad),
         limit,
     )
-    atomic_files.write_json(Path(checkpoints) / NAME, found)
+    atomic_files.write_json(Path(checkpoints) / NAME, bad)
 
 
 def _unreadable(
     records: Records, rows: pd.DataFrame
 ) -> Iterator[tuple[str, str]]:
-    """image_id and reason, in the order of the rows."""
-    for start in range(0, len(rows), _BLOCK):
-        yield from _halved(records, rows.iloc[start : start + _BLOCK])
-
-
-def _halved(records: Records, rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    """Halves rows that cannot all be read, until each stands alone."""
-    try:
-        # Decoded, too, at a size that costs little.
-        for _ in datasets.image_dataset(records, rows, height=16, width=16):
-            pass
-    except ERRORS as error:
-        if len(rows) == 1:
-            yield rows["image_id"].iloc[0], str(error).splitlines()[0]
-            return
-        middle = len(rows) // 2
-        yield from _halved(records, rows.iloc[:middle])
-        yield from _halved(records, rows.iloc[middle:])
+    """Yields image_id and reason, in the order of the rows."""
+    # Decoded, too, at a size that costs little. A dataset that raised an error
+    # continues with the next image.
+    images = iter(
+        batches.decoded(records.encoded_dataset(rows), height=16, width=16)
+    )
+    for image_id in rows["image_id"]:
+        try:
+            next(images)
+        except ERRORS as error:
+            yield image_id, str(error).splitlines()[0]

@@ -1,7 +1,14 @@
 """Names of the formats of files of trained weights."""
 
-# Those that are told apart by the names in a state_dict.
-TORCH_FORMATS = ("openibl", "pytorch_netvlad", "patch_netvlad", "benchmark")
-FORMATS = (*TORCH_FORMATS, "netvlad_mat", "netvlad_tf", "keras")
-# Those that `export_weights` writes.
+# Arrays by name, which the names tell apart.
+ARRAY_FORMATS = (
+    "openibl",
+    "pytorch_netvlad",
+    "patch_netvlad",
+    "benchmark",
+    "dinov2",
+    "torchvision",
+)
+FORMATS = (*ARRAY_FORMATS, "netvlad_mat", "netvlad_tf", "keras")
+# Formats that `export_weights` writes.
 WRITTEN_FORMATS = ("openibl", "pytorch_netvlad")

@@ -1,6 +1,6 @@
-"""VGG16 of keras.applications without its top: a backbone alone.
+"""VGG16 of keras.applications without its top: only a backbone.
 
-Its ImageNet weights are Caffe's, and so for BGR minus the mean of each channel.
+Its ImageNet weights are Caffe's: they take BGR minus the mean of each channel.
 """
 
 import zipfile
@@ -9,10 +9,11 @@ from pathlib import Path
 import keras
 
 from sare_tf.model import backbones, registry
-from sare_tf.weights.imported_network import VGG16_LAYERS, Found
+from sare_tf.model.pretrained import weights_file
+from sare_tf.weights.imported_network import VGG16_LAYERS, ImportedNetwork
 
 
-def read(source: Path) -> Found:
+def read(source: Path) -> ImportedNetwork:
     """Reads .h5 or .weights.h5 with the weights, or .keras with the model.
 
     Args:
@@ -23,11 +24,12 @@ def read(source: Path) -> Found:
     """
     if zipfile.is_zipfile(source):
         try:
-            network = keras.saving.load_model(source, compile=False)
+            with weights_file.named_for_keras(source) as named:
+                network = keras.saving.load_model(named, compile=False)
         except (ValueError, TypeError, OSError) as error:
             raise ValueError(
                 "Expected a model that Keras saved. Received: source="
-                f"{str(source)!r} ({error}). Save its weights alone, or get "
+                f"{str(source)!r} ({error}). Save only its weights, or get "
                 "the file again."
             ) from error
     else:
@@ -45,7 +47,7 @@ def read(source: Path) -> Found:
             f"weights, among them {others[:5]}. A model of this package needs "
             "no import: export takes its checkpoint."
         )
-    return Found(
+    return ImportedNetwork(
         source="keras",
         backbone="vgg16",
         layers=layers,

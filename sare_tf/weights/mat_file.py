@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from sare_tf.weights import hdf5_file
+from sare_tf.model.pretrained import hdf5_file
 
 _MOST_BYTES = 1 << 33
 _CLASSES = (
@@ -24,7 +24,7 @@ _CLASSES = (
 
 
 def is_mat_file(path: Path) -> bool:
-    """Whether a file is one of MATLAB's, of version 5 to 7.3."""
+    """Returns whether a file is one of MATLAB's, of version 5 to 7.3."""
     with path.open("rb") as file:
         return file.read(10) in (b"MATLAB 5.0", b"MATLAB 7.3")
 
@@ -55,7 +55,7 @@ def _read_old(path: Path, name: str) -> Any:
 
     try:
         variables = loadmat(path, variable_names=[name], struct_as_record=False)
-    except Exception as error:  # A damaged file raises whatever it likes.
+    except Exception as error:  # A damaged file raises anything.
         raise ValueError(f"{type(error).__name__}: {error}") from error
     if name not in variables:
         raise ValueError(f"no variable {name}")
@@ -63,7 +63,7 @@ def _read_old(path: Path, name: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A value of SciPy's."""
+    """Returns a value of SciPy as a plain value."""
     from scipy.io.matlab import MatlabFunction, MatlabOpaque, mat_struct
 
     if isinstance(value, (MatlabFunction, MatlabOpaque)):
@@ -75,10 +75,10 @@ def _plain(value: Any) -> Any:
     if value.dtype.kind == "U":
         return "".join(value.reshape(-1))
     if value.dtype.hasobject:
-        parts = value.reshape(-1, order="F")
-        if len(parts) == 1 and isinstance(parts[0], mat_struct):
-            return _plain(parts[0])
-        return [_plain(part) for part in parts]
+        elements = value.reshape(-1, order="F")
+        if len(elements) == 1 and isinstance(elements[0], mat_struct):
+            return _plain(elements[0])
+        return [_plain(element) for element in elements]
     return value
 
 
@@ -96,7 +96,9 @@ def _from_hdf5(file: h5py.File, value: h5py.Group | h5py.Dataset) -> Any:
     array = hdf5_file.array(value)
     if kind == b"cell":
         # Row-major here is MATLAB's column-major.
-        return [_from_hdf5(file, file[part]) for part in array.reshape(-1)]
+        return [
+            _from_hdf5(file, file[reference]) for reference in array.reshape(-1)
+        ]
     if kind == b"char":
         return "".join(map(chr, array.reshape(-1)))
     return array.T

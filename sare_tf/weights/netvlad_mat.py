@@ -1,12 +1,12 @@
-"""NetVLAD's own networks as MATLAB structs, and deepIBL's, which have the same.
+"""NetVLAD's own networks as MATLAB structs, and deepIBL's, which are alike.
 
 `net.layers` is VGG16 up to conv5_3, then preL2, vlad:core, vlad:intranorm,
-postL2 and, where whitened, WPCA and finalL2. Files are hloc's
-Pitts30K_struct.mat and TokyoTM_struct.mat, and such as MATLAB saved them.
+postL2 and, where whitened, WPCA and finalL2. Such files are hloc's
+Pitts30K_struct.mat and TokyoTM_struct.mat.
 
-MATLAB has convolutions as here, [rows, columns, in, out]; the assignment and
-the negative of the centres as [C, K]; and flattens NetVLAD channel-major, which
-the rows of WPCA follow. Images are RGB, minus their mean.
+Convolutions have the layout of this package, [rows, columns, in, out]. The
+assignment and the negative of the centres are [C, K]. MATLAB flattens NetVLAD
+channel-major; the rows of WPCA follow that. Images are RGB, minus their mean.
 
 Source: github.com/Relja/netvlad, addLayers.m and layerVLAD.m;
 github.com/uzh-rpg/netvlad_tf_open, matlab/net_class2struct.m.
@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from sare_tf.model.pretrained.array_ledger import ArrayLedger, StoredArray
 from sare_tf.weights.imported_network import (
     CAFFE_RGB,
     VGG16_LAYERS,
-    Found,
+    ImportedNetwork,
     NetVLADWeights,
-    Taken,
     cluster_major,
 )
 
@@ -32,19 +32,19 @@ _CONVOLUTIONS = tuple(
 )
 _AFTER = ("preL2", "vlad:core", "vlad:intranorm", "postL2")
 _WHITENING = ("WPCA", "finalL2")
-# Beside those: they have no weights.
+# Layers without weights.
 _OTHERS = frozenset(
     [name.replace("conv", "relu") for name in _CONVOLUTIONS[:-1]]
     + [f"pool{block}" for block in range(1, 5)]
 )
 
 
-def read(source: Path, net: Any) -> Found:
+def read(source: Path, net: Any) -> ImportedNetwork:
     """Reads the variable `net`.
 
     Args:
         source: the file, for messages.
-        net: what `mat_file.read` made of it.
+        net: its value, from `mat_file.read`.
 
     Raises:
         ValueError: other layers, or arrays that are missing, left over or of
@@ -63,10 +63,10 @@ def read(source: Path, net: Any) -> Found:
             f"{unlike[:5]}, or these in another order or not all. Other "
             "networks are not supported."
         )
-    arrays = Taken(
+    arrays = ArrayLedger(
         source,
         {
-            f"{name}.weights{{{number}}}": _entry(weight)
+            f"{name}.weights{{{number}}}": _stored(weight)
             for name, weights in layers
             for number, weight in enumerate(weights, start=1)
         },
@@ -84,7 +84,7 @@ def read(source: Path, net: Any) -> Found:
         bias = arrays.take("WPCA.weights{2}", kernel.shape[3:])
         projection = cluster_major(kernel[0, 0], assignment.shape[1])
     arrays.finish()
-    return Found(
+    return ImportedNetwork(
         source="netvlad_mat",
         backbone="vgg16",
         layers=convolutions,
@@ -98,7 +98,7 @@ def read(source: Path, net: Any) -> Found:
 def _layers(
     source: Path, net: Any
 ) -> tuple[list[tuple[str, list[np.ndarray]]], tuple[float, ...]]:
-    """Names and weights of the layers, and the mean of the images."""
+    """Returns names and weights of the layers, and the mean of the images."""
     try:
         layers = [
             (layer["name"], list(layer.get("weights", [])))
@@ -107,7 +107,7 @@ def _layers(
         mean = np.asarray(net["meta"]["normalization"]["averageImage"], float)
         if mean.size % 3:
             raise ValueError(f"averageImage of shape {mean.shape}")
-        # That of its first pixel counts: loadNet.m.
+        # loadNet.m uses the mean of the first pixel.
         mean = mean.reshape(-1, 3)[0]
     except (
         AttributeError,
@@ -124,9 +124,9 @@ def _layers(
     return layers, tuple(float(x) for x in mean)
 
 
-def _entry(weight: Any):
-    """An array, without the axes of 1 that MATLAB gives vectors."""
+def _stored(weight: Any) -> StoredArray:
+    """Returns an array without the axes of 1 that MATLAB gives vectors."""
     weight = np.asarray(weight)
     if weight.ndim == 2 and 1 in weight.shape:
         weight = weight.reshape(-1)
-    return weight.shape, lambda: weight
+    return StoredArray(weight.shape, lambda: weight)

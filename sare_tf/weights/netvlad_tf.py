@@ -13,22 +13,22 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from sare_tf.model.pretrained.array_ledger import ArrayLedger, StoredArray
 from sare_tf.weights.imported_network import (
     CAFFE_RGB,
     VGG16_LAYERS,
-    Found,
+    ImportedNetwork,
     NetVLADWeights,
-    Taken,
     cluster_major,
 )
 
 _SCOPE = "vgg16_netvlad_pca/"
-# The reader turns TensorFlow's errors into these.
+# Errors of TensorFlow's reader for damaged files.
 _READING_FAILS = (tf.errors.OpError, IndexError, RuntimeError, ValueError)
 
 
 def prefix(source: Path) -> Path | None:
-    """The checkpoint that a path names: its prefix, a file, or its folder."""
+    """Returns the prefix of a checkpoint, from it, a file or the folder."""
     if source.is_dir():
         indices = sorted(source.glob("*.index"))
         return indices[0].with_suffix("") if len(indices) == 1 else None
@@ -38,11 +38,11 @@ def prefix(source: Path) -> Path | None:
     return None
 
 
-def read(source: Path) -> Found:
+def read(source: Path) -> ImportedNetwork:
     """Reads a checkpoint.
 
     Args:
-        source: what `prefix` returned.
+        source: the prefix, from `prefix`.
 
     Raises:
         ValueError: it is damaged, or an array is missing, left over or of
@@ -63,9 +63,12 @@ def read(source: Path) -> Found:
 
         return read_tensor
 
-    arrays = Taken(
+    arrays = ArrayLedger(
         source,
-        {name: (tuple(shape), reading(name)) for name, shape in shapes.items()},
+        {
+            name: StoredArray(tuple(shape), reading(name))
+            for name, shape in shapes.items()
+        },
     )
     layers = {}
     for ours in VGG16_LAYERS:
@@ -85,7 +88,7 @@ def read(source: Path) -> Found:
     bias = arrays.take(_SCOPE + "WPCA/bias", kernel.shape[1:])
     mean = arrays.take(_SCOPE + "average_rgb", (3,))
     arrays.finish()
-    return Found(
+    return ImportedNetwork(
         source="netvlad_tf",
         backbone="vgg16",
         layers=layers,

@@ -1,30 +1,31 @@
-"""What a file of weights holds -> the embedder, and the other way."""
+"""An imported network -> the embedder, and back."""
 
 import keras
 import numpy as np
 
 from sare_tf.model import NetVLAD, Whitening, backbones
 from sare_tf.model.embedder import make_aggregation
-from sare_tf.model.registry import AGGREGATIONS
+from sare_tf.model.registry import POOLINGS
 from sare_tf.weights.imported_network import (
     VGG16_LAYERS,
-    Found,
     GeMWeights,
+    ImportedNetwork,
     NetVLADWeights,
 )
 
 
 def build(
-    found: Found,
+    imported: ImportedNetwork,
     *,
     aggregation: str | None = None,
     whitening_dimension: int | None = None,
 ) -> keras.Model:
-    """Makes the embedder, with all that was found in its graph.
+    """Makes the embedder of an imported network.
 
     Args:
-        found: what `weight_files.read` returned.
-        aggregation: for a backbone alone: "gem", "mac", "rmac" or "spoc".
+        imported: the network, from `weight_files.read`.
+        aggregation: for a file of only a backbone: "gem", "mac", "rmac" or
+            "spoc".
         whitening_dimension: None: whitened as the source is; 0: not whitened;
             else the first dimensions of its whitening.
 
@@ -33,41 +34,46 @@ def build(
         its last layer, and is not trained.
 
     Raises:
-        ValueError: an aggregation that does not fit, or a whitening that is
-            not there.
+        ValueError: the aggregation does not fit, or the source has no such
+            whitening.
     """
-    _, network = backbones.build(found.backbone, cut_layer=found.cut_layer)
-    _assign(network, found)
+    _, network = backbones.build(
+        imported.backbone, cut_layer=imported.cut_layer
+    )
+    _assign(network, imported)
     preprocessing = backbones.Preprocessing(
-        **found.preprocessing, dtype="float32", name="preprocessing"
+        **imported.preprocessing, dtype="float32", name="preprocessing"
     )
     images = keras.Input((None, None, 3), dtype="float32", name="images")
     features = network(preprocessing(images))
-    layer = _aggregation(found, aggregation)
+    layer = _make_aggregation(imported, aggregation)
     descriptors = layer(features)
-    _set_aggregation(layer, found.aggregation)
-    if whitening_dimension is None and found.projection is not None:
-        whitening_dimension = len(found.bias)
-    if whitening_dimension:
-        available = 0 if found.projection is None else len(found.bias)
-        if whitening_dimension > available:
-            raise ValueError(
-                f"Expected whitening to at most the {available} dimensions "
-                "that the source has. Received: "
-                f"whitening_dimension={whitening_dimension}. Leave it out; "
-                "export can fit whitening to records."
-            )
-        whitening = Whitening(
-            whitening_dimension, trainable=False, name="whitening"
-        )
-        descriptors = whitening(descriptors)
-        whitening.projection.assign(found.projection[:, :whitening_dimension])
-        whitening.bias.assign(found.bias[:whitening_dimension])
+    _set_aggregation(layer, imported.aggregation)
+    descriptors = _whiten(descriptors, imported, whitening_dimension)
     return keras.Model(images, descriptors, name="embedder")
 
 
-def take_apart(embedder: keras.Model) -> Found:
-    """What a file of weights would hold to make this embedder.
+def _whiten(descriptors, imported: ImportedNetwork, dimension: int | None):
+    """Whitens descriptors, [B, D] -> [B, dimension]; see `build`."""
+    available = 0 if imported.projection is None else len(imported.bias)
+    dimension = available if dimension is None else dimension
+    if not dimension:
+        return descriptors
+    if dimension > available:
+        raise ValueError(
+            f"Expected whitening to at most the {available} dimensions that "
+            f"the source has. Received: whitening_dimension={dimension}. Leave "
+            "it out; export can fit whitening to records."
+        )
+    whitening = Whitening(dimension, trainable=False, name="whitening")
+    descriptors = whitening(descriptors)
+    whitening.projection.assign(imported.projection[:, :dimension])
+    whitening.bias.assign(imported.bias[:dimension])
+    return descriptors
+
+
+def take_apart(embedder: keras.Model) -> ImportedNetwork:
+    """Returns the network that `build` makes this embedder of.
 
     Args:
         embedder: a model named "embedder" over VGG16 with NetVLAD.
@@ -76,14 +82,15 @@ def take_apart(embedder: keras.Model) -> Found:
         ValueError: it has another backbone or aggregation.
     """
     layers = {layer.name: layer for layer in embedder.layers}
-    parts = [layers.get(name) for name in ("preprocessing", "backbone")]
+    preprocessing = layers.get("preprocessing")
+    backbone = layers.get("backbone")
     aggregating = layers.get("netvlad")
     whitening = layers.get("whitening")
     convolutions = {}
-    if all(parts):
+    if preprocessing is not None and backbone is not None:
         convolutions = {
             layer.name: layer.get_weights()
-            for layer in parts[1].layers
+            for layer in backbone.layers
             if layer.weights
         }
     if aggregating is None or tuple(convolutions) != VGG16_LAYERS:
@@ -92,8 +99,8 @@ def take_apart(embedder: keras.Model) -> Found:
             f"{list(layers)}, and {list(convolutions)[:3]} ... in the "
             "backbone. Other networks have no place in these files."
         )
-    settings = parts[0].get_config()
-    return Found(
+    settings = preprocessing.get_config()
+    return ImportedNetwork(
         source="sare_tf",
         backbone="vgg16",
         layers=convolutions,
@@ -113,30 +120,31 @@ def take_apart(embedder: keras.Model) -> Found:
     )
 
 
-def _assign(network: keras.Model, found: Found) -> None:
+def _assign(network: keras.Model, imported: ImportedNetwork) -> None:
     """Sets the weights of every layer of the backbone."""
     layers = {layer.name: layer for layer in network.layers if layer.weights}
-    differing = sorted(layers.keys() ^ found.layers.keys())
+    differing = sorted(layers.keys() ^ imported.layers.keys())
     if differing:
         raise ValueError(
-            f"Expected weights of each layer of {found.backbone}, and of no "
-            f"other. Received: {', '.join(differing[:8])} in one of both "
-            "alone."
+            f"Expected weights of each layer of {imported.backbone}, and of no "
+            f"other. Received: {', '.join(differing[:8])} in only one of both."
         )
     for name, layer in layers.items():
         expected = [tuple(weight.shape) for weight in layer.weights]
-        received = [array.shape for array in found.layers[name]]
+        received = [array.shape for array in imported.layers[name]]
         if expected != received:
             raise ValueError(
                 f"Expected weights of shapes {expected} for {name} of "
-                f"{found.backbone}. Received: shapes {received}. It is "
+                f"{imported.backbone}. Received: shapes {received}. It is "
                 "another network."
             )
-        layer.set_weights(found.layers[name])
+        layer.set_weights(imported.layers[name])
 
 
-def _aggregation(found: Found, aggregation: str | None) -> keras.layers.Layer:
-    weights = found.aggregation
+def _make_aggregation(
+    imported: ImportedNetwork, aggregation: str | None
+) -> keras.layers.Layer:
+    weights = imported.aggregation
     if isinstance(weights, NetVLADWeights):
         return NetVLAD(
             num_clusters=len(weights.centres),
@@ -150,11 +158,10 @@ def _aggregation(found: Found, aggregation: str | None) -> keras.layers.Layer:
             p=weights.exponent,
             unit_locations=weights.unit_locations,
         )
-    poolings = [name for name in AGGREGATIONS if name != "netvlad"]
-    if aggregation not in poolings:
+    if aggregation not in POOLINGS:
         raise ValueError(
-            f"Expected an aggregation, {', '.join(poolings)}, for a file that "
-            f"holds a backbone alone. Received: aggregation={aggregation!r}. "
+            f"Expected an aggregation, {', '.join(POOLINGS)}, for a file that "
+            f"holds only a backbone. Received: aggregation={aggregation!r}. "
             "Give --aggregation; for NetVLAD, train with the file as --weights."
         )
     return make_aggregation(aggregation)

@@ -5,8 +5,8 @@
     pca_layer.{weight,bias}                 in the hub model
 
 The PCA of a training lies beside its checkpoint, in pca_params_*.h5. The VGG16
-that trainings start from, vd16_offtheshelf_conv5_3_max.pth, has {0..28} alone;
-it is followed by the maximum over locations.
+that trainings start from, vd16_offtheshelf_conv5_3_max.pth, has only {0..28};
+its descriptor is the maximum over locations.
 
 Source: github.com/yxgeee/OpenIBL, ibl/models and ibl/pca.py.
 """
@@ -17,9 +17,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from sare_tf.model.pretrained.array_ledger import Array, ArrayLedger
 from sare_tf.weights import torch_layers
-from sare_tf.weights.imported_network import CAFFE_RGB, Found
-from sare_tf.weights.torch_file import Tensor
+from sare_tf.weights.imported_network import CAFFE_RGB, ImportedNetwork
 
 # Lower bound of eigenvalues: ibl/pca.py.
 _LOWEST_EIGENVALUE = 1e-9
@@ -30,8 +30,8 @@ _BACKBONE = frozenset(
 )
 
 
-def matches(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state_dict is one of OpenIBL's."""
+def matches(state: Mapping[str, Array]) -> bool:
+    """Returns whether a state_dict has OpenIBL's names."""
     return (
         any(name.startswith("base_model.base.") for name in state)
         or set(state) == _BACKBONE
@@ -39,23 +39,23 @@ def matches(state: Mapping[str, Tensor]) -> bool:
 
 
 def read(
-    source: Path, state: Mapping[str, Tensor], *, pca: Path | None = None
-) -> Found:
+    source: Path, state: Mapping[str, Array], *, pca: Path | None = None
+) -> ImportedNetwork:
     """Reads a state_dict.
 
     Args:
         source: the file, for messages.
         state: its tensors.
-        pca: file of the PCA of a training.
+        pca: the PCA beside a training.
 
     Raises:
-        ValueError: an array is missing, left over or of another shape; or a
-            PCA that does not belong to it.
+        ValueError: an array is missing, left over or of another shape, or the
+            PCA does not fit.
     """
-    arrays = torch_layers.taken(source, state)
+    arrays = ArrayLedger(source, state)
     if set(state) == _BACKBONE:
         layers = torch_layers.vgg16(arrays, "")
-        return Found(
+        return ImportedNetwork(
             source="openibl",
             backbone="vgg16",
             layers=layers,
@@ -83,7 +83,7 @@ def read(
             "Its PCA lies beside it, in pca_params_*.h5: give it as --pca, or "
             "whiten at export.",
         )
-    return Found(
+    return ImportedNetwork(
         source="openibl",
         backbone="vgg16",
         layers=layers,
@@ -95,23 +95,24 @@ def read(
     )
 
 
-def saved(found: Found) -> dict:
-    """A network as the hub model has it, or without PCA as `embednet`.
+def to_saved(network: ImportedNetwork) -> dict:
+    """Returns the state_dict of the hub model, or without PCA of `embednet`.
 
     Raises:
-        ValueError: a bias of the assignment, or images prepared otherwise.
+        ValueError: the assignment has a bias, or the images are preprocessed
+            differently.
     """
-    torch_layers.check_preprocessing(found, CAFFE_RGB, "OpenIBL")
-    if found.aggregation.bias is not None:
+    torch_layers.check_preprocessing(network, CAFFE_RGB, "OpenIBL")
+    if network.aggregation.bias is not None:
         raise ValueError(
             "Expected NetVLAD without a bias of the assignment, for OpenIBL. "
             "Received: use_bias=True. Use --format=pytorch_netvlad."
         )
-    state = torch_layers.vgg16_state(found, "base_model.base.")
-    state |= torch_layers.netvlad_state(found, "net_vlad.")
-    if found.projection is not None:
-        state["pca_layer.weight"] = found.projection.T[:, :, None, None]
-        state["pca_layer.bias"] = found.bias
+    state = torch_layers.vgg16_state(network, "base_model.base.")
+    state |= torch_layers.netvlad_state(network, "net_vlad.")
+    if network.projection is not None:
+        state["pca_layer.weight"] = network.projection.T[:, :, None, None]
+        state["pca_layer.bias"] = network.bias
     return state
 
 

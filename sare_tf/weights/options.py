@@ -16,7 +16,13 @@ from sare_tf.runtime.common_options import (
     ImageSizeOptions,
     OutOptions,
 )
-from sare_tf.runtime.options import Options, option, options, with_default
+from sare_tf.runtime.options import (
+    Options,
+    option,
+    options,
+    path_option,
+    with_default,
+)
 from sare_tf.weights.formats import FORMATS, WRITTEN_FORMATS
 
 
@@ -45,10 +51,10 @@ class ImportOptions(
 
     REQUIRED: ClassVar = ("source", "out")
 
-    source: str | None = option(
+    source: str | None = path_option(
         None, "File of trained weights that import_weights reads."
     )
-    pca: str | None = option(
+    pca: str | None = path_option(
         None, "PCA that lies beside a training of OpenIBL, pca_params_*.h5."
     )
     # None: as the source has it.
@@ -64,7 +70,7 @@ class ExportWeightsOptions(CheckpointsFolderOptions, OutOptions, FormatOptions):
 
     REQUIRED: ClassVar = ("checkpoints", "out")
 
-    epoch: str | None = option(
+    epoch: str | None = path_option(
         None, "Folder of the epoch; the best one by default.", has_flag=False
     )
 

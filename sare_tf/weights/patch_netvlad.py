@@ -4,9 +4,9 @@
     pool.{conv.weight,centroids}
     WPCA.0.{weight,bias}
 
-16 clusters in those trained on Mapillary, 64 in those on Pittsburgh. What is
-imported is the descriptor of the whole image, by which Patch-NetVLAD finds its
-candidates; the patches that it ranks them by are not.
+Networks trained on Mapillary have 16 clusters, those on Pittsburgh 64. The
+import computes the descriptor of the whole image, by which Patch-NetVLAD finds
+candidates, and not those of the patches, by which it ranks the candidates.
 
 Source: github.com/QVPR/Patch-NetVLAD, patchnetvlad/models.
 """
@@ -14,18 +14,18 @@ Source: github.com/QVPR/Patch-NetVLAD, patchnetvlad/models.
 from collections.abc import Mapping
 from pathlib import Path
 
+from sare_tf.model.pretrained.array_ledger import Array, ArrayLedger
 from sare_tf.model.registry import TORCHVISION
 from sare_tf.weights import torch_layers
-from sare_tf.weights.imported_network import Found
-from sare_tf.weights.torch_file import Tensor
+from sare_tf.weights.imported_network import ImportedNetwork
 
 
-def matches(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state_dict is one of Patch-NetVLAD's."""
+def matches(state: Mapping[str, Array]) -> bool:
+    """Returns whether a state_dict has Patch-NetVLAD's names."""
     return "encoder.0.weight" in state and "WPCA.0.weight" in state
 
 
-def read(source: Path, state: Mapping[str, Tensor]) -> Found:
+def read(source: Path, state: Mapping[str, Array]) -> ImportedNetwork:
     """Reads a state_dict.
 
     Args:
@@ -35,14 +35,14 @@ def read(source: Path, state: Mapping[str, Tensor]) -> Found:
     Raises:
         ValueError: an array is missing, left over or of another shape.
     """
-    arrays = torch_layers.taken(source, state)
+    arrays = ArrayLedger(source, state)
     layers = torch_layers.vgg16(arrays, "encoder.")
     netvlad = torch_layers.netvlad(arrays, "pool.")
     projection, bias = torch_layers.convolved_projection(
         arrays, "WPCA.0.", netvlad.centres.size
     )
     arrays.finish()
-    return Found(
+    return ImportedNetwork(
         source="patch_netvlad",
         backbone="vgg16",
         layers=layers,

@@ -11,14 +11,14 @@ Source: github.com/Nanne/pytorch-NetVlad, main.py and netvlad.py.
 from collections.abc import Mapping
 from pathlib import Path
 
+from sare_tf.model.pretrained.array_ledger import Array, ArrayLedger
 from sare_tf.model.registry import TORCHVISION
 from sare_tf.weights import torch_layers
-from sare_tf.weights.imported_network import Found
-from sare_tf.weights.torch_file import Tensor
+from sare_tf.weights.imported_network import ImportedNetwork
 
 
-def matches(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state_dict is one of pytorch-NetVlad's."""
+def matches(state: Mapping[str, Array]) -> bool:
+    """Returns whether a state_dict has pytorch-NetVlad's names."""
     return (
         "encoder.0.weight" in state
         and "pool.centroids" in state
@@ -26,21 +26,22 @@ def matches(state: Mapping[str, Tensor]) -> bool:
     )
 
 
-def saved(found: Found) -> dict:
-    """A network as a checkpoint that --resume takes.
+def to_saved(network: ImportedNetwork) -> dict:
+    """Returns a checkpoint that --resume takes.
 
     Raises:
-        ValueError: whitening, or images prepared otherwise.
+        ValueError: the network is whitened, or preprocesses images
+            differently.
     """
-    torch_layers.check_preprocessing(found, TORCHVISION, "pytorch-NetVlad")
-    if found.projection is not None:
+    torch_layers.check_preprocessing(network, TORCHVISION, "pytorch-NetVlad")
+    if network.projection is not None:
         raise ValueError(
             "Expected a network without whitening, for pytorch-NetVlad. "
             "Received: one with it. Import it with --whitening_dimension=0, or "
             "use --format=openibl."
         )
-    state = torch_layers.vgg16_state(found, "encoder.")
-    state |= torch_layers.netvlad_state(found, "pool.")
+    state = torch_layers.vgg16_state(network, "encoder.")
+    state |= torch_layers.netvlad_state(network, "pool.")
     return {
         "epoch": 0,
         "state_dict": state,
@@ -50,7 +51,7 @@ def saved(found: Found) -> dict:
     }
 
 
-def read(source: Path, state: Mapping[str, Tensor]) -> Found:
+def read(source: Path, state: Mapping[str, Array]) -> ImportedNetwork:
     """Reads a state_dict.
 
     Args:
@@ -60,11 +61,11 @@ def read(source: Path, state: Mapping[str, Tensor]) -> Found:
     Raises:
         ValueError: an array is missing, left over or of another shape.
     """
-    arrays = torch_layers.taken(source, state)
+    arrays = ArrayLedger(source, state)
     layers = torch_layers.vgg16(arrays, "encoder.")
     netvlad = torch_layers.netvlad(arrays, "pool.")
     arrays.finish()
-    return Found(
+    return ImportedNetwork(
         source="pytorch_netvlad",
         backbone="vgg16",
         layers=layers,

@@ -7,10 +7,9 @@
     aggregation.{conv.weight,centroids}     NetVLAD, or
     aggregation.{0,1}.p                     GeM
 
-GeM comes behind a normalisation of each location (aggregation.1.p, its
-default) or before one of the whole (aggregation.0.p). The former leaves
-descriptors of other lengths than 1, and ranks by them; here they have length
-1.
+GeM follows a normalisation of each location (aggregation.1.p, its default), or
+precedes one of the descriptor (aggregation.0.p). In the former case the
+benchmark does not normalise descriptors; here they have length 1.
 
 Source: github.com/gmberton/deep-visual-geo-localization-benchmark,
 model/network.py and model/aggregation.py.
@@ -21,14 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
+from sare_tf.model.pretrained.array_ledger import Array, ArrayLedger
 from sare_tf.model.registry import TORCHVISION
 from sare_tf.weights import torch_layers
 from sare_tf.weights.imported_network import (
-    Found,
     GeMWeights,
-    Taken,
+    ImportedNetwork,
 )
-from sare_tf.weights.torch_file import Tensor
 
 # Position in the Sequential -> name in torchvision's ResNet.
 _STAGES = {"4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
@@ -41,14 +39,14 @@ _DEPTHS = {
 _NORMALISATION = ("weight", "bias", "running_mean", "running_var")
 
 
-def matches(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state_dict is one of the benchmark's."""
+def matches(state: Mapping[str, Array]) -> bool:
+    """Returns whether a state_dict has the benchmark's names."""
     return "backbone.0.weight" in state and any(
         name.startswith("aggregation.") for name in state
     )
 
 
-def read(source: Path, state: Mapping[str, Tensor]) -> Found:
+def read(source: Path, state: Mapping[str, Array]) -> ImportedNetwork:
     """Reads a state_dict.
 
     Args:
@@ -57,9 +55,9 @@ def read(source: Path, state: Mapping[str, Tensor]) -> Found:
 
     Raises:
         ValueError: an array is missing, left over or of another shape, or the
-            network is not one of those above.
+            backbone is none of the above.
     """
-    arrays = torch_layers.taken(source, state)
+    arrays = ArrayLedger(source, state)
     cut_layer = None
     if "backbone.28.weight" in arrays:
         backbone = "vgg16"
@@ -82,7 +80,7 @@ def read(source: Path, state: Mapping[str, Tensor]) -> Found:
                 "they have length 1, so that rankings may differ slightly.",
             )
     arrays.finish()
-    return Found(
+    return ImportedNetwork(
         source="benchmark",
         backbone=backbone,
         layers=layers,
@@ -94,9 +92,9 @@ def read(source: Path, state: Mapping[str, Tensor]) -> Found:
 
 
 def _resnet(
-    source: Path, arrays: Taken, state: Mapping[str, Tensor]
+    source: Path, arrays: ArrayLedger, state: Mapping[str, Array]
 ) -> tuple[str, str, dict[str, list[np.ndarray]]]:
-    """Name of the backbone, of its last layer, and weights of all layers."""
+    """Returns the backbone, its last layer, and the weights of all layers."""
     blocks = {
         tuple(name.split(".")[1:3])
         for name in state
@@ -120,7 +118,7 @@ def _resnet(
     }
     for stage, number in sorted(blocks):
         if stage not in _STAGES:
-            continue  # and so left over
+            continue  # `finish` refuses it
         ours = f"{_STAGES[stage]}_{number}"
         theirs = f"backbone.{stage}.{number}"
         for index in range(1, depth[1] + 1):
@@ -144,14 +142,12 @@ def _resnet(
     )
 
 
-def _kernel(arrays: Taken, name: str) -> np.ndarray:
+def _kernel(arrays: ArrayLedger, name: str) -> np.ndarray:
     kernel = arrays.take(f"{name}.weight", (None, None, None, None))
     return kernel.transpose(2, 3, 1, 0)
 
 
-def _normalisation(arrays: Taken, name: str) -> list[np.ndarray]:
-    """Gamma, beta, mean and variance, in the order of Keras."""
-    counted = f"{name}.num_batches_tracked"
-    if counted in arrays:
-        arrays.drop(counted)
+def _normalisation(arrays: ArrayLedger, name: str) -> list[np.ndarray]:
+    """Returns gamma, beta, mean and variance, the order of Keras."""
+    arrays.drop(f"{name}.num_batches_tracked")
     return [arrays.take(f"{name}.{part}", (None,)) for part in _NORMALISATION]

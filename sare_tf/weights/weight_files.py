@@ -1,16 +1,24 @@
-"""Files of trained weights -> what they hold: one module per source.
+"""Files of trained weights -> an `ImportedNetwork`: one module per source.
 
-What a file is is told by its content. A reader returns `Found`, in one form
-for all sources, or refuses: nothing in a file goes unused without a word.
-No file is executed, unpacked, or trusted with its sizes.
+The format is detected from the content of a file, not from its name. A reader
+uses every array of the file, or refuses the file. No file is executed,
+unpacked, or trusted with its sizes.
 """
 
-import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import h5py
 
+from sare_tf.model.pretrained import (
+    safetensors_file,
+    torch_file,
+    weights_file,
+)
+from sare_tf.model.pretrained.array_ledger import Array
+from sare_tf.runtime import atomic_files
 from sare_tf.weights import (
+    dinov2,
     keras_vgg,
     mat_file,
     netvlad_mat,
@@ -18,19 +26,24 @@ from sare_tf.weights import (
     openibl,
     patch_netvlad,
     pytorch_netvlad,
-    torch_file,
-    torch_layers,
+    torchvision,
     vgl_benchmark,
 )
 from sare_tf.weights.formats import FORMATS
-from sare_tf.weights.imported_network import Found
+from sare_tf.weights.imported_network import ImportedNetwork
 
-# Those that are told apart by the names in a state_dict.
-_TORCH = {
+# Arrays by name, which the names tell apart.
+_BY_NAME = {
     "openibl": openibl,
     "pytorch_netvlad": pytorch_netvlad,
     "patch_netvlad": patch_netvlad,
     "benchmark": vgl_benchmark,
+    "dinov2": dinov2,
+    "torchvision": torchvision,
+}
+_WRITERS = {
+    "openibl": openibl.to_saved,
+    "pytorch_netvlad": pytorch_netvlad.to_saved,
 }
 
 
@@ -39,12 +52,12 @@ def read(
     *,
     format_name: str = "auto",
     pca: str | Path | None = None,
-) -> Found:
+) -> ImportedNetwork:
     """Reads a file of weights.
 
     Args:
         source: the file; for netvlad_tf its prefix or folder.
-        format_name: a name in `FORMATS`, or auto: told by the content.
+        format_name: a name in `FORMATS`, or auto: detected from the content.
         pca: the PCA beside a training of OpenIBL.
 
     Raises:
@@ -63,26 +76,26 @@ def read(
                 "Expected a file of weights. Received: "
                 f"{str(path)!r}, which does not exist."
             )
-    kind, state = _open(source)
+    detected, arrays = _detect(source)
     if format_name == "auto":
-        format_name = kind
-    container = kind if kind not in _TORCH else "torch"
-    expected = "torch" if format_name in _TORCH else format_name
-    if container != expected:
+        format_name = detected
+    # A file of arrays by name may be read as any format of such files.
+    same_container = detected in _BY_NAME and format_name in _BY_NAME
+    if detected != format_name and not same_container:
         raise ValueError(
             f"Expected a file of the format {format_name}. Received: "
-            f"source={str(source)!r}, which is one of {kind}. Leave --format "
-            "out."
+            f"source={str(source)!r}, which is one of {detected}. Leave "
+            "--format out."
         )
     if pca and format_name != "openibl":
         raise ValueError(
-            "Expected no PCA file but with OpenIBL's trainings. Received: "
+            "Expected a PCA file only with OpenIBL's trainings. Received: "
             f"pca={str(pca)!r} with format {format_name}. Leave --pca out."
         )
     if format_name == "openibl":
-        return openibl.read(source, state, pca=pca)
-    if format_name in _TORCH:
-        return _TORCH[format_name].read(source, state)
+        return openibl.read(source, arrays, pca=pca)
+    if format_name in _BY_NAME:
+        return _BY_NAME[format_name].read(source, arrays)
     if format_name == "netvlad_mat":
         return netvlad_mat.read(source, mat_file.read(source, "net"))
     if format_name == "netvlad_tf":
@@ -90,35 +103,35 @@ def read(
     return keras_vgg.read(source)
 
 
-def write(path: str | Path, found: Found, *, format_name: str) -> None:
+def write(
+    path: str | Path, network: ImportedNetwork, *, format_name: str
+) -> None:
     """Writes a file that PyTorch loads.
 
     Args:
-        path: the file.
-        found: the network, see `building.take_apart`.
+        path: the file. If it ends in .safetensors, safetensors with the arrays
+            of the state_dict; else the container of `torch.save`.
+        network: the network, see `network_building.take_apart`.
         format_name: openibl or pytorch_netvlad.
 
     Raises:
         ValueError: another format, or a network that has no place in it.
     """
-    writers = {
-        "openibl": openibl.saved,
-        "pytorch_netvlad": pytorch_netvlad.saved,
-    }
-    if format_name not in writers:
+    if format_name not in _WRITERS:
         raise ValueError(
-            f"Expected one of {', '.join(writers)}. Received: "
+            f"Expected one of {', '.join(_WRITERS)}. Received: "
             f"format_name={format_name!r}."
         )
-    value = writers[format_name](found)
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.unfinished")
-    torch_file.write(temporary, value)
-    temporary.replace(path)
+    saved = _WRITERS[format_name](network)
+    with atomic_files.file_in_one_piece(path) as temporary:
+        if Path(path).suffix == ".safetensors":
+            safetensors_file.write(temporary, saved.get("state_dict", saved))
+        else:
+            torch_file.write(temporary, saved)
 
 
-def _open(source: Path):
-    """The format of a file, and its tensors if PyTorch saved it."""
+def _detect(source: Path) -> tuple[str, Mapping[str, Array] | None]:
+    """Returns the format of a file, and its arrays if they have names."""
     if netvlad_tf.prefix(source):
         return "netvlad_tf", None
     if source.is_dir():
@@ -129,32 +142,37 @@ def _open(source: Path):
         )
     if mat_file.is_mat_file(source):
         return "netvlad_mat", None
-    if h5py.is_hdf5(source):
-        with h5py.File(source) as file:
-            if "Utmu" in file:
-                raise ValueError(
-                    "Expected a file of weights. Received: source="
-                    f"{str(source)!r}, a PCA of OpenIBL. Give it as --pca, "
-                    "beside the checkpoint as --source."
-                )
+    kind = weights_file.kind_of(source)
+    if kind in weights_file.ARRAYS_BY_NAME:
+        arrays = weights_file.read_arrays(source)
+        return _format_of(source, arrays), arrays
+    if kind == "hdf5":
+        _refuse_pca(source)
+    if kind is not None:
         return "keras", None
-    if torch_file.is_torch_file(source):
-        state = torch_layers.tensors(source, torch_file.read(source))
-        for name, module in _TORCH.items():
-            if module.matches(state):
-                return name, state
-        raise ValueError(
-            f"Expected a network of one of {', '.join(_TORCH)}. Received: "
-            f"source={str(source)!r} with {len(state)} tensors, such as "
-            f"{', '.join(sorted(state)[:5])}. Other networks are not "
-            "supported."
-        )
-    if zipfile.is_zipfile(source):
-        with zipfile.ZipFile(source) as archive:
-            if "model.weights.h5" in archive.namelist():
-                return "keras", None
     raise ValueError(
-        "Expected a file that PyTorch, MATLAB, TensorFlow 1 or Keras saved. "
-        f"Received: source={str(source)!r}, which is none of them. If it was "
-        "downloaded, see whether it is a web page or cut off."
+        "Expected a file that PyTorch, safetensors, NumPy, MATLAB, TensorFlow "
+        f"1 or Keras saved. Received: source={str(source)!r}, which is none of "
+        "them. If it was downloaded, see whether it is a web page or cut off."
     )
+
+
+def _format_of(source: Path, arrays: Mapping[str, Array]) -> str:
+    for name, module in _BY_NAME.items():
+        if module.matches(arrays):
+            return name
+    raise ValueError(
+        f"Expected a network of one of {', '.join(_BY_NAME)}. Received: "
+        f"source={str(source)!r} with {len(arrays)} tensors, such as "
+        f"{', '.join(sorted(arrays)[:5])}. Other networks are not supported."
+    )
+
+
+def _refuse_pca(source: Path) -> None:
+    with h5py.File(source) as file:
+        if "Utmu" in file:
+            raise ValueError(
+                "Expected a file of weights. Received: source="
+                f"{str(source)!r}, a PCA of OpenIBL. Give it as --pca, beside "
+                "the checkpoint as --source."
+            )

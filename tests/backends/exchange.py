@@ -18,7 +18,14 @@ from keras import ops
 
 import sare_tf.losses
 from sare_tf import model
-from sare_tf.model import augmentation, backbones, embedder
+from sare_tf.model import (
+    augmentation,
+    backbones,
+    embedder,
+    heads,
+    vit_layers,
+    vit_outputs,
+)
 
 BACKEND = keras.backend.backend()
 VARIANTS = {
@@ -50,12 +57,15 @@ def layers():
     maps = random(2, 6, 9, 5)
     tuples = pictures()
     descriptors = random(8, 7)
+    tokens = random(2, 8, 12)  # a class token, a register, and 2 x 3 patches
+    pixels = 0.01 * random(2, 28, 42, 3)
     preprocessing = backbones.Preprocessing(
         mean=(100.0, 110.0, 120.0),
         deviation=(50.0, 60.0, 70.0),
         blue_first=True,
     )
     return {
+        "ClassToken": (vit_outputs.ClassToken(), [tokens]),
         "GeM": (model.GeM(), [maps]),
         "GeM-imported": (model.GeM(unit_locations=True), [maps]),
         "MAC": (model.MAC(), [maps]),
@@ -65,16 +75,64 @@ def layers():
             model.NetVLAD(num_clusters=3, use_bias=True, clamped=True),
             [maps],
         ),
+        "PatchMap": (
+            vit_outputs.PatchMap(2, part=1, num_parts=3),
+            [tokens, pixels],
+        ),
         "Preprocessing": (preprocessing, [tuples[0]]),
+        "PrependedTokens": (vit_layers.PrependedTokens(2), [tokens]),
         "RMAC": (model.RMAC(), [maps]),
+        "ResizeToPatches": (vit_layers.ResizeToPatches(), [maps]),
         "SPoC": (model.SPoC(), [maps]),
+        "ScaledResidual": (
+            vit_layers.ScaledResidual(),
+            [tokens, random(2, 8, 12, seed=3)],
+        ),
+        "SelfAttention": (vit_layers.SelfAttention(2), [tokens]),
         "SplitTuples": (embedder.SplitTuples(), [descriptors, tuples]),
+        "SwiGLU": (vit_layers.SwiGLU(), [tokens]),
+        "TokenEmbedding": (vit_layers.TokenEmbedding(4), [pixels]),
+        "TokenEmbedding-registers": (
+            vit_layers.TokenEmbedding(4, num_registers=3, antialias=True),
+            [pixels],
+        ),
         "Whitening": (model.Whitening(3), [descriptors]),
+    }
+
+
+def current_heads():
+    """A layer of each head, and its inputs."""
+    maps, tokens = random(2, 6, 9, 5), random(2, 5, seed=3)
+    salad = heads.salad.SALAD(3, cluster_length=4, token_length=6, hidden=7)
+    return {
+        "BoQ": (
+            heads.boq.BoQ(64, num_queries=3, num_blocks=2, rows=2),
+            [0.1 * maps],
+        ),
+        "ConvAP": (heads.convap.ConvAP(3), [maps]),
+        "GeMLinear": (heads.gem_linear.GeMLinear(4), [maps]),
+        "HardVLAD": (heads.hard_vlad.HardVLAD(3), [maps]),
+        "MixVPR": (
+            heads.mixvpr.MixVPR(channels=3, rows=2, num_mixers=2),
+            [0.1 * maps],
+        ),
+        "NetVLADLinear": (
+            heads.netvlad_linear.NetVLADLinear(3, cluster_length=2),
+            [maps],
+        ),
+        "SALAD": (salad, [0.1 * maps]),
+        "SuperVLAD": (heads.supervlad.SuperVLAD(3), [maps]),
+        "UnitClassToken": (
+            heads.class_token.UnitClassToken(),
+            [maps, tokens],
+        ),
     }
 
 
 def losses():
     """Every loss that needs no argument, in every form and kernel it has."""
+    for name in sare_tf.losses.__all__:
+        getattr(sare_tf.losses, name)  # imported when it is first used
     for name, loss in sorted(registered(keras.losses.Loss).items()):
         parameters = inspect.signature(loss).parameters
         if any(p.default is p.empty for p in parameters.values()):
@@ -88,11 +146,13 @@ def losses():
 def calculations():
     """Functions of tensors, and the arrays to give them, by name."""
     found = {}
-    for name, (layer, inputs) in layers().items():
+    for name, (layer, inputs) in (layers() | current_heads()).items():
         layer(*(ops.convert_to_tensor(x) for x in inputs))  # builds it
         # Weights that no random initialiser makes, for they differ.
         rng = np.random.default_rng(1)
         weights = [rng.uniform(0.5, 2.5, w.shape) for w in layer.weights]
+        if name == "BoQ":  # products of attention that are not all or nothing
+            weights = [0.05 * w if w.ndim > 1 else w for w in weights]
         arrays = [*inputs, *(np.float32(w) for w in weights)]
         found[name] = functools.partial(_call, layer), arrays
     # Small, and of pixels in 0..1: positions, which are rounded, weigh less.
@@ -127,7 +187,10 @@ def _call(layer, *tensors):
     """A layer with the weights that follow its inputs."""
     count = len(tensors) - len(layer.weights)
     inputs, weights = tensors[:count], list(tensors[count:])
-    return layer.stateless_call(weights, [], *inputs)[0]
+    trained = len(layer.trainable_weights)
+    return layer.stateless_call(weights[:trained], weights[trained:], *inputs)[
+        0
+    ]
 
 
 def _lose(loss, descriptors):

@@ -1,5 +1,7 @@
 """Findings in hand-made manifests: each kind appears, and not without cause."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,9 @@ import toy_manifest
 from sare_tf.checks import (
     duplicates,
     image_findings,
+    land,
     matching,
+    place_names,
     position_findings,
     positions,
     splits_and_positives,
@@ -43,6 +47,7 @@ def contents(rows, *, digests=None, sizes=None, problems=(), **traits):
     numbers = np.arange(count) if digests is None else np.array(digests)
     return ImageContents(
         problems=dict(problems),
+        complaints={},
         digests=np.repeat(numbers.astype(np.uint8)[:, None], 16, axis=1),
         sizes=np.array(sizes or [(480, 640)] * count, np.int32),
         traits={name: traits.get(name, []) for name in image_decoding.TRAITS},
@@ -397,6 +402,39 @@ def test_overlap_equals_a_loop():
         assert 0 < len(expected) < 100
 
 
+def places(*names):
+    return table(
+        *(
+            (f"{n}.jpg", "test", "database", {"place_id": name})
+            for n, name in enumerate(names)
+        )
+    )
+
+
+def test_names_that_hardly_name_a_place():
+    rows = places("tower", "nan", "None", "NA", "unknown", "-1", "2.5E+13", "")
+    found = by_name(place_names.place_names(rows))
+    assert set(found) == {"no_place", "doubtful_place"}
+    assert concerned(found["no_place"]) == ["7.jpg"]
+    assert concerned(found["doubtful_place"]) == [
+        f"{n}.jpg" for n in range(1, 7)
+    ]
+    assert found["doubtful_place"].severity == WARNING
+
+
+def test_places_under_several_names():
+    names = ["12", "12.0", "012", "Old Town", "old  town", "caf\u00e9"]
+    rows = places(*names, "cafe\u0301", "13", "tower", "tower")
+    [found] = place_names.place_names(rows)
+    assert found.name == "similar_places"
+    assert concerned(found) == [f"{n}.jpg" for n in range(7)]
+    assert found.message == (
+        "3 places under several names, such as '12' and '12.0' and '012'."
+    )
+    assert place_names.place_names(places("1", "2", "10", "a 1", "a 10")) == []
+    assert place_names.place_names(places("", "")) == []
+
+
 def test_images_of_no_zone_and_of_several():
     rows = table(
         ("a", "test", "query", at(500_000)),
@@ -416,6 +454,23 @@ def test_images_of_no_zone_and_of_several():
         "2 UTM zones: 17T (4), 54S (1)."
     )
     assert found["several_zones"].severity == NOTE
+
+
+def test_the_letter_of_the_hemisphere_in_records():
+    """Cape Town by pyproj's metres; Tokyo is in band S, Washington, too."""
+    rows = table(
+        ("a", "test", "query", at(261_872.6, 6_243_171.0, zone="34S")),
+        ("b", "test", "database", at(386_437.6, 3_946_808.2, zone="54S")),
+        ("c", "test", "database", at(323_383.2, 4_308_450.8, zone="18S")),
+        ("d", "test", "database", at(584_958.7, 4_477_051.0, zone="17N")),
+    )
+    found = by_name(zone_findings.zones(rows))
+    assert concerned(found["hemisphere"]) == ["a"]
+    assert found["hemisphere"].severity == ERROR
+    assert found["hemisphere"].images[0][1].startswith("latitude 56.2")
+    # The letter N changes nothing but the name of the zone.
+    assert concerned(found["outside_zone"]) == ["d"]
+    assert "latitude band" in found["outside_zone"].action
 
 
 def test_no_zone_at_all_is_worth_a_note():
@@ -485,6 +540,43 @@ def test_all_of_it_swapped():
     [found] = position_findings.suspicious(rows)
     assert (found.name, found.severity) == ("antarctica", WARNING)
     assert found.count == 200
+
+
+def test_all_of_it_swapped_and_at_sea():
+    """Cape Town: 33.9 south, 18.4 east; the other way round the Atlantic."""
+    [found] = position_findings.suspicious(
+        located(city(latitude=18.4, longitude=-33.9))
+    )
+    assert (found.name, found.severity) == ("at_sea", WARNING)
+    assert found.count == 200
+    assert re.search(
+        r"around 18\.\d+, -33\.\d+\. With latitude and longitude swapped, they "
+        r"would be on land, around -33\.\d+, 18\.\d+\.",
+        found.message,
+    )
+    rows = located(city(latitude=-33.9, longitude=18.4))
+    assert position_findings.suspicious(rows) == []
+    # 0, 30 W and 30 S, 0: sea both ways. The first is above 0.
+    [found] = position_findings.suspicious(
+        located(city(latitude=-30, longitude=-5))
+    )
+    assert found.name == "at_sea"
+    assert "swapped, they" not in found.message
+
+
+def test_land_and_sea():
+    places = {
+        (40.44, -79.99): False,  # Pittsburgh
+        (35.68, 139.69): False,  # Tokyo
+        (51.51, -0.13): False,  # London
+        (-0.13, 51.51): True,  # The Indian Ocean
+        (-0.5, 179.999): True,
+        (-0.5, -179.999): True,
+        (89.99, 0.0): True,
+        (-90.0, 180.0): False,
+        (np.nan, 12.0): False,
+    }
+    assert land.is_sea(np.array(list(places))).tolist() == list(places.values())
 
 
 def test_near_the_diagonal_nothing_is_swapped():

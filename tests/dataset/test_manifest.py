@@ -167,3 +167,15 @@ def test_parts_that_cannot_be_read(tmp_path):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(ValueError, match=r"[Pp]arquet"):
         list(manifest.read_parts(path, [1]))
+
+
+def test_a_zone_as_others_write_it():
+    """Cape Town by pyproj's metres, S for the southern hemisphere."""
+    made = manifest.make(
+        image_id=["a", "b"],
+        positions=[[261872.6, 6243171.0], [np.nan, np.nan]],
+        utm_zone="34S",
+    )
+    assert made["utm_zone"].tolist() == ["34H", "34S"]
+    with pytest.raises(ValueError, match="write the zone as '34 north'"):
+        manifest.make(image_id=["a"], positions=[[5e5, 6e6]], utm_zone="34")

@@ -30,6 +30,13 @@ def test_names_that_look_like_something_else_stay_names(tmp_path):
     assert tuple_lists.read(path).iloc[0].tolist() == ["007", "NA", "1e3"]
 
 
+def test_a_list_that_went_through_other_programs(tmp_path):
+    """pandas adds row numbers, Windows writes UTF-16."""
+    path = tmp_path / "list.csv"
+    path.write_text(",query,positive,negative_1\n0,a,é,nan\n", "utf-16")
+    assert tuple_lists.read(path).iloc[0].tolist() == ["a", "é", "nan"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -17,21 +17,22 @@ pytestmark = pytest.mark.own_process
 TUPLES = toy_workers.OPTIONS
 
 
-@pytest.fixture(scope="module")
-def records(tmp_path_factory):
-    return str(toy_training.records(tmp_path_factory.mktemp("data")))
+@pytest.fixture
+def records(toy_records):
+    return str(toy_records)
 
 
 def test_two_workers_end_as_one_though_one_was_killed(records, tmp_path):
-    """Worker 1 is killed before dataset 4: in epoch 2, after its mining.
+    """Worker 1 is killed before dataset 2: in epoch 2, after its mining.
 
-    The chief ends with an error, its checkpoint is that of epoch 1; started
-    again, the two go on from there, with the averages of the weights.
+    They resume a run of one process. The chief ends with an error, its
+    checkpoint is that of epoch 1; started again, the two resume there, with the
+    averages of the weights.
     """
     run = {"records": records, **TUPLES, "averaging_momentum": 0.75}
-    by_one = train.run(TrainingOptions(checkpoints=tmp_path / "one", **run))
-    run |= {"checkpoints": str(tmp_path / "two"), "strategy": "multi_worker"}
-    chief, killed = toy_workers.start(2, **run, killed_at=[None, 4])
+    by_one = toy_training.RecordedRun(tmp_path, **run)
+    run |= {"checkpoints": str(by_one.after[1]), "strategy": "multi_worker"}
+    chief, killed = toy_workers.start(2, **run, killed_at=[None, 2])
     toy_workers.output(killed)
     output = toy_workers.output(chief, within_s=120)
     assert chief.returncode == 1
@@ -39,7 +40,7 @@ def test_two_workers_end_as_one_though_one_was_killed(records, tmp_path):
     assert "Start all of them again" in output
     assert read_state(run["checkpoints"])[1]["last"] == "epoch-0001"
     toy_workers.finish(*toy_workers.start(2, **run))
-    toy_workers.assert_same_training(by_one, run["checkpoints"])
+    toy_workers.assert_same_training(by_one.finished, run["checkpoints"])
 
 
 def test_two_workers_train_on_places_as_one(records, tmp_path):
@@ -52,6 +53,7 @@ def test_two_workers_train_on_places_as_one(records, tmp_path):
         "images_per_place": 4,
         "memory_images": 12,
         "memory_after_steps": 1,
+        "epochs": 1,  # three steps
     }
     by_one = train.run(TrainingOptions(checkpoints=tmp_path / "one", **run))
     run |= {"checkpoints": str(tmp_path / "two"), "strategy": "multi_worker"}
@@ -71,14 +73,25 @@ def test_a_worker_whose_others_do_not_come_ends(tmp_path):
     assert "Timeout" in output
 
 
-def test_workers_that_were_started_otherwise_are_refused(records, tmp_path):
-    run = {"records": records, "checkpoints": str(tmp_path / "checkpoints")}
-    run |= {"strategy": "multi_worker", **TUPLES, "seed": [0, 1]}
-    for process in toy_workers.start(2, **run):
-        output = toy_workers.output(process)
-        assert process.returncode == 1
-        assert "Expected all workers to have the same flags" in output
-        assert "[1] with others than the chief" in output
+def test_workers_that_were_started_otherwise_are_refused(monkeypatch):
+    """By the digests of their settings; real workers gather them above."""
+    of_worker_1 = []
+
+    def gathered(strategy, arrays):
+        if not of_worker_1:
+            of_worker_1.extend(arrays)
+        return [
+            np.stack(pair) for pair in zip(arrays, of_worker_1, strict=True)
+        ]
+
+    monkeypatch.setattr(workers, "is_used", lambda strategy: True)
+    monkeypatch.setattr(workers, "_gathered", gathered)
+    workers.check_same(None, "--seed=1")
+    workers.check_same(None, "--seed=1")
+    with pytest.raises(ValueError, match="all workers to have the same flags"):
+        workers.check_same(None, "--seed=0")
+    with pytest.raises(ValueError, match=r"\[1\] with others than the chief"):
+        workers.check_same(None, "--seed=0")
 
 
 def test_replicas_of_a_worker_get_their_parts_of_its_batches():

@@ -92,7 +92,7 @@ def test_settings_arrive(name, settings, expected):
         (
             "place_n_pairs",
             {"hardest_negatives": 2},
-            "alone choose.*hardest_negatives=2",
+            "only place_sare_joint.*hardest_negatives=2",
         ),
     ],
 )

@@ -12,7 +12,7 @@ from toy_search import jpeg
 
 from sare_tf.records import records
 from sare_tf.records.records import Records
-from sare_tf.training import datasets
+from sare_tf.training import similarity_sampler
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow_similarity") is None,
@@ -39,7 +39,7 @@ def serialised(opened, pattern):
 
 
 def test_an_example_is_an_image_and_the_label_of_its_place(opened):
-    read = datasets.similarity_example(height=32, width=32)
+    read = similarity_sampler.similarity_example(height=32, width=32)
     table = opened.manifest[opened.manifest["split"] == "train"]
     labels = {}
     for row, example in zip(
@@ -59,7 +59,7 @@ def test_an_example_is_an_image_and_the_label_of_its_place(opened):
 
 
 def test_images_without_a_place_are_no_place_together():
-    read = datasets.similarity_example(height=32, width=32)
+    read = similarity_sampler.similarity_example(height=32, width=32)
     found = [
         int(read(records.serialise(jpeg(0, 0), image_id=name, place=""))[1])
         for name in ("a", "b", "c", "a")
@@ -73,7 +73,7 @@ def sampled(opened, num_repeat=1, **options):
 
     return samplers.TFRecordDatasetSampler(
         str(opened.path),
-        datasets.similarity_example(height=32, width=32),
+        similarity_sampler.similarity_example(height=32, width=32),
         shard_suffix="train-*.tfrecord",
         num_repeat=num_repeat,
         **options,

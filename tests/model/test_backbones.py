@@ -9,7 +9,19 @@ from keras import ops
 
 from sare_tf.model import backbones, build_embedder, over_tuples, registry
 
-NAMES = sorted(registry.BACKBONES)
+# Vision transformers, see test_vit.py, are larger. The rest of torchvision's
+# networks: tests/model/torchvision.
+NAMES = sorted(
+    {name for name in registry.BACKBONES if not name.startswith("dinov2_")}
+    - {
+        "torchvision_vgg16",
+        "torchvision_resnet34",
+        "torchvision_resnet152",
+        "mobilenet_v3_large",
+        "mobilenet_v3_small",
+        "efficientnet_b0",
+    }
+)
 # Stride and channels of the feature map.
 FEATURES = {
     "small": (8, 96),
@@ -20,6 +32,8 @@ FEATURES = {
     "torchvision_resnet18": (16, 256),
     "torchvision_resnet50": (16, 1024),
     "torchvision_resnet101": (16, 1024),
+    "mobilenet_v2": (16, 96),
+    "convnext_tiny": (16, 384),
 }
 # First trained layer with weights, in the order of the network.
 TRAINED_FROM = {
@@ -31,6 +45,8 @@ TRAINED_FROM = {
     "torchvision_resnet18": "layer3_0_conv1",
     "torchvision_resnet50": "layer3_0_conv1",
     "torchvision_resnet101": "layer3_0_conv1",
+    "mobilenet_v2": "features_0_0",
+    "convnext_tiny": "features_5_0_block_0",
 }
 
 
@@ -80,9 +96,9 @@ def test_preprocessing(networks, name):
         ),
     }
     expected["resnet50"] = expected["vgg16"]
-    for depth in (18, 50, 101):
-        name_of_depth = f"torchvision_resnet{depth}"
-        expected[name_of_depth] = expected["efficientnetv2b0"]
+    for other in NAMES:
+        if registry.BACKBONES[other].published_arrays:
+            expected[other] = expected["efficientnetv2b0"]
     np.testing.assert_allclose(
         numpy(preprocessing(images)), expected[name], atol=2e-5
     )
@@ -317,11 +333,19 @@ def test_weights_of_other_shapes_are_refused(tmp_path):
         backbones.build("small", weights=tmp_path / "model.keras")
 
 
-@pytest.mark.parametrize("name", ["damaged.h5", "damaged.keras"])
-def test_damaged_weights_are_refused(name, tmp_path):
-    (tmp_path / name).write_bytes(b"not weights")
+@pytest.mark.parametrize("kind", ["network.weights.h5", "network.keras"])
+def test_damaged_weights_are_refused(kind, tmp_path):
+    path, *_ = weights_of_small(tmp_path, kind)
+    content = path.read_bytes()
+    middle = len(content) // 2
+    if kind.endswith(".h5"):
+        path.write_bytes(content[:middle])
+    else:  # The end stays, by which the kind is known.
+        path.write_bytes(
+            content[: middle - 2000] + bytes(4000) + content[middle + 2000 :]
+        )
     with pytest.raises(ValueError, match="another architecture or is damaged"):
-        backbones.build("small", weights=tmp_path / name)
+        backbones.build("small", weights=path)
 
 
 def test_weights_that_do_not_exist_are_refused(tmp_path):
@@ -330,9 +354,10 @@ def test_weights_that_do_not_exist_are_refused(tmp_path):
 
 
 def test_unknown_kinds_of_weights_are_refused(tmp_path):
-    (tmp_path / "weights.pth").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"ends in \.h5.*weights\.pth"):
-        backbones.build("small", weights=tmp_path / "weights.pth")
+    for name in ("weights.pth", "weights.h5", "weights.keras"):
+        (tmp_path / name).write_bytes(b"not weights")
+        with pytest.raises(ValueError, match=f"Keras, PyTorch, .*{name}', whi"):
+            backbones.build("small", weights=tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["small", "torchvision_resnet18"])

@@ -55,6 +55,20 @@ METRICS = {
         "used_by": "all of them",
         "parameters": {"leaves_out": True},
     },
+    "baselines": {
+        "pixels": {
+            "recall_at": {"1": 0.0625, "3": 0.1875},
+            "recall_curve": [0.0625, 0.125, 0.1875, 0.25],
+        }
+    },
+    "epoch_choice": {
+        "epoch": "epoch-0000",
+        "epochs": 10,
+        "val_queries": 16,
+        "recall_at": {"1": 0.875, "5": 0.9375},
+        "recall_at_before": {"1": 0.8125, "5": 0.90625},
+        "warnings": ["Epoch 0 is best.", "Validation has 16 queries."],
+    },
     "dimension": 64,
     "search": {
         "metrics": "exact",
@@ -277,6 +291,35 @@ def test_each_large_city_has_a_map():
     assert len({some["map"].svg for some in maps}) == 4
     (only,) = evaluation_page._maps(places)
     assert only["name"] == ""
+
+
+def _rows(page):
+    """Rows of all tables, as lists of texts."""
+    return [
+        re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)
+        for row in re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)
+    ]
+
+
+def test_baselines_stand_beside_the_result(tmp_path):
+    page = _write(tmp_path / "report.html")
+    for row in (
+        ["on these queries", "R@1", "R@3"],
+        ["this model", "50.0", "75.0"],
+        ["pixels", "6.2", "18.8"],
+        ["on 16 queries of validation", "R@1", "R@5"],
+        ["this model, epoch-0000 of 10", "87.5", "93.8"],
+        ["before training", "81.2", "90.6"],
+    ):
+        assert row in _rows(page)
+    for warning in METRICS["epoch_choice"]["warnings"]:
+        assert f"<b>{warning}</b>" in page
+
+
+def test_without_baselines_there_is_no_table_of_them(tmp_path):
+    """Of many images, and through a server."""
+    metrics = METRICS | {"baselines": {}, "epoch_choice": None}
+    assert "Baselines" not in _write(tmp_path / "report.html", metrics=metrics)
 
 
 def test_a_line_leads_from_each_wrong_query(tmp_path):

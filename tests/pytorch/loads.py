@@ -1,6 +1,6 @@
 """PyTorch loads what was exported: the very arrays that were imported.
 
-python tests/weights/loads.py FOLDER
+python tests/pytorch/loads.py FOLDER
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Networks of others in plain PyTorch, saved as their repositories save them.
 
-    python tests/weights/networks.py FOLDER
+    python tests/pytorch/networks.py FOLDER
 
 reads FOLDER/pictures/*.jpg, all of one size, and writes for each case its
 checkpoint and FOLDER/<case>.npy, the descriptors, float32 [B, D]. Weights are

@@ -21,6 +21,7 @@ from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
 from sare_tf.records.tuple_records import TupleRecords
 from sare_tf.training import datasets
+from sare_tf.training.batches import AugmentationDraws
 
 # A tuple of 4 images has some 3 kB.
 MANY = 700
@@ -106,8 +107,10 @@ def test_the_batches_are_those_of_random_access(root, built, draws, limit):
     stored = TupleRecords(built)
     source, found = positions(root, stored)
     options = {"height": 20, "width": 24, "tuples_per_batch": 8}
-    options |= {"draws": draws, "seed": 5}
-    in_sequence = datasets.tuple_record_dataset(stored, limit=limit, **options)
+    options["draws"] = AugmentationDraws(draws, seed=5) if draws else None
+    in_sequence = datasets.tuple_record_dataset(stored, seed=5, **options)
+    if limit:
+        in_sequence = in_sequence.take(limit // 8)
     order = stored.order(seed=5)[: limit or None]
     by_access = datasets.tuple_dataset(source, found[order], **options)
     count = (limit or MANY) // 8
@@ -122,13 +125,13 @@ def test_the_batches_are_those_of_random_access(root, built, draws, limit):
 
 
 def test_parts_of_batches_make_the_whole(built):
-    options = {"height": 20, "width": 24, "tuples_per_batch": 8, "limit": 43}
-    options |= {"draws": 3, "seed": 2}
+    options = {"height": 20, "width": 24, "tuples_per_batch": 8, "seed": 2}
+    options["draws"] = AugmentationDraws(3, seed=2)
 
     def batches(part):
         dataset = datasets.tuple_record_dataset(
             TupleRecords(built), part=part, **options
-        )
+        ).take(5)
         assert int(dataset.cardinality()) == 5
         return list(dataset.as_numpy_iterator())
 
@@ -258,9 +261,10 @@ def test_something_else_is_not_replaced(root, tmp_path):
 
 
 def test_fewer_tuples_than_a_batch(built):
-    with pytest.raises(ValueError, match="3 tuples, tuples_per_batch=4"):
+    few, options = MANY + 1, {"height": 8, "width": 8}
+    with pytest.raises(ValueError, match=f"{MANY} tuples, tuples_per_batch="):
         datasets.tuple_record_dataset(
-            TupleRecords(built), height=8, width=8, limit=3
+            TupleRecords(built), tuples_per_batch=few, **options
         )
 
 

@@ -150,9 +150,9 @@ def test_images_of_another_export_are_not_added(built, more, tmp_path):
         index_changes.add(index=built["out"], records=more, export=other)
 
 
-def _ids(tmp_path, *names):
+def _ids(tmp_path, *names, encoding="utf-8"):
     path = tmp_path / "ids.txt"
-    path.write_text("".join(f"{name}\n" for name in names))
+    path.write_text("".join(f"{name}\n" for name in names), encoding)
     return path
 
 
@@ -161,7 +161,9 @@ def test_images_are_removed_and_added_again(built, more, tmp_path):
     index_changes.add(**_added(built, more))
     names = Index.open(out).manifest["image_id"].tolist()
     index_changes.remove(index=out, ids=_ids(tmp_path, names[3], "", names[19]))
-    index_changes.remove(index=out, ids=_ids(tmp_path, names[0], names[0]))
+    # As PowerShell writes it.
+    ids = _ids(tmp_path, names[0], names[0], encoding="utf-16")
+    index_changes.remove(index=out, ids=ids)
     opened = Index.open(out)
     kept = [name for row, name in enumerate(names) if row not in (0, 3, 19)]
     assert opened.manifest["image_id"].tolist() == kept

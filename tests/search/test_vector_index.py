@@ -28,6 +28,14 @@ def built(tmp_path, descriptors):
     return Index.build(descriptors, image_ids=NAMES, out=tmp_path / "index")
 
 
+def test_no_folder_is_named_like_a_home(descriptors, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    built = Index.build(descriptors, image_ids=NAMES, out="~/index")
+    assert str(built.path) == str(tmp_path / "home" / "index")
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
 @pytest.mark.parametrize("exact", [True, False])
 def test_it_is_searched_as_the_descriptors_are(built, descriptors, exact):
     opened = Index.open(built.path, exact=exact)

@@ -725,8 +725,8 @@ def test_the_server_goes_before_an_export_of_the_same_model(
 
 def _documented(toy, language):
     """The examples, with this server's addresses."""
-    for path in (ROOT / "README.md", ROOT / "configs/serving/README.md"):
-        text = path.read_text("utf-8")
+    for name in ("docs/serving.md", "configs/serving/README.md"):
+        text = (ROOT / name).read_text("utf-8")
         for block in text.split("```")[1::2]:
             named, _, code = block.partition("\n")
             if named == language and "localhost:850" in code:
@@ -736,14 +736,15 @@ def _documented(toy, language):
 
 def test_python_examples_of_the_documentation(toy, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("PHOTO.jpg").write_bytes(toy_search.jpeg(0, 0))
+    for name in ("a.jpg", "b.jpg"):
+        Path(name).write_bytes(toy_search.jpeg(0, 0))
     examples = list(_documented(toy, "python"))
     assert len(examples) == 2
     for code in examples:
-        names = {"encoded": toy_search.jpeg(0, 0)}
-        exec(compile(code, "README.md", "exec"), names)
-        assert names["valid"].tolist() == [True]
-        assert names["descriptors"].shape == (1, toy_search.DIMENSION)
+        names = {}
+        exec(compile(code, "an example", "exec"), names)
+        assert names["errors"] == {}
+        assert names["descriptors"].shape == (2, toy_search.DIMENSION)
     assert len(toy.requests) == 4
 
 

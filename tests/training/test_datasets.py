@@ -10,6 +10,7 @@ from sare_tf.dataset import image_decoding
 from sare_tf.records.records import Records
 from sare_tf.runtime import tfdata_threads
 from sare_tf.training import datasets
+from sare_tf.training.batches import AugmentationDraws
 
 
 @pytest.fixture(scope="module")
@@ -17,12 +18,16 @@ def opened(tmp_path_factory):
     return Records(toy_search.records(tmp_path_factory.mktemp("pipeline")))
 
 
-def with_pil(opened, position):
-    [encoded] = opened.read_images(opened.manifest.iloc[[position]])
-    return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+@pytest.fixture(scope="module")
+def pixels(opened):
+    """All images in the order of the manifest, decoded by PIL."""
+    return [
+        np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+        for encoded in opened.read_images(opened.manifest)
+    ]
 
 
-def test_images_in_the_order_of_the_rows(opened):
+def test_images_in_the_order_of_the_rows(opened, pixels):
     count = len(opened.manifest)
     order = np.random.default_rng(1).permutation(np.arange(count).repeat(3))
     dataset = datasets.image_dataset(
@@ -37,10 +42,10 @@ def test_images_in_the_order_of_the_rows(opened):
     found = np.concatenate(batches)
     assert found.dtype == np.uint8
     for image, position in zip(found, order, strict=True):
-        np.testing.assert_array_equal(image, with_pil(opened, position))
+        np.testing.assert_array_equal(image, pixels[position])
 
 
-def test_tuples_hold_the_images_named(opened):
+def test_tuples_hold_the_images_named(opened, pixels):
     tuples = np.random.default_rng(2).integers(0, len(opened.manifest), (9, 5))
     dataset = datasets.tuple_dataset(
         opened, tuples, height=32, width=32, tuples_per_batch=4
@@ -52,23 +57,27 @@ def test_tuples_hold_the_images_named(opened):
     found = np.concatenate([batch for batch, _ in batches])
     for images_of_tuple, positions in zip(found, tuples[:8], strict=True):
         for image, position in zip(images_of_tuple, positions, strict=True):
-            np.testing.assert_array_equal(image, with_pil(opened, position))
+            np.testing.assert_array_equal(image, pixels[position])
     assert int(dataset.cardinality()) == 2
 
 
-def draws_of(opened, **options):
+def draws_of(opened, draws):
     tuples = np.zeros((6, 3), np.int64)
     dataset = datasets.tuple_dataset(
-        opened, tuples, height=32, width=32, tuples_per_batch=2, **options
+        opened, tuples, height=32, width=32, tuples_per_batch=2, draws=draws
     )
     return np.stack([x["draws"] for x, _ in dataset.as_numpy_iterator()])
 
 
 def test_draws_are_uniform_seeded_and_differ_between_images(opened):
-    found = draws_of(opened, draws=50, seed=3)
+    found = draws_of(opened, AugmentationDraws(50, seed=3))
     assert found.shape == (3, 2, 3, 50)
-    np.testing.assert_array_equal(found, draws_of(opened, draws=50, seed=3))
-    assert (found != draws_of(opened, draws=50, seed=4)).mean() > 0.99
+    np.testing.assert_array_equal(
+        found, draws_of(opened, AugmentationDraws(50, seed=3))
+    )
+    assert (
+        found != draws_of(opened, AugmentationDraws(50, seed=4))
+    ).mean() > 0.99
     assert len(np.unique(found)) > 0.99 * found.size
     assert found.min() >= 0
     assert found.max() < 1
@@ -77,7 +86,7 @@ def test_draws_are_uniform_seeded_and_differ_between_images(opened):
 
 
 def test_images_of_a_tuple_may_have_the_same_draws(opened):
-    found = draws_of(opened, draws=5, same_draws=True)
+    found = draws_of(opened, AugmentationDraws(5, same_in_group=True))
     np.testing.assert_array_equal(found, found[:, :, :1].repeat(3, axis=2))
     assert len(np.unique(found)) == found.size / 3
 
@@ -89,7 +98,11 @@ def test_batches_do_not_depend_on_the_number_of_threads(opened):
         options = tf.data.Options()
         options.threading.private_threadpool_size = threads
         dataset = datasets.tuple_dataset(
-            opened, tuples, height=32, width=32, draws=2, seed=1
+            opened,
+            tuples,
+            height=32,
+            width=32,
+            draws=AugmentationDraws(2, seed=1),
         ).with_options(options)
         found.append([x for x, _ in dataset.as_numpy_iterator()])
     tf.nest.map_structure(np.testing.assert_array_equal, *found)
@@ -106,8 +119,7 @@ def test_parts_of_batches_make_the_whole(opened, same_draws):
             tuples,
             height=32,
             width=32,
-            draws=4,
-            same_draws=same_draws,
+            draws=AugmentationDraws(4, same_in_group=same_draws),
             part=part,
         )
         return list(dataset.as_numpy_iterator())
@@ -194,7 +206,9 @@ def test_no_pipeline_tunes_itself(opened):
     tuples = np.zeros((8, 3), np.int64)
     for dataset in (
         datasets.image_dataset(opened, opened.manifest, **size),
-        datasets.tuple_dataset(opened, tuples, **size, draws=3),
+        datasets.tuple_dataset(
+            opened, tuples, **size, draws=AugmentationDraws(3)
+        ),
     ):
         options = dataset.options()
         assert options.autotune.enabled is False

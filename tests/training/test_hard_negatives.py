@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sare_tf.training import hard_negatives
+from sare_tf.training.hard_negatives import Candidates
 
 
 def _unit(rng, *shape):
@@ -37,9 +38,7 @@ def _mine(city, *, queries=None, dtype=np.float32, **changes):
     queries = np.arange(12) if queries is None else queries
     arguments = {
         "queries": queries,
-        "potential_positives": city["same"],
-        "same_place": city["same"],
-        "num_negatives": 3,
+        "candidates": Candidates(city["same"], city["same"]),
         "negative_pool": 0,
         "remembered": np.full((12, 3), -1),
         "seed": 0,
@@ -101,9 +100,7 @@ def test_every_negative_is_drawn_equally_often(city):
         np.repeat(city["queries"][:1], count, axis=0),
         city["database"],
         queries=np.arange(count),
-        potential_positives=city["same"][:1] * count,
-        same_place=city["same"][:1] * count,
-        num_negatives=6,
+        candidates=Candidates(*[city["same"][:1] * count] * 2),
         negative_pool=6,
         remembered=np.full((count, 6), -1),
         seed=0,
@@ -126,7 +123,7 @@ def test_a_tuple_depends_on_its_query_alone(city, small_blocks):
 def test_the_positive_is_one_that_may_be(city):
     """Nearer images of the same place are neither positive nor negative."""
     may = [np.array([rows[-1]]) for rows in city["same"]]
-    mined = _mine(city, potential_positives=may)
+    mined = _mine(city, candidates=Candidates(may, city["same"]))
     assert mined.positives.tolist() == [rows[0] for rows in may]
     np.testing.assert_array_equal(mined.negatives, _mine(city).negatives)
 
@@ -187,9 +184,8 @@ def test_violating_is_the_share_nearer_than_the_positive():
 
 
 def _check(near, *, database_size=5, num_negatives=2, negative_pool=0):
-    return hard_negatives.check_places(
-        near,
-        near,
+    return hard_negatives.usable_queries(
+        Candidates(near, near),
         database_size=database_size,
         num_negatives=num_negatives,
         negative_pool=negative_pool,

@@ -1,5 +1,7 @@
 """Estimates against counts by hand."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -17,6 +19,9 @@ OPTIONS = {
     "records": "records",
     "checkpoints": "checkpoints",
 }
+WORK = memory_estimate.Workload(
+    "", "", steps=1, images_per_step=5, queries=7, database=11
+)
 
 
 def _embedder(**changes):
@@ -69,11 +74,31 @@ def test_activations_that_a_step_keeps(train_from, numbers):
         needed = memory_estimate.memory(
             _embedder(train_from=train_from),
             TrainingOptions(**OPTIONS, precision=precision),
-            images_per_step=5,
-            queries=7,
-            database=11,
+            WORK,
         )
         assert needed["activations of a step"] == 5 * size * numbers
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_activations_of_a_keras_model_as_the_backbone(is_nested):
+    network = keras.Sequential(
+        [
+            keras.layers.Conv2D(4, 3, strides=2, padding="same"),
+            keras.layers.Conv2D(8, 3, padding="same"),
+        ]
+    )
+    if is_nested:
+        network.build((None, 32, 16, 3))
+    backbone = keras.Sequential([keras.layers.Rescaling(1 / 255), network])
+    needed = memory_estimate.memory(
+        build_embedder(backbone=backbone, aggregation="mac"),
+        TrainingOptions(**OPTIONS),
+        WORK,
+    )
+    first, second, rescaled = 16 * 8 * 4, 16 * 8 * 8, 32 * 16 * 3
+    # All outputs are kept, the image before them, and two gradients.
+    numbers = rescaled + first + second + 8 + 2 * rescaled
+    assert needed["activations of a step"] == 5 * 4 * numbers
 
 
 def test_the_other_parts():
@@ -82,9 +107,7 @@ def test_the_other_parts():
         TrainingOptions(
             **OPTIONS, cache_dtype="float16", averaging_momentum=0.9
         ),
-        images_per_step=5,
-        queries=7,
-        database=11,
+        WORK,
     )
     count = FIRST + SECOND + THIRD + REST
     assert needed["weights"] == needed["gradients of the weights"] == 4 * count
@@ -96,9 +119,7 @@ def test_the_other_parts():
     without = memory_estimate.memory(
         _embedder(),
         TrainingOptions(**OPTIONS),
-        images_per_step=5,
-        queries=0,
-        database=0,
+        dataclasses.replace(WORK, queries=0, database=0),
     )
     assert not [part for part in without if part.startswith("mining")]
 

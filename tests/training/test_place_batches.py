@@ -7,12 +7,13 @@ import keras
 import numpy as np
 import pytest
 import toy_manifest
-import toy_training
 from PIL import Image
 
 import sare_tf
 from sare_tf.records.records import Records
 from sare_tf.training import datasets, place_batches
+from sare_tf.training.batches import AugmentationDraws
+from sare_tf.training.place_batches import PlaceBatchRule
 
 # 7 m: the side of the cells.
 RADIUS_M = 7 * np.sqrt(2)
@@ -34,6 +35,12 @@ def table(*, place_ids=None, east=None, north=None, headings=None):
             **dict(zip(columns, values, strict=True)),
         }
         for number, values in enumerate(zip(*columns.values(), strict=True))
+    )
+
+
+def plan(rows, *, seed=0, **rule):
+    return place_batches.plan_batches(
+        rows, rule=PlaceBatchRule(**rule), seed=seed
     )
 
 
@@ -117,11 +124,9 @@ def town(seed=0, images=400, extent=150.0):
 
 def test_no_image_meets_one_that_may_show_its_place():
     rows, x, headings = town()
-    plan = place_batches.plan_batches(
-        rows, places_per_batch=4, images_per_place=2, radius_m=30.0
-    )
-    assert len(plan.images) > 3
-    for batch, labels in zip(plan.images, plan.labels, strict=True):
+    planned = plan(rows, places_per_batch=4, images_per_place=2, radius_m=30.0)
+    assert len(planned.images) > 3
+    for batch, labels in zip(planned.images, planned.labels, strict=True):
         for a, b in itertools.combinations(range(len(batch)), 2):
             apart = np.linalg.norm(x[batch[a]] - x[batch[b]])
             if labels[a] == labels[b]:
@@ -140,30 +145,25 @@ def test_an_epoch_has_each_place_at_most_once(located):
     ids = [f"p{place}" for place, size in enumerate(sizes) for _ in range(size)]
     east = [100.0 * int(name[1:]) for name in ids] if located else None
     rows = table(place_ids=ids, east=east, north=east)
-    plan = place_batches.plan_batches(
-        rows, places_per_batch=3, images_per_place=4
-    )
+    planned = plan(rows, places_per_batch=3, images_per_place=4)
     large = (sizes >= 4).sum()
-    assert plan.images.shape == (large // 3, 12)
-    assert plan.small_places == 40 - large
-    assert plan.left_over == large % 3
-    for batch, labels in zip(plan.images, plan.labels, strict=True):
+    assert planned.images.shape == (large // 3, 12)
+    assert planned.small_places == 40 - large
+    assert planned.left_over == large % 3
+    for batch, labels in zip(planned.images, planned.labels, strict=True):
         assert (labels.reshape(3, 4) == labels.reshape(3, 4)[:, :1]).all()
         names = [ids[image] for image in batch]
         by_label = dict(zip(labels, names, strict=True))
         assert [by_label[label] for label in labels] == names
         assert len(set(names)) == 3
-    assert len(set(plan.images.reshape(-1))) == plan.images.size
-    assert len(set(plan.labels.reshape(-1))) == large // 3 * 3
+    assert len(set(planned.images.reshape(-1))) == planned.images.size
+    assert len(set(planned.labels.reshape(-1))) == large // 3 * 3
 
 
 def test_plans_follow_the_seed():
     rows, _, _ = town()
     options = {"places_per_batch": 4, "images_per_place": 2, "radius_m": 30.0}
-    one, again, other = (
-        place_batches.plan_batches(rows, seed=seed, **options)
-        for seed in (0, 0, 1)
-    )
+    one, again, other = (plan(rows, seed=seed, **options) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one.images, again.images)
     np.testing.assert_array_equal(one.labels, again.labels)
     assert one.images[0].tolist() != other.images[0].tolist()
@@ -197,7 +197,7 @@ def test_places_that_make_no_batch_are_refused(options, message):
         north=[0.0] * 5,
     )
     with pytest.raises(ValueError, match=message):
-        place_batches.plan_batches(rows, **options)
+        plan(rows, **options)
 
 
 def test_the_separation_is_inclusive():
@@ -205,15 +205,15 @@ def test_the_separation_is_inclusive():
         place_ids=list("aabb"), east=[0.0, 0.0, 25.1, 25.1], north=[0.0] * 4
     )
     options = {"places_per_batch": 2, "images_per_place": 2}
-    assert len(place_batches.plan_batches(rows, **options).images) == 1
+    assert len(plan(rows, **options).images) == 1
     with pytest.raises(ValueError, match="more than 25.1 m apart"):
-        place_batches.plan_batches(rows, separation_m=25.1, **options)
+        plan(rows, separation_m=25.1, **options)
 
 
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory):
+@pytest.fixture
+def opened(toy_records):
     """6 places with 4 images each in the train split, by folder."""
-    return Records(toy_training.records(tmp_path_factory.mktemp("places")))
+    return Records(toy_records)
 
 
 def train_rows(opened):
@@ -222,15 +222,15 @@ def train_rows(opened):
 
 def test_batches_hold_the_images_named(opened):
     rows = train_rows(opened)
-    options = {"places_per_batch": 2, "images_per_place": 3, "seed": 5}
+    rule = PlaceBatchRule(places_per_batch=2, images_per_place=3)
     dataset = datasets.place_dataset(
-        opened, rows, height=32, width=32, **options
+        opened, rows, height=32, width=32, rule=rule, seed=5
     )
-    plan = place_batches.plan_batches(rows, **options)
+    planned = place_batches.plan_batches(rows, rule=rule, seed=5)
     batches = list(dataset.as_numpy_iterator())
     assert len(batches) == int(dataset.cardinality()) == 3
     for (images, labels), positions, expected in zip(
-        batches, plan.images, plan.labels, strict=True
+        batches, planned.images, planned.labels, strict=True
     ):
         assert images.dtype == np.uint8
         assert labels.dtype == np.int32
@@ -242,17 +242,15 @@ def test_batches_hold_the_images_named(opened):
 
 
 def test_draws_are_seeded_and_may_be_those_of_a_place(opened):
-    def epoch(seed, **options):
+    def epoch(seed, *, same_in_group=False):
         dataset = datasets.place_dataset(
             opened,
             train_rows(opened),
             height=32,
             width=32,
-            places_per_batch=2,
-            images_per_place=3,
-            draws=4,
+            rule=PlaceBatchRule(places_per_batch=2, images_per_place=3),
             seed=seed,
-            **options,
+            draws=AugmentationDraws(4, same_in_group, seed),
         )
         return np.stack([x["draws"] for x, _ in dataset.as_numpy_iterator()])
 
@@ -261,7 +259,7 @@ def test_draws_are_seeded_and_may_be_those_of_a_place(opened):
     np.testing.assert_array_equal(each, epoch(1))
     assert (each != epoch(2)).all()
     assert len(np.unique(each)) == each.size
-    alike = epoch(1, same_draws=True).reshape(-1, 2, 3, 4)
+    alike = epoch(1, same_in_group=True).reshape(-1, 2, 3, 4)
     np.testing.assert_array_equal(alike, alike[:, :, :1].repeat(3, 2))
     assert len(np.unique(alike)) == alike.size / 3
 
@@ -282,8 +280,7 @@ def test_an_embedder_learns_from_place_batches(opened):
             train_rows(opened),
             height=32,
             width=32,
-            places_per_batch=6,
-            images_per_place=4,
+            rule=sare_tf.PlaceBatchRule(places_per_batch=6),
             seed=seed,
         )
 

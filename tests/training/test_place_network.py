@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from sare_tf import losses, model
 from sare_tf.training.place_network import PlaceNetwork
@@ -105,12 +106,14 @@ def test_with_an_augmentation_it_trains_on_what_that_gives(
     )
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_chunks_have_the_direct_gradient(jit_compile):
+@pytest.mark.parametrize(
+    ("jit_compile", "chunks"), [(False, (0, 1, 4, 8)), (True, (0, 2))]
+)
+def test_chunks_have_the_direct_gradient(jit_compile, chunks):
     """Plain SGD: a step is the gradient."""
     images, labels, _ = data()
     weights = []
-    for chunk_images in (0, 1, 4, 8):
+    for chunk_images in chunks:
         made = network(chunk_images=chunk_images)
         made.jit_compile = jit_compile
         made.fit(images, labels, batch_size=8, shuffle=False, verbose=0)
@@ -330,3 +333,62 @@ def test_another_name_is_refused():
     embedder = keras.Model(*[keras.Input((3,))] * 2, name="mine")
     with pytest.raises(ValueError, match="embedder.name='mine'"):
         PlaceNetwork(embedder)
+
+
+class PositivePairs(keras.losses.Loss):
+    """A loss of somebody else, who expects float32 as Keras gives it."""
+
+    def call(self, y_true, y_pred):
+        assert y_true.dtype == "float32"
+        same = keras.ops.cast(y_true[:, None] == y_true[None, :], "float32")
+        return keras.ops.sum(same, axis=1) + 0.0 * keras.ops.sum(y_pred)
+
+
+def test_labels_of_any_size_are_compared_exactly():
+    images, labels, _ = data()
+    large = labels.astype(np.int64) + 2**40
+    trained = [train(network(), images, x) for x in (labels, large)]
+    np.testing.assert_array_equal(*trained)
+    evaluated = [
+        network().evaluate(images[:8], x[:8], verbose=0)
+        for x in (labels, large)
+    ]
+    assert evaluated[0] == evaluated[1]
+
+
+def test_a_loss_of_others_trains_on_labels_of_any_size():
+    images, labels, _ = data()
+    labels = labels.astype(np.int64) + 2**40
+    made = network(loss=PositivePairs())
+    for call in (made.train_on_batch, made.test_on_batch):
+        # Each image, and one more of its place.
+        assert float(call(images[:8], labels[:8])) == 2.0
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize(
+    ("settings", "shift", "dtype"),
+    [
+        ({}, 2**24, np.float32),
+        ({"memory_images": 4}, 2**24, np.int64),
+        ({"memory_images": 4}, -100, np.int64),
+    ],
+)
+def test_labels_that_may_merge_are_refused(settings, shift, dtype, eager):
+    images, labels, positions = data()
+    targets = (labels.astype(np.int64) + shift).astype(dtype)[:8]
+    if settings:
+        targets = {"labels": targets, "positions": positions[:8]}
+    made = network(**settings)
+    made.run_eagerly = eager
+    refused = ValueError if eager else tf.errors.InvalidArgumentError
+    with pytest.raises(refused, match="Expected labels of places from .*16777"):
+        made.train_on_batch(images[:8], targets)
+
+
+def test_one_hot_labels_are_refused():
+    images, labels, _ = data()
+    one_hot = np.eye(12)[labels[:8]]
+    for call in (network().train_on_batch, network().test_on_batch):
+        with pytest.raises(ValueError, match="argmax.*one-hot"):
+            call(images[:8], one_hot)

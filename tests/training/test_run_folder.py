@@ -15,7 +15,9 @@ REMEMBERED = np.full((2, 3), -1)
 
 
 def _open(folder, **changes):
-    return run_folder.Run(folder, CONFIG | changes, may_change=("epochs",))
+    return run_folder.RunFolder(
+        folder, CONFIG | changes, may_change=("epochs",)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,38 @@ def test_the_best_epoch(tmp_path, network, recalls, best):
     _finish(run, network, *recalls)
     assert run.best == f"epoch-{best:04d}"
     assert run.epochs_since_best() == len(recalls) - 1 - best
+
+
+def test_a_tie_is_broken_by_the_loss_but_patience_ends(tmp_path, network):
+    """Validation is perfect before training: what was trained is kept."""
+    run = _open(tmp_path)
+    losses = [None, 2.0, 1.0, 1.5]
+    for epoch, loss in enumerate(losses):
+        run.finish_epoch(
+            {
+                "epoch": epoch,
+                "recall_at": {1: 1.0, 5: 1.0},
+                "mean_reciprocal_rank": 1.0,
+                **({"loss": loss} if loss else {}),
+            },
+            network=network,
+            remembered=REMEMBERED,
+        )
+        assert run.epochs_since_best() == epoch
+    assert run.best == "epoch-0002"
+
+
+def test_a_run_of_an_earlier_version_is_resumed(tmp_path, network):
+    """Its epochs have no reciprocal rank; the best one stays so."""
+    _finish(_open(tmp_path), network, (0.2, 0.5, 0.6), (0.3, 0.7, 0.8))
+    run = _open(tmp_path)
+    measured = {"epoch": 2, "recall_at": {1: 0.2, 5: 0.7, 10: 0.9}}
+    measured |= {"mean_reciprocal_rank": 0.5, "loss": 1.0}
+    run.finish_epoch(measured, network=network, remembered=REMEMBERED)
+    assert run.best == "epoch-0001"
+    measured |= {"epoch": 3, "recall_at": {1: 0.3, 5: 0.7, 10: 0.8}}
+    run.finish_epoch(measured, network=network, remembered=REMEMBERED)
+    assert run.best == "epoch-0003"
 
 
 def test_a_run_that_is_opened_again_chooses_as_before(tmp_path, network):

@@ -5,7 +5,6 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
-import toy_training
 from finished_runs import events
 from google.protobuf import text_format
 from PIL import Image
@@ -18,9 +17,9 @@ from sare_tf.training.hard_negatives import Mined
 SIZE = {"height": 24, "width": 32}
 
 
-@pytest.fixture(scope="module")
-def records(tmp_path_factory):
-    return Records(toy_training.records(tmp_path_factory.mktemp("data")))
+@pytest.fixture
+def records(toy_records):
+    return Records(toy_records)
 
 
 def mined(positive, negatives):

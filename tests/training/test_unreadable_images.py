@@ -1,6 +1,7 @@
 """Records that are damaged while a run is under way."""
 
 import logging
+import os
 import shutil
 
 import numpy as np
@@ -11,9 +12,13 @@ from finished_runs import assert_same_run
 
 from sare_tf import train
 from sare_tf.records.records import Records
-from sare_tf.training import datasets, train_data, unreadable_images
+from sare_tf.training import datasets, unreadable_images
+from sare_tf.training.miner import Miner
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.run_folder import read_state
+from sare_tf.training.split import Split
+from sare_tf.training.training_data import TrainingData
+from sare_tf.training.validation import Validation
 
 
 def damage(records, image_ids):
@@ -34,12 +39,11 @@ def ids(records, split, role, *positions):
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory):
+def stopped(toy_records, toy_run, tmp_path_factory):
     """Records, and a run of one epoch on them; then three images are lost."""
-    root = tmp_path_factory.mktemp("data")
-    records, run = toy_training.records(root), root / "run"
-    options = {**toy_training.OPTIONS, "epochs": 1}
-    train.run(TrainingOptions(records=records, checkpoints=run, **options))
+    records = tmp_path_factory.mktemp("data") / "records"
+    shutil.copytree(toy_records, records)
+    run = toy_run.after[1]
     lost = [
         *ids(records, "train", "query", 4),
         *ids(records, "train", "database", 3),
@@ -53,8 +57,9 @@ def test_lost_images_are_named_counted_and_left_out(
     stopped, tmp_path, monkeypatch, caplog
 ):
     records, run, lost = stopped
-    for name in ("one", "other"):
-        shutil.copytree(run, tmp_path / name)
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        shutil.copytree(run, folder)
     made, seen = datasets.tuple_dataset, []
 
     def watched(source, tuples, **options):
@@ -62,40 +67,45 @@ def test_lost_images_are_named_counted_and_left_out(
         return made(source, tuples, **options)
 
     monkeypatch.setattr(datasets, "tuple_dataset", watched)
+    options = {"records": records, **toy_training.OPTIONS}
     with caplog.at_level(logging.WARNING):
-        for name in ("one", "other"):
-            train.run(
-                TrainingOptions(
-                    records=records,
-                    checkpoints=tmp_path / name,
-                    **toy_training.OPTIONS,
-                )
-            )
-    assert set(unreadable_images.read(tmp_path / "one")) == set(lost)
+        train.run(TrainingOptions(checkpoints=one, **options))
+    assert set(unreadable_images.read(one)) == set(lost)
     for image_id in lost:
         assert f"Left out: {image_id} (" in caplog.text
     assert "3 bad images of 10 allowed" in caplog.text
-    assert read_state(tmp_path / "one")[1]["last"] == "epoch-0002"
+    assert read_state(one)[1]["last"] == "epoch-0002"
+    # A run that knows them from the start does the same.
+    shutil.copy(one / unreadable_images.NAME, other)
+    train.run(TrainingOptions(checkpoints=other, **options))
+    assert_same_run(one, other)
     # Rounds of 6 and 3 of the 11 queries that are left, whole batches of 3.
     assert [len(tuples) for tuples in seen] == [6, 3] * 2
     assert not np.isin(np.concatenate(seen), lost).any()
-    assert_same_run(tmp_path / "one", tmp_path / "other")
 
 
-def test_more_than_the_limit_end_the_run(stopped, tmp_path):
-    records, run, lost = stopped
-    shutil.copytree(run, tmp_path / "run")
-    options = {**toy_training.OPTIONS, "max_bad_images": 2}
+def test_more_than_the_limit_are_refused(stopped, tmp_path):
+    records, _, lost = stopped
+    error = tf.errors.DataLossError(None, None, "corrupted record")
     with pytest.raises(ValueError, match="at most 2 images .* 3 in") as raised:
-        train.run(
-            TrainingOptions(
-                records=records, checkpoints=tmp_path / "run", **options
-            )
-        )
+        unreadable_images.find(tmp_path, Records(records), error, limit=2)
     for image_id in lost:
         assert image_id in str(raised.value)
-    assert not (tmp_path / "run" / unreadable_images.NAME).exists()
-    assert read_state(tmp_path / "run")[1]["last"] == "epoch-0001"
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_beyond_the_end_of_a_file_are_found(toy_records, tmp_path):
+    """Half of the last image of a shard is cut off, and the next one."""
+    shutil.copytree(toy_records, tmp_path / "records")
+    records = Records(tmp_path / "records")
+    queries = records.rows("train", "query")
+    (shard,) = queries["shard"].unique()
+    last = queries.sort_values("byte_offset").iloc[-2:]
+    length = last["byte_offset"].iloc[0] + last["byte_length"].iloc[0] // 2
+    os.truncate(tmp_path / "records" / shard, length)
+    error = tf.errors.DataLossError(None, None, "corrupted record")
+    unreadable_images.find(tmp_path, records, error, limit=10)
+    assert set(unreadable_images.read(tmp_path)) == set(last["image_id"])
 
 
 def test_an_error_of_another_kind_stays_what_it_is(stopped, tmp_path):
@@ -108,19 +118,21 @@ def test_an_error_of_another_kind_stays_what_it_is(stopped, tmp_path):
         unreadable_images.find(tmp_path, Records(records), error, limit=10)
 
 
-def test_batches_of_places_do_without_lost_images(stopped, tmp_path):
+def test_batches_of_places_do_without_lost_images(stopped):
     """Places of 4 images: two have lost one and 4 others are left."""
     records, _, lost = stopped
-    options = {**toy_training.OPTIONS, "loss": "place_sare_joint"}
-    options |= {"places_per_batch": 2, "images_per_place": 4, "epochs": 1}
-    run = train.run(
-        TrainingOptions(
-            records=records, checkpoints=tmp_path / "run", **options
-        )
+    options = toy_training.options(
+        loss="place_sare_joint", places_per_batch=2, images_per_place=4
     )
-    assert set(unreadable_images.read(run)) == set(lost)
-    entry = read_state(run)[1]["history"][1]
-    assert np.isfinite(entry["loss"])
+    data = TrainingData.of(Records(records), options, bad=lost)
+    plan = data.planned_places(epoch=1)
+    assert plan.images.shape == (2, 8)
+    names = plan.rows["image_id"].to_numpy()
+    assert not np.isin(names[plan.images], lost).any()
+    batches = datasets.planned_place_dataset(
+        data.records, plan, height=16, width=16
+    )
+    assert len(list(batches)) == 2
 
 
 def test_mining_and_validation_with_a_lost_image_by_hand(stopped):
@@ -129,14 +141,14 @@ def test_mining_and_validation_with_a_lost_image_by_hand(stopped):
     options = toy_training.options()
     database = records.rows("train", "database")["image_id"].tolist()
     # The first place: both of its database images.
-    split = train_data.Split(records, "train", options, bad=database[:2])
-    miner = train_data.Miner(split, options)
+    split = Split(records, "train", options, bad=database[:2])
+    miner = Miner(split, options)
     # 10 queries are left: 3 whole batches of 3.
     assert set(np.concatenate(miner.rounds(1))) < set(range(2, 12))
     assert miner.steps(1) == 3
-    assert all(set(rows) >= {0, 1} for rows in miner._same_place)
+    assert all(set(rows) >= {0, 1} for rows in miner.candidates.same_place)
     assert miner.images_to_embed(np.arange(2, 12)) == 10 + 10
     lost = records.rows("val", "query")["image_id"].iloc[:1].tolist()
-    val = train_data.Validation(records, options, bad=lost)
+    val = Validation(records, options, bad=lost)
     assert len(val.queries) == 11
     assert len(val.database) == 12

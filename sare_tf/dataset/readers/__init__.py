@@ -33,6 +33,17 @@ READERS = (
     "vpr_bench",
 )
 
+# The options of readers, and what they are in Python if they are not given.
+DEFAULTS = {
+    "split_fractions": (0.6, 0.15, 0.25),
+    "query_fraction": 0.25,
+    "utm_zone": "",
+    "utm_hemisphere": "auto",
+    "doubtful_positions": "keep",
+    "positive_radius_m": 25.0,
+    "seed": 0,
+}
+
 
 def _parameters(reader: str) -> Sequence[str]:
     """Returns the names of the options that a reader takes."""
@@ -52,32 +63,31 @@ def read(
     dataset: str | Path,
     *,
     reader: str,
-    split_fractions: Sequence[float] = (0.6, 0.15, 0.25),
-    query_fraction: float = 0.25,
-    utm_zone: str = "",
-    seed: int = 0,
     list_only: bool = False,
+    **options: object,
 ) -> "Reading":
     """Reads a folder of images.
 
     Args:
         dataset: the folder.
         reader: its layout, a name in `READERS`.
-        split_fractions: shares of places that become train, val and test,
-            where the layout has no splits.
-        query_fraction: share of each place's images that become queries,
-            where the layout has no roles.
-        utm_zone: zone for latitudes and longitudes, such as 17T; empty: that
-            of the median point, see `utm_zones.project`.
-        seed: of splits and roles.
         list_only: whether images that a list names may be absent; only for
             readers of lists, see `reads_lists`.
+        **options: those of `DEFAULTS` that are not the default; see
+            `dataset.options.DatasetOptions`.
 
     Raises:
         FileNotFoundError: no such folder.
         NoImages: no image in the layout of the reader.
+        TypeError: an unknown option.
         ValueError: an unknown reader, or a dataset that it cannot read.
     """
+    unknown = sorted(options.keys() - DEFAULTS.keys())
+    if unknown:
+        raise TypeError(
+            f"Expected options of readers: {', '.join(DEFAULTS)}. Received: "
+            f"{', '.join(unknown)}."
+        )
     if reader not in READERS:
         raise ValueError(
             f"Expected a reader: {', '.join(READERS)}. Received: "
@@ -95,13 +105,7 @@ def read(
             "Expected a folder of images. Received: "
             f"dataset={str(dataset)!r}, which does not exist. Check --dataset."
         )
-    options = {
-        "split_fractions": split_fractions,
-        "query_fraction": query_fraction,
-        "utm_zone": utm_zone,
-        "seed": seed,
-        "list_only": list_only,
-    }
+    options = {**DEFAULTS, **options, "list_only": list_only}
     taken = _parameters(reader)
     return _module(reader).read(
         dataset,

@@ -5,9 +5,11 @@
     <heading>@<pitch>@<roll>@<height>@<timestamp>@<note>@.jpg
 
 in one name. East and north, in metres, are required; the rest may be empty or
-absent. Written by the VPR-datasets-downloader for Pittsburgh, Tokyo 24/7, MSLS,
-St Lucia, Nordland and others, and used by SF-XL. Only the base name is parsed:
-a folder above may hold an `@`.
+absent. The letter is the latitude band of the zone. If it is the hemisphere,
+latitude or north tell, see `zone_notation`. Written by the
+VPR-datasets-downloader for Pittsburgh, Tokyo 24/7, MSLS, St Lucia, Nordland and
+others, and used by SF-XL. Only the base name is parsed: a folder above may hold
+an `@`.
 
 A file `<folder>_images_paths.txt` beside a folder lists its images, one path
 relative to the folder a line, and is read instead of the folder. A split
@@ -20,6 +22,8 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from sare_tf.dataset.names import SPLITS
 from sare_tf.dataset.readers import files_on_disk, splitting
 from sare_tf.dataset.readers.collector import NOT_IMAGE, Collector, Reading
@@ -29,7 +33,12 @@ _LAYOUT = "images/{train,val,test}/{database,queries}/@<east>@<north>@...@.jpg"
 
 
 def read(
-    dataset: Path, *, query_fraction: float, utm_zone: str, seed: int
+    dataset: Path,
+    *,
+    query_fraction: float,
+    utm_zone: str,
+    utm_hemisphere: str,
+    seed: int,
 ) -> Reading:
     """Reads the layout; its split folders are the split.
 
@@ -38,6 +47,7 @@ def read(
         query_fraction: share of queries in a split without roles.
         utm_zone: zone for all images; empty: the zones in their names, unless
             neighbours have different ones.
+        utm_hemisphere: that of zones which do not say it.
         seed: of the choice of queries.
 
     Raises:
@@ -66,7 +76,7 @@ def read(
             seed=seed,
             splits=[split],
         )
-    collector.unify_zones(utm_zone=utm_zone)
+    collector.unify_zones(utm_zone=utm_zone, utm_hemisphere=utm_hemisphere)
     return collector.finish()
 
 
@@ -83,8 +93,9 @@ def _images(collector: Collector, folder: Path) -> Iterator[str]:
 
 
 def _add(collector: Collector, image_id: str, *, split: str, role: str) -> None:
+    name = image_id.rpartition("/")[2]
     try:
-        fields = parse(image_id.rpartition("/")[2])
+        fields = parse(name) | _degrees(name)
     except ValueError as error:
         collector.refuse(image_id, str(error))
         return
@@ -132,3 +143,12 @@ def parse(name: str) -> dict[str, object]:
                 f"the heading is no number: {fields[8]!r}"
             ) from None
     return parsed
+
+
+def _degrees(name: str) -> dict[str, float]:
+    """Parses latitude and longitude, which only tell hemispheres apart."""
+    texts = (name.split("@") + [""] * 6)[5:7]
+    numbers = [files_on_disk.number(text) for text in texts]
+    if not np.isfinite(numbers).all():
+        return {}
+    return dict(zip(("latitude", "longitude"), numbers, strict=True))

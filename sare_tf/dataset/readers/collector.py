@@ -2,15 +2,22 @@
 
 import dataclasses
 import functools
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import pandas as pd
 
 from sare_tf.dataset import positives
-from sare_tf.dataset.readers import files_on_disk, utm, utm_zones
+from sare_tf.dataset.readers import (
+    files_on_disk,
+    utm,
+    utm_zones,
+    zone_notation,
+)
 from sare_tf.dataset.sqlite_manifest import SqliteManifest
 
 # Reasons of refusal that a check of the dataset counts by themselves. ABSENT is
@@ -18,6 +25,8 @@ from sare_tf.dataset.sqlite_manifest import SqliteManifest
 NOT_IMAGE = f"not one of {', '.join(files_on_disk.EXTENSIONS)}"
 ABSENT = "but no such file"
 
+# Files that a message counts.
+_COUNTED = 10_000
 _METRES = ("utm_east_m", "utm_north_m")
 _DEGREES = ("latitude", "longitude")
 
@@ -40,6 +49,26 @@ class Source:
     box: tuple[float, float, float, float] | None = None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Assumption:
+    """What a reader took the dataset to mean, where others may mean more.
+
+    Attributes:
+        name: kind of assumption, in snake case.
+        message: the assumption, in a sentence.
+        action: what to do if it is wrong.
+        images: the images or lines concerned, with what is particular to each;
+            empty where they are not named.
+        count: how many there are.
+    """
+
+    name: str
+    message: str
+    action: str
+    images: Sequence[tuple[str, str]] = ()
+    count: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Reading:
     """What a reader read.
@@ -53,6 +82,7 @@ class Reading:
             which database images answer a query; else None.
         sources: image_id -> source, for images that are no whole file of
             their own.
+        assumptions: what is not certain of the dataset.
     """
 
     images: SqliteManifest
@@ -60,6 +90,7 @@ class Reading:
     rejected: list[tuple[str, str]]
     relations: pd.DataFrame | None = None
     sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
+    assumptions: Sequence[Assumption] = ()
 
     @functools.cached_property
     def manifest(self) -> pd.DataFrame:
@@ -78,6 +109,7 @@ class Collector:
         images: the manifest so far.
         root: as given.
         rejected: (path, reason) of files left out so far.
+        assumptions: what was assumed so far.
 
     Args:
         dataset: the dataset's folder, for messages.
@@ -97,10 +129,12 @@ class Collector:
         self.images = SqliteManifest()
         self.root = root
         self.rejected = []
+        self.assumptions = []
         self._dataset = dataset
         self._layout = layout
         self._list_only = list_only
         self._sources = {}
+        self._spellings = files_on_disk.Spellings(root)
 
     def refuse(self, path: str, reason: str) -> None:
         """Lists a file that is left out. A name that is no text is escaped."""
@@ -125,7 +159,8 @@ class Collector:
     def listed_file(self, name: str) -> str:
         """Returns the image id of a path in a list; empty if it is refused.
 
-        Backslashes are taken for slashes. The path must stay below the root,
+        Backslashes are taken for slashes, and a name is found in either
+        spelling of its accents. The path must stay below the root,
         so that a list that came with a dataset can name no other file.
         """
         path = PurePosixPath(name.replace("\\", "/"))
@@ -135,10 +170,12 @@ class Collector:
             reason = "leaves the dataset's folder by .."
         elif not files_on_disk.is_image(path):
             reason = NOT_IMAGE
-        elif not (self._list_only or os.path.isfile(self.root / path)):
-            reason = f"named in the list, {ABSENT}"
-        else:
+        elif self._list_only or os.path.isfile(self.root / path):
             return path.as_posix()
+        elif not name.isascii() and (spelled := self._spellings.find(path)):
+            return spelled
+        else:
+            reason = f"named in the list, {ABSENT}"
         self.refuse(name, reason)
         return ""
 
@@ -177,6 +214,11 @@ class Collector:
             reason = utm.problem(*degrees)
             columns |= dict(zip(_DEGREES, degrees, strict=True))
         if not reason:
+            if "place_id" in columns:
+                # Equal whatever the spelling of accents.
+                columns["place_id"] = unicodedata.normalize(
+                    "NFC", columns["place_id"]
+                )
             columns |= {"image_id": image_id, "split": split, "role": role}
             if not self.images.add(columns):
                 reason = "named more than once"
@@ -198,21 +240,58 @@ class Collector:
             rows, *utm_zones.project(*degrees, utm_zone=utm_zone)
         )
 
-    def unify_zones(self, *, utm_zone: str = "") -> None:
+    def unify_zones(
+        self, *, utm_zone: str = "", utm_hemisphere: str = "auto"
+    ) -> None:
         """Gives images of several zones coordinates that can be compared.
 
-        Images without a zone keep their coordinates, which may be made up.
+        Zones may be written in any way that `zone_notation` knows. Images
+        without a zone keep their coordinates, which may be made up.
 
         Args:
             utm_zone: zone for all; empty: see `utm_zones.unify`.
+            utm_hemisphere: that of zones for which northings do not decide it.
+
+        Raises:
+            ValueError: a hemisphere that is not certain, or an error of
+                `utm_zones.unify`.
         """
         known = self.images.zones()
+        if any(map(zone_notation.needs_northings, known)):
+            self._resolve_zones(utm_hemisphere)
+            known = self.images.zones()
         if not known or (len(known) == 1 and utm_zone in ("", *known)):
             return
         rows, *positions = self.images.positions(with_zone=True)
         self.images.set_positions(
             rows, *utm_zones.unify(*positions, utm_zone=utm_zone)
         )
+
+    def _resolve_zones(self, utm_hemisphere: str) -> None:
+        """Gives every zone its band, and notes what was assumed for it."""
+        rows, east_m, north_m, texts = self.images.positions(with_zone=True)
+        known_rows, known_latitude, _ = self.images.degrees()
+        latitude = np.full(len(rows), np.nan)
+        latitude[np.isin(rows, known_rows)] = known_latitude[
+            np.isin(known_rows, rows)
+        ]
+        north_m, zones, reinterpreted = zone_notation.resolve(
+            north_m, texts, hemisphere=utm_hemisphere, latitude=latitude
+        )
+        self.images.set_positions(rows, east_m, north_m, zones)
+        for one in reinterpreted:
+            images = f"{one.count:,} image{'s' * (one.count > 1)}"
+            added = f", and {one.added_m:+,.0f} m north" if one.added_m else ""
+            self.assumptions.append(
+                Assumption(
+                    name="zone_notation",
+                    message=f"The UTM zone {one.text!r} of {images} is taken "
+                    f"for {one.zone}{added}.",
+                    action="If it is another one, write the zone with its "
+                    "latitude band, or as '17 north' or '17 south'.",
+                    count=one.count,
+                )
+            )
 
     def drop(self, rows: Iterable[int], reason: str) -> None:
         """Refuses images that were added before.
@@ -238,21 +317,35 @@ class Collector:
             ValueError: the rows make no manifest.
         """
         if not len(self.images):
-            first = ""
-            if self.rejected:
-                first = ", such as {}: {}".format(*self.rejected[0])
             raise NoImages(
                 f"Expected images at {self._layout}. Received: "
                 f"dataset={str(self._dataset)!r} with none "
-                f"({len(self.rejected)} other files{first}). Choose another "
-                "--reader, or move the images."
+                f"({self._other_files()}). Choose another --reader, or move "
+                "the images."
             )
         self.images.check()
         if relations is not None:
             relations = self._make_relations(list(relations))
         return Reading(
-            self.images, self.root, self.rejected, relations, self._sources
+            self.images,
+            self.root,
+            self.rejected,
+            relations,
+            self._sources,
+            self.assumptions,
         )
+
+    def _other_files(self) -> str:
+        """Says which files there are instead of images of the layout."""
+        if self.rejected:
+            first = ": ".join(self.rejected[0])
+            return f"{len(self.rejected)} other files, such as {first}"
+        names = list(
+            itertools.islice(files_on_disk.walk(self._dataset), _COUNTED + 1)
+        )
+        number = f"more than {_COUNTED}" if names[_COUNTED:] else len(names)
+        first = next(filter(files_on_disk.is_image, names), "")
+        return f"{number} other files{first and f', such as {first}'}"
 
     def _make_relations(
         self, pairs: list[tuple[str, str, str]]

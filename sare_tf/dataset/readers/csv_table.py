@@ -7,20 +7,24 @@ these are ignored:
 
     path                            required; relative to the dataset
     latitude, longitude             degrees of WGS84
-    utm_east, utm_north, utm_zone   metres, instead; zone such as 17T, or none
+    utm_east, utm_north, utm_zone   metres, instead; zone such as 17T, or as
+                                    `zone_notation` has it, or none
     place                           equal for images of the same spot
     split                           train, val or test
     role                            database or query
     heading, timestamp, panorama, sequence, frame, condition
 
-Every image has a position or a place. Without `split`, areas (or, where not
-every image has a position, places) are split at random; without `role`, each
-area's or place's queries are chosen at random. Commas, semicolons or tabs
-separate; the encoding is UTF-8, with or without a byte order mark.
+Every image has a position or a place. A cell with "nan", "None" or "NULL" is
+empty; one with "NA" only where a number is expected. Without `split`, areas
+(or, where not every image has a position, places) are split at random; without
+`role`, each area's or place's queries are chosen at random. Commas, semicolons,
+tabs or bars separate, or what a first line such as `sep=;` says. The encoding
+is UTF-8, or UTF-16 with a byte order mark.
 """
 
 import csv
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -28,8 +32,9 @@ import numpy as np
 from absl import logging
 
 from sare_tf.dataset.names import ROLES, SPLITS
-from sare_tf.dataset.readers import files_on_disk, splitting
-from sare_tf.dataset.readers.collector import Collector, Reading
+from sare_tf.dataset.readers import files_on_disk, splitting, table_cells
+from sare_tf.dataset.readers.collector import Assumption, Collector, Reading
+from sare_tf.runtime import text_files
 
 _LAYOUT = "the paths that the CSV file names"
 _DEGREES = ("latitude", "longitude")
@@ -40,10 +45,17 @@ _TEXTS = {
     "sequence": "sequence_id",
     "condition": "condition",
 }
+_NUMBERS = (*_DEGREES, *_METRES, "heading", "frame")
+# Columns in which equal texts mean something. A missing value has many
+# spellings, each of which would be one place, or one panorama.
+_NAMES = ("place", "timestamp", "panorama", "sequence")
 _COLUMNS = {
-    *("path", *_DEGREES, *_METRES, "utm_zone", "place", "split", "role"),
-    *("heading", "frame", *_TEXTS),
+    *("path", *_NUMBERS, *_NAMES, "utm_zone", "split", "role", "condition"),
 }
+# The line with which spreadsheets say what separates the columns.
+_SEPARATOR = re.compile(r"""["']?sep=(.)["']?[,;\t|]*""", re.IGNORECASE)
+# Missing values that an assumption names.
+_NAMED = 10_000
 
 
 def read(
@@ -52,6 +64,7 @@ def read(
     split_fractions: Sequence[float],
     query_fraction: float,
     utm_zone: str,
+    utm_hemisphere: str,
     seed: int,
     list_only: bool,
 ) -> Reading:
@@ -62,6 +75,7 @@ def read(
         split_fractions: shares for train, val and test, without `split`.
         query_fraction: share of queries, without `role`.
         utm_zone: zone for all; empty: see `utm_zones.project`.
+        utm_hemisphere: that of zones which do not say it.
         seed: of splits and queries.
         list_only: images may be absent.
 
@@ -73,17 +87,24 @@ def read(
     collector = Collector(dataset, dataset, layout=_LAYOUT, list_only=list_only)
     lines = _read(table)
     header = _header(table, next(lines, (1, []))[1])
+    missing = {name: [] for name in _NAMES}
+    where = header.index("path")
     for number, fields in lines:
+        while len(fields) > len(header) and not fields[-1]:
+            fields.pop()
         if len(fields) != len(header):
-            name = fields[0] if fields else ""
             collector.refuse(
-                name,
+                fields[min(where, len(fields) - 1)],
                 f"line {number}: {len(fields)} fields, not {len(header)}",
             )
             continue
-        _add(collector, dict(zip(header, fields, strict=True)))
+        fields = dict(zip(header, fields, strict=True))
+        for name, value in _without_missing(fields).items():
+            missing[name].append((fields["path"], f"line {number}: {value}"))
+        _add(collector, fields)
+    collector.assumptions += _assumptions(missing)
     collector.set_coordinates(utm_zone=utm_zone)
-    collector.unify_zones(utm_zone=utm_zone)
+    collector.unify_zones(utm_zone=utm_zone, utm_hemisphere=utm_hemisphere)
     splitting.complete(
         collector,
         split_fractions=None if "split" in header else split_fractions,
@@ -94,14 +115,23 @@ def read(
 
 
 def _read(table: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yields the lines that are not empty, with their numbers."""
+    """Yields the clean fields of lines that are not empty, with numbers."""
     try:
-        with table.open(encoding="utf-8-sig") as file:
-            first = file.readline()
-            delimiter = max(",;\t", key=first.count)
+        with table.open(encoding=text_files.encoding_of(table)) as file:
+            above, first = 0, file.readline()
+            while first and not first.strip():
+                above, first = above + 1, file.readline()
+            if separator := _SEPARATOR.fullmatch(first.strip("\n")):
+                above, first = above + 1, file.readline()
+                delimiter = separator[1]
+            else:
+                delimiter = max(",;\t|", key=first.count)
             lines = itertools.chain([first], file)
             reader = csv.reader(lines, delimiter=delimiter, strict=True)
-            yield from ((reader.line_num, line) for line in reader if line)
+            for line in reader:
+                fields = list(map(table_cells.clean, line))
+                if any(fields):
+                    yield above + reader.line_num, fields
     except (OSError, UnicodeError, csv.Error) as error:
         raise ValueError(
             f"Expected a CSV file in UTF-8. Received: path={str(table)!r} "
@@ -111,9 +141,10 @@ def _read(table: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _header(table: Path, line: list[str]) -> list[str]:
     """Returns the names of the columns, once they are checked."""
-    header = [name.strip().lower() for name in line]
+    header = [name.lower() for name in line]
     _check(table, header)
-    other = sorted(set(header) - _COLUMNS)
+    # Tables that were written with their row numbers have columns of no name.
+    other = sorted(set(header) - _COLUMNS - {""})
     if other:
         logging.info("Columns of %s ignored: %s.", table, ", ".join(other))
     return header
@@ -128,7 +159,7 @@ def _check(table: Path, header: list[str]) -> None:
         or 1 in counts
         or counts == [2, 2]
         or not ("place" in header or any(counts))
-        or len(set(header)) < len(header)
+        or any(header.count(name) > 1 for name in _COLUMNS)
     ):
         raise ValueError(
             "Expected columns path, and latitude and longitude, or utm_east "
@@ -137,8 +168,46 @@ def _check(table: Path, header: list[str]) -> None:
         )
 
 
+def _without_missing(fields: dict[str, str]) -> dict[str, str]:
+    """Empties the cells of a line that stand for missing values.
+
+    Returns:
+        Name and content of those in a column where others are names.
+    """
+    emptied = {}
+    for name, value in fields.items():
+        is_number = name in _NUMBERS or name == "utm_zone"
+        if (
+            value
+            and (is_number or name in _NAMES)
+            and table_cells.is_missing(value, is_number=is_number)
+        ):
+            fields[name] = ""
+            if not is_number:
+                emptied[name] = value
+    return emptied
+
+
+def _assumptions(
+    missing: dict[str, list[tuple[str, str]]],
+) -> Iterator[Assumption]:
+    """Says which cells of columns of names were taken for empty."""
+    for name, cells in missing.items():
+        if not cells:
+            continue
+        yield Assumption(
+            name=f"missing_{name}",
+            message=f"{len(cells):,} cell{'s' * (len(cells) > 1)} of the "
+            f"column {name} taken for missing values, the first in "
+            f"{cells[0][1]!r}.",
+            action="If it is a name, write it in another way; otherwise leave "
+            "these cells empty.",
+            images=cells[:_NAMED],
+            count=len(cells),
+        )
+
+
 def _add(collector: Collector, fields: dict[str, str]) -> None:
-    fields = {name: value.strip() for name, value in fields.items()}
     image_id = collector.listed_file(fields["path"])
     if not image_id:
         return
@@ -161,6 +230,12 @@ def _columns(fields: dict[str, str]) -> dict[str, object]:
         if name in fields and columns[name] not in allowed:
             raise ValueError(
                 f"{name} {columns[name]!r} is not {', '.join(allowed)}"
+            )
+    for name in _NAMES:
+        if table_cells.is_rounded(fields.get(name, "")):
+            raise ValueError(
+                f"{name} is a number that a spreadsheet has rounded: "
+                f"{fields[name]!r}"
             )
     if fields.get("place"):
         columns["place_id"] = fields["place"]

@@ -7,17 +7,18 @@
 `images/` may stand between. Without split folders, areas are split at random:
 images of different splits are at least 50 m apart. Without database/ and
 queries/, each area's queries are chosen at random. Photographs without a
-position are refused.
+position are refused. Positions that the camera itself doubts are kept with a
+warning, or left out.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from sare_tf.dataset.readers import files_on_disk, splitting
-from sare_tf.dataset.readers.collector import Collector, Reading
+from sare_tf.dataset.readers import files_on_disk, gps_position, splitting
+from sare_tf.dataset.readers.collector import Assumption, Collector, Reading
 
 _LAYOUT = "**/*.jpg with a position in the EXIF header"
 
@@ -28,6 +29,8 @@ def read(
     split_fractions: Sequence[float],
     query_fraction: float,
     utm_zone: str,
+    doubtful_positions: str,
+    positive_radius_m: float,
     seed: int,
 ) -> Reading:
     """Reads the layout, and the headers of its photographs.
@@ -37,6 +40,9 @@ def read(
         split_fractions: shares of areas for train, val and test.
         query_fraction: share of each area's images that become queries.
         utm_zone: zone for all; empty: see `utm_zones.project`.
+        doubtful_positions: "keep" or "leave_out" those that
+            `gps_position.doubts`.
+        positive_radius_m: largest error of a position that serves.
         seed: of splits and queries.
 
     Raises:
@@ -46,6 +52,7 @@ def read(
     root = files_on_disk.image_root(dataset)
     splits = files_on_disk.split_folders(root)
     collector = Collector(dataset, root, layout=_LAYOUT)
+    doubtful = []
     has_roles = bool(splits) or any(
         (root / folder).is_dir() for folder in files_on_disk.ROLE_FOLDERS
     )
@@ -54,11 +61,21 @@ def read(
         for folder, role in roles.items():
             for image_id in collector.image_files(root / split / folder):
                 try:
-                    columns = parse(root / image_id)
+                    columns, doubt = parse(
+                        root / image_id, radius_m=positive_radius_m
+                    )
                 except ValueError as error:
                     collector.refuse(image_id, str(error))
                     continue
-                collector.add(image_id, split=split, role=role, **columns)
+                if doubt and doubtful_positions == "leave_out":
+                    collector.refuse(image_id, doubt)
+                elif (
+                    collector.add(image_id, split=split, role=role, **columns)
+                    and doubt
+                ):
+                    doubtful.append((image_id, doubt))
+    if doubtful:
+        collector.assumptions.append(_assumption(doubtful))
     collector.set_coordinates(utm_zone=utm_zone)
     splitting.complete(
         collector,
@@ -69,8 +86,28 @@ def read(
     return collector.finish()
 
 
-def parse(path: Path) -> dict[str, object]:
+def _assumption(doubtful: Sequence[tuple[str, str]]) -> Assumption:
+    image_id, doubt = doubtful[0]
+    return Assumption(
+        name="doubtful_position",
+        message=f"{len(doubtful):,} photographs doubt their position, such as "
+        f"{image_id}: {doubt}. All are kept.",
+        action="--doubtful_positions=leave_out leaves them out.",
+        images=doubtful,
+        count=len(doubtful),
+    )
+
+
+def parse(path: Path, *, radius_m: float) -> tuple[dict[str, object], str]:
     """Reads position, direction and time in the header of a photograph.
+
+    Args:
+        path: the photograph.
+        radius_m: largest error of a position that serves, in metres.
+
+    Returns:
+        Columns of the manifest, and why the camera doubts the position; empty
+        if it does not.
 
     Raises:
         ValueError: no header that can be read, or no position in it.
@@ -87,43 +124,13 @@ def parse(path: Path) -> dict[str, object]:
         raise ValueError(f"its header cannot be read: {error}") from error
     if ExifTags.GPS.GPSLatitude not in gps:
         raise ValueError("no position in its EXIF header")
-    columns = {
-        "degrees": (
-            _degrees(gps, ExifTags.GPS.GPSLatitude, "NS"),
-            _degrees(gps, ExifTags.GPS.GPSLongitude, "EW"),
-        )
-    }
-    direction = _float(gps.get(ExifTags.GPS.GPSImgDirection))
+    columns = {"degrees": gps_position.degrees(gps)}
+    direction = gps_position.number(gps.get(ExifTags.GPS.GPSImgDirection))
     # Directions from magnetic north (M) are not headings.
-    reference = _text(gps.get(ExifTags.GPS.GPSImgDirectionRef))
+    reference = gps_position.text(gps.get(ExifTags.GPS.GPSImgDirectionRef))
     if 0 <= direction <= 360 and reference == "T":
         columns["heading_deg"] = direction % 360
-    columns["timestamp"] = _text(details.get(ExifTags.Base.DateTimeOriginal))
-    return columns
-
-
-def _degrees(gps: Mapping[int, object], tag: int, signs: str) -> float:
-    """Makes degrees of degrees, minutes, seconds and hemisphere."""
-    letter = _text(gps.get(tag - 1)).upper()[:1]  # Its tag is the one before.
-    if not letter or letter not in signs:
-        raise ValueError(f"its position does not say {' or '.join(signs)}")
-    try:
-        numbers = [_float(number) for number in gps[tag]]
-    except (KeyError, TypeError):
-        raise ValueError("its position is incomplete") from None
-    degrees = sum(value / 60**power for power, value in enumerate(numbers))
-    return degrees if letter == signs[0] else -degrees
-
-
-def _float(value: object) -> float:
-    """Returns a number; NaN for one that is absent or divided by 0."""
-    try:
-        return float(value)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return float("nan")
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bytes):
-        value = value.decode("ascii", "replace")
-    return value.strip(" \0") if isinstance(value, str) else ""
+    columns["timestamp"] = gps_position.text(
+        details.get(ExifTags.Base.DateTimeOriginal)
+    )
+    return columns, gps_position.doubts(gps, radius_m=radius_m)

@@ -1,16 +1,20 @@
 """Files of a dataset: finding them, and reading tables and lists."""
 
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from sare_tf.dataset.manifest import BLOCK_ROWS
 from sare_tf.dataset.names import SPLITS
 from sare_tf.dataset.sqlite_database import sorted_names
+from sare_tf.runtime import text_files
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
+# Copies of photographs by Synology, macOS (in zip files) and Windows.
+_OF_SYSTEMS = {"@eaDir", "__MACOSX", "$RECYCLE.BIN"}
 # Folder of a layout -> role of its images.
 ROLE_FOLDERS = {"database": "database", "queries": "query"}
 
@@ -23,7 +27,8 @@ def is_image(path: str | os.PathLike[str]) -> bool:
 def walk(folder: Path) -> Iterator[str]:
     """Yields all files below a folder, sorted; follows links, but no circle.
 
-    Hidden files and folders are left out, as operating systems leave them.
+    Hidden files and folders are left out, as operating systems leave them, and
+    the folders of thumbnails and deleted files that some of them make.
 
     Yields:
         Paths relative to the folder, with slashes.
@@ -104,7 +109,7 @@ def read_blocks(path: Path, *columns: str) -> Iterator[pd.DataFrame]:
             path,
             dtype=str,
             keep_default_na=False,
-            encoding="utf-8-sig",
+            encoding=text_files.encoding_of(path),
             chunksize=BLOCK_ROWS,
         ) as blocks:
             for block in blocks:
@@ -126,24 +131,59 @@ def read_lines(path: Path) -> Iterator[str]:
     """Yields the lines of a text file that are not empty, without spaces.
 
     Raises:
-        ValueError: the file is absent or not UTF-8.
+        ValueError: the file is absent, or neither UTF-8 nor UTF-16.
     """
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            yield from filter(None, map(str.strip, file))
-    except (OSError, UnicodeError) as error:
-        raise ValueError(
-            f"Expected a text file in UTF-8. Received: path={str(path)!r} "
-            f"({error}). Check --dataset, or get the file again."
-        ) from error
+    return filter(None, map(str.strip, text_files.read_lines(path)))
 
 
 def number(text: str) -> float:
     """Returns a number of a table; NaN if the text is none."""
     try:
-        return float(text)
+        # Typeset tables have a minus sign. Python reads 1_000 as 1000.
+        return float(text.replace("\u2212", "-").replace("_", "?"))
     except ValueError:
         return float("nan")
+
+
+class Spellings:
+    """Finds files whose names differ from a list only in their accents.
+
+    Unicode has two spellings of a letter with an accent. File systems of macOS
+    write the longer one, tables mostly hold the shorter one.
+
+    Args:
+        root: a folder. Each folder below it is listed once.
+    """
+
+    def __init__(self, root: Path):
+        self._root = root
+        self._listed = {}
+
+    def find(self, path: PurePosixPath) -> str:
+        """Returns a path below the root as it is on disk; empty if absent."""
+        spelled = PurePosixPath()
+        for name in path.parts:
+            if not os.path.lexists(self._root / spelled / name):
+                short = unicodedata.normalize("NFC", name)
+                name = self._names(spelled).get(short, "")
+                if not name:
+                    return ""
+            spelled /= name
+        return str(spelled) if os.path.isfile(self._root / spelled) else ""
+
+    def _names(self, folder: PurePosixPath) -> dict[str, str]:
+        """Returns shorter spelling -> name of the files of a folder."""
+        if folder not in self._listed:
+            try:
+                names = os.listdir(self._root / folder)
+            except OSError:
+                names = []
+            self._listed[folder] = {
+                unicodedata.normalize("NFC", name): name
+                for name in names
+                if not name.isascii()
+            }
+        return self._listed[folder]
 
 
 def _check_columns(
@@ -181,7 +221,7 @@ def _walk(
         names = sorted_names(
             entry.name + "\0" * _is_folder(entry)
             for entry in entries
-            if not entry.name.startswith(".")
+            if not entry.name.startswith(".") and entry.name not in _OF_SYSTEMS
         )
         for name in names:
             if name.endswith("\0"):

@@ -18,7 +18,8 @@ _EQUATOR_M = 6_378_137.0
 _FLATTENING = 1 / 298.257223563
 _SCALE = 0.9996
 _FALSE_EAST_M = 500_000.0
-_FALSE_NORTH_M = 10_000_000.0
+# Added to northings south of the equator.
+FALSE_NORTH_M = 10_000_000.0
 
 _ECCENTRICITY = np.sqrt(_FLATTENING * (2 - _FLATTENING))
 _N = _FLATTENING / (2 - _FLATTENING)
@@ -59,7 +60,12 @@ def zone_of(latitude: float, longitude: float) -> str:
         number = 32
     if latitude >= 72 and 0 <= longitude < 42:
         number = 31 + 2 * int((longitude + 3) // 12)
-    return f"{number}{_BANDS[int((latitude + 80) // 8)]}"
+    return f"{number}{band_of(latitude)}"
+
+
+def band_of(latitude: float) -> str:
+    """Returns the latitude band of a latitude, of the nearest one beyond."""
+    return _BANDS[int(min(max(latitude + 80, 0), 164) // 8)]
 
 
 def parse_zone(zone: str) -> tuple[int, bool]:
@@ -105,7 +111,7 @@ def to_utm(
     )
     east = _FALSE_EAST_M + _SCALE * _RADIUS_M * (eta + across)
     north = _SCALE * _RADIUS_M * (xi + along)
-    return east, north if is_north else north + _FALSE_NORTH_M
+    return east, north if is_north else north + FALSE_NORTH_M
 
 
 def to_degrees(
@@ -123,7 +129,7 @@ def to_degrees(
     """
     number, is_north = parse_zone(zone)
     north_m = np.asarray(north_m, np.float64)
-    north_m = north_m if is_north else north_m - _FALSE_NORTH_M
+    north_m = north_m if is_north else north_m - FALSE_NORTH_M
     xi = north_m / (_SCALE * _RADIUS_M)
     eta = (np.asarray(east_m, np.float64) - _FALSE_EAST_M) / (
         _SCALE * _RADIUS_M

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from sare_tf.dataset.readers import utm
+from sare_tf.dataset.readers import utm, zone_notation
 
 # A dataset gets one zone if all of it is as near to the zone's meridian. Ours.
 _ONE_ZONE_DEG = 10.0
@@ -33,7 +33,7 @@ def project(
     Args:
         latitude: [B].
         longitude: [B].
-        utm_zone: zone for all images instead.
+        utm_zone: zone for all images instead, in any notation.
 
     Returns:
         Metres east [B] and north [B], and B zones.
@@ -46,6 +46,8 @@ def project(
     longitude = np.asarray(longitude, np.float64)
     if not len(latitude):
         return latitude, longitude, []
+    if utm_zone:
+        utm_zone = zone_notation.of_latitude(utm_zone, np.median(latitude))
     regions = [np.arange(len(latitude))]
     zone = utm_zone or _median_zone(latitude, longitude)
     if not utm_zone and _farthest(longitude, zone) > _ONE_ZONE_DEG:

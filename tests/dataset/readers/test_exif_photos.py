@@ -6,7 +6,7 @@ from PIL.TiffImagePlugin import IFDRational
 from toy_folders import column, touch
 
 from sare_tf.dataset import readers
-from sare_tf.dataset.readers import exif_photos
+from sare_tf.dataset.readers import exif_photos, gps_position
 
 GPS = ExifTags.GPS
 # 40 degrees 26' 23.17" north, 79 degrees 59' 53.7" west.
@@ -48,7 +48,7 @@ def test_position_direction_and_time(tmp_path, form):
         GPS.GPSImgDirection: IFDRational(2701, 10),
     }
     path = photo(tmp_path / "a", gps, time="2023:08:01 10:15:00", form=form)
-    found = exif_photos.parse(path)
+    found = exif_photos.parse(path, radius_m=25.0)[0]
     # 26 / 60 + 23.17 / 3600 = 0.4397694; 59 / 60 + 53.7 / 3600 = 0.99825.
     assert found["degrees"] == pytest.approx((40.4397694, -79.99825), abs=1e-6)
     assert found["heading_deg"] == pytest.approx(270.1)
@@ -57,7 +57,7 @@ def test_position_direction_and_time(tmp_path, form):
 
 def test_south_and_east(tmp_path):
     gps = PITTSBURGH | {GPS.GPSLatitudeRef: "S", GPS.GPSLongitudeRef: "E"}
-    found = exif_photos.parse(photo(tmp_path / "a.jpg", gps))
+    found = exif_photos.parse(photo(tmp_path / "a.jpg", gps), radius_m=25.0)[0]
     assert found["degrees"] == pytest.approx((-40.4397694, 79.99825), abs=1e-6)
     assert found["timestamp"] == ""
 
@@ -72,7 +72,9 @@ def test_south_and_east(tmp_path):
     ],
 )
 def test_a_direction_that_is_no_heading(tmp_path, direction):
-    found = exif_photos.parse(photo(tmp_path / "a.jpg", PITTSBURGH | direction))
+    found = exif_photos.parse(
+        photo(tmp_path / "a.jpg", PITTSBURGH | direction), radius_m=25.0
+    )[0]
     assert "heading_deg" not in found
 
 
@@ -99,6 +101,31 @@ def without(*tags):
             "latitude and longitude are 0: no position",
         ),
         (PITTSBURGH | {GPS.GPSLatitude: (95.0, 0.0, 0.0)}, "latitude 95 is"),
+        # Hundredths of a second, which were summed to 37.2 degrees: 44 km.
+        (
+            PITTSBURGH | {GPS.GPSLatitude: (36.0, 48.0, 1454.0)},
+            "its latitude is 36 48 1454 N: 1454 seconds, not below 60",
+        ),
+        (
+            PITTSBURGH | {GPS.GPSLongitude: (79.0, 75.0, 0.0)},
+            "its longitude is 79 75 0 W: 75 minutes, not below 60",
+        ),
+        (
+            PITTSBURGH | {GPS.GPSLongitude: (79.0, 59.0, 60.0)},
+            "60 seconds, not below 60",
+        ),
+        (
+            PITTSBURGH | {GPS.GPSLatitude: (40.4398, 26.0, 23.17)},
+            "a fraction of degrees beside minutes, which should hold it",
+        ),
+        (
+            PITTSBURGH | {GPS.GPSLatitude: (40.0, 26.386, 23.17)},
+            "a fraction of minutes beside seconds, which should hold it",
+        ),
+        (
+            PITTSBURGH | {GPS.GPSLatitude: (40.0, 26.0, 23.0, 17.0)},
+            "4 numbers, not degrees, minutes and seconds",
+        ),
     ],
 )
 def test_photographs_that_are_refused(tmp_path, gps, reason):
@@ -115,7 +142,7 @@ def test_photographs_that_are_refused(tmp_path, gps, reason):
 def test_a_header_that_cannot_be_read(tmp_path, cut):
     path = photo(tmp_path / "a.jpg", PITTSBURGH, cut=cut)
     with pytest.raises(ValueError, match=r"header cannot be read|no position"):
-        exif_photos.parse(path)
+        exif_photos.parse(path, radius_m=25.0)
 
 
 def crossings(root, *folders):
@@ -166,3 +193,101 @@ def test_split_folders_beside_role_folders(tmp_path):
     photo(tmp_path / "train/database/b.jpg", PITTSBURGH)
     with pytest.raises(ValueError, match="either split folders or database"):
         readers.read(tmp_path, reader="exif_photos")
+
+
+@pytest.mark.parametrize(
+    "numbers", [(-36, 48, 14.54), (36, -48, 14.54), (-36.8,)]
+)
+def test_signed_numbers_beside_a_letter_are_refused(numbers):
+    """Signed rationals, which Pillow reads but does not write.
+
+    -36 48' 14.54" S was summed to 35.2 degrees north.
+    """
+    gps = PITTSBURGH | {GPS.GPSLatitudeRef: "S", GPS.GPSLatitude: numbers}
+    with pytest.raises(ValueError, match=r"^its latitude is .*below 0 beside"):
+        gps_position.degrees(gps)
+
+
+@pytest.mark.parametrize(
+    "gps",
+    [
+        {GPS.GPSLatitude: (40.0, 26.0 + 23.17 / 60)},
+        {GPS.GPSLatitude: (40.0, 26.0 + 23.17 / 60, 0.0)},
+        {GPS.GPSLatitude: (40.0 + 26 / 60 + 23.17 / 3600, 0.0, 0.0)},
+        {
+            GPS.GPSLatitude: (
+                IFDRational(40),
+                IFDRational(26),
+                IFDRational(2317, 100),
+            )
+        },
+    ],
+)
+def test_the_same_latitude_in_other_units(tmp_path, gps):
+    path = photo(tmp_path / "a.jpg", PITTSBURGH | gps)
+    columns, _ = exif_photos.parse(path, radius_m=25.0)
+    assert columns["degrees"][0] == pytest.approx(40.4397694, abs=1e-6)
+
+
+DOUBTS = {
+    "no_fix": ({GPS.GPSStatus: "V"}, "no fix (GPSStatus V)"),
+    "error": (
+        {GPS.GPSHPositioningError: IFDRational(2000)},
+        "wrong by 2000 m (GPSHPositioningError)",
+    ),
+    "datum": ({GPS.GPSMapDatum: "TOKYO"}, "of the datum 'TOKYO', not of WGS84"),
+    "nad27": ({GPS.GPSMapDatum: "NAD27 CONUS"}, "'NAD27 CONUS'"),
+}
+
+
+@pytest.mark.parametrize("name", DOUBTS)
+def test_positions_that_the_camera_doubts(tmp_path, name):
+    fields, reason = DOUBTS[name]
+    photo(tmp_path / "test/queries/bad.jpg", PITTSBURGH | fields)
+    photo(tmp_path / "test/queries/good.jpg", PITTSBURGH)
+    kept = readers.read(tmp_path, reader="exif_photos")
+    assert len(kept.manifest) == 2
+    [assumption] = kept.assumptions
+    assert assumption.name == "doubtful_position"
+    assert assumption.count == 1
+    [(image_id, doubt)] = assumption.images
+    assert image_id == "test/queries/bad.jpg"
+    assert reason in doubt
+    assert reason in assumption.message
+    without_it = readers.read(
+        tmp_path, reader="exif_photos", doubtful_positions="leave_out"
+    )
+    assert len(without_it.manifest) == 1
+    assert without_it.assumptions == []
+    [(name, why)] = without_it.rejected
+    assert (name, why) == (image_id, doubt)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {GPS.GPSStatus: "A", GPS.GPSMapDatum: "WGS-84"},
+        {GPS.GPSMapDatum: "WGS 84 \0"},
+        {GPS.GPSMapDatum: "wgs84"},
+        {GPS.GPSMapDatum: "WGS-84 (G1150)"},
+        {GPS.GPSMapDatum: "World Geodetic System 1984"},
+        {GPS.GPSMapDatum: "ETRS89"},
+        {GPS.GPSMapDatum: ""},
+        {GPS.GPSMapDatum: "Unknown"},
+        {GPS.GPSHPositioningError: IFDRational(25)},
+        {GPS.GPSHPositioningError: IFDRational(1, 0)},
+    ],
+)
+def test_positions_without_a_doubt(tmp_path, fields):
+    path = photo(tmp_path / "a.jpg", PITTSBURGH | fields)
+    assert exif_photos.parse(path, radius_m=25.0)[1] == ""
+
+
+def test_the_radius_decides_on_errors(tmp_path):
+    error = {GPS.GPSHPositioningError: IFDRational(30)}
+    photo(tmp_path / "test/queries/a.jpg", PITTSBURGH | error)
+    for radius_m, count in ((25.0, 1), (30.0, 0), (100.0, 0)):
+        reading = readers.read(
+            tmp_path, reader="exif_photos", positive_radius_m=radius_m
+        )
+        assert len(reading.assumptions) == count

@@ -157,6 +157,30 @@ def test_links_that_lead_to_themselves(tmp_path):
     ]
 
 
+def test_an_option_that_no_reader_has(tmp_path):
+    with pytest.raises(TypeError, match="seed. Received: zone"):
+        readers.read(tmp_path, reader="at_names", zone="17T")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["b.txt", "c.jpg", "d.jpg", "._d.jpg"],
+            "3 other files, such as c.jpg",
+        ),
+        (["place/a.jpg"], "1 other files, such as place/a.jpg"),
+        (["database/a.jpg"], "1 other files, such as database/a.jpg: not in a"),
+        (["notes.txt"], "(1 other files)"),
+        ([], "(0 other files)"),
+    ],
+)
+def test_images_elsewhere_are_counted(tmp_path, names, message):
+    touch(tmp_path, *names)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        readers.read(tmp_path, reader="place_folders")
+
+
 @pytest.mark.parametrize("reader", list(readers.READERS))
 def test_an_empty_or_absent_folder(tmp_path, reader):
     (tmp_path / "images").mkdir()

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import ml_dtypes
 import numpy as np
 
 from sare_tf.runtime import safe_pickle
@@ -34,6 +35,7 @@ _DTYPES = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
     "HalfStorage": "<f2",
+    "BFloat16Storage": ml_dtypes.bfloat16,
     "LongStorage": "<i8",
     "IntStorage": "<i4",
     "ShortStorage": "<i2",
@@ -258,7 +260,7 @@ def _read_old(path: Path, file: BinaryIO) -> Any:
         raise ValueError("neither a zip archive nor PyTorch's older container")
     if not load()["little_endian"]:
         raise ValueError("its numbers are big-endian")
-    found = load()
+    value = load()
     for key in load():
         if key not in storages:
             raise ValueError(f"a storage {key!r} that no tensor names")
@@ -274,7 +276,7 @@ def _read_old(path: Path, file: BinaryIO) -> Any:
     without = [key for key, kept in storages.items() if kept.read is None]
     if without:
         raise ValueError(f"no numbers of the storages {without[:3]}")
-    return found
+    return value
 
 
 def _reader(path: Path, begin: int, size: int) -> Callable[[], bytes]:

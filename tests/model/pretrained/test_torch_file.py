@@ -1,6 +1,6 @@
 """PyTorch's files, written by hand: what is read, what is refused.
 
-tests/weights reads and writes them against PyTorch itself.
+tests/pytorch reads and writes them against PyTorch itself.
 """
 
 import collections
@@ -13,7 +13,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from sare_tf.weights import torch_file
+from sare_tf.model.pretrained import torch_file
 
 STATE = {
     "weight": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
@@ -176,7 +176,7 @@ FOUR = _Storage("FloatStorage", "0", 4)
         (tensor(_Storage("FloatStorage", "0", 5), (4,), (1,)), "16 bytes, n"),
         (tensor(_Storage("FloatStorage", "0", 1 << 40), (4,), (1,)), "a stor"),
         (tensor(_Storage("FloatStorage", "../0", 4), (4,), (1,)), "named '../"),
-        (tensor(_Storage("BFloat16Storage", "0", 4), (4,), (1,)), "BFloat16"),
+        (tensor(_Storage("QInt8Storage", "0", 4), (4,), (1,)), "QInt8"),
         (tensor(_Storage("Size", "0", 4), (4,), (1,)), "refers to a storage"),
         (_Named("os", "system", "touch MARK"), r"it names os\.system"),
         (_Named("builtins", "eval", "1"), "it names builtins.eval"),

@@ -1,0 +1,1 @@
+"""Files of trained weights: containers, and arrays by name."""

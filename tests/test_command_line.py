@@ -1,0 +1,141 @@
+"""The list of stages, and the help of each, without TensorFlow."""
+
+import dataclasses
+import os
+import runpy
+import subprocess
+import sys
+
+import pytest
+from paths import ROOT
+
+from sare_tf import __main__ as command
+from sare_tf import flags as stage_flags
+from sare_tf.runtime.stage_help import describe_flags
+
+STAGES = sorted(
+    path.stem
+    for path in (ROOT / "sare_tf").glob("*.py")
+    if path.stem not in ("__init__", "__main__", "flags")
+)
+
+
+@pytest.fixture(scope="module")
+def without_tensorflow(tmp_path_factory):
+    """An environment in which an import of TensorFlow or Keras fails."""
+    folder = tmp_path_factory.mktemp("broken")
+    for name in ("tensorflow", "keras"):
+        (folder / f"{name}.py").write_text(f"raise ImportError('{name}')")
+    path = os.pathsep.join([str(folder), str(ROOT)])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-m", "sare_tf", "train", "--help"],
+        ["-m", "sare_tf.train", "--help"],
+        ["-msare_tf.train", "--flagfile=missing.flags", "-h"],
+    ],
+)
+def test_help_imports_no_tensorflow(arguments, without_tensorflow):
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env=without_tensorflow,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == stage_flags.help_of("train")
+    assert done.stderr == ""
+
+
+def test_help_lists_the_flags_that_a_stage_reads():
+    for stage, cls in stage_flags.OPTIONS.items():
+        described = describe_flags(cls)
+        assert described in stage_flags.help_of(stage)
+        text = f"\n{described}\n"
+        for field in dataclasses.fields(cls):
+            metadata = field.metadata
+            is_flag = metadata["has_flag"] or metadata["has_other_default"]
+            bool_flag = f"\n  --[no]{field.name}  ("
+            listed = f"\n  --{field.name}\n" in text
+            listed = listed or f"\n  --{field.name}  (" in text
+            assert is_flag == (listed or bool_flag in text), field.name
+        assert max(map(len, described.splitlines())) <= 79
+
+
+def test_help_begins_with_required_flags():
+    text = stage_flags.help_of("locate")
+    assert text.index("Required:\n  --index\n") < text.index("  --picture\n")
+    assert "  --k  (default: 5)\n" in text
+    text = stage_flags.help_of("check")
+    assert "Options of this stage:" in text
+
+
+def test_the_demo_names_the_stages_whose_flags_it_reads():
+    assert "synthetic_city,\nbuild_records, train" in stage_flags.help_of(
+        "demo"
+    )
+
+
+def test_all_stages_are_listed(capsys, monkeypatch):
+    assert stage_flags.stage_names() == STAGES
+    for arguments in ([], ["--help"], ["help"]):
+        monkeypatch.setattr(sys, "argv", ["sare-tf", *arguments])
+        command.main()
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines[2:-2]] == STAGES
+    monkeypatch.setattr(sys, "argv", ["sare-tf", "--version"])
+    command.main()
+    assert capsys.readouterr().out == "0.1.0\n"
+
+
+def test_an_unknown_stage_is_refused(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["sare-tf", "locat"])
+    with pytest.raises(SystemExit, match="locat. Did you mean locate"):
+        command.main()
+    monkeypatch.setattr(sys, "argv", ["sare-tf", "zzz"])
+    with pytest.raises(SystemExit, match="Received: zzz.$"):
+        command.main()
+
+
+def test_a_stage_runs_as_its_module_does(monkeypatch):
+    calls = []
+    monkeypatch.setattr(sys, "argv", ["sare-tf", "export-weights", "--out=x"])
+    monkeypatch.setattr(
+        runpy,
+        "run_module",
+        lambda *args, **kwargs: calls.append((args, kwargs)),
+    )
+    command.main()
+    assert calls == [
+        (
+            ("sare_tf.export_weights",),
+            {"run_name": "__main__", "alter_sys": True},
+        )
+    ]
+    assert sys.argv == ["sare_tf.export_weights", "--out=x"]
+
+
+def test_a_flagfile_in_utf_16_with_a_home(tmp_path, monkeypatch):
+    """Comparing needs no TensorFlow, so that the processes are quick."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.flags").write_text("--comparison=~/out\n", "utf-16")
+    for flagfile, message in (
+        ("own.flags", f"Received: path='{tmp_path}/home/a/metrics.json'"),
+        ("none.flags", "Expected a flagfile. Received: flagfile='none.flags'"),
+    ):
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "sare_tf", "compare"),
+                *(f"--flagfile={flagfile}", "$HOME/a", "~/b"),
+            ],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert message in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["own.flags"]
