@@ -622,12 +622,8 @@ def test_an_export_with_other_outputs_is_refused(root, tmp_path):
     tf.saved_model.save(
         module, str(tmp_path), signatures={"serving_default": module.serve}
     )
-    version = root / "export" / "1"
-    shutil.copy(version / "sare_tf.json", tmp_path)
-    shutil.copytree(version / "assets.extra", tmp_path / "assets.extra")
-    with pytest.raises(
-        ValueError, match="whole export.*saved_model.pb.*: not as"
-    ):
+    shutil.copy(root / "export" / "1" / "sare_tf.json", tmp_path)
+    with pytest.raises(ValueError, match="Expected a whole export"):
         serving.load(tmp_path)
     toy_damage.forget_digests(tmp_path / "sare_tf.json")
     with pytest.raises(
@@ -689,7 +685,7 @@ def test_versions_count_up_and_a_call_exports_what_the_stage_does(
         if call.metadata[name] != value
     }
     about_training = {"checkpoint", "epoch_choice", "validation", "training"}
-    assert differing <= about_training | {"made", "digests"}
+    assert differing <= about_training | {"made"}
     assert stage.metadata.keys() == call.metadata.keys()
     # The epoch before training is exported with a warning.
     assert stage.metadata["checkpoint"] == "epoch-0000"
