@@ -1,8 +1,8 @@
 """Encoded bytes -> image tensor: the one preprocessing of the project.
 
 Training, indexing and the exported graph all call `load`, so that an export
-sees what training saw. Images are RGB, uint8, [H, W, 3], upright: one whose EXIF
-header says how the camera was held is turned, as viewers do. The original
+sees what training saw. Images are RGB, uint8, [H, W, 3], upright: one whose
+EXIF header says how the camera was held is turned, as viewers do. The original
 code, and most others of this field, leave such images as they are stored.
 """
 
@@ -194,7 +194,10 @@ def _decode(image_bytes: tf.Tensor, header: Header) -> tf.Tensor:
     # The op itself, because tf.debugging.Assert adds a condition around it.
     passed = tf.raw_ops.Assert(
         condition=image_refusal.is_usable(header),
-        data=["not a JPEG or PNG image, or beyond the limits", tf.stack(header)],
+        data=[
+            "not a JPEG or PNG image, or beyond the limits",
+            tf.stack(header),
+        ],
     )
     with tf.control_dependencies([passed]):
         image_bytes = tf.identity(image_bytes)
