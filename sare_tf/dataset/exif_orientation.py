@@ -62,18 +62,19 @@ def parse(tiff: tf.Tensor) -> tf.Tensor:
     )
     count = tf.maximum(count, 0)
     table = tf.reshape(numbers(entries, 6 * count), (-1, 6))
-    tag, kind, *how_many, first, second = tf.unstack(table, axis=1)
+    tag, kind, *halves, first, second = tf.unstack(table, axis=1)
+    how_many = long(*halves)
     is_long = (kind == _LONG) | (kind == _SIGNED_LONG)
     is_short = (kind == _SHORT) | (kind == _SIGNED_SHORT)
     value = tf.where(is_long, long(first, second), first)
-    is_usable = (
-        (tag == _TAG)
-        & (is_long | is_short)
-        & (long(*how_many) == 1)
-        & (value >= 1)
-        & (value <= 8)
-    )
-    return tf.maximum(tf.reduce_max(tf.where(is_usable, value, 1)), 1)
+    # More numbers than an entry has room for are elsewhere.
+    is_here = tf.where(is_long, how_many == 1, how_many <= 2)
+    is_usable = is_here & (value >= 1) & (value <= 8)
+    # The first entry counts, and one that says 1 comes after all.
+    is_wanted = (tag == _TAG) & (is_long | is_short) & (how_many >= 1)
+    chosen = tf.argmax(tf.concat([is_wanted, [True]], axis=0))
+    values = tf.concat([tf.where(is_usable, value, 1), [1]], axis=0)
+    return values[chosen]
 
 
 def apply(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

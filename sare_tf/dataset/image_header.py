@@ -27,10 +27,10 @@ from sare_tf.dataset import exif_orientation
 JPEG = b"\xff\xd8\xff"
 PNG = b"\x89PNG\r\n\x1a\n"
 
-# Blocks of a JPEG, and chunks of a PNG, that are read. Ours: the header of a
-# JPEG takes a few blocks, and a PNG of 16 MB has as many chunks.
-MOST_STEPS = 1 << 11
-# The scans of a JPEG that takes more steps.
+# Blocks of a JPEG and chunks of a PNG that are read. Ours: a header takes a few
+# blocks, and a PNG of 130 MB has this many chunks.
+MOST_BLOCKS, MOST_CHUNKS = 1 << 11, 1 << 14
+# The scans of a file that has more.
 UNCOUNTED = 1 << 24
 
 # Bytes of a block. Without metadata, the first scan begins in the first one.
@@ -50,8 +50,8 @@ _OF_SEGMENTS = (*range(0x02, 0xD0), *range(0xD9, 0xFF))
 _PLAIN = (0xC0, 0xC1, 0xC4, 0xDB, 0xDD, 0xE0, *range(0xE2, 0xF0), 0xFE)
 _NO_SCAN = b"\0\0\xff\xda" + bytes(_SEGMENT_BYTES)
 
-_EXIF_CHUNK, _LAST_CHUNK = (
-    int.from_bytes(name, "big") for name in (b"eXIf", b"IEND")
+_EXIF_CHUNK, _ZIPPED_TEXT, _ANY_TEXT, _LAST_CHUNK = (
+    int.from_bytes(name, "big") for name in (b"eXIf", b"zTXt", b"iTXt", b"IEND")
 )
 # Length and name before the data of a chunk, and a checksum after it.
 _BEFORE_DATA, _AROUND_DATA = 8, 12
@@ -64,8 +64,9 @@ class Header(NamedTuple):
         height: rows as stored, before EXIF turns the image; 0 if unknown.
         width: columns as stored; 0 if unknown.
         orientation: 1 to 8, as in EXIF; 1 if there is no valid EXIF header.
-        scans: how often the decoder goes over the image; `UNCOUNTED` if that
-            takes too many steps to count.
+        scans: how often the decoder goes over all pixels of a JPEG. Of a PNG,
+            how many texts it has that may be compressed, at least 1: libpng
+            inflates each to up to 8 MB. `UNCOUNTED` for too many to count.
     """
 
     height: tf.Tensor
@@ -170,7 +171,7 @@ def _count_scans(rest: tf.Tensor) -> tf.Tensor:
     """Counts the scans of a JPEG, given from the first one on, int32 []."""
     steps, _, segments = _read_blocks(rest, _SCANS_BLOCK, until=(_EOI,))
     scans = tf.math.count_nonzero(segments[:, 0] == _SOS, dtype=tf.int32)
-    return tf.where(steps == MOST_STEPS, UNCOUNTED, scans)
+    return tf.where(steps == MOST_BLOCKS, UNCOUNTED, scans)
 
 
 def _read_blocks(
@@ -192,7 +193,7 @@ def _read_blocks(
     def is_unfinished(steps, at, starts, segments):
         del starts
         is_over = _is_one_of(segments[-1, 0], until)
-        return (at <= last) & ~is_over & (steps < MOST_STEPS)
+        return (at <= last) & ~is_over & (steps < MOST_BLOCKS)
 
     def step(steps, at, *before):
         at, *more = _read_block(image_bytes, at, num_bytes, until=until)
@@ -310,30 +311,40 @@ def _of_png(image_bytes: tf.Tensor) -> tf.Tensor:
     size = tf.maximum(_integers(head, 16)[::-1], 0)
     num_bytes = tf.strings.length(image_bytes)
 
-    def step(at, following, chunk):
-        del at, chunk
-        chunk = _integers(image_bytes, following)
-        data_bytes = tf.clip_by_value(chunk[0], 0, num_bytes)
-        return following, following + _AROUND_DATA + data_bytes, chunk
+    def step(count, at, name, exif, texts):
+        del name
+        data_bytes, name = tf.unstack(_integers(image_bytes, at))
+        is_text = (name == _ZIPPED_TEXT) | (name == _ANY_TEXT)
+        return (
+            count + 1,
+            at + _AROUND_DATA + tf.clip_by_value(data_bytes, 0, num_bytes),
+            name,
+            tf.where((name == _EXIF_CHUNK) & (exif == 0), at, exif),
+            texts + tf.cast(is_text, tf.int32),
+        )
 
-    at, _, chunk = tf.while_loop(
-        lambda at, following, chunk: (
-            (chunk[1] != _EXIF_CHUNK)
-            & (chunk[1] != _LAST_CHUNK)
-            & (following <= num_bytes - _AROUND_DATA)
+    count, _, _, exif, texts = tf.while_loop(
+        lambda count, at, name, *_: (
+            (name != _LAST_CHUNK)
+            & (at <= num_bytes - _AROUND_DATA)
+            & (count < MOST_CHUNKS)
         ),
         step,
-        (tf.constant(0), tf.constant(len(PNG)), tf.zeros(2, tf.int32)),
-        maximum_iterations=MOST_STEPS,
+        tuple(map(tf.constant, (0, len(PNG), 0, 0, 0))),
     )
     orientation = tf.cond(
-        (chunk[1] == _EXIF_CHUNK) & (chunk[0] > 0),
-        lambda: exif_orientation.parse(
-            tf.strings.substr(image_bytes, at + _BEFORE_DATA, chunk[0])
-        ),
-        lambda: 1,
+        exif > 0, lambda: _of_exif_chunk(image_bytes, exif), lambda: 1
     )
-    return tf.concat([size, [orientation, 1]], axis=0)
+    texts = tf.where(count == MOST_CHUNKS, UNCOUNTED, tf.maximum(texts, 1))
+    return tf.concat([size, [orientation, texts]], axis=0)
+
+
+def _of_exif_chunk(image_bytes: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
+    """Returns the orientation in a chunk, int32 []."""
+    data_bytes = tf.maximum(_integers(image_bytes, start)[0], 0)
+    return exif_orientation.parse(
+        tf.strings.substr(image_bytes, start + _BEFORE_DATA, data_bytes)
+    )
 
 
 def _integers(image_bytes: tf.Tensor, start: tf.Tensor) -> tf.Tensor:

@@ -1,14 +1,13 @@
 """Files are refused by their header, in one line."""
 
+import time
+
 import pytest
+import tensorflow as tf
+import toy_images
 from toy_images import BAD, GOOD
 
-from sare_tf.dataset import image_refusal
-
-
-def test_the_header_of_what_is_no_image_has_no_size():
-    for encoded in (b"", b"\xff\xd8", b"\x89PNG\r\n", BAD["webp"][0]):
-        assert image_refusal.stored_size(encoded).numpy().tolist() == [0, 0]
+from sare_tf.dataset import image_header, image_refusal
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -24,3 +23,27 @@ def test_why_a_file_is_refused(name):
     assert why.startswith(reason)
     problem = image_refusal.header_problem(encoded)
     assert problem == ("" if why.endswith(("PNG", "JPEG")) else why)
+
+
+def test_the_limits_are_within():
+    def is_usable(*sizes):
+        header = image_header.Header(*map(tf.constant, sizes))
+        return bool(image_refusal.is_usable(header))
+
+    assert is_usable(8192, 8192, 6, 32)
+    assert is_usable(1, 1, 1, 1)
+    assert not is_usable(8193, 8192, 6, 1)
+    assert not is_usable(1, 1, 6, 33)
+    assert not is_usable(8192, 0, 6, 1)
+    assert not is_usable(2**31 - 1, 2**31 - 1, 6, image_header.UNCOUNTED)
+
+
+def test_many_scans_are_refused_at_once():
+    """Decoding them took 14 s."""
+    encoded = toy_images.jpeg_that_says(
+        8192, 8192, encoded=toy_images.with_scans(2000)
+    )
+    begin = time.process_time()
+    reason = image_refusal.header_problem(encoded)
+    assert time.process_time() - begin < 2
+    assert reason.startswith("a JPEG of more than 32 scans, which takes too")

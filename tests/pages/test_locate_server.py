@@ -13,6 +13,7 @@ import urllib.request
 import zlib
 
 import pytest
+import toy_images
 import toy_search
 from absl import flags
 from absl.testing import flagsaver
@@ -112,7 +113,7 @@ def _png_header(width, height):
         (_png_header(65535, 65535), 415, "more than 67,108,864 pixels"),
         (_png_header(100, 100), 422, "a damaged or truncated PNG"),
         (toy_search.jpeg(2, 1)[:700], 422, "a damaged or truncated JPEG"),
-        (toy_search.jpeg(2, 1) + 64 * b"\xff\xda", 415, "more than 64 scans"),
+        (toy_images.with_scans(32), 415, "more than 32 scans"),
         (bytes(1 << 20) + b"0", 413, "larger than 1 MiB"),
     ],
 )

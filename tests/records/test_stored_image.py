@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
+from toy_images import with_scans
 
-from sare_tf.dataset import image_decoding, image_refusal
+from sare_tf.dataset import image_decoding
 from sare_tf.records import stored_image
 from sare_tf.records.shard_plan import Preparation
 
@@ -78,15 +79,16 @@ def test_a_file_is_kept_and_its_upright_size_told(orientation, preparation):
 )
 def test_the_header_tells_what_decoding_does(kind, options):
     encoded = encode(picture(33, 17), kind, **options)
-    assert stored_image.header_size(encoded) == (33, 17)
+    assert prepare(encoded, verify=False) == (encoded, 33, 17)
     assert image_decoding.decode(encoded).shape == (33, 17, 3)
 
 
 def test_fill_before_a_marker():
     encoded = encode(picture(9, 8))
-    assert stored_image.header_size(b"\xff\xd8\xff" + encoded[2:]) == (9, 8)
-    with_restart = b"\xff\xd8\xff\x01" + encoded[2:]
-    assert stored_image.header_size(with_restart) == (9, 8)
+    for before in (b"\xff", b"\xff\x01", b"\xff\xd0"):
+        filled = encoded[:2] + before + encoded[2:]
+        for verify in (True, False):
+            assert prepare(filled, verify=verify) == (filled, 9, 8)
 
 
 @pytest.mark.parametrize(
@@ -149,14 +151,29 @@ def test_a_check_finds_what_decoding_does(mode, options):
     assert 10 < refused < 50
 
 
-def test_the_decoder_has_the_last_word(monkeypatch):
-    """Where a header was misread, and for more pixels than were foreseen."""
-    encoded = encode(picture(33, 17))
-    assert prepare(encoded)[1:] == (33, 17)
-    monkeypatch.setattr(stored_image, "header_size", lambda _: (32, 16))
-    assert prepare(encoded)[1:] == (33, 17)
-    monkeypatch.setattr(image_refusal, "MOST_PIXELS", 30)
-    assert prepare(encoded, verify=False)[1:] == (33, 17)
+def test_sizes_of_a_batch():
+    """Files that the decoder has to decide about have none."""
+    usable = turned(6), turned(3), encode(picture(33, 17))
+    png = encode(picture(9, 8), "PNG")
+    for verify in (True, False):
+        assert stored_image.upright_sizes(
+            [*usable, png, b"", with_scans(32)], verify=verify
+        ) == [
+            (32, 20),
+            (20, 32),
+            (33, 17),
+            None if verify else (9, 8),
+            None,
+            None,
+        ]
+    cut = usable[2][:-60]
+    assert stored_image.upright_sizes([*usable, cut], verify=True) == 4 * [None]
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_an_image_that_costs_too_much(verify):
+    with pytest.raises(ValueError, match="of more than 32 scans"):
+        prepare(with_scans(32), verify=verify)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
