@@ -2,7 +2,8 @@
 
 A telephone stores the pixels as its sensor has them, and notes how it was held.
 Only standard ops read the note, so that an exported graph can. Orientations are
-those of EXIF, 1 to 8; 1 is upright.
+those of EXIF, 1 to 8; 1 is upright. What XMP says (tiff:Orientation) does not
+count, as in browsers: editors write it beside pixels that they have turned.
 
 Source: CIPA DC-008 (EXIF 2.3), sections 4.5 and 4.6.4, tag Orientation; TIFF
 6.0, section 2.
@@ -10,30 +11,69 @@ Source: CIPA DC-008 (EXIF 2.3), sections 4.5 and 4.6.4, tag Orientation; TIFF
 
 import tensorflow as tf
 
-# The header is in one of the first segments of a JPEG, its entry near the
-# header's start.
-_HEAD_BYTES = 1 << 12
-# \C is any byte.
-_HAS_EXIF = r"\C*Exif\x00\x00\C*"
 _TAG = 0x0112
-_SHORT = 3
-# Entries of a directory that are read: cameras write about a dozen. Ours.
-_MOST_ENTRIES = 64
+# Types of a number of two and of four bytes, without and with sign. EXIF has
+# the first one; some telephones write the second one.
+_SHORT, _LONG, _SIGNED_SHORT, _SIGNED_LONG = 3, 4, 8, 9
+# An entry of a directory: tag, type, count and value, of 2, 2, 4, 4 bytes.
+_ENTRY_BYTES = 12
 
 
-@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
-def read(image_bytes: tf.Tensor) -> tf.Tensor:
-    """Reads the orientation of a JPEG, string [] -> int32 []; 1 if it has none.
+# Inlined into a condition, its ops would cost time even where it is false.
+@tf.function(
+    input_signature=[tf.TensorSpec([], tf.string)],
+    experimental_attributes={"_noinline": True},
+)
+def parse(tiff: tf.Tensor) -> tf.Tensor:
+    """Reads the orientation in an EXIF header, string [] -> int32 [].
 
-    Bytes of any kind are accepted: an invalid header counts as none.
+    Args:
+        tiff: the header from its byte order on, and anything after it.
+
+    Returns:
+        1 to 8; 1 for a header that is damaged, or does not say.
     """
-    head = tf.strings.substr(image_bytes, 0, _HEAD_BYTES)
-    # Most datasets have no such header, which one pass over the bytes shows.
-    return tf.cond(
-        tf.strings.regex_full_match(head, _HAS_EXIF),
-        lambda: _parse(tf.io.decode_raw(head, tf.uint8)),
-        lambda: 1,
+    num_bytes = tf.strings.length(tiff)
+    padded = tf.strings.join([tiff, _ENTRY_BYTES * "\0"])
+    order = tf.strings.substr(padded, 0, 4)
+    is_little = order == b"II*\0"
+
+    def numbers(start: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+        """Returns numbers of two bytes, int32 [count]."""
+        raw = tf.strings.substr(padded, start, 2 * count)
+        little, big = (
+            tf.io.decode_raw(raw, tf.uint16, little_endian=is_first)
+            for is_first in (True, False)
+        )
+        return tf.cast(tf.where(is_little, little, big), tf.int32)
+
+    def long(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+        """Returns the number of two; negative from 2^31 on."""
+        return tf.where(
+            is_little, 65536 * second + first, 65536 * first + second
+        )
+
+    directory = long(*tf.unstack(numbers(4, 2), 2))
+    is_valid = (is_little | (order == b"MM\0*")) & (directory >= 0)
+    directory = tf.where(is_valid, tf.minimum(directory, num_bytes), num_bytes)
+    entries = directory + 2
+    count = tf.minimum(
+        numbers(directory, 1)[0], (num_bytes - entries) // _ENTRY_BYTES
     )
+    count = tf.maximum(count, 0)
+    table = tf.reshape(numbers(entries, 6 * count), (-1, 6))
+    tag, kind, *how_many, first, second = tf.unstack(table, axis=1)
+    is_long = (kind == _LONG) | (kind == _SIGNED_LONG)
+    is_short = (kind == _SHORT) | (kind == _SIGNED_SHORT)
+    value = tf.where(is_long, long(first, second), first)
+    is_usable = (
+        (tag == _TAG)
+        & (is_long | is_short)
+        & (long(*how_many) == 1)
+        & (value >= 1)
+        & (value <= 8)
+    )
+    return tf.maximum(tf.reduce_max(tf.where(is_usable, value, 1)), 1)
 
 
 def apply(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
@@ -59,56 +99,6 @@ def apply(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
         return tf.raw_ops.Reverse(tensor=turned, dims=dims)
 
     return tf.cond(orientation > 1, turn, lambda: image)
-
-
-# Inlined into the condition, its ops would cost time even where it is false.
-@tf.function(
-    input_signature=[tf.TensorSpec([None], tf.uint8)],
-    experimental_attributes={"_noinline": True},
-)
-def _parse(head: tf.Tensor) -> tf.Tensor:
-    """Reads the orientation in the first bytes, uint8 [N] -> int32 []."""
-    last = tf.size(head) - 1
-
-    def pair(at: tf.Tensor) -> tf.Tensor:
-        """Returns the number in two bytes, the first of which is the higher."""
-        places = tf.clip_by_value(tf.stack([at, at + 1], axis=-1), 0, last)
-        values = tf.cast(tf.gather(head, places), tf.int32)
-        return 256 * values[..., 0] + values[..., 1]
-
-    def is_exif(at: tf.Tensor) -> tf.Tensor:
-        marker, name = pair(at), (pair(at + 4), pair(at + 6))
-        return (marker == 0xFFE1) & (name[0] == 0x4578) & (name[1] == 0x6966)
-
-    def is_before(at: tf.Tensor) -> tf.Tensor:
-        """Returns whether a segment of another application is here."""
-        marker = pair(at)
-        skipped = (marker // 16 == 0xFFE) | (marker == 0xFFFE)
-        return skipped & ~is_exif(at) & (at < last)
-
-    # A segment is its marker, its length without that, and what it holds.
-    (segment,) = tf.while_loop(
-        is_before, lambda at: (at + 2 + pair(at + 2),), (tf.constant(2),)
-    )
-    start = segment + 10  # of the TIFF header, from which offsets count
-    little_endian = pair(start) == 0x4949
-
-    def short(at: tf.Tensor) -> tf.Tensor:
-        value = pair(at)
-        swapped = 256 * (value % 256) + value // 256
-        return tf.where(little_endian, swapped, value)
-
-    first, second = short(start + 4), short(start + 6)
-    low = tf.where(little_endian, first, second)
-    offset = 65536 * (first + second - low) + low
-    directory = start + offset
-    count = tf.minimum(short(directory), _MOST_ENTRIES)
-    # Of 12 bytes: tag, type, count, value.
-    entries = directory + 2 + 12 * tf.range(count)
-    wanted = (short(entries) == _TAG) & (short(entries + 2) == _SHORT)
-    value = tf.reduce_max(tf.where(wanted, short(entries + 8), 0))
-    usable = is_exif(segment) & (value >= 1) & (value <= 8)
-    return tf.where(usable, value, 1)
 
 
 def _one_of(value: tf.Tensor, numbers: tuple[int, ...]) -> tf.Tensor:

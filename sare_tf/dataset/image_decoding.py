@@ -1,7 +1,7 @@
 """Encoded bytes -> image tensor: the one preprocessing of the project.
 
 Training, indexing and the exported graph all call `load`, so that an export
-sees what training saw. Images are RGB, uint8, [H, W, 3], upright: a JPEG whose
+sees what training saw. Images are RGB, uint8, [H, W, 3], upright: one whose
 EXIF header says how the camera was held is turned, as viewers do. The original
 code, and most others of this field, leave such images as they are stored.
 """
@@ -9,13 +9,9 @@ code, and most others of this field, leave such images as they are stored.
 import numpy as np
 import tensorflow as tf
 
-from sare_tf.dataset import exif_orientation
-from sare_tf.dataset.image_refusal import (
-    MOST_PIXELS,
-    PNG,
-    stored_size,
-    why_not,
-)
+from sare_tf.dataset import exif_orientation, image_header, image_refusal
+from sare_tf.dataset.image_header import PNG, Header
+from sare_tf.dataset.image_refusal import why_not
 
 # Properties of usable images that a check reports.
 TRAITS = ("turned", "cmyk", "16_bit", "animated")
@@ -24,16 +20,12 @@ TRAITS = ("turned", "cmyk", "16_bit", "animated")
 def decode(image_bytes: tf.Tensor) -> tf.Tensor:
     """Decodes a JPEG or PNG, string [] -> uint8 [H, W, 3], upright.
 
-    Other formats that TensorFlow decodes (GIF, WebP), and more than
-    `MOST_PIXELS`, are an InvalidArgumentError. A PNG with 16 bits gives its
-    high bytes, an animated one its first image. Transparency is ignored.
-
-    INTEGER_ACCURATE equals PIL bit for bit; TensorFlow's default does not.
+    Other formats that TensorFlow decodes (GIF, WebP), and images beyond the
+    limits of `image_refusal`, are an InvalidArgumentError. A PNG with 16 bits
+    gives its high bytes, an animated one its first image. Transparency is
+    ignored.
     """
-    image = tf.io.decode_jpeg(
-        _checked(image_bytes), channels=3, dct_method="INTEGER_ACCURATE"
-    )
-    return exif_orientation.apply(image, exif_orientation.read(image_bytes))
+    return _decode(image_bytes, image_header.read(image_bytes))
 
 
 def pixels(encoded: bytes) -> np.ndarray:
@@ -194,23 +186,31 @@ def load_batch(
     return tf.ensure_shape(loaded, (None, height, width, 3)), valid[:-1]
 
 
-@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
-def _checked(image_bytes: tf.Tensor) -> tf.Tensor:
-    """Returns the same bytes, once their header has passed."""
-    size = stored_size(image_bytes)
-    area = tf.reduce_prod(size)
+def _decode(image_bytes: tf.Tensor, header: Header) -> tf.Tensor:
+    """Decodes an image whose header has been read.
+
+    INTEGER_ACCURATE equals PIL bit for bit; TensorFlow's default does not.
+    """
     # The op itself, because tf.debugging.Assert adds a condition around it.
     passed = tf.raw_ops.Assert(
-        condition=(area > 0) & (area <= MOST_PIXELS),
-        data=["not a JPEG or PNG image, or too large: height, width", size],
+        condition=image_refusal.is_usable(header),
+        data=[
+            "not a JPEG or PNG image, or beyond the limits",
+            tf.stack(header),
+        ],
     )
     with tf.control_dependencies([passed]):
-        return tf.identity(image_bytes)
+        image_bytes = tf.identity(image_bytes)
+    image = tf.io.decode_jpeg(
+        image_bytes, channels=3, dct_method="INTEGER_ACCURATE"
+    )
+    return exif_orientation.apply(image, header.orientation)
 
 
 # In one function, so that the pixels are not copied to Python.
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
 def _examined(image_bytes: tf.Tensor) -> tf.Tensor:
     """Returns height, width and orientation, string [] -> int32 [3]."""
-    height, width, _ = tf.unstack(tf.shape(decode(image_bytes)))
-    return tf.stack([height, width, exif_orientation.read(image_bytes)])
+    header = image_header.read(image_bytes)
+    height, width, _ = tf.unstack(tf.shape(_decode(image_bytes, header)))
+    return tf.stack([height, width, header.orientation])

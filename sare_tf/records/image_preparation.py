@@ -110,19 +110,20 @@ def prepare_batch(
     """
     files_read = [_read_or_refuse(root, task) for task in batch]
     sizes = [None] * len(batch)
-    if preparation.verify and not preparation.jpeg_quality:
+    if not preparation.jpeg_quality:
         # An image that is cut is decoded anyway.
-        sizes = stored_image.dct_scaled_sizes(
+        sizes = stored_image.upright_sizes(
             [
                 b"" if task.source.box or isinstance(file, Refused) else file
                 for task, file in zip(batch, files_read, strict=True)
-            ]
+            ],
+            verify=preparation.verify,
         )
     return [
         file
         if isinstance(file, Refused)
-        else _prepare(task, file, dct_scaled, preparation)
-        for task, file, dct_scaled in zip(batch, files_read, sizes, strict=True)
+        else _prepare(task, file, size, preparation)
+        for task, file, size in zip(batch, files_read, sizes, strict=True)
     ]
 
 
@@ -138,7 +139,7 @@ def _read_or_refuse(root: Path, task: Task) -> bytes | Refused:
 def _prepare(
     task: Task,
     encoded: bytes,
-    dct_scaled: tuple[int, int] | None,
+    size: tuple[int, int] | None,
     preparation: Preparation,
 ) -> Prepared | Refused:
     try:
@@ -146,7 +147,7 @@ def _prepare(
             encoded,
             box=task.source.box,
             preparation=preparation,
-            dct_scaled=dct_scaled,
+            size=size,
         )
     except ValueError as error:
         return Refused(task.image_id, str(error))
