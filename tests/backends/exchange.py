@@ -26,6 +26,7 @@ from sare_tf.model import (
     vit_layers,
     vit_outputs,
 )
+from sare_tf.model.torchvision import convnext
 
 BACKEND = keras.backend.backend()
 VARIANTS = {
@@ -65,6 +66,7 @@ def layers():
         blue_first=True,
     )
     return {
+        "ChannelScale": (convnext.ChannelScale(), [maps]),
         "ClassToken": (vit_outputs.ClassToken(), [tokens]),
         "GeM": (model.GeM(), [maps]),
         "GeM-imported": (model.GeM(unit_locations=True), [maps]),
