@@ -63,6 +63,7 @@ def test_onnx_runtime_gives_the_same_descriptors(exported, tmp_path):
         assert found.shape == expected.shape
         np.testing.assert_allclose(found, expected, atol=1e-5)
     card = json.loads((tmp_path / "out" / "sare_tf.json").read_text())
+    del card["sha256"]
     assert card == serving.load(exported).metadata
 
 
