@@ -235,11 +235,14 @@ def _write(graph: ExportedGraph, path: Path, card: dict[str, Any]) -> Path:
 
 
 def _files(folder: Path) -> list[str]:
-    """Returns the files of a model, by path in its folder."""
-    return sorted(
+    """Returns the files that loading a model reads, by path in its folder."""
+    names = [
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
         if path.is_file()
+    ]
+    return sorted(
+        name for name in names if not name.startswith("assets.extra/")
     )
 
 

@@ -623,7 +623,7 @@ def test_an_export_with_other_outputs_is_refused(root, tmp_path):
         module, str(tmp_path), signatures={"serving_default": module.serve}
     )
     shutil.copy(root / "export" / "1" / "sare_tf.json", tmp_path)
-    with pytest.raises(ValueError, match="whole export.*saved_model.pb: not"):
+    with pytest.raises(ValueError, match="Expected a whole export"):
         serving.load(tmp_path)
     toy_damage.forget_digests(tmp_path / "sare_tf.json")
     with pytest.raises(

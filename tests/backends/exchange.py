@@ -131,6 +131,8 @@ def current_heads():
 
 def losses():
     """Every loss that needs no argument, in every form and kernel it has."""
+    for name in sare_tf.losses.__all__:
+        getattr(sare_tf.losses, name)  # imported when it is first used
     for name, loss in sorted(registered(keras.losses.Loss).items()):
         parameters = inspect.signature(loss).parameters
         if any(p.default is p.empty for p in parameters.values()):

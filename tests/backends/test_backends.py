@@ -51,6 +51,7 @@ def test_every_layer_and_loss_is_compared(calculations):
     names = {name.partition("-")[0] for name in calculations}
     layers = set(exchange.registered(keras.layers.Layer))
     assert layers <= names
+    assert "SARELoss" in names
     assert names - layers == {
         name.partition("-")[0] for name, _ in exchange.losses()
     }

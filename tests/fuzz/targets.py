@@ -18,6 +18,11 @@ from paths import ROOT
 
 import sare_tf
 from sare_tf import export, index, serving
+from sare_tf.model.pretrained import (
+    safetensors_file,
+    torch_file,
+    weights_file,
+)
 from sare_tf.pages import locate_server
 from sare_tf.records import stored_image
 from sare_tf.records.records import Records
@@ -27,7 +32,7 @@ from sare_tf.search.opened_index import Index
 from sare_tf.search.options import IndexOptions
 from sare_tf.training import run_folder
 from sare_tf.training.options import ExportOptions
-from sare_tf.weights import mat_file, torch_file
+from sare_tf.weights import mat_file
 
 _REFUSALS = (ValueError, FileNotFoundError)
 
@@ -172,7 +177,7 @@ class Checkpoints(Folder):
 
 
 class Weights(Folder):
-    """Files of PyTorch and MATLAB, which have no digests of all they hold."""
+    """Files of weights by others, which have no digests of all they hold."""
 
     name = "weights"
     silent = True
@@ -184,19 +189,28 @@ class Weights(Folder):
         folder.mkdir()
         rng = np.random.default_rng(0)
         state = {
-            "weight": rng.normal(size=(4, 3)).astype(np.float32),
-            "nested": {"bias": np.float32([1, 2]), "epoch": 3},
+            "layer.weight": rng.normal(size=(4, 3)).astype(np.float32),
+            "layer.bias": np.float32([1, 2]),
         }
         torch_file.write(folder / "a.pth", state)
-        scipy.io.savemat(folder / "b.mat", {"net": {"w": state["weight"]}})
+        safetensors_file.write(folder / "b.safetensors", state)
+        np.savez(folder / "c.npz", **state)
+        # Compressed, as MATLAB saves it, and so with a checksum. SciPy 1.17
+        # crashes on some damaged files without.
+        scipy.io.savemat(
+            folder / "d.mat",
+            {"net": {"w": state["layer.bias"]}},
+            do_compression=True,
+        )
         return folder
 
     def read(self):
-        found = torch_file.read(self.path / "a.pth")
-        tensors = [found["weight"].numpy(), found["nested"]["bias"].numpy()]
-        return _digest(*tensors), repr(
-            mat_file.read(self.path / "b.mat", "net")
-        )
+        found = [
+            (name, _digest(array.numpy()))
+            for path in sorted(self.path.glob("[abc].*"))
+            for name, array in weights_file.read_arrays(path).items()
+        ]
+        return found, repr(mat_file.read(self.path / "d.mat", "net"))
 
 
 class Images:

@@ -4,13 +4,13 @@ import fuzzing
 import pytest
 
 COUNTS = {
-    "images": 30,
+    "images": 15,
     "records": 30,
-    "indexes": 40,
+    "indexes": 25,
     "checkpoints": 4,
-    "exports": 12,
-    "weights": 100,
-    "requests": 25,
+    "exports": 6,
+    "weights": 60,
+    "requests": 12,
 }
 
 

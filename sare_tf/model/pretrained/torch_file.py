@@ -105,8 +105,26 @@ def is_torch_file(path: Path) -> bool:
         return start[2:14] == b"\x8a\x0a" + _MAGIC.to_bytes(10, "little")
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/data.pkl") for name in archive.namelist())
+    return any(name.endswith("/data.pkl") for name in zip_members(path))
+
+
+def zip_members(path: Path) -> list[str]:
+    """Returns the names of the members of a zip file.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (
+        *(zipfile.BadZipFile, NotImplementedError, struct.error),
+        *(OSError, ValueError),
+    ) as error:
+        raise ValueError(
+            "Expected a whole zip file of weights. Received: "
+            f"source={str(path)!r} ({error}). Get the file again."
+        ) from error
 
 
 def read(path: Path) -> Any:

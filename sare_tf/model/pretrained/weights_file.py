@@ -37,8 +37,7 @@ def kind_of(path: Path) -> str | None:
     if h5py.is_hdf5(path):
         return "hdf5"
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            members = archive.namelist()
+        members = torch_file.zip_members(path)
         if "model.weights.h5" in members:
             return "keras"
         if members and all(name.endswith(".npy") for name in members):
