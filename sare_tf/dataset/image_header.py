@@ -27,9 +27,10 @@ from sare_tf.dataset import exif_orientation
 JPEG = b"\xff\xd8\xff"
 PNG = b"\x89PNG\r\n\x1a\n"
 
-# Blocks of a JPEG and chunks of a PNG that are read. Ours: a header takes a few
-# blocks, and a PNG of 130 MB has this many chunks.
-MOST_BLOCKS, MOST_CHUNKS = 1 << 11, 1 << 14
+# Blocks of a JPEG that are read, beside one per `_SCANS_BLOCK` of the file, and
+# chunks of a PNG. Ours: a header takes a few blocks, and a PNG of 130 MB has as
+# many chunks.
+MOST_BLOCKS, MOST_CHUNKS = 1 << 8, 1 << 14
 # The scans of a file that has more.
 UNCOUNTED = 1 << 24
 
@@ -169,9 +170,9 @@ def _of_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
 @_apart
 def _count_scans(rest: tf.Tensor) -> tf.Tensor:
     """Counts the scans of a JPEG, given from the first one on, int32 []."""
-    steps, _, segments = _read_blocks(rest, _SCANS_BLOCK, until=(_EOI,))
+    is_finished, _, segments = _read_blocks(rest, _SCANS_BLOCK, until=(_EOI,))
     scans = tf.math.count_nonzero(segments[:, 0] == _SOS, dtype=tf.int32)
-    return tf.where(steps == MOST_BLOCKS, UNCOUNTED, scans)
+    return tf.where(is_finished, scans, UNCOUNTED)
 
 
 def _read_blocks(
@@ -185,15 +186,18 @@ def _read_blocks(
         until: second bytes of the markers to stop at.
 
     Returns:
-        The number of blocks; starts and segments, int32 [S] and [S, 6]. Those
-        of zeros, of which the first is one, are none.
+        Whether that took no more than the blocks there may be, bool []; starts
+        and segments, int32 [S] and [S, 6]. Those of zeros, of which the first
+        is one, are none.
     """
-    last = tf.strings.length(image_bytes) - _SEGMENT_BYTES
+    length = tf.strings.length(image_bytes)
+    last = length - _SEGMENT_BYTES
+    most = MOST_BLOCKS + length // _SCANS_BLOCK
 
     def is_unfinished(steps, at, starts, segments):
         del starts
         is_over = _is_one_of(segments[-1, 0], until)
-        return (at <= last) & ~is_over & (steps < MOST_BLOCKS)
+        return (at <= last) & ~is_over & (steps < most)
 
     def step(steps, at, *before):
         at, *more = _read_block(image_bytes, at, num_bytes, until=until)
@@ -220,7 +224,7 @@ def _read_blocks(
             tf.TensorShape([None, width]),
         ),
     )
-    return steps, starts, segments
+    return steps < most, starts, segments
 
 
 def _read_block(
