@@ -5,6 +5,7 @@ their files.
 """
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -46,3 +47,42 @@ def toy_run(toy_records, tmp_path_factory):
         records=toy_records,
         **toy_training.OPTIONS,
     )
+
+
+# Modules that train, export or build whole runs, start processes or kill them:
+# four fifths of the time. `make quick` leaves them out.
+_SLOW = {
+    "distributed/test_strategies.py",
+    "distributed/test_workers.py",
+    "evaluation/test_evaluate_descriptors.py",
+    "model/test_backbones.py",
+    "model/test_embedder.py",
+    "model/test_vit.py",
+    "model/torchvision/test_torchvision_backbones.py",
+    "records/test_tuple_records.py",
+    "search/test_embedded_parts.py",
+    "search/test_index_changes.py",
+    "test_build_killed.py",
+    "test_documents.py",
+    "test_end_to_end.py",
+    "test_export.py",
+    "test_export_onnx.py",
+    "test_export_vectors.py",
+    "test_import_weights.py",
+    "test_kept.py",
+    "test_killed_training.py",
+    "test_train.py",
+    "training/test_epoch_loop.py",
+    "training/test_place_network.py",
+    "training/test_train_tuples.py",
+    "training/test_unreadable_images.py",
+}
+
+
+def pytest_collection_modifyitems(items):
+    tests = Path(__file__).parent
+    if missing := [name for name in _SLOW if not (tests / name).is_file()]:
+        raise pytest.UsageError(f"Expected slow modules: {missing} are absent.")
+    for item in items:
+        if item.path.relative_to(tests).as_posix() in _SLOW:
+            item.add_marker(pytest.mark.slow)
