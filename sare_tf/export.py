@@ -17,7 +17,6 @@ bring its own.
 """
 
 import dataclasses
-import datetime
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,16 +29,12 @@ from sare_tf.model import exported_graph
 from sare_tf.model.exported_graph import ExportedGraph
 from sare_tf.records.records import Records
 from sare_tf.runtime import (
-    atomic_files,
     callable_module,
-    file_digests,
     flagfiles,
     paths,
     run_lock,
-    sealed_json,
 )
-from sare_tf.serving import warmup_requests
-from sare_tf.training import epoch_choice, whitening_fit
+from sare_tf.training import epoch_choice, export_folder, whitening_fit
 from sare_tf.training.options import ExportOptions
 from sare_tf.training.run_folder import load_embedder, read_state
 
@@ -106,7 +101,7 @@ def export(
     )
     path = paths.expand(path)
     with run_lock.only_run(path):
-        return _write(
+        return export_folder.write_version(
             graph,
             Path(path),
             {"whitening": whitened, "licence": None, **training},
@@ -170,7 +165,7 @@ def run(options: ExportOptions) -> Path:
     counts = None
     if records and records.fingerprint == config["records_fingerprint"]:
         counts = records.metadata["counts"]
-    version = _write(
+    version = export_folder.write_version(
         graph,
         Path(options.export),
         {
@@ -201,49 +196,6 @@ def _open_records(options: ExportOptions) -> Records | None:
         # A checkpoint that came without its records can be exported, too.
         return None
     return Records(path)
-
-
-def _write(graph: ExportedGraph, path: Path, card: dict[str, Any]) -> Path:
-    """Writes the next version of an export, and returns its folder.
-
-    Args:
-        graph: the graph to export.
-        path: folder of the versions.
-        card: what `sare_tf.json` states beside the properties of the graph.
-    """
-    versions = [
-        int(child.name)
-        for child in (path.iterdir() if path.is_dir() else [])
-        if child.name.isdigit()
-    ]
-    version = path / str(max(versions, default=0) + 1)
-    with atomic_files.folder_in_one_piece(version) as folder:
-        fingerprint = graph.write(folder)
-        warmup_requests.write(folder, height=graph.height, width=graph.width)
-        made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        sealed_json.write(
-            folder / "sare_tf.json",
-            {
-                "fingerprint": fingerprint,
-                "digests": file_digests.of(folder, _files(folder)),
-                **graph.card(),
-                **card,
-                "made": made,
-            },
-        )
-    return version
-
-
-def _files(folder: Path) -> list[str]:
-    """Returns the files that loading a model reads, by path in its folder."""
-    names = [
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file()
-    ]
-    return sorted(
-        name for name in names if not name.startswith("assets.extra/")
-    )
 
 
 def _number(epoch: str) -> int:

@@ -1,6 +1,11 @@
 """index/ + photographs -> the most similar places.
 
+    python -m sare_tf.locate --photos=FOLDER PHOTO.jpg ...
     python -m sare_tf.locate --flagfile=configs/demo.flags PHOTO.jpg ...
+
+With --photos, the photographs of a folder are searched, with a pretrained
+network: what this needs is made in a cache, see `photo_database`, and brought
+up to date when the folder changes. Without it, an index that was built before.
 
 Photographs are files, folders, or patterns such as 'trip/*.jpg'. If one cannot
 be read, it is named, the others are answered, and the exit code is 1. `--json`
@@ -9,6 +14,7 @@ opens a page that answers the photographs dropped on it. `search.confidence`
 defines the confidence of an answer.
 """
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,9 +26,12 @@ from tqdm import tqdm
 from sare_tf import flags, serving
 from sare_tf.pages import locate_picture
 from sare_tf.pages.options import LocateOptions
+from sare_tf.photo_database import preparing
 from sare_tf.runtime import progress, run_lock
 from sare_tf.search import photo_files
 from sare_tf.search.locator import Answer, Gallery, Locator
+from sare_tf.search.options import PhotoFolderOptions
+from sare_tf.serving.options import ServableOptions
 
 
 def run(options: LocateOptions) -> Iterator[tuple[str, Answer]]:
@@ -46,14 +55,44 @@ def run(options: LocateOptions) -> Iterator[tuple[str, Answer]]:
     ]
     if options.picture is not None:
         locate_picture.check(options.picture, len(paths))
-    locator = _locator(options)
+    options, locator = _locator(options)
     gallery = None
     if options.picture is not None:
         gallery = Gallery(options.records, locator.index)
     return _answers(options, paths, locator, gallery)
 
 
-def _locator(options: LocateOptions) -> Locator:
+def _locator(options: LocateOptions) -> tuple[LocateOptions, Locator]:
+    """Returns the locator, and options that name what it searches."""
+    if not options.photo_folder:
+        return options, _open(options)
+    prepared = _prepared(options, repair=False)
+    try:
+        return prepared, _open(prepared)
+    except ValueError as error:
+        logging.warning("The cache is made anew: %s", error)
+        prepared = _prepared(options, repair=True)
+        return prepared, _open(prepared)
+
+
+def _prepared(options: LocateOptions, *, repair: bool) -> LocateOptions:
+    """Makes what a folder of photographs needs, and names it in options."""
+    database = preparing.prepare(
+        options.part(PhotoFolderOptions),
+        options.part(ServableOptions),
+        batch_size=options.batch_size,
+        repair=repair,
+    )
+    return dataclasses.replace(
+        options,
+        photo_folder=None,
+        records=database.records,
+        index=database.index,
+        export=options.export if options.server else database.export,
+    )
+
+
+def _open(options: LocateOptions) -> Locator:
     return Locator(
         index=options.index_paths,
         export=serving.named(options),
@@ -140,7 +179,7 @@ def _serve(options: LocateOptions) -> None:
     # Flask and waitress are an extra.
     from sare_tf.pages.locate_server import LocateServer
 
-    locator = _locator(options)
+    options, locator = _locator(options)
     server = LocateServer(
         locator,
         Gallery(options.records, locator.index),

@@ -1,6 +1,7 @@
 """Options of the network."""
 
 from sare_tf.model.registry import AGGREGATIONS, BACKBONES
+from sare_tf.runtime.common_options import WeightsOptions
 from sare_tf.runtime.options import Options, option, options, path_option
 
 
@@ -28,7 +29,7 @@ class WhiteningOptions(Options):
 
 
 @options
-class ModelOptions(Options):
+class ModelOptions(WeightsOptions):
     """The backbone, and what makes one descriptor of its feature map."""
 
     backbone: str = option(
@@ -48,12 +49,6 @@ class ModelOptions(Options):
         64,
         "Clusters of the aggregations that have clusters: netvlad, salad ...",
         minimum=2,
-    )
-    weights: str | None = path_option(
-        None,
-        "Backbone weights to start from: imagenet, or a local file of Keras "
-        "(.h5, .keras), PyTorch (.pth), safetensors or NumPy (.npz). Default: "
-        "random weights.",
     )
     cut_layer: str | None = option(
         None,

@@ -1,12 +1,14 @@
 """Options of `locate`."""
 
-from typing import ClassVar
-
 from sare_tf.dataset.options import RadiusOptions
 from sare_tf.records.options import RecordsFolderOptions
 from sare_tf.runtime.common_options import BatchOptions
 from sare_tf.runtime.options import option, options, path_option
-from sare_tf.search.options import NeighbourOptions, SearchOptions
+from sare_tf.search.options import (
+    NeighbourOptions,
+    PhotoFolderOptions,
+    SearchOptions,
+)
 from sare_tf.serving.options import ServableOptions
 
 
@@ -16,12 +18,11 @@ class LocateOptions(
     NeighbourOptions,
     ServableOptions,
     RecordsFolderOptions,
+    PhotoFolderOptions,
     RadiusOptions,
     BatchOptions,
 ):
     """Options of `locate`."""
-
-    REQUIRED: ClassVar = ("index",)
 
     photos: tuple[str, ...] = path_option(
         (),
@@ -55,9 +56,12 @@ class LocateOptions(
 
     def __post_init__(self):
         super().__post_init__()
-        self.require_model()
+        if not self.photo_folder:
+            self.require("index")
+            self.require_model()
         if self.serve:
-            self.require("index", "records")
+            if not self.photo_folder:
+                self.require("records")
             if self.photos:
                 raise ValueError(
                     "Expected no photographs with --serve: they are sent to "
@@ -69,7 +73,9 @@ class LocateOptions(
                 "Expected at least one photograph. Received: photos=[]. Name "
                 "files, folders or patterns after the flags."
             )
-        elif self.picture is not None and self.records is None:
+        elif self.picture is not None and not (
+            self.records or self.photo_folder
+        ):
             raise ValueError(
                 "Expected the records of the index for a picture of matches. "
                 "Received: records=None. Give --records."

@@ -67,7 +67,12 @@ def _plain_memory() -> Iterator[None]:
 
 
 @_plain_memory()
-def build(options: RecordOptions, *, executor: Executor | None = None) -> Path:
+def build(
+    options: RecordOptions,
+    *,
+    executor: Executor | None = None,
+    for_training: bool = True,
+) -> Path:
     """Builds records of a dataset.
 
     Records of the same images and options are kept as they are. Shards that did
@@ -79,6 +84,8 @@ def build(options: RecordOptions, *, executor: Executor | None = None) -> Path:
             holds earlier records.
         executor: builds the shards, on machines that share the folders; None:
             this machine builds them, with `options.num_workers` threads.
+        for_training: warn of what training and evaluation will not use. False:
+            the images are only searched.
 
     Returns:
         The folder of records.
@@ -115,11 +122,12 @@ def build(options: RecordOptions, *, executor: Executor | None = None) -> Path:
         logging.info("%s is up to date: nothing to do.", out)
         shutil.rmtree(partial, ignore_errors=True)
         return out
-    # Refuses a rule that the layout cannot follow before the work begins.
-    unused_images.check_rule(
-        KeptImages(plan.images, refused=(), relations=reading.relations),
-        rule=options.positives,
-    )
+    if for_training:
+        # Refuses a rule that the layout cannot follow before the work begins.
+        unused_images.check_rule(
+            KeptImages(plan.images, refused=(), relations=reading.relations),
+            rule=options.positives,
+        )
     for assumption in reading.assumptions:
         logging.warning("%s %s", assumption.message, assumption.action)
     logging.info(
@@ -137,7 +145,12 @@ def build(options: RecordOptions, *, executor: Executor | None = None) -> Path:
     )
     with atomic_files.explained_writing("records", out):
         _gather(
-            plan, out, reading=reading, made_from=made_from, options=options
+            plan,
+            out,
+            reading=reading,
+            made_from=made_from,
+            options=options,
+            for_training=for_training,
         )
     shutil.rmtree(partial)
     return out
@@ -209,6 +222,7 @@ def _gather(
     reading: Reading,
     made_from: dict[str, Any],
     options: RecordOptions,
+    for_training: bool,
 ) -> None:
     """Makes records of shards that are all built.
 
@@ -224,18 +238,21 @@ def _gather(
     if not count:
         raise ValueError(
             "Expected at least one image that can be decoded. Received: "
-            f"{len(rejected)} files, none of them. Check --dataset."
+            f"{len(rejected)} files, none of them. Check --dataset, or "
+            "--photos of locate."
         )
     refused = [name for shard in built.values() for name, _ in shard.rejected]
     relations = _without(reading.relations, refused)
     kept = KeptImages(plan.images, refused=refused, relations=relations)
     misses = collections.Counter()
-    warnings = _counted(
-        unused_images.find(
-            kept, rule=options.positives, radius_m=options.positive_radius_m
-        ),
-        misses,
-    )
+    warnings = []
+    if for_training:
+        warnings = _counted(
+            unused_images.find(
+                kept, rule=options.positives, radius_m=options.positive_radius_m
+            ),
+            misses,
+        )
     with atomic_files.folder_in_one_piece(out) as folder:
         for name, shard in built.items():
             atomic_files.link_or_copy(shard.path, folder / name)
@@ -266,7 +283,8 @@ def _gather(
         }
         sealed_json.write(folder / "records.json", metadata)
     _report(out, counts, listed)
-    _report_next(counts, misses[unused_images.WITHOUT_POSITIVE])
+    if for_training:
+        _report_next(counts, misses[unused_images.WITHOUT_POSITIVE])
 
 
 def _counted(

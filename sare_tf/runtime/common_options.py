@@ -69,3 +69,18 @@ class ImageSizeOptions(Options):
 
     image_height: int = option(480, "Rows of a model input.", minimum=16)
     image_width: int = option(640, "Columns of a model input.", minimum=16)
+
+
+@options
+class WeightsOptions(Options):
+    """The weights of a network."""
+
+    weights: str | None = path_option(
+        None,
+        "Weights of a network. train: backbone weights to start from, imagenet "
+        "or a local file of Keras (.h5, .keras), PyTorch (.pth), safetensors "
+        "or NumPy (.npz); default: random weights. locate --photos: such a "
+        "file, one of import_weights, or a name whose file is downloaded from "
+        "where its authors host it, such as mobilenet_v2, "
+        "torchvision_resnet50 or dinov2_vits14; default: mobilenet_v2.",
+    )

@@ -62,6 +62,7 @@ def option(
             "has_flag": has_flag,
             "has_other_default": False,
             "expand": None,
+            "flag": None,
         },
     )
 
@@ -72,6 +73,7 @@ def path_option(
     *,
     several: bool = False,
     has_flag: bool = True,
+    flag: str | None = None,
 ) -> Any:
     """Makes a field that is a path, or a tuple of paths.
 
@@ -82,12 +84,19 @@ def path_option(
         help: the meaning.
         several: whether the text may be several paths with commas between.
         has_flag: define a flag.
+        flag: name of the flag; None: that of the field.
     """
     field = option(default, help, has_flag=has_flag)
     expand = paths.expand_all if several else paths.expand
     return dataclasses.field(
-        default=default, metadata={**field.metadata, "expand": expand}
+        default=default,
+        metadata={**field.metadata, "expand": expand, "flag": flag},
     )
+
+
+def flag_of(field: dataclasses.Field) -> str:
+    """Returns the name of the flag of a field."""
+    return field.metadata["flag"] or field.name
 
 
 def with_default(owner: type["Options"], name: str, default: Any) -> Any:
@@ -160,13 +169,14 @@ class Options:
         """Makes the options from the flags, and from `values` of no flag."""
         hints = _hints(cls)
         for field in dataclasses.fields(cls):
-            if field.name in values or field.name not in flags.FLAGS:
+            name = flag_of(field)
+            if field.name in values or name not in flags.FLAGS:
                 continue
-            flag = flags.FLAGS[field.name]
+            flag = flags.FLAGS[name]
             # A class may have a default of its own, see `with_default`.
             if not flag.using_default_value:
                 values[field.name] = _from_flag(
-                    field.name, hints[field.name], flag.value
+                    name, hints[field.name], flag.value
                 )
         return cls(**values)
 
@@ -191,32 +201,30 @@ def define_flags(classes: Iterable[type[Options]]) -> None:
     for cls in classes:
         hints = _hints(cls)
         for field in dataclasses.fields(cls):
-            if field.metadata["has_flag"] and field.name not in flags.FLAGS:
+            if field.metadata["has_flag"] and flag_of(field) not in flags.FLAGS:
                 _define_flag(field, hints[field.name], module=cls.__module__)
 
 
 def _define_flag(field: dataclasses.Field, hint: Any, module: str) -> None:
     kind, is_tuple = _kind(hint)
-    metadata = field.metadata
+    metadata, name = field.metadata, flag_of(field)
     common = {"help": metadata["help"], "module_name": module}
     if is_tuple:
         texts = [_as_text(item) for item in field.default]
-        flags.DEFINE_list(field.name, texts, **common)
+        flags.DEFINE_list(name, texts, **common)
     elif kind is bool:
-        flags.DEFINE_bool(field.name, field.default, **common)
+        flags.DEFINE_bool(name, field.default, **common)
     elif kind in _NUMBERS:
         define = flags.DEFINE_integer if kind is int else flags.DEFINE_float
         bounds = {
             "lower_bound": metadata["minimum"],
             "upper_bound": metadata["maximum"],
         }
-        define(field.name, field.default, **bounds, **common)
+        define(name, field.default, **bounds, **common)
     elif metadata["choices"] and metadata["is_enum"]:
-        flags.DEFINE_enum(
-            field.name, field.default, metadata["choices"], **common
-        )
+        flags.DEFINE_enum(name, field.default, metadata["choices"], **common)
     else:
-        flags.DEFINE_string(field.name, field.default, **common)
+        flags.DEFINE_string(name, field.default, **common)
 
 
 def _hints(cls: type) -> dict[str, Any]:

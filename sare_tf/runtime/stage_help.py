@@ -7,7 +7,7 @@ reads only the fields of its options, so its help shows only these.
 import dataclasses
 import textwrap
 
-from sare_tf.runtime.options import Options
+from sare_tf.runtime.options import Options, flag_of
 
 _INDENT = " " * 6
 _REQUIRED = "Required:"
@@ -60,18 +60,16 @@ def _groups(cls: type[Options]) -> dict[str, list[dataclasses.Field]]:
 
 
 def _describe(field: dataclasses.Field) -> list[str]:
-    metadata, default = field.metadata, field.default
+    metadata, default, name = field.metadata, field.default, flag_of(field)
     if isinstance(default, bool):
-        heading = f"--[no]{field.name}  (default: {'on' if default else 'off'})"
+        heading = f"--[no]{name}  (default: {'on' if default else 'off'})"
     elif default is None:
-        heading = f"--{field.name}"
+        heading = f"--{name}"
     else:
         value = default
         if isinstance(default, tuple):
             value = ",".join(f"{item}" for item in default)
-        heading = (
-            f"--{field.name}  (default: {value if value != '' else 'none'})"
-        )
+        heading = f"--{name}  (default: {value if value != '' else 'none'})"
     text = metadata["help"]
     if metadata["choices"]:
         text += f" One of: {', '.join(metadata['choices'])}."

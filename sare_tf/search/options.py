@@ -13,6 +13,7 @@ from sare_tf.runtime.common_options import (
     BatchOptions,
     OutOptions,
     RunnerOptions,
+    WeightsOptions,
 )
 from sare_tf.runtime.options import Options, option, options, path_option
 from sare_tf.serving.options import ServableOptions
@@ -58,6 +59,25 @@ class NeighbourOptions(Options):
         5,
         "Matches to find for a photograph, or neighbours to export.",
         minimum=1,
+    )
+
+
+@options
+class PhotoFolderOptions(WeightsOptions):
+    """A folder of photographs to search in, and what is made of it."""
+
+    photo_folder: str | None = path_option(
+        None,
+        "Folder of photographs to search in, with or without positions, "
+        "instead of --index. locate makes records, a model and an index of it "
+        "in --cache, and adds what has changed since.",
+        flag="photos",
+    )
+    cache: str | None = path_option(
+        None,
+        "Folder in which locate keeps what it makes of --photos, and the files "
+        "that it downloads. Default: $SARE_TF_CACHE, or sare_tf in the user's "
+        "cache folder.",
     )
 
 

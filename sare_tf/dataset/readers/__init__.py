@@ -29,6 +29,7 @@ READERS = (
     "oxford_paris",
     "patch_netvlad",
     "place_folders",
+    "plain_photos",
     "revisited",
     "vpr_bench",
 )
