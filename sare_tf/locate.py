@@ -26,7 +26,6 @@ from tqdm import tqdm
 from sare_tf import flags, serving
 from sare_tf.pages import locate_picture
 from sare_tf.pages.options import LocateOptions
-from sare_tf.photo_database import preparing
 from sare_tf.runtime import progress, run_lock
 from sare_tf.search import photo_files
 from sare_tf.search.locator import Answer, Gallery, Locator
@@ -77,6 +76,9 @@ def _locator(options: LocateOptions) -> tuple[LocateOptions, Locator]:
 
 def _prepared(options: LocateOptions, *, repair: bool) -> LocateOptions:
     """Makes what a folder of photographs needs, and names it in options."""
+    # Not needed where an index is searched.
+    from sare_tf.photo_database import preparing
+
     database = preparing.prepare(
         options.part(PhotoFolderOptions),
         options.part(ServableOptions),

@@ -18,7 +18,7 @@ from typing import Any
 from sare_tf.runtime import sealed_json, user_cache
 
 _COMMAND = "python -m sare_tf.locate --photos=..."
-_TYPES = {"format": int, "network": dict, "listing": str}
+_TYPES = {"network": dict, "listing": str}
 
 
 class CacheEntry:
