@@ -16,7 +16,7 @@ from sare_tf.runtime import atomic_files, sealed_json
 from sare_tf.training import datasets, export_folder
 
 # Photographs in which clusters are found: those of NetVLAD's getClusters.m.
-MOST_SAMPLES = 500
+_MOST_SAMPLES = 500
 # Clusters are found anew once there are so many times as many photographs.
 _GROWTH = 4
 
@@ -37,8 +37,12 @@ def is_current(export: Path, made_of: dict[str, Any], *, count: int) -> bool:
         )
     except (OSError, ValueError):
         return False
-    grown = min(count, MOST_SAMPLES) >= _GROWTH * card["samples"]
-    return card["made_of"] == made_of and not grown
+    return card["made_of"] == made_of and serves(card["samples"], count=count)
+
+
+def serves(samples: int, *, count: int) -> bool:
+    """Returns whether the clusters of so many photographs serve `count`."""
+    return min(count, _MOST_SAMPLES) < _GROWTH * samples
 
 
 def write(
@@ -57,8 +61,8 @@ def write(
         ValueError: the file is not understood.
     """
     rows = records.manifest
-    if len(rows) > MOST_SAMPLES:
-        rows = rows.sample(MOST_SAMPLES, random_state=0).sort_index()
+    if len(rows) > _MOST_SAMPLES:
+        rows = rows.sample(_MOST_SAMPLES, random_state=0).sort_index()
 
     def images(height: int, width: int) -> Iterable:
         return datasets.image_dataset(records, rows, height=height, width=width)

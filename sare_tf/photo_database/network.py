@@ -74,6 +74,11 @@ _RECIPES = {
 _WHOLE = Recipe(pixels=480 * 640)
 
 
+def recipe_of(backbone: str) -> Recipe:
+    """Returns the recipe of a backbone in `registry.BACKBONES`."""
+    return _RECIPES.get(backbone, Recipe())
+
+
 def build(
     source: Path, images: Callable[[int, int], Iterable], *, aspect: float
 ) -> tuple[keras.Model, tuple[int, int], dict[str, object]]:
@@ -97,7 +102,7 @@ def build(
     if imported.aggregation is not None:
         embedder = network_building.build(imported)
         return embedder, _WHOLE.size(aspect), about
-    recipe = _RECIPES.get(imported.backbone, Recipe())
+    recipe = recipe_of(imported.backbone)
     size = recipe.size(aspect)
     embedder, recipe = _of_backbone(
         source, imported.backbone, recipe, images(*size)

@@ -325,10 +325,9 @@ def test_a_disk_that_fills_up(prepare, folder, tmp_path, small_disk):
     database = prepare(folder, cache=small_disk / "cache")
     before = toy_photos.contents(database)
     filler = small_disk / "filler"
-    with filler.open("wb") as file, contextlib.suppress(OSError):
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(4096))
-            file.flush()
     Image.effect_noise((300, 300), 90).save(folder / "new.png")
     with pytest.raises(OSError, match="Expected to write.*Make room"):
         prepare(folder, cache=small_disk / "cache")
