@@ -17,7 +17,7 @@ defines the confidence of an answer.
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from absl import logging
@@ -54,11 +54,18 @@ def run(options: LocateOptions) -> Iterator[tuple[str, Answer]]:
     ]
     if options.picture is not None:
         locate_picture.check(options.picture, len(paths))
+    # A photograph of the folder is no match of itself.
+    own = {
+        path: photo_files.name_in(options.photo_folder, path)
+        if options.photo_folder
+        else ""
+        for path in paths
+    }
     options, locator = _locator(options)
     gallery = None
     if options.picture is not None:
         gallery = Gallery(options.records, locator.index)
-    return _answers(options, paths, locator, gallery)
+    return _answers(options, paths, own, locator, gallery)
 
 
 def _locator(options: LocateOptions) -> tuple[LocateOptions, Locator]:
@@ -107,6 +114,7 @@ def _open(options: LocateOptions) -> Locator:
 def _answers(
     options: LocateOptions,
     paths: Sequence[Path],
+    own: Mapping[Path, str],
     locator: Locator,
     gallery: Gallery | None,
 ) -> Iterator[tuple[str, Answer]]:
@@ -118,7 +126,7 @@ def _answers(
         for start in range(0, len(paths), options.batch_size):
             batch = paths[start : start + options.batch_size]
             for path, encoded, answer in _answer_batch(
-                batch, locator, options.k
+                batch, own, locator, options.k
             ):
                 if gallery is not None and not answer.error:
                     drawn.append((path.name, encoded, answer))
@@ -132,7 +140,10 @@ def _answers(
 
 
 def _answer_batch(
-    paths: Sequence[Path], locator: Locator, k: int
+    paths: Sequence[Path],
+    own: Mapping[Path, str],
+    locator: Locator,
+    k: int,
 ) -> Iterator[tuple[Path, bytes, Answer]]:
     photographs, errors = {}, {}
     for path in paths:
@@ -140,7 +151,11 @@ def _answer_batch(
             photographs[path] = photo_files.read(path)
         except ValueError as error:
             errors[path] = Answer(error=str(error))
-    answers = locator(list(photographs.values()), k=k)
+    answers = locator(
+        list(photographs.values()),
+        k=k,
+        leave_out=[own[path] for path in photographs],
+    )
     answers = errors | dict(zip(photographs, answers, strict=True))
     for path in paths:
         yield path, photographs.get(path, b""), answers[path]

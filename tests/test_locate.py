@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import toy_photos
 import toy_search
 from absl import flags
 from absl.testing import flagsaver
@@ -104,6 +105,48 @@ def test_confidence_and_positions_by_hand(inputs, photos):
     assert first.longitude == pytest.approx(expected, abs=1e-5)
     at = f"{first.latitude:.6f}/{first.longitude:.6f}"
     assert first.map_url.endswith(f"#map=18/{at}")
+
+
+def test_a_folder_of_photographs_is_searched(inputs, tmp_path):
+    folder = toy_photos.photographs(tmp_path / "photos")
+    photos = [folder / "1/0.jpg", folder / "2/1.jpg", tmp_path / "new.jpg"]
+    photos[2].write_bytes(toy_search.jpeg(0, 9))
+    options = {
+        "export": inputs["export"],
+        "photo_folder": folder,
+        "cache": tmp_path / "cache",
+    }
+
+    def run(names, **more):
+        found = locate.run(LocateOptions(photos=names, **options, **more))
+        return [answer for _, answer in found]
+
+    answers = run(photos, k=9, picture=tmp_path / "out.png")
+    matches = [
+        [match.image_id for match in answer.matches] for answer in answers
+    ]
+    # A photograph of the folder is no match of itself.
+    assert [one[0] for one in matches[:2]] == ["1/1.jpg", "2/0.jpg"]
+    assert sorted(matches[2][:2]) == ["0/0.jpg", "0/1.jpg"]
+    assert [len(one) for one in matches] == [5, 5, 6]
+    assert "compared with 6 images\n" in answers[2].as_text()
+    assert (tmp_path / "out.png").is_file()
+    # Damage is repaired.
+    (index,) = (tmp_path / "cache").rglob("descriptors.npy")
+    with index.open("r+b") as file:
+        file.seek(200)
+        file.write(b"\xff" * 40)
+    again = run(photos, k=9)
+    assert [answer.matches for answer in again] == [
+        answer.matches for answer in answers
+    ]
+    # The only photograph is.
+    for path in folder.rglob("*.jpg"):
+        if path != photos[0]:
+            path.unlink()
+    (answer,) = run(photos[:1])
+    assert [match.image_id for match in answer.matches] == ["1/0.jpg"]
+    assert answer.confidence is None
 
 
 def test_wide_places_are_one(inputs, photos):

@@ -57,8 +57,35 @@ class Places:
         return near | named | (rows == first) | (rows < 0)
 
 
+def without(
+    rows: np.ndarray, squared_distances: np.ndarray, own: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Takes one image of the database out of the neighbours of each query.
+
+    Args:
+        rows: int64 [Q, k] neighbours, nearest first.
+        squared_distances: [Q, k].
+        own: int [Q], the row to take out; -1 for none.
+
+    Returns:
+        The same arrays, in which -1 and infinity stand at the end of a query
+        for the neighbour that was taken out.
+    """
+    is_own = (rows == own[:, None]) & (own >= 0)[:, None]
+    order = np.argsort(is_own, axis=1, kind="stable")
+    return (
+        np.take_along_axis(np.where(is_own, -1, rows), order, axis=1),
+        np.take_along_axis(
+            np.where(is_own, np.inf, squared_distances), order, axis=1
+        ),
+    )
+
+
 def of_neighbours(
-    squared_distances: np.ndarray, same_place: np.ndarray, *, count: int
+    squared_distances: np.ndarray,
+    same_place: np.ndarray,
+    *,
+    count: int | np.ndarray,
 ) -> np.ndarray:
     """Returns the confidence in the first neighbour of every query.
 
@@ -69,7 +96,7 @@ def of_neighbours(
     Args:
         squared_distances: [Q, k], nearest first; infinite for no neighbour.
         same_place: bool [Q, k] of `Places.same_as_first`.
-        count: images of the database.
+        count: images of the database, or int [Q], for each query.
 
     Returns:
         float64 [Q], from 0 to 1; NaN if the whole database is among the

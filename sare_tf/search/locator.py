@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from sare_tf import serving
 from sare_tf.dataset import image_refusal, manifest, names
@@ -179,6 +180,9 @@ class Locator:
     Call arguments:
         encoded: bytes of B photographs.
         k: matches to find for each; all images if the index has fewer.
+        leave_out: for each photograph the image_id of its own image in the
+            index, which is no match of it, or ""; None: none has one. The only
+            image of an index is a match of itself.
 
     Output:
         B answers.
@@ -205,17 +209,33 @@ class Locator:
         self.places = confidence.Places(rows, radius_m=positive_radius_m)
         self._rows = rows[["image_id", "place_id", "utm_zone"]]
 
-    def __call__(self, encoded: Sequence[bytes], *, k: int) -> list[Answer]:
+    def __call__(
+        self,
+        encoded: Sequence[bytes],
+        *,
+        k: int,
+        leave_out: Sequence[str] | None = None,
+    ) -> list[Answer]:
         descriptors, errors = self._embed(encoded)
         answers = [Answer(error=error) for error in errors]
         good = [number for number, error in enumerate(errors) if not error]
         count = len(self.index.manifest)
         searched = Searched.of(self.index, max(k, confidence.DEPTH))
-        rows, distances = self.index.search(
-            descriptors[good], max(k, confidence.DEPTH)
+        own = np.full(len(good), -1)
+        if leave_out is not None and count > 1:
+            known = pd.Index(self._rows["image_id"])
+            own = known.get_indexer([leave_out[number] for number in good])
+        has_own = own >= 0
+        rows, distances = confidence.without(
+            *self.index.search(
+                descriptors[good], max(k, confidence.DEPTH) + has_own.any()
+            ),
+            own,
         )
         same = self.places.same_as_first(rows)
-        confidences = confidence.of_neighbours(distances, same, count=count)
+        confidences = confidence.of_neighbours(
+            distances, same, count=count - has_own
+        )
         for line, number in enumerate(good):
             sure = confidences[line]
             answers[number] = Answer(

@@ -1,6 +1,7 @@
 """Photographs on the command line: files, folders and patterns."""
 
 import glob
+import os
 from pathlib import Path
 
 from sare_tf.dataset.readers import files_on_disk
@@ -29,6 +30,17 @@ def expand(photo: str) -> list[Path]:
     else:
         files = [Path(name) for name in glob.glob(photo, recursive=True)]
     return sorted(files) or [path]
+
+
+def name_in(folder: str | Path, path: Path) -> str:
+    """Returns the path of a file relative to a folder, with slashes.
+
+    Empty if it is not in the folder. Links are followed.
+    """
+    path, folder = (Path(os.path.realpath(one)) for one in (path, folder))
+    if not path.is_relative_to(folder):
+        return ""
+    return path.relative_to(folder).as_posix()
 
 
 def read(path: Path) -> bytes:

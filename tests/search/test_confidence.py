@@ -65,3 +65,21 @@ def test_by_hand(squared, same, count, expected):
         np.array([squared], np.float32), np.array([same], bool), count=count
     )
     np.testing.assert_allclose(found, [expected], rtol=0, atol=1e-7)
+
+
+def test_a_query_that_is_in_the_database():
+    rows = np.array([[4, 2, 7], [2, 4, 7], [7, 2, 4], [2, 3, 7]])
+    squared = np.array([[0.0, 0.1, 0.2]] * 4)
+    own = np.array([4, 4, 4, -1])
+    kept, distances = confidence.without(rows, squared, own)
+    assert kept.tolist() == [[2, 7, -1], [2, 7, -1], [7, 2, -1], [2, 3, 7]]
+    inf = np.inf
+    assert distances.tolist() == [
+        *([0.1, 0.2, inf], [0.0, 0.2, inf], [0.0, 0.1, inf], [0.0, 0.1, 0.2])
+    ]
+    # A database of 3 images, of which 2 are left for the first three queries.
+    same = np.array([[True, True, True]] * 4)
+    of_all = confidence.of_neighbours(
+        distances, same, count=np.array([2, 3, 3, 4])
+    )
+    np.testing.assert_allclose(of_all, [np.nan, 1.0, 1.0, 1.0])

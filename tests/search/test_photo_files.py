@@ -49,3 +49,16 @@ def test_what_is_named_is_taken(folder):
     assert photo_files.expand(str(folder / ".thumbs")) == [
         folder / ".thumbs/t.jpg"
     ]
+
+
+def test_the_name_of_a_photograph_in_a_folder(tmp_path):
+    (tmp_path / "photos/a").mkdir(parents=True)
+    photo = tmp_path / "photos/a/1.jpg"
+    photo.write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    (tmp_path / "other.jpg").symlink_to(photo)
+    for folder in ("photos", "link"):
+        for name in ("photos/a/1.jpg", "link/a/../a/1.jpg", "other.jpg"):
+            path = tmp_path / name
+            assert photo_files.name_in(tmp_path / folder, path) == "a/1.jpg"
+    assert photo_files.name_in(tmp_path / "photos/a", tmp_path / "b.jpg") == ""
