@@ -75,8 +75,8 @@ def _locator(options: LocateOptions) -> tuple[LocateOptions, Locator]:
     prepared = _prepared(options, repair=False)
     try:
         return prepared, _open(prepared)
-    except ValueError as error:
-        logging.warning("The cache is made anew: %s", error)
+    except (FileNotFoundError, ValueError) as error:
+        logging.warning("The cache is damaged and made anew: %s", error)
         prepared = _prepared(options, repair=True)
         return prepared, _open(prepared)
 

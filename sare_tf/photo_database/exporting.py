@@ -15,8 +15,10 @@ from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files, sealed_json
 from sare_tf.training import datasets, export_folder
 
-# Photographs in which clusters are found: those of NetVLAD's getClusters.m.
-_MOST_SAMPLES = 500
+# Photographs in which clusters are found, of 100 locations each, and how many
+# are described at a time. Ours.
+_MOST_SAMPLES = 250
+_BATCH_SIZE = 8
 # Clusters are found anew once there are so many times as many photographs.
 _GROWTH = 4
 
@@ -65,7 +67,9 @@ def write(
         rows = rows.sample(_MOST_SAMPLES, random_state=0).sort_index()
 
     def images(height: int, width: int) -> Iterable:
-        return datasets.image_dataset(records, rows, height=height, width=width)
+        return datasets.image_dataset(
+            records, rows, height=height, width=width, batch_size=_BATCH_SIZE
+        )
 
     aspect = float(np.median(rows["width"] / rows["height"]))
     logging.info("Making the network of %s.", source.name)

@@ -73,9 +73,9 @@ def test_clusters_are_found_in_part_of_many():
     for count, samples, current in (
         (3, 1, True),
         (4, 1, False),
-        (9000, 126, True),
-        (9000, 125, False),
-        (9000, 500, True),
+        (9000, 63, True),
+        (9000, 62, False),
+        (9000, 250, True),
     ):
         assert exporting.serves(samples, count=count) == current
 
