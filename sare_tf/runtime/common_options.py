@@ -77,10 +77,11 @@ class WeightsOptions(Options):
 
     weights: str | None = path_option(
         None,
-        "File of a network's weights. train: imagenet, or a local file of Keras "
-        "(.h5, .keras), PyTorch (.pth), safetensors or NumPy (.npz), from which "
-        "the backbone starts; default: random weights. locate --photos: such a "
-        "file, one that import_weights reads, or a name whose file is "
-        "downloaded from where its authors host it, such as mobilenet_v2, "
-        "torchvision_resnet50 or dinov2_vits14; default: mobilenet_v2.",
+        "File of a network's weights. train: imagenet, or a local file of "
+        "Keras (.h5, .keras), PyTorch (.pth), safetensors or NumPy (.npz), "
+        "from which the backbone starts; default: random weights. locate "
+        "--photos: such a file, one that import_weights reads, or a name whose "
+        "file is downloaded from where its authors host it, such as "
+        "mobilenet_v2, torchvision_resnet50 or dinov2_vits14; default: "
+        "mobilenet_v2.",
     )
