@@ -50,8 +50,8 @@ flags.DEFINE_list(
 flags.DEFINE_list("sizes", ["208x368", "240x320"], "Rows x columns.")
 flags.DEFINE_list("exports", [], "Exports of other networks.")
 
-_BATCH = 32
-_SAMPLES = 500  # images, and locations of each, as `initialise_netvlad` has
+_BATCH = 16
+_SAMPLES = 250  # images, and locations of each, as `locate --photos` takes
 _LOCATIONS = 100
 _RECALL_AT = (1, 5, 10)
 
@@ -131,12 +131,17 @@ def describe(
 
     def computed(outputs, of_files):
         network = keras.Model(backbone.input, outputs)
-        embed = tf.function(lambda images: network(preprocessing(images)))
+        embed = tf.function(
+            lambda images: network(preprocessing(images)), reduce_retracing=True
+        )
         parts = [embed(b) for b in batches(of_files, height, width)]
         return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
-    for candidate in candidates:
-        (maps,) = computed([candidate.maps], [database[i] for i in chosen])
+    all_maps = computed(
+        [candidate.maps for candidate in candidates],
+        [database[number] for number in chosen],
+    )
+    for candidate, maps in zip(candidates, all_maps, strict=True):
         candidate.initialise(maps)
     all_descriptors = computed([one.descriptors for one in candidates], files)
     for candidate, descriptors in zip(candidates, all_descriptors, strict=True):

@@ -1,5 +1,6 @@
 """The export of a pretrained network for a folder of photographs."""
 
+import dataclasses
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,22 +10,28 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from sare_tf.model import exported_graph
+from sare_tf.model import exported_graph, whitening
+from sare_tf.model.exported_graph import ExportedGraph
+from sare_tf.model.whitening import Whitening
 from sare_tf.photo_database import network
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files, sealed_json
 from sare_tf.training import datasets, export_folder
 
-# Photographs in which clusters are found, of 100 locations each, and how many
-# are described at a time. Ours.
-_MOST_SAMPLES = 250
+# Photographs that clusters and whitening are fitted to. Ours.
+_MOST_SAMPLES = 500
 _BATCH_SIZE = 8
-# Clusters are found anew once there are so many times as many photographs.
-_GROWTH = 4
+# Both are fitted anew once there are so many times as many photographs.
+_GROWTH = 2
+# Numbers of a whitened descriptor, at most and at least. Directions in which
+# the photographs vary less than this share of the largest are noise. Ours.
+_DIMENSION = 256
+_LEAST_DIMENSION = 16
+_LEAST_VARIANCE = 1e-3
 
 
 def is_current(export: Path, made_of: dict[str, Any], *, count: int) -> bool:
-    """Returns whether an export is of a network, and its clusters serve.
+    """Returns whether an export is of a network, and fitted to enough.
 
     Args:
         export: folder of the versions, which may be absent.
@@ -43,7 +50,7 @@ def is_current(export: Path, made_of: dict[str, Any], *, count: int) -> bool:
 
 
 def serves(samples: int, *, count: int) -> bool:
-    """Returns whether the clusters of so many photographs serve `count`."""
+    """Returns whether what was fitted to so many photographs serves `count`."""
     return min(count, _MOST_SAMPLES) < _GROWTH * samples
 
 
@@ -84,10 +91,58 @@ def write(
         whitening=None,
         truncate_dimension=0,
     )
-    card = {"made_of": made_of, "network": about, "samples": len(rows)}
+    if "aggregation" in about:
+        graph = dataclasses.replace(
+            graph, whitening=fit_whitening(graph, images(height, width))
+        )
+    card = {
+        "made_of": made_of,
+        "network": {**about, "dimension": graph.dimension},
+        "samples": len(rows),
+    }
     with atomic_files.explained_writing("the network", export):
         shutil.rmtree(export, ignore_errors=True)
         try:
             export_folder.write_version(graph, export, card)
         except tf.errors.OpError as error:
             raise OSError(error.message) from error
+
+
+def fit_whitening(graph: ExportedGraph, images: Iterable) -> Whitening | None:
+    """Fits whitening to photographs, to half as many numbers or fewer.
+
+    Args:
+        graph: without whitening.
+        images: batches of photographs.
+
+    Returns:
+        None if too few of the photographs differ.
+    """
+    embed = tf.function(graph.embed, reduce_retracing=True)
+    descriptors = np.concatenate(
+        [embed(tf.cast(batch, tf.float32))["descriptor"] for batch in images]
+    )
+    # Copies of photographs say nothing of how photographs differ.
+    _, distinct = np.unique(descriptors.round(3), axis=0, return_index=True)
+    descriptors = descriptors[np.sort(distinct)]
+    samples, length = descriptors.shape
+    dimension = min(_DIMENSION, samples // 2, length)
+    if dimension < _LEAST_DIMENSION:
+        return None
+    fitted = whitening.fit(descriptors, dimension)
+    variances = fitted.eigenvalues
+    kept = int((variances > _LEAST_VARIANCE * variances[0]).sum())
+    if kept < _LEAST_DIMENSION:
+        return None
+    layer = Whitening(kept, trainable=False, name="whitening")
+    layer.assign(
+        dataclasses.replace(
+            fitted,
+            projection=fitted.projection[:, :kept],
+            eigenvalues=variances[:kept],
+        )
+    )
+    logging.info(
+        "Whitened descriptors to %d numbers, by %d photographs.", kept, samples
+    )
+    return layer

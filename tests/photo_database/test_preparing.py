@@ -269,7 +269,7 @@ def test_a_kill_at_any_moment(prepare, folder, tmp_path):
     """
     moments = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir"}
     cache, copies = tmp_path / "cache", []
-    state = {"active": False, "seen": 0, "every": 7}
+    state = {"active": False, "seen": 0, "every": 31}
 
     def hook(event, arguments):
         if not state["active"] or event not in moments:
@@ -293,8 +293,8 @@ def test_a_kill_at_any_moment(prepare, folder, tmp_path):
     state["active"] = True
     expected = toy_photos.contents(prepare(folder))
     state["active"] = False
-    assert first >= 5
-    assert len(copies) - first >= 5
+    assert first >= 3
+    assert len(copies) - first >= 3
     for copy in copies:
         database = prepare(folder, cache=copy)
         assert toy_photos.contents(database) == expected, copy
@@ -345,7 +345,7 @@ def test_a_second_look_imports_no_network(prepare, folder, tmp_path, export):
         "from sare_tf.pages.options import LocateOptions;"
         "(name, answer), = locate.run(LocateOptions(photo_folder=sys.argv[1],"
         "cache=sys.argv[2], export=sys.argv[3], photos=[sys.argv[4]]));"
-        "assert answer.matches[0].image_id == '1/0.jpg', answer;"
+        "assert answer.matches[0].image_id == '1/1.jpg', answer;"
         "made = {'embedder', 'backbones', 'exported_graph'} & "
         "{name.split('.')[-1] for name in sys.modules if 'sare_tf' in name};"
         "assert not made, made;"

@@ -42,14 +42,20 @@ def _card(database):
     return json.loads((database.export / "1/sare_tf.json").read_text())
 
 
-def test_clusters_follow_the_folder(weights, tmp_path):
-    """None for one photograph of one colour, new ones once it has grown."""
+def _finds_too_few(embedder, images):
+    raise ValueError("Expected at least 32 distinct descriptors.")
+
+
+def test_clusters_follow_the_folder(weights, tmp_path, monkeypatch):
+    """None where there are none to find, new ones once it has grown."""
     folder, cache = tmp_path / "photos", tmp_path / "cache"
     folder.mkdir()
-    Image.new("RGB", (64, 48), "grey").save(folder / "grey.png")
+    Image.new("RGB", (64, 64), "grey").save(folder / "grey.png")
+    monkeypatch.setattr(network, "initialise_netvlad", _finds_too_few)
     database = toy_photos.prepare(folder, cache, weights=weights)
     assert _card(database)["network"]["aggregation"] == "gem"
     assert len(toy_photos.contents(database)) == 1
+    monkeypatch.undo()
     toy_photos.photographs(folder, places=3, views=1)
     assert toy_photos.prepare(folder, cache, weights=weights) == database
     card = _card(database)
@@ -71,13 +77,51 @@ def test_clusters_follow_the_folder(weights, tmp_path):
 
 def test_clusters_are_found_in_part_of_many():
     for count, samples, current in (
-        (3, 1, True),
-        (4, 1, False),
-        (9000, 63, True),
-        (9000, 62, False),
-        (9000, 250, True),
+        (1, 1, True),
+        (2, 1, False),
+        (9000, 251, True),
+        (9000, 250, False),
+        (9000, 500, True),
     ):
         assert exporting.serves(samples, count=count) == current
+
+
+class _Graph:
+    """Describes "photographs" that are descriptors already."""
+
+    def embed(self, batch):
+        return {"descriptor": batch}
+
+
+@pytest.mark.parametrize(
+    ("samples", "rank", "copies", "expected"),
+    [
+        (31, 96, 0, None),
+        (32, 96, 0, 16),
+        (90, 96, 0, 45),
+        (400, 96, 0, 96),
+        (400, 40, 0, 40),
+        (400, 12, 0, None),
+        # Copies do not count, nor does a folder of one photograph alone.
+        (40, 96, 60, 20),
+        (1, 96, 99, None),
+    ],
+)
+def test_whitening_by_what_differs(samples, rank, copies, expected):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(samples, rank)) @ rng.normal(size=(rank, 96))
+    values = np.concatenate([values, np.repeat(values[:1], copies, axis=0)])
+    values += rng.normal(size=values.shape) * 1e-6
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    batches = np.array_split(values.astype(np.float32), 3)
+    layer = exporting.fit_whitening(_Graph(), batches)
+    assert (layer and layer.dimension) == expected
+    if layer:
+        whitened = np.asarray(layer(values))
+        assert np.isfinite(whitened).all()
+        np.testing.assert_allclose(
+            np.linalg.norm(whitened, axis=1), 1, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize(
