@@ -2,7 +2,7 @@
 
 A file that holds a whole network is used as it is. Of a backbone alone, NetVLAD
 aggregates the feature map, with the clusters of the photographs themselves. The
-settings of MobileNetV2 were chosen by `benchmarks/first_answer.py`; those of
+settings of MobileNetV2 were chosen by `benchmarks/pretrained.py`; those of
 DINOv2 are AnyLoc's.
 """
 
@@ -65,7 +65,7 @@ def _anyloc(name: str) -> Recipe:
     )
 
 
-# Of VGG16 and ResNet as for their trained networks; the others as MobileNetV2.
+# Others as MobileNetV2, at their own cut.
 _RECIPES = {
     "mobilenet_v2": Recipe(),
     **{name: _anyloc(name) for name in DINOV2},

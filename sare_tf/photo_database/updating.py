@@ -50,6 +50,10 @@ def update(
         ConnectionError, FileNotFoundError, OSError, ValueError: as
             `preparing.prepare`.
     """
+    if weights and not exporting.is_current(
+        entry.export, weights.made_of, count=0
+    ):
+        weights.file()  # Fails before any work is done.
     listing, records = _build_records(entry, folder)
     count = len(records.manifest)
     if weights and not exporting.is_current(

@@ -154,6 +154,19 @@ def test_weights_are_downloaded_once(weights, tmp_path, monkeypatch):
     assert toy_photos.prepare(folder, cache, weights="toy") == database
 
 
+def test_without_a_network(tmp_path, monkeypatch):
+    folder = toy_photos.photographs(tmp_path / "photos", places=1)
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    cache = tmp_path / "cache"
+    place = cache / "weights" / "mobilenet_v2-b0353104.pth"
+    with pytest.raises(ConnectionError, match="Fetch https://.*put it at") as e:
+        toy_photos.prepare(folder, cache)
+    assert str(place) in str(e.value)
+    # Before any work is done.
+    assert not any(path.is_file() for path in cache.rglob("*"))
+
+
 def test_weights_that_are_none(tmp_path):
     folder = toy_photos.photographs(tmp_path / "photos", places=1)
     cache = tmp_path / "cache"
