@@ -51,7 +51,7 @@ flags.DEFINE_list("sizes", ["208x368", "240x320"], "Rows x columns.")
 flags.DEFINE_list("exports", [], "Exports of other networks.")
 
 _BATCH = 16
-_SAMPLES = 250  # images, and locations of each, as `locate --photos` takes
+_SAMPLES = 500  # images, and locations of each, as `locate --photos` takes
 _LOCATIONS = 100
 _RECALL_AT = (1, 5, 10)
 
@@ -90,7 +90,7 @@ class Candidate:
         self.maps = backbone.get_layer(words[0]).output
         settings = {"num_clusters": int(words[2])} if words[2:] else {}
         self.layer = make_aggregation(words[1], **settings)
-        self.descriptors = self.layer(self.maps)
+        self.layer.build(self.maps.shape)
 
     def initialise(self, maps: np.ndarray) -> None:
         """Sets the clusters of NetVLAD from feature maps [M, h, w, C]."""
@@ -107,11 +107,11 @@ class Candidate:
         self.layer.assignment.assign(assignment)
         self.layer.centres.assign(centres)
 
-    def whiten(self, descriptors: np.ndarray, database: np.ndarray):
-        """Whitens descriptors [N, D] as the database's [M, D] tell."""
+    def whiten(self, descriptors: np.ndarray, samples: np.ndarray):
+        """Whitens descriptors [N, D], as samples [M, D] tell."""
         if not self.whitened:
             return descriptors
-        fitted = whitening.fit(database, self.whitened)
+        fitted = whitening.fit(samples, self.whitened)
         return np.asarray(
             whitening.whiten(descriptors, fitted.projection, fitted.bias)
         )
@@ -128,26 +128,28 @@ def describe(
     candidates = [Candidate(text, backbone) for text in FLAGS.candidates]
     database = [file for file, q in zip(files, is_query, strict=True) if not q]
     chosen = np.random.default_rng(0).permutation(len(database))[:_SAMPLES]
+    network = keras.Model(backbone.input, [one.maps for one in candidates])
 
-    def computed(outputs, of_files):
-        network = keras.Model(backbone.input, outputs)
-        embed = tf.function(
-            lambda images: network(preprocessing(images)), reduce_retracing=True
-        )
-        parts = [embed(b) for b in batches(of_files, height, width)]
+    def maps_of(images):
+        return network(preprocessing(images))
+
+    def descriptors_of(images):
+        pairs = zip(candidates, maps_of(images), strict=True)
+        return [candidate.layer(maps) for candidate, maps in pairs]
+
+    def computed(function, of_files):
+        function = tf.function(function, reduce_retracing=True)
+        parts = [function(b) for b in batches(of_files, height, width)]
         return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
-    all_maps = computed(
-        [candidate.maps for candidate in candidates],
-        [database[number] for number in chosen],
-    )
+    all_maps = computed(maps_of, [database[number] for number in chosen])
     for candidate, maps in zip(candidates, all_maps, strict=True):
         candidate.initialise(maps)
-    all_descriptors = computed([one.descriptors for one in candidates], files)
+    all_descriptors = computed(descriptors_of, files)
     for candidate, descriptors in zip(candidates, all_descriptors, strict=True):
         yield (
             f"{candidate.text}, {height}x{width}",
-            candidate.whiten(descriptors, descriptors[~is_query]),
+            candidate.whiten(descriptors, descriptors[~is_query][chosen]),
         )
 
 
