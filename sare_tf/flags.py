@@ -19,7 +19,8 @@ from sare_tf.city.options import CityOptions
 from sare_tf.evaluation.options import ComparisonOptions, EvaluationOptions
 from sare_tf.pages.options import LocateOptions
 from sare_tf.records.options import ExportDatasetOptions, RecordOptions
-from sare_tf.runtime import flagfiles
+from sare_tf.runtime import console, flagfiles, stage_results
+from sare_tf.runtime.common_options import OutputOptions
 from sare_tf.runtime.options import define_flags
 from sare_tf.runtime.stage_help import describe_flags
 from sare_tf.search.options import IndexOptions, VectorOptions
@@ -46,7 +47,7 @@ OPTIONS = {
     "synthetic_city": CityOptions,
     "train": TrainingOptions,
 }
-define_flags(OPTIONS.values())
+define_flags([*OPTIONS.values(), OutputOptions])
 
 _HELP = {"--help", "-help", "--helpshort", "-h", "-?"}
 
@@ -79,9 +80,14 @@ def help_of(stage: str) -> str:
         )
     return (
         f"{first}.\n\n{rest}\n\n{described}\n\n"
+        f"Output:\n{_without_title(describe_flags(OutputOptions))}\n\n"
         "--flagfile=FILE reads flags from a file, one per line.\n"
         "--helpfull shows the flags of all stages and libraries.\n"
     )
+
+
+def _without_title(described: str) -> str:
+    return described.partition("\n")[2]
 
 
 def before_stage(arguments: Sequence[str]) -> None:
@@ -118,14 +124,20 @@ def start(
     def guarded(argv: Sequence[str]) -> None:
         if len(argv) > 1 and not takes_files:
             raise app.UsageError(f"Expected only flags. Received: {argv[1:]}.")
+        output = OutputOptions.from_flags()
+        if output.quiet:
+            console.be_quiet()
+        writer = stage_results.as_json if output.json else stage_results.as_text
         try:
-            main(argv)
+            with stage_results.written_by(writer):
+                main(argv)
         except (ImportError, OSError, ValueError) as error:
             logging.debug(traceback.format_exc())
             logging.error("%s", error)
             logging.info("--verbosity=1 shows where this was raised.")
             sys.exit(1)
 
+    console.prepare()
     app.run(guarded, flags_parser=_parse)
 
 

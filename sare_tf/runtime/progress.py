@@ -11,6 +11,14 @@ from collections.abc import Iterator
 from absl import logging
 from tqdm import tqdm
 
+_is_hidden = False
+
+
+def hide() -> None:
+    """Shows no bars from now on."""
+    global _is_hidden
+    _is_hidden = True
+
 
 class Pass:
     """A pass over images, such as an epoch or the embedding of a split.
@@ -98,7 +106,7 @@ def bar(
         desc=description,
         unit=unit,
         # None: disabled where the error stream is no terminal.
-        disable=None if shown else True,
+        disable=None if shown and not _is_hidden else True,
         leave=False,
         dynamic_ncols=True,
     )
