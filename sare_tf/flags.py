@@ -6,6 +6,7 @@ stands on its own line, and the last value of a flag wins.
 """
 
 import ast
+import difflib
 import os
 import sys
 import traceback
@@ -16,6 +17,7 @@ from absl import app, flags, logging
 
 from sare_tf.checks.options import CheckOptions
 from sare_tf.city.options import CityOptions
+from sare_tf.dataset.options import InitOptions
 from sare_tf.evaluation.options import ComparisonOptions, EvaluationOptions
 from sare_tf.pages.options import LocateOptions
 from sare_tf.records.options import ExportDatasetOptions, RecordOptions
@@ -43,6 +45,7 @@ OPTIONS = {
     "export_weights": ExportWeightsOptions,
     "import_weights": ImportOptions,
     "index": IndexOptions,
+    "init": InitOptions,
     "locate": LocateOptions,
     "synthetic_city": CityOptions,
     "train": TrainingOptions,
@@ -144,8 +147,24 @@ def start(
 def _parse(arguments: Sequence[str]) -> list[str]:
     """Parses flags, and returns the other arguments."""
     try:
-        arguments = flagfiles.insert(arguments)
-    except ValueError as error:
-        logging.error("%s", error)
-        sys.exit(1)
-    return app.parse_flags_with_usage(arguments)
+        return flags.FLAGS(flagfiles.insert(arguments))
+    except flags.UnrecognizedFlagError as error:
+        sys.exit(
+            "Error: Expected flags of sare_tf. Received: "
+            f"--{error.flagname}.{_nearest(error.flagname)} --help lists the "
+            "flags of a stage."
+        )
+    except (flags.Error, OSError, ValueError) as error:
+        sys.exit(f"Error: {error}")
+
+
+def _nearest(name: str) -> str:
+    """Returns a question that names the most similar flag, if there is one."""
+    own = [
+        flag.name
+        for module, of_module in flags.FLAGS.flags_by_module_dict().items()
+        if module.startswith("sare_tf.")
+        for flag in of_module
+    ]
+    close = difflib.get_close_matches(name, own, n=1)
+    return f" Did you mean --{close[0]}?" if close else ""

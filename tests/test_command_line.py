@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 
+import documented_results
 import pytest
 from paths import ROOT
 
@@ -139,3 +140,27 @@ def test_a_flagfile_in_utf_16_with_a_home(tmp_path, monkeypatch):
         assert done.returncode == 1
         assert message in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["own.flags"]
+
+
+def test_an_unknown_flag_names_the_nearest():
+    for given, message in (
+        ("--comparisn=a", "--comparisn. Did you mean --comparison? --help"),
+        ("--zzzzzz", "Received: --zzzzzz. --help lists"),
+        ("--json=maybe", "--json=maybe"),
+        ("--flagfile=sare_tf:dem", "demo, own_photos"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "sare_tf", "compare", given],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert done.stdout == ""
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("Error: ")
+        assert message in line
+
+
+def test_every_result_is_documented():
+    assert sorted(documented_results.documented()) == STAGES

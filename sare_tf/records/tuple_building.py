@@ -119,7 +119,9 @@ def _report(text: str, out: Path, positions: np.ndarray, action: str) -> None:
         path=out,
         action=f"tuples {action}",
         count=tuples,
-        images_per_tuple=images,
+        counts=None,
+        rejected=None,
+        warnings=None,
         next_command=flagfiles.next_command("train", f"--tuples={out}"),
     )
 
