@@ -93,6 +93,7 @@ _SLOW = {
     "test_splits.py",
     "test_synthetic_city.py",
     "test_train.py",
+    "test_wheel.py",
     "training/test_epoch_loop.py",
     "training/test_place_batches.py",
     "training/test_place_network.py",

@@ -320,7 +320,7 @@ def test_the_container_is_built_from_what_is_there():
         if line.startswith("COPY "):
             copied.update(line.split()[1:-1])
     assert copied == allowed
-    assert all((ROOT / name).exists() for name in copied)
+    assert all(any(ROOT.glob(name)) for name in copied)
 
 
 def test_modules_and_functions_are_short():
