@@ -7,7 +7,6 @@ INSTALLED := $(VENV)/.installed
 # TensorFlow Addons ends at Python 3.11.
 ORACLES_PYTHON ?= python3.11
 ORACLES := .venv-oracles
-export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 # Of Keras, beside TensorFlow. PyTorch can be a large download: see
 # tests/backends/constraints.txt, or give BACKENDS=jax.
@@ -44,7 +43,7 @@ quick: lint
 
 # docs/api.md, from the docstrings.
 api: $(INSTALLED)
-	$(BIN)/python docs/make_api.py
+	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python docs/make_api.py
 
 # Damaged images, records, indexes, checkpoints, exports, weight files and
 # requests: no traceback and no silent change. Takes hours.

@@ -87,11 +87,10 @@ def run(options: DemoOptions) -> Path:
         evaluate: options.evaluation,
     }
     out = Path(options.evaluation.evaluation).parent
-    with stage_results.written_by(stage_results.as_log):
-        for stage, of_stage in stages.items():
-            logging.info("--- %s", stage.__name__)
-            stage.run(of_stage)
-        recall = summarise(options, out)
+    for stage, of_stage in stages.items():
+        logging.info("--- %s", stage.__name__)
+        stage.run(of_stage)
+    recall = summarise(options, out)
     minutes = (time.monotonic() - begin) / 60
     stage_results.report(
         "demo",

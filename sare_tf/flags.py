@@ -52,6 +52,8 @@ OPTIONS = {
 }
 define_flags([*OPTIONS.values(), OutputOptions])
 
+# Devices of NVIDIA's driver, and of Windows's below Linux.
+_GPUS = ("nvidia[0-9]*", "dxg")
 _HELP = {"--help", "-help", "--helpshort", "-h", "-?"}
 
 
@@ -96,14 +98,16 @@ def _without_title(described: str) -> str:
 def before_stage(arguments: Sequence[str]) -> None:
     """Prepares the process of a stage before TensorFlow is imported.
 
-    Hides TensorFlow's notes on the machine, unless TF_CPP_MIN_LOG_LEVEL is set.
-    If the arguments ask for help, prints it and ends the process.
+    Hides TensorFlow's notes on the machine, and without a GPU also its error
+    that there is none, unless TF_CPP_MIN_LOG_LEVEL is set. If the arguments ask
+    for help, prints it and ends the process.
 
     Args:
         arguments: the command line with the interpreter, as in
             `sys.orig_argv`.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    has_gpu = any(any(Path("/dev").glob(name)) for name in _GPUS)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if has_gpu else "3")
     modules = {argument.removeprefix("-m") for argument in arguments}
     for stage in stage_names():
         if f"sare_tf.{stage}" in modules and _HELP.intersection(arguments):
@@ -132,7 +136,9 @@ def start(
             console.be_quiet()
         writer = stage_results.as_json if output.json else stage_results.as_text
         try:
-            with stage_results.written_by(writer):
+            with stage_results.written_by(
+                stage_results.only_of(_stage_of(main), writer)
+            ):
                 main(argv)
         except (ImportError, OSError, ValueError) as error:
             logging.debug(traceback.format_exc())
@@ -142,6 +148,11 @@ def start(
 
     console.prepare()
     app.run(guarded, flags_parser=_parse)
+
+
+def _stage_of(main: Callable) -> str:
+    """Returns the name of the stage; its module is __main__ in a command."""
+    return Path(sys.modules[main.__module__].__file__).stem
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:

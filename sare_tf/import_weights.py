@@ -140,8 +140,7 @@ def run(options: ImportOptions) -> Path:
     )
     lines, recall = describe(network, embedder), None
     if options.dataset is not None:
-        with stage_results.written_by(stage_results.as_log):
-            line, recall = _measure_recall(embedder, options)
+        line, recall = _measure_recall(embedder, options)
         lines.append(line)
     stage_results.report(
         "import_weights",

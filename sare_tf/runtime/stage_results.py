@@ -8,7 +8,8 @@ A stage states its result once:
 
 In Python the text is logged. A command writes the text, or the values as one
 JSON object on one line, to the standard output; everything else that it prints
-goes to the standard error. docs/output.md lists the values of each stage.
+goes to the standard error, also the results of other stages that it runs.
+docs/output.md lists the values of each stage.
 """
 
 import contextlib
@@ -52,6 +53,21 @@ def written_by(writer: Writer) -> Iterator[None]:
         yield
     finally:
         _writers.pop()
+
+
+def only_of(stage: str, writer: Writer) -> Writer:
+    """Returns a writer of the results of one stage, which logs those of others.
+
+    Args:
+        stage: name of the stage.
+        writer: writes its results.
+    """
+
+    def write(text: str, document: dict[str, Any]) -> None:
+        is_own = document["stage"] == stage
+        (writer if is_own else as_log)(text, document)
+
+    return write
 
 
 def as_log(text: str, document: dict[str, Any]) -> None:

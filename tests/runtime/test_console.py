@@ -20,6 +20,7 @@ def main(argv):
     with progress.bar("read", total=3) as bar:
         bar.update(3)
     logging.warning("One is dark.")
+    stage_results.report("train", "An epoch.")
     stage_results.report("check", "Two findings.", ok=False)
     raise ValueError("Expected more.")
 
@@ -27,9 +28,18 @@ flags.start(main)
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stage")
+    (folder / "check.py").write_text(PROGRAM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield
+
+
 def _run(*arguments, **streams):
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *arguments],
+        [sys.executable, "check.py", *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         **streams,
     )
@@ -76,10 +86,12 @@ def test_a_terminal_gets_messages_without_prefix_and_a_bar():
 def test_a_file_gets_messages_with_time_and_place_and_no_bar():
     written, log = _in_a_file()
     assert written == "Two findings.\n"
-    first, warning, error, _ = log.splitlines()
+    first, warning, other, error, _ = log.splitlines()
     assert first.startswith("I")
     assert first.endswith("] Reading 3 images.")
     assert warning.startswith("W")
+    # The result of another stage.
+    assert other.endswith("] An epoch.")
     assert error.startswith("E")
 
 

@@ -67,3 +67,12 @@ def test_an_error_gives_results_back_to_the_writer_before():
             raise ValueError("wrong")
         stage_results.report("check", "Fine.")
     assert written == [("Fine.", {"stage": "check", "next": None})]
+
+
+def test_a_command_logs_the_results_of_other_stages(capsys, caplog):
+    writer = stage_results.only_of("check", stage_results.as_json)
+    with stage_results.written_by(writer):
+        _report()
+        stage_results.report("check", "Fine.")
+    assert capsys.readouterr().out == '{"stage": "check", "next": null}\n'
+    assert caplog.messages[0].startswith("Index of 3 images")
