@@ -1,6 +1,6 @@
 """A dataset or records/ -> findings/: problems before training starts.
 
-    python -m sare_tf.check --flagfile=configs/demo.flags
+    python -m sare_tf.check --flagfile=sare_tf:demo
 
 Checks the dataset if --dataset exists, else the records; --check_of names one.
 Every image is read and decoded:

@@ -1,6 +1,6 @@
 """The whole flow on a rendered city, in one command: `make demo`.
 
-    python -m sare_tf.demo --flagfile=configs/demo.flags
+    python -m sare_tf.demo --flagfile=sare_tf:demo
 
 Every stage runs as its own command would, from the same flagfile. Two baselines
 are evaluated on the same test district as the trained network: `pixels`, small

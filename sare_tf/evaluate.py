@@ -1,6 +1,6 @@
 """index/ + the queries of records/ -> metrics.json, queries.csv, report.html.
 
-    python -m sare_tf.evaluate --flagfile=configs/demo.flags
+    python -m sare_tf.evaluate --flagfile=sare_tf:demo
 
 `--protocol` chooses what is measured; metrics and page put it into words.
 Recall is measured by exact search, so that it depends only on the model. The

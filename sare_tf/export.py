@@ -1,6 +1,6 @@
 """checkpoints/ -> export/<version>/: a SavedModel for TF Serving.
 
-    python -m sare_tf.export --flagfile=configs/demo.flags
+    python -m sare_tf.export --flagfile=sare_tf:demo
 
 In Python, the module is also a function, which exports a network that was
 trained by `fit`:

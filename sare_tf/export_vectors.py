@@ -1,6 +1,6 @@
 """index/ + the queries of records/ -> descriptors and matches for others.
 
-    python -m sare_tf.export_vectors --flagfile=configs/demo.flags \
+    python -m sare_tf.export_vectors --flagfile=sare_tf:demo \
         --layout=hloc --out=runs/demo/hloc
 
 Layouts:

@@ -70,7 +70,7 @@ def summary_of(stage: str) -> tuple[str, str]:
     path = Path(__file__).parent / f"{stage}.py"
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     first, _, rest = text.partition("\n")
-    return first.rstrip("."), rest.strip()
+    return first.rstrip("."), rest.strip("\n")
 
 
 def help_of(stage: str) -> str:

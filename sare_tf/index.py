@@ -1,6 +1,6 @@
 """export/ + records/ -> index/: the database of a split, ready to search.
 
-    python -m sare_tf.index --flagfile=configs/demo.flags
+    python -m sare_tf.index --flagfile=sare_tf:demo
     python -m sare_tf.index --flagfile=... --add_records=runs/more/records
     python -m sare_tf.index --flagfile=... --remove_ids=ids.txt
     python -m sare_tf.index --flagfile=... --compact

@@ -1,6 +1,6 @@
 """index/ + photographs -> the most similar places.
 
-    python -m sare_tf.locate --flagfile=configs/demo.flags PHOTO.jpg ...
+    python -m sare_tf.locate --flagfile=sare_tf:demo PHOTO.jpg ...
 
 Photographs are files, folders, or patterns such as 'trip/*.jpg'. If one cannot
 be read, it is named, the others are answered, and the exit code is 1. `--json`

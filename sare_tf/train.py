@@ -1,6 +1,6 @@
 """records/ -> checkpoints/: mine tuples, fit on them, validate; each epoch.
 
-    python -m sare_tf.train --flagfile=configs/demo.flags
+    python -m sare_tf.train --flagfile=sare_tf:demo
 
 An epoch goes over the training queries once, in rounds. A round embeds its
 queries and the training database with the current network, mines one tuple per

@@ -72,6 +72,10 @@ def test_help_begins_with_required_flags():
     assert "  --k  (default: 5)\n" in text
     text = stage_flags.help_of("check")
     assert "Options of this stage:" in text
+    # The commands of the docstring are as far from the margin as in it.
+    assert "\n\n    python -m sare_tf.check --flagfile" in text
+    # Choices that the help names are not named again.
+    assert text.count("patch_netvlad, place_folders") == 1
 
 
 def test_the_demo_names_the_stages_whose_flags_it_reads():

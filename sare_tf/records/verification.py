@@ -1,6 +1,6 @@
 """Compares finished records with what was built, and reads every byte once.
 
-    python -m sare_tf.build_records --verify --flagfile=configs/demo.flags
+    python -m sare_tf.build_records --verify --flagfile=sare_tf:demo
 
 Compared with records.json and the manifest are the files and their sizes, where
 each record starts and ends, its checksums, its image_id and the digest of its
