@@ -168,3 +168,16 @@ def test_an_unknown_flag_names_the_nearest():
 
 def test_every_result_is_documented():
     assert sorted(documented_results.documented()) == STAGES
+
+
+@pytest.mark.parametrize(("devices", "level"), [("null", "2"), ("no*", "3")])
+def test_without_a_gpu_tensorflow_does_not_report_that(
+    devices, level, monkeypatch
+):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    monkeypatch.setattr(stage_flags, "_GPUS", ("no*", devices))
+    stage_flags.before_stage(["python", "-m", "sare_tf.train"])
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == level
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    stage_flags.before_stage(["python", "-m", "sare_tf.train"])
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
