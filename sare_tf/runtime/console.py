@@ -1,7 +1,13 @@
-"""What a command prints on a terminal: its log, without a prefix, and bars."""
+"""The log of a command, as a person reads it.
+
+On a terminal, messages have no prefix. In a file, each has absl's: severity,
+time and place. Notes of TensorFlow and Keras, which tell a person nothing, are
+left out unless --verbosity=1 asks for all there is.
+"""
 
 import logging as python_logging
 import sys
+from pathlib import Path
 
 from absl import logging
 
@@ -11,6 +17,7 @@ _PREFIXES = (
     (python_logging.ERROR, "Error: "),
     (python_logging.WARNING, "Warning: "),
 )
+_OTHERS = {"tensorflow", "keras"}
 
 
 class _Plain(python_logging.Formatter):
@@ -23,13 +30,20 @@ class _Plain(python_logging.Formatter):
         return prefix + super().format(record)
 
 
-def prepare() -> None:
-    """Leaves out time and place of each message where a person reads them.
+def _is_shown(record: python_logging.LogRecord) -> bool:
+    return (
+        record.levelno > python_logging.INFO
+        or logging.level_debug()
+        or not _OTHERS.intersection(Path(record.pathname).parts)
+    )
 
-    In a file, every line keeps absl's prefix.
-    """
+
+def prepare() -> None:
+    """Makes the log of this process one of a command."""
+    handler = logging.get_absl_handler()
+    handler.addFilter(_is_shown)
     if sys.stderr.isatty():
-        logging.get_absl_handler().setFormatter(_Plain())
+        handler.setFormatter(_Plain())
 
 
 def be_quiet() -> None:

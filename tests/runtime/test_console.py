@@ -17,6 +17,7 @@ from sare_tf.runtime import progress, stage_results
 
 def main(argv):
     logging.info("Reading %d images.", 3)
+    exec(compile("logging.info('A note.')", "/lib/tensorflow/a.py", "exec"))
     with progress.bar("read", total=3) as bar:
         bar.update(3)
     logging.warning("One is dark.")
@@ -93,6 +94,11 @@ def test_a_file_gets_messages_with_time_and_place_and_no_bar():
     # The result of another stage.
     assert other.endswith("] An epoch.")
     assert error.startswith("E")
+
+
+def test_notes_of_tensorflow_are_shown_on_demand():
+    _, log = _in_a_file("--verbosity=1")
+    assert "a.py:1] A note.\n" in log
 
 
 @pytest.mark.parametrize("run", [_on_a_terminal, _in_a_file])
