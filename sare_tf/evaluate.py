@@ -6,6 +6,7 @@
 Recall is measured by exact search, so that it depends only on the model. The
 metrics also say what the index's ScaNN search loses against it. Descriptors of
 the database are read in blocks, so that memory does not grow with it.
+`--calibrate` measures how often answers of `locate` are right.
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ from absl import logging
 from sare_tf import flags, serving
 from sare_tf.dataset.positives import choose_rule
 from sare_tf.evaluation import (
+    calibrating,
     evaluate_descriptors,
     pixel_baseline,
     protocol_choice,
@@ -34,7 +36,7 @@ from sare_tf.evaluation.query_results import QueryResults
 from sare_tf.pages import evaluation_cases, evaluation_page
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files, run_lock, versions
-from sare_tf.search import embedding
+from sare_tf.search import calibration, embedding
 from sare_tf.search.opened_index import Index
 
 _FILES = {"metrics.json", "queries.csv", "report.html"}
@@ -109,7 +111,30 @@ def run(options: EvaluationOptions) -> Path:
         "versions": versions.of("tensorflow", "scann", "numpy"),
     }
     _write(out, metrics, results, records)
+    if options.calibrate:
+        _calibrate(options, records, index, servable)
     return out / "metrics.json"
+
+
+def _calibrate(
+    options: EvaluationOptions,
+    records: Records,
+    index: Index,
+    servable: serving.Servable | serving.RemoteServable,
+) -> None:
+    """Keeps in the index how often answers of a confidence are right."""
+    folder = index.folders[0]
+    with run_lock.only_run(folder):
+        measured = calibrating.measure(
+            options, records=records, index=index, servable=servable
+        )
+        if measured is not None:
+            measured.write(folder)
+            logging.info(
+                "%s locate uses it: %s.",
+                measured.describe(),
+                folder / calibration.NAME,
+            )
 
 
 def _prepare(

@@ -21,8 +21,9 @@ from sare_tf import flags, serving
 from sare_tf.pages import locate_picture
 from sare_tf.pages.options import LocateOptions
 from sare_tf.runtime import progress, run_lock
-from sare_tf.search import photo_files
-from sare_tf.search.locator import Answer, Gallery, Locator
+from sare_tf.search import calibration, photo_files
+from sare_tf.search.answers import Answer
+from sare_tf.search.locator import Gallery, Locator
 
 
 def run(options: LocateOptions) -> Iterator[tuple[str, Answer]]:
@@ -60,6 +61,7 @@ def _locator(options: LocateOptions) -> Locator:
         exact=options.exact_search,
         check=options.check_index,
         positive_radius_m=options.positive_radius_m,
+        reject_below=options.reject_below,
     )
 
 
@@ -129,11 +131,13 @@ def main(argv) -> None:
             + (f" and {len(failed) - 5} more" if len(failed) > 5 else "")
             + ". The others were looked up; repair or leave out these."
         )
-    logging.info(
-        "The confidence is 1 - d / e, where d is the distance of the first "
-        "match and e that of the nearest image of another place. It is not a "
-        "probability."
-    )
+    if answer.reliability is None:
+        logging.info(
+            "The confidence is 1 - d / e, where d is the distance of the first "
+            "match and e that of the nearest image of another place. It is not "
+            "a probability: %s measures how often such answers are right.",
+            calibration.COMMAND,
+        )
 
 
 def _serve(options: LocateOptions) -> None:

@@ -64,6 +64,13 @@ class EvaluationOptions(
         "for 1,000 images.",
         minimum=0,
     )
+    calibrate: bool = option(
+        False,
+        "Also measure on the queries of the split val, whatever --split is, "
+        "how often answers of each confidence are right, and keep it in "
+        "--index for locate. If the index lacks the val images, these are "
+        "embedded for it.",
+    )
 
     def __post_init__(self):
         super().__post_init__()

@@ -36,6 +36,14 @@ class LocateOptions(
         "PNG file in which locate draws photographs and their matches; needs "
         "--records.",
     )
+    reject_below: float = option(
+        0.0,
+        "Declare a photograph not to be in the database if answers of its "
+        "confidence are right less often than this, such as 0.5. Needs an "
+        "index that evaluate --calibrate has measured. 0: never.",
+        minimum=0,
+        maximum=1,
+    )
     serve: bool = option(
         False,
         "Open a web page that locates the photographs dropped on it; needs "

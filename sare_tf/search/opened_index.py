@@ -25,6 +25,8 @@ class Index:
 
     Attributes:
         path: its folder; of several, the folders with commas between.
+        folders: the folders that `path` stands for.
+        digest: hex digest of the content: what index.json of each folder says.
         metadata: index.json; of several folders, of the first.
         manifest: DataFrame; row i describes row i of the descriptors.
         descriptors: float32 or float16 [N, D], read when it is indexed.
@@ -42,11 +44,13 @@ class Index:
         check: bool = True,
     ):
         self.path = path
+        self.folders = list(folders)
         opened = [
             _open_folder(folder, exact=exact, check=check) for folder in folders
         ]
         all_metadata = [metadata for metadata, _ in opened]
         self.metadata = all_metadata[0]
+        self.digest = index_files.digest_of(all_metadata)
         _check_one_export(all_metadata, folders)
         self.segments = [
             segment for _, of_folder in opened for segment in of_folder
