@@ -28,6 +28,7 @@ from sare_tf.evaluation import (
     pixel_baseline,
     protocol_choice,
     protocols,
+    query_positions,
     search_comparison,
 )
 from sare_tf.evaluation.evaluate_descriptors import Task
@@ -36,10 +37,12 @@ from sare_tf.evaluation.query_results import QueryResults
 from sare_tf.pages import evaluation_cases, evaluation_page
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files, run_lock, versions
-from sare_tf.search import calibration, embedding
+from sare_tf.search import calibration, embedding, position_files
 from sare_tf.search.opened_index import Index
 
 _FILES = {"metrics.json", "queries.csv", "report.html"}
+# Of --write_positions, if they are in the same folder.
+_POSITIONS = {"*.geojson", "*.kml", "*.gpx", "positions.csv"}
 
 
 @run_lock.one_at_a_time("evaluation")
@@ -62,7 +65,7 @@ def run(options: EvaluationOptions) -> Path:
             that holds something else.
     """
     out = Path(options.evaluation)
-    atomic_files.check_replaceable(out, names=_FILES)
+    atomic_files.check_replaceable(out, names=_FILES | _POSITIONS)
     records = Records(options.records)
     index = Index.open(
         options.index_paths,
@@ -111,6 +114,10 @@ def run(options: EvaluationOptions) -> Path:
         "versions": versions.of("tensorflow", "scann", "numpy"),
     }
     _write(out, metrics, results, records)
+    if options.position_paths:
+        position_files.write(
+            options.position_paths, query_positions.of_results(results)
+        )
     if options.calibrate:
         _calibrate(options, records, index, servable)
     return out / "metrics.json"

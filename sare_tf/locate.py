@@ -4,9 +4,10 @@
 
 Photographs are files, folders, or patterns such as 'trip/*.jpg'. If one cannot
 be read, it is named, the others are answered, and the exit code is 1. `--json`
-prints one object per photograph, `--picture` draws the matches, and `--serve`
-opens a page that answers the photographs dropped on it. `search.confidence`
-defines the confidence of an answer.
+prints one object per photograph, `--picture` draws the matches,
+`--write_positions` writes files for maps, and `--serve` opens a page that
+answers the photographs dropped on it. `search.confidence` defines the
+confidence of an answer.
 """
 
 import json
@@ -21,7 +22,7 @@ from sare_tf import flags, serving
 from sare_tf.pages import locate_picture
 from sare_tf.pages.options import LocateOptions
 from sare_tf.runtime import progress, run_lock
-from sare_tf.search import calibration, photo_files
+from sare_tf.search import calibration, photo_files, position_files
 from sare_tf.search.answers import Answer
 from sare_tf.search.locator import Gallery, Locator
 
@@ -35,7 +36,8 @@ def run(options: LocateOptions) -> Iterator[tuple[str, Answer]]:
 
     Returns:
         Name and answer of each photograph, in their order, as soon as it is
-        answered. The picture is written at the end.
+        answered. The picture and the files of positions are written at the
+        end.
 
     Raises:
         FileNotFoundError: index, export or records do not exist.
@@ -71,7 +73,7 @@ def _answers(
     locator: Locator,
     gallery: Gallery | None,
 ) -> Iterator[tuple[str, Answer]]:
-    drawn = []
+    drawn, positions = [], []
     with (
         run_lock.only_run(options.picture),
         progress.bar("locate", total=len(paths), unit="photo") as bar,
@@ -83,8 +85,10 @@ def _answers(
             ):
                 if gallery is not None and not answer.error:
                     drawn.append((path.name, encoded, answer))
+                positions.append(position_files.of_answer(str(path), answer))
                 bar.update()
                 yield str(path), answer
+        position_files.write(options.position_paths, positions)
         if gallery is not None and drawn:
             locate_picture.write(options.picture, drawn, gallery)
             logging.info(

@@ -8,7 +8,7 @@ from sare_tf.evaluation.protocols import PROTOCOLS
 from sare_tf.records.options import RecordsFolderOptions
 from sare_tf.runtime.common_options import BatchOptions
 from sare_tf.runtime.options import Options, option, options, path_option
-from sare_tf.search.options import SearchOptions
+from sare_tf.search.options import PositionFileOptions, SearchOptions
 from sare_tf.serving.options import ServableOptions
 
 
@@ -43,6 +43,7 @@ class ProtocolOptions(PositivesOptions, SplitOptions):
 @options
 class EvaluationOptions(
     SearchOptions,
+    PositionFileOptions,
     RecordsFolderOptions,
     ServableOptions,
     ProtocolOptions,

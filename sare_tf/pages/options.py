@@ -6,7 +6,11 @@ from sare_tf.dataset.options import RadiusOptions
 from sare_tf.records.options import RecordsFolderOptions
 from sare_tf.runtime.common_options import BatchOptions
 from sare_tf.runtime.options import option, options, path_option
-from sare_tf.search.options import NeighbourOptions, SearchOptions
+from sare_tf.search.options import (
+    NeighbourOptions,
+    PositionFileOptions,
+    SearchOptions,
+)
 from sare_tf.serving.options import ServableOptions
 
 
@@ -14,6 +18,7 @@ from sare_tf.serving.options import ServableOptions
 class LocateOptions(
     SearchOptions,
     NeighbourOptions,
+    PositionFileOptions,
     ServableOptions,
     RecordsFolderOptions,
     RadiusOptions,
