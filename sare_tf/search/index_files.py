@@ -16,7 +16,7 @@ have none. `evaluate --calibrate` adds calibration.json, see
 import hashlib
 import json
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,24 +102,6 @@ def write_new(
             "changes": 0,
         },
     )
-
-
-def expand(paths: Iterable[str | Path]) -> list[Path]:
-    """Returns the folders of indexes that paths stand for.
-
-    Args:
-        paths: folders of indexes, or of such folders, which are taken in the
-            order of their names.
-    """
-    folders = []
-    for path in map(Path, paths):
-        shards = []
-        if path.is_dir() and not (path / "index.json").is_file():
-            shards = sorted(
-                child.parent for child in path.glob("[!.]*/index.json")
-            )
-        folders += shards or [path]
-    return folders
 
 
 def digest_of(all_metadata: Sequence[Mapping[str, Any]]) -> str:

@@ -16,7 +16,13 @@ from sare_tf.dataset import names
 from sare_tf.records.records import Records
 from sare_tf.runtime import file_digests, sealed_json
 from sare_tf.runtime.paths import expand
-from sare_tf.search import exact_search, index_files, segments, vector_index
+from sare_tf.search import (
+    exact_search,
+    index_files,
+    index_folders,
+    segments,
+    vector_index,
+)
 from sare_tf.search.descriptor_arrays import GatheredRows, check_unit
 
 
@@ -113,7 +119,7 @@ class Index:
         if isinstance(paths, str | Path):
             paths = [paths]
         return cls(
-            index_files.expand(paths),
+            index_folders.expand(paths),
             path=",".join(map(str, paths)),
             exact=exact,
             check=check,
