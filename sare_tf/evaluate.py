@@ -66,6 +66,7 @@ def run(options: EvaluationOptions) -> Path:
     """
     out = Path(options.evaluation)
     atomic_files.check_replaceable(out, names=_FILES | _POSITIONS)
+    _check_positions(options.position_paths, out)
     records = Records(options.records)
     index = Index.open(
         options.index_paths,
@@ -141,6 +142,18 @@ def _calibrate(
                 "%s locate uses it: %s.",
                 measured.describe(),
                 folder / calibration.NAME,
+            )
+
+
+def _check_positions(paths: Sequence[str], out: Path) -> None:
+    """Refuses files that are, or look like, others of an evaluation."""
+    for path in map(Path, paths):
+        is_inside = path.resolve().parent == out.resolve()
+        if is_inside and not any(map(path.match, _POSITIONS)):
+            raise ValueError(
+                f"Expected one of {', '.join(sorted(_POSITIONS))} in the "
+                "folder of the evaluation. Received: write_positions="
+                f"{str(path)!r}. Choose another name, or another folder."
             )
 
 
