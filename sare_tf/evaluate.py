@@ -66,7 +66,8 @@ def run(options: EvaluationOptions) -> Path:
     """
     out = Path(options.evaluation)
     atomic_files.check_replaceable(out, names=_FILES | _POSITIONS)
-    _check_positions(options.position_paths, out)
+    position_paths = position_files.paths_of(options.write_positions)
+    _check_positions(position_paths, out)
     records = Records(options.records)
     index = Index.open(
         options.index_paths,
@@ -115,9 +116,9 @@ def run(options: EvaluationOptions) -> Path:
         "versions": versions.of("tensorflow", "scann", "numpy"),
     }
     _write(out, metrics, results, records)
-    if options.position_paths:
+    if position_paths:
         position_files.write(
-            options.position_paths, query_positions.of_results(results)
+            position_paths, query_positions.of_results(results)
         )
     if options.calibrate:
         _calibrate(options, records, index, servable)

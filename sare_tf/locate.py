@@ -113,7 +113,9 @@ def _answers(
                 positions.append(position_files.of_answer(str(path), answer))
                 bar.update()
                 yield str(path), answer
-        position_files.write(options.position_paths, positions)
+        position_files.write(
+            position_files.paths_of(options.write_positions), positions
+        )
         if gallery is not None and drawn:
             from sare_tf.pages import locate_picture
 

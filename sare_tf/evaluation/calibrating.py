@@ -21,11 +21,13 @@ from sare_tf.evaluation import (
     protocol_choice,
     protocols,
 )
+from sare_tf.evaluation.evaluate_descriptors import Task
 from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.evaluation.query_results import QueryResults
 from sare_tf.records.records import Records
 from sare_tf.search import calibration, confidence, embedding
 from sare_tf.search.calibration import Calibration
+from sare_tf.search.descriptor_arrays import GatheredRows
 from sare_tf.search.opened_index import Index
 
 
@@ -55,38 +57,10 @@ def measure(
     if len(queries) < calibration.LEAST_QUERIES or not len(database):
         _warn(len(queries), len(database))
         return None
-    rule = choose_rule(
-        queries, database, rule=options.positives, relations=records.relations
+    task = _prepare(options, records, queries, database)
+    results = _ask(
+        options, records, task, servable, index.descriptors if is_held else None
     )
-    protocol = protocol_choice.choose(options, rule)
-    task = evaluate_descriptors.prepare(
-        protocol, queries, database, relations=records.relations
-    )
-    logging.info(
-        "Calibrating the confidence on %d queries of %s.",
-        len(task.queries),
-        calibration.SPLIT,
-    )
-    with tempfile.TemporaryDirectory(prefix="sare_tf-") as folder:
-        vectors = index.descriptors
-        if not is_held:
-            vectors = _embed_to_disk(
-                servable, records, database, options, Path(folder)
-            )
-        most = max(len(rows) for rows in task.truth.positives)
-        results = task.evaluate(
-            embedding.embed(
-                servable,
-                records.read_images(task.queries),
-                task.queries["image_id"].tolist(),
-                batch_size=options.batch_size,
-            ),
-            vectors,
-            num_neighbours=confidence.DEPTH + most,
-            place_radius_m=options.positive_radius_m,
-        )
-        del vectors
-    right = results.ranks == 1
     is_known = task.truth.counted & np.isfinite(results.confidence)
     if is_known.sum() < calibration.LEAST_QUERIES:
         _warn(int(is_known.sum()), len(database))
@@ -102,13 +76,63 @@ def measure(
         queries=int(is_known.sum()),
         database=task.num_searched,
         same_database=is_held,
-        protocol=protocols.describe(protocol),
+        protocol=protocols.describe(task.protocol),
         groups=calibration.group(
             results.confidence[is_known].tolist(),
-            right[is_known].tolist(),
+            (results.ranks == 1)[is_known].tolist(),
             absent[np.isfinite(absent)].tolist(),
         ),
     )
+
+
+def _prepare(
+    options: EvaluationOptions,
+    records: Records,
+    queries: pd.DataFrame,
+    database: pd.DataFrame,
+) -> Task:
+    rule = choose_rule(
+        queries, database, rule=options.positives, relations=records.relations
+    )
+    return evaluate_descriptors.prepare(
+        protocol_choice.choose(options, rule),
+        queries,
+        database,
+        relations=records.relations,
+    )
+
+
+def _ask(
+    options: EvaluationOptions,
+    records: Records,
+    task: Task,
+    servable: serving.Servable | serving.RemoteServable,
+    vectors: np.ndarray | GatheredRows | None,
+) -> QueryResults:
+    """Searches for the queries, deep enough to do without their positives."""
+    logging.info(
+        "Calibrating the confidence on %d queries of %s.",
+        len(task.queries),
+        calibration.SPLIT,
+    )
+    query_vectors = embedding.embed(
+        servable,
+        records.read_images(task.queries),
+        task.queries["image_id"].tolist(),
+        batch_size=options.batch_size,
+    )
+    most = max(len(rows) for rows in task.truth.positives)
+    with tempfile.TemporaryDirectory(prefix="sare_tf-") as folder:
+        if vectors is None:
+            vectors = _embed_to_disk(
+                servable, records, task.database, options, Path(folder)
+            )
+        return task.evaluate(
+            query_vectors,
+            vectors,
+            num_neighbours=confidence.DEPTH + most,
+            place_radius_m=options.positive_radius_m,
+        )
 
 
 def confidence_without_positives(

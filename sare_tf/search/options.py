@@ -76,12 +76,7 @@ class PositionFileOptions(Options):
 
     def __post_init__(self):
         super().__post_init__()
-        position_files.check(self.position_paths)
-
-    @property
-    def position_paths(self) -> list[str]:
-        """The files to write, for `position_files.write`."""
-        return paths.split(self.write_positions or "")
+        position_files.check(position_files.paths_of(self.write_positions))
 
 
 @options

@@ -23,6 +23,7 @@ from xml.etree import ElementTree
 from absl import logging
 
 from sare_tf.runtime import atomic_files, run_lock
+from sare_tf.runtime.paths import split
 from sare_tf.search.answers import Answer
 
 # What XML 1.0 (section 2.2) and Unicode texts cannot hold: control characters,
@@ -102,6 +103,15 @@ def of_answer(photo: str, answer: Answer) -> Position:
             "right_share_queries": reliability and reliability.queries,
         },
     )
+
+
+def paths_of(text: str | None) -> list[str]:
+    """Returns the files that `--write_positions` names.
+
+    Args:
+        text: files with commas between; None or empty for none.
+    """
+    return split(text or "")
 
 
 def check(paths: Sequence[str]) -> None:

@@ -143,9 +143,14 @@ class WarmLocator:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
-                except BlockingIOError:
+                except BlockingIOError as error:
                     if time.monotonic() > end:
-                        raise
+                        raise TimeoutError(
+                            "Expected that another command, which starts the "
+                            "process of --keep_warm, ends. Received: it holds "
+                            f"{self._path('lock')}. End it, or leave out "
+                            "--keep_warm."
+                        ) from error
                     time.sleep(_RETRY_S)
             yield
         finally:

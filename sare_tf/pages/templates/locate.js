@@ -49,7 +49,7 @@
 
   function showWhere(answer) {
     const first = answer.matches[0], table = byId("where");
-    byId("headline").textContent =
+    byId("headline").textContent = answer.rejected ? "Not in this database" :
       degrees(first) || metres(first) || first.place_id || first.image_id;
     table.replaceChildren();
     row(table, ("UTM " + first.utm_zone).trim(), metres(first));
