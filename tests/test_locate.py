@@ -21,7 +21,7 @@ from sare_tf import index, locate, serving
 from sare_tf.pages import locate_picture
 from sare_tf.pages.options import LocateOptions
 from sare_tf.runtime import run_lock
-from sare_tf.search import locator
+from sare_tf.search import locator, warm_client
 from sare_tf.search.options import IndexOptions
 
 
@@ -427,3 +427,43 @@ def test_main_draws_a_picture_of_flags(
             locate.main(["locate", str(photos[0])])
     assert (tmp_path / "out.png").is_file()
     assert capsys.readouterr().out.count("@5002") == 2
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The processes that --keep_warm starts, which end with the test."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    yield warm_client._STARTED
+    while warm_client._STARTED:
+        process = warm_client._STARTED.pop()
+        process.kill()
+        process.wait()
+
+
+def test_a_warm_process_answers_as_this_one(
+    inputs, photos, runtime_folder, started
+):
+    warm = {"k": 2, "keep_warm": True, "keep_warm_minutes": 1}
+    first = _run(inputs, photos, **warm)
+    (process,) = started
+    assert _run(inputs, photos, **warm) == first == _run(inputs, photos, k=2)
+    assert process.poll() is None
+    assert len(started) == 1
+    # The process has its own session: Ctrl-C does not reach it.
+    assert os.getsid(process.pid) == process.pid
+    (log,) = runtime_folder.glob("*.log")
+    assert log.stat().st_mode & 0o777 == 0o600
+    process.terminate()
+    assert process.wait(20) == 0
+    assert list(runtime_folder.glob("*.sock")) == []
+
+
+def test_what_a_warm_process_cannot_load_is_said(
+    inputs, photos, runtime_folder, started
+):
+    with pytest.raises(ValueError, match="an index with a calibration for --r"):
+        _run(inputs, photos, keep_warm=True, reject_below=0.5)
+    assert started[0].wait(20) == 1
+    missing = {**inputs, "export": inputs["export"] / "x"}
+    with pytest.raises(FileNotFoundError, match="Expected an export"):
+        _run(missing, photos, keep_warm=True)
