@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +64,11 @@ class Locator:
         positive_radius_m: float = 25.0,
         reject_below: float = 0.0,
     ):
-        self.index = Index.open(index, exact=exact, check=check)
-        self._servable = serving.load(export)
+        # The model is loaded while the files of the index are read.
+        with ThreadPoolExecutor(1) as pool:
+            loading = pool.submit(serving.load, export)
+            self.index = Index.open(index, exact=exact, check=check)
+            self._servable = loading.result()
         self.index.check_export(self._servable)
         rows = self.index.manifest
         self.places = confidence.Places(rows, radius_m=positive_radius_m)

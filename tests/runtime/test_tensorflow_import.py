@@ -1,4 +1,4 @@
-"""TensorFlow without Keras: what is loaded, and that Keras still works."""
+"""TensorFlow without Keras: what is loaded, and that the rest still works."""
 
 import os
 import subprocess
@@ -12,12 +12,12 @@ from sare_tf.runtime import tensorflow_import
 
 tensorflow_import.without_keras()
 assert "tensorflow" in sys.modules
-for name in ("keras", "keras.src", "sklearn", "matplotlib"):
+for name in ("keras", "keras.src", "sklearn", "matplotlib", "scipy", "h5py"):
     assert name not in sys.modules, name
 import tensorflow as tf
 import sare_tf.search.locator
 assert "keras" not in sys.modules
-import keras
+import h5py, keras, scipy.sparse
 layer = keras.layers.Dense(3)
 assert layer(tf.ones((1, 2))).shape == (1, 3)
 assert tf.keras.layers.Dense is keras.layers.Dense
