@@ -1,6 +1,7 @@
 """Calibration by `evaluate`, and what `locate` makes of it."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -44,20 +45,25 @@ def _index(inputs, folder, split):
     return index.run(IndexOptions(**inputs, index=folder, split=split))
 
 
-def _calibrate(inputs, folder, **options):
-    evaluate.run(
-        EvaluationOptions(
-            **inputs,
-            index=folder,
-            evaluation=folder.with_name("evaluation"),
-            recall_at=[1],
-            baseline_images=0,
-            calibrate=True,
-            **options,
-        )
+def _options(inputs, folder):
+    return EvaluationOptions(
+        **inputs,
+        index=folder,
+        evaluation=folder.with_name("evaluation"),
+        recall_at=[1],
+        baseline_images=0,
+        calibrate=True,
     )
-    path = folder / "calibration.json"
-    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _measure(inputs, folder):
+    """What `evaluate --calibrate` keeps, without the evaluation."""
+    return calibrating.measure(
+        _options(inputs, folder),
+        records=Records(inputs["records"]),
+        index=index.Index.open(folder),
+        servable=serving.load(inputs["export"]),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +71,8 @@ def calibrated(inputs, tmp_path_factory):
     """An index of test, and its calibration on val."""
     folder = tmp_path_factory.mktemp("calibrated") / "index"
     _index(inputs, folder, "test")
-    return folder, _calibrate(inputs, folder)
+    evaluate.run(_options(inputs, folder))
+    return folder, json.loads((folder / "calibration.json").read_text())
 
 
 @pytest.fixture
@@ -101,10 +108,10 @@ def test_val_is_asked_and_test_is_reported(calibrated):
 def test_an_index_that_holds_val_is_searched_itself(inputs, tmp_path):
     folder = tmp_path / "index"
     _index(inputs, folder, "val,test")
-    written = _calibrate(inputs, folder)
-    assert (written["database"], written["same_database"]) == (36, True)
-    (group,) = written["groups"]
-    assert (group["queries"], group["right"]) == (12, 10)
+    found = _measure(inputs, folder)
+    assert (found.database, found.same_database) == (36, True)
+    (group,) = found.groups
+    assert (group.queries, group.right) == (12, 10)
 
 
 def test_confidences_by_plain_loops(inputs, calibrated):
@@ -191,10 +198,11 @@ def test_rejects_what_is_right_too_seldom(inputs, calibrated, photo):
     assert kept.rejection.right_rejected == 0
 
 
-def test_a_changed_index_has_no_calibration(inputs, tmp_path, photo, caplog):
+def test_a_changed_index_has_no_calibration(
+    inputs, calibrated, tmp_path, photo, caplog
+):
     folder = tmp_path / "index"
-    _index(inputs, folder, "test")
-    _calibrate(inputs, folder)
+    shutil.copytree(calibrated[0], folder)
     names = tmp_path / "ids.txt"
     names.write_text(index.Index.open(folder).manifest["image_id"].iloc[0])
     index.run(IndexOptions(index=folder, remove_ids=names))
@@ -205,8 +213,10 @@ def test_a_changed_index_has_no_calibration(inputs, tmp_path, photo, caplog):
     assert "not calibrated" in answer.as_text()
     with pytest.raises(ValueError, match="--reject_below.*another content"):
         _locate(inputs, folder, photo, reject_below=0.5)
-    # Building it anew leaves no calibration of the old one.
-    _index(inputs, folder, "test")
+    # An index that is built in its place has no calibration.
+    shutil.rmtree(folder)
+    shutil.copytree(calibrated[0], folder)
+    _index(inputs, folder, "val")
     assert not (folder / "calibration.json").exists()
     with pytest.raises(ValueError, match="the index has none. Run python -m"):
         _locate(inputs, folder, photo, reject_below=0.5)
@@ -218,5 +228,5 @@ def test_too_few_queries_calibrate_nothing(tmp_path, caplog):
     folder = tmp_path / "index"
     _index(inputs, folder, "test")
     with caplog.at_level(logging.WARNING, logger="absl"):
-        assert _calibrate(inputs, folder) is None
+        assert _measure(inputs, folder) is None
     assert "the split val has 0 queries" in caplog.text
