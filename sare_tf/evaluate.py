@@ -276,8 +276,8 @@ def _baselines(
     is_of_records = task.database["image_id"].isin(records.manifest["image_id"])
     if count > options.baseline_images or not is_of_records.all():
         logging.info(
-            "Without the baseline of small pictures: %d images, of which %d "
-            "are not in these records, --baseline_images=%d.",
+            "Skipped the baseline of small pictures: %d images, %d of them not "
+            "in these records, --baseline_images=%d.",
             count,
             (~is_of_records).sum(),
             options.baseline_images,

@@ -15,10 +15,12 @@ from hypothesis import settings
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # One core for each process that runs tests. Two cores shared by two
-    # TensorFlows are slower than either way alone.
-    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+    # One thread for each process that runs tests: two cores shared by two
+    # TensorFlows are slower. Not by the environment, because the processes that
+    # tests start need more: replicas wait for each other.
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
 
 # The same examples in every run, however slow the machine is.
 settings.register_profile(
