@@ -5,6 +5,8 @@ their files.
 """
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,15 @@ def toy_records(tmp_path_factory):
     import toy_training
 
     return toy_training.records(tmp_path_factory.mktemp("toy_records"))
+
+
+@pytest.fixture
+def runtime_folder(monkeypatch):
+    """The folder of the sockets of `--keep_warm`, whose names must be short."""
+    folder = Path(tempfile.mkdtemp(prefix="w"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    yield folder / "sare_tf"
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
