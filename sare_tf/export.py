@@ -1,6 +1,6 @@
 """checkpoints/ -> export/<version>/: a SavedModel for TF Serving.
 
-    python -m sare_tf.export --flagfile=configs/demo.flags
+    python -m sare_tf.export --flagfile=sare_tf:demo
 
 In Python, the module is also a function, which exports a network that was
 trained by `fit`:
@@ -33,6 +33,7 @@ from sare_tf.runtime import (
     flagfiles,
     paths,
     run_lock,
+    stage_results,
 )
 from sare_tf.training import epoch_choice, export_folder, whitening_fit
 from sare_tf.training.options import ExportOptions
@@ -180,12 +181,13 @@ def run(options: ExportOptions) -> Path:
     )
     for warning in epoch_choice.warnings(state["history"], epoch):
         logging.warning("%s", warning)
-    logging.info(
-        "Exported %s of %s to %s. Next: %s",
-        epoch,
-        options.checkpoints,
-        version,
-        flagfiles.next_command("index"),
+    stage_results.report(
+        "export",
+        f"Exported {epoch} of {options.checkpoints} to {version}.",
+        path=version,
+        epoch=epoch,
+        dimension=options.truncate_dimension or graph.dimension,
+        next_command=flagfiles.next_command("index"),
     )
     return version
 

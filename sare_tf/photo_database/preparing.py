@@ -11,7 +11,6 @@ from typing import Any
 
 from absl import logging
 
-from sare_tf import serving
 from sare_tf.photo_database.cache_entry import CacheEntry
 from sare_tf.photo_database.listing import list_photographs
 from sare_tf.photo_database.pretrained import PretrainedWeights
@@ -30,12 +29,12 @@ class Database:
     Attributes:
         records: folder of the records.
         index: folder of the index.
-        export: the export, or a server of it.
+        export: folder of the export; None: it is on a server.
     """
 
     records: Path
     index: Path
-    export: str | Path | serving.Server
+    export: Path | None
 
 
 def prepare(
@@ -65,16 +64,18 @@ def prepare(
     """
     folder = Path(photos.photo_folder)
     listing = list_photographs(folder)
-    given, weights = None, None
-    if model.server or model.export:
-        given = serving.named(model)
-        key, made_of = f"given {model.server or Path(given).resolve()}", {}
+    export, weights = model.export and Path(model.export), None
+    if model.server or export:
+        key, made_of = f"given {model.server or export.resolve()}", {}
     else:
         weights = PretrainedWeights.of(photos)
         key, made_of = weights.key, weights.made_of
     made_of = {**made_of, "format": _FORMAT}
     entry = CacheEntry(photos.cache, folder, key)
-    database = Database(entry.records, entry.index, given or entry.export)
+    if weights:
+        export = entry.export
+        model = dataclasses.replace(model, export=export)
+    database = Database(entry.records, entry.index, export)
     expected = {"network": made_of, "listing": listing.digest}
     if not repair and _is_current(entry, expected):
         return database
@@ -89,7 +90,7 @@ def prepare(
             entry,
             folder,
             weights and dataclasses.replace(weights, made_of=made_of),
-            given=given,
+            model=model,
             batch_size=batch_size,
         )
         entry.write_state({**expected, "listing": digest})

@@ -16,6 +16,7 @@ from sare_tf.records import building
 from sare_tf.records.image_preparation import Unsteady
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
+from sare_tf.serving.options import ServableOptions
 
 # Photographs are kept at most so large, in pixels, in shards of so many MiB of
 # their files. A change of one builds its shard again. Ours.
@@ -31,7 +32,7 @@ def update(
     folder: Path,
     weights: PretrainedWeights | None,
     *,
-    given: str | Path | serving.Server | None,
+    model: ServableOptions,
     batch_size: int,
 ) -> str:
     """Builds records, network and index, as far as they are not there.
@@ -39,8 +40,8 @@ def update(
     Args:
         entry: where they are.
         folder: the photographs.
-        weights: of the network; None: `given` is used.
-        given: an export, or a server of one.
+        weights: of the network; None: it is not made here.
+        model: the export, or a server of one.
         batch_size: images embedded at a time.
 
     Returns:
@@ -63,7 +64,7 @@ def update(
     num_new = indexing.update(
         entry.index,
         records,
-        serving.load(given or entry.export),
+        serving.load(serving.named(model)),
         split=names.ALL_SPLITS,
         batch_size=batch_size,
     )

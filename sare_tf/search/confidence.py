@@ -4,8 +4,9 @@ With d the distance (not squared) of the nearest image and e that of the nearest
 image of another place, the confidence is 1 - d / e: 0 if another place is as
 near, 1 if the photograph is itself in the database. It orders answers. It is
 not the probability that an answer is right, which depends on the model, the
-database and the photographs: `evaluate` measures that on queries whose places
-are known. Axis letters: Q queries, N database, k neighbours.
+database and the photographs: `evaluate --calibrate` measures that on queries
+whose places are known (`search.calibration`). Axis letters: Q queries, N
+database, k neighbours.
 """
 
 import numpy as np

@@ -16,6 +16,7 @@ from sare_tf.runtime.common_options import (
     WeightsOptions,
 )
 from sare_tf.runtime.options import Options, option, options, path_option
+from sare_tf.search import position_files
 from sare_tf.serving.options import ServableOptions
 
 # Types of the descriptors on disk.
@@ -79,6 +80,23 @@ class PhotoFolderOptions(WeightsOptions):
         "that it downloads. Default: $SARE_TF_CACHE, or sare_tf in the user's "
         "cache folder.",
     )
+
+
+@options
+class PositionFileOptions(Options):
+    """Files of the positions that were found."""
+
+    write_positions: str | None = path_option(
+        None,
+        "Files of the positions that locate finds for photographs, or evaluate "
+        "for queries, with commas between. The ending chooses the format: "
+        ".geojson, .kml, .gpx or .csv.",
+        several=True,
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        position_files.check(position_files.paths_of(self.write_positions))
 
 
 @options
