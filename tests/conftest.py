@@ -84,6 +84,8 @@ _SLOW = {
     "model/test_embedder.py",
     "model/test_vit.py",
     "model/torchvision/test_torchvision_backbones.py",
+    "photo_database/test_preparing.py",
+    "photo_database/test_pretrained_network.py",
     "records/test_tuple_records.py",
     "search/test_embedded_parts.py",
     "search/test_index_changes.py",
