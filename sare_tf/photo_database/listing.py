@@ -7,8 +7,6 @@ from pathlib import Path
 
 from sare_tf.dataset.readers import files_on_disk
 
-_HEIC = (".heic", ".heif")
-
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
@@ -66,13 +64,9 @@ def _without_photographs(folder: Path, others: list[str]) -> str:
     received = "no file" if not others else f"{len(others)} other files"
     if others:
         received += f", such as {others[0]}"
-    remedy = "Put photographs there, or name another folder."
-    if any(name.lower().endswith(_HEIC) for name in others):
-        remedy = (
-            "HEIC files are not read: convert them to JPEG, or set the camera "
-            "to its most compatible format."
-        )
     return (
-        "Expected JPEG or PNG photographs in the folder. Received: "
-        f"--photos={str(folder)!r} with {received}. {remedy}"
+        "Expected photographs in the folder: files that end in "
+        f"{', '.join(files_on_disk.EXTENSIONS)}. Received: "
+        f"--photos={str(folder)!r} with {received}. Put photographs there, or "
+        "name another folder."
     )

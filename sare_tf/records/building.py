@@ -246,8 +246,8 @@ def _gather(
     if not count:
         raise ValueError(
             "Expected at least one image that can be decoded. Received: "
-            f"{len(rejected)} files, none of them. Check --dataset, or "
-            "--photos of locate."
+            f"{len(rejected)} files, none of them; the first: "
+            f"{': '.join(rejected[0])}. Check the folder."
         )
     refused = [name for shard in built.values() for name, _ in shard.rejected]
     relations = _without(reading.relations, refused)

@@ -125,9 +125,8 @@ def test_unreadable_ones_among_others(prepare, folder, caplog):
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ([], "with no file. Put photographs there"),
+        ([], "jpg.*with no file. Put photographs there"),
         (["a.txt", "b.mov"], "with 2 other files, such as a.txt. Put"),
-        (["IMG_1.HEIC"], "HEIC files are not read: convert"),
     ],
 )
 def test_a_folder_without_photographs(prepare, tmp_path, names, words):
@@ -150,7 +149,7 @@ def test_no_folder(prepare, folder, tmp_path):
 def test_no_photograph_can_be_read(prepare, tmp_path):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad/a.jpg").write_text("not an image")
-    with pytest.raises(ValueError, match="at least one image.*--photos"):
+    with pytest.raises(ValueError, match="at least one image.*a.jpg: not"):
         prepare(tmp_path / "bad")
 
 
@@ -159,7 +158,7 @@ def test_all_photographs_are_taken_away(prepare, folder):
     shutil.move(folder / "0", folder.parent / "0")
     for name in ("1", "2"):
         shutil.rmtree(folder / name)
-    with pytest.raises(ValueError, match="Expected JPEG or PNG photographs"):
+    with pytest.raises(ValueError, match="Expected photographs in the folder"):
         prepare(folder)
     shutil.move(folder.parent / "0", folder / "0")
     assert len(toy_photos.contents(prepare(folder))) == 2
