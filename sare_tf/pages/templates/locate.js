@@ -98,6 +98,8 @@
       const name = make("span", parts[parts.length - 1], "name");
       name.title = match.image_id;
       caption.append(name);
+      // Files of several places often have the same names.
+      if (match.place_id) caption.append(make("span", match.place_id, "name"));
       figure.append(caption);
       item.append(figure);
       return item;
