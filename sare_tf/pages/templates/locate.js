@@ -148,7 +148,7 @@
     showMatches(answer.matches);
     showMap(answer.map);
     byId("answer").hidden = false;
-    say("Found.");
+    say("The most similar images are below.");
     byId("headline").focus({ preventScroll: true });
   }
 
