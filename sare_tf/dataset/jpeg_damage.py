@@ -36,7 +36,7 @@ def decode(encoded: bytes) -> tuple[tuple[int, int] | None, str]:
 
     Returns:
         Height and width at an eighth, rounded up, or None where libjpeg gave up
-        or complained; and the complaint.
+        or complained; and the complaint, empty for colours of an unknown kind.
     """
     try:
         colours = simplejpeg.decode_jpeg_header(encoded, strict=False)[2]
@@ -49,6 +49,8 @@ def decode(encoded: bytes) -> tuple[tuple[int, int] | None, str]:
             min_factor=SCALE,
             strict=True,
         )
+    except KeyError:  # simplejpeg has no name for the colours.
+        return None, ""
     except ValueError as error:
         return None, str(error)
     return image.shape[:2], ""

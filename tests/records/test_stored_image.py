@@ -177,23 +177,33 @@ def test_damaged_jpegs_that_decode_are_seen():
     whole = encode(picture(33, 17))
     filled = whole[:-2] + bytes(500) + whole[-2:]
     looks = stored_image.look([whole, filled, turned(6)], verify=True)
-    complaint = "Corrupt JPEG data: 500 extraneous bytes before marker 0xd9"
+    # Three of them are taken for the end of the data.
+    complaint = "Corrupt JPEG data: 497 extraneous bytes before marker 0xd9"
     assert looks == [((33, 17), ""), ((33, 17), complaint), ((32, 20), "")]
     assert stored_image.look([filled], verify=False) == [((33, 17), "")]
 
 
-def test_jpegs_that_other_versions_of_libjpeg_do_not_decode():
-    """The first is refused by TensorFlow, whatever another one does."""
+def test_unusual_jpegs_are_left_to_tensorflow():
+    """Arithmetic codes, lossless, 12 bits, and colours without a name."""
     whole = encode(picture(33, 17))
     frame = whole.index(b"\xff\xc0")
-    for marker, precision in ((0xC9, 8), (0xC3, 8), (0xC1, 12)):
-        changed = bytearray(whole)
-        changed[frame + 1], changed[frame + 4] = marker, precision
-        assert not jpeg_damage.is_common(bytes(changed))
-        with pytest.raises(ValueError, match="damaged or truncated JPEG"):
-            prepare(bytes(changed))
     assert jpeg_damage.is_common(whole)
     assert not jpeg_damage.is_common(whole[:frame])
+    for marker, precision, components in (
+        *((0xC9, 8, 3), (0xC3, 8, 3), (0xC1, 12, 3), (0xC0, 8, 2)),
+    ):
+        changed = bytearray(whole)
+        changed[frame + 1], changed[frame + 4] = marker, precision
+        changed[frame + 9] = components
+        changed = bytes(changed)
+        assert jpeg_damage.is_common(changed) == (marker == 0xC0)
+        try:
+            expected = image_decoding.decode(changed).shape[:2]
+        except tf.errors.InvalidArgumentError:
+            with pytest.raises(ValueError, match="damaged or truncated JPEG"):
+                prepare(changed)
+        else:
+            assert prepare(changed) == (changed, *expected)
 
 
 @pytest.mark.parametrize("verify", [True, False])
