@@ -244,7 +244,7 @@ def test_damaged_jpegs_that_decode_are_named(root, options):
     (folder / "bad.jpg").write_bytes(whole[:-2] + bytes(500) + whole[-2:])
     expected = [
         "train/database/p0/bad.jpg",
-        "damaged JPEG, which decodes: Corrupt JPEG data: 497 extraneous bytes "
+        "damaged JPEG, which decodes: Corrupt JPEG data: 498 extraneous bytes "
         "before marker 0xd9",
     ]
     for number in range(2):
