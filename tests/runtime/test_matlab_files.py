@@ -1,8 +1,5 @@
 """MATLAB files: what SciPy reads, and no damage that ends the process."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import scipy.io
@@ -89,8 +86,8 @@ def test_no_damage_ends_the_process(tmp_path, do_compression):
     assert outcomes == ({"refused"} if do_compression else {"read", "refused"})
 
 
-def test_scipy_itself_crashes(tmp_path):
-    """If this fails, the checks may have become needless."""
+def test_a_type_that_is_none(tmp_path):
+    """SciPy 1.17 takes it for an index into an array, and crashes."""
     path = tmp_path / "a.mat"
     scipy.io.savemat(path, {"a": np.eye(3)})
     content = bytearray(path.read_bytes())
@@ -101,11 +98,6 @@ def test_scipy_itself_crashes(tmp_path):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"type 32768 .* byte {at}"):
         matlab_files.load(path)
-    code = f"import scipy.io; scipy.io.loadmat({str(path)!r})"
-    ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, timeout=60
-    )
-    assert ended.returncode < 0
 
 
 @pytest.mark.parametrize(
