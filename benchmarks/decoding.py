@@ -12,21 +12,12 @@ cores and medians of repeated batches of a tf.data pipeline:
 - first bytes: what says less. The size by `tf.io.extract_jpeg_shape`, and
   whether a regular expression finds EXIF in the first 4,096 bytes; sare_tf
   read no other EXIF before version 0.1.0.
-
-With --earlier=DIR, `decode` of an earlier sare_tf in that folder is measured,
-too, in processes that alternate with such of this one; the smaller of two
-figures counts.
 """
 
 import io
-import pickle
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -38,7 +29,6 @@ from sare_tf.runtime import tfdata_threads
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("repeats", 25, "Batches of each cell.", 1)
-flags.DEFINE_string("earlier", None, "Folder of an earlier sare_tf.")
 
 _HEIGHT, _WIDTH = 480, 640
 _BATCH = 100
@@ -114,73 +104,8 @@ def microseconds(
     return 1e6 * statistics.median(seconds) / _BATCH
 
 
-# What `microseconds` does, for a version of sare_tf that may lack what this
-# module imports. Arguments: its folder, the name of the module, the images.
-_DECODE = """
-import importlib, pickle, statistics, sys, time
-import tensorflow as tf
-folder, module, images, repeats, batch = sys.argv[1:]
-sys.path.insert(0, folder)
-decode = importlib.import_module(module).decode
-options = tf.data.Options()
-options.autotune.enabled = False
-for encoded in pickle.load(open(images, "rb")):
-    dataset = tf.data.Dataset.from_tensors(encoded).repeat().map(
-        lambda image: tf.shape(decode(image)), num_parallel_calls=2
-    )
-    batches = iter(dataset.batch(int(batch)).with_options(options))
-    for _ in range(3):
-        next(batches)
-    seconds = []
-    for _ in range(int(repeats)):
-        begin = time.process_time()
-        next(batches)
-        seconds.append(time.process_time() - begin)
-    print(1e6 * statistics.median(seconds) / int(batch))
-"""
-
-
-def decode_of(folder: Path, module: str, images: Path) -> np.ndarray:
-    """Returns the microseconds of each image in another process."""
-    done = subprocess.run(
-        [
-            *(sys.executable, "-c", _DECODE, str(folder), module, str(images)),
-            *(str(FLAGS.repeats), str(_BATCH)),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return np.array([float(line) for line in done.stdout.split()])
-
-
-def compare_with_earlier() -> None:
-    """Prints the times of an earlier version beside those of this one."""
-    named = files()
-    now, before = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        images = Path(folder) / "images"
-        images.write_bytes(pickle.dumps(list(named.values())))
-        here = Path(__file__).parents[1]
-        for _ in range(2):
-            before.append(decode_of(FLAGS.earlier, "sare_tf.images", images))
-            now.append(
-                decode_of(here, "sare_tf.dataset.image_decoding", images)
-            )
-    print("| file | earlier | now | times earlier |\n|---|---:|---:|---:|")
-    for name, earlier, later in zip(
-        named, np.min(before, axis=0), np.min(now, axis=0), strict=True
-    ):
-        print(
-            f"| {name} | {earlier:.0f} | {later:.0f} | {later / earlier:.2f} |"
-        )
-
-
 def main(argv):
     del argv
-    if FLAGS.earlier:
-        compare_with_earlier()
-        return
     print(
         "| file | kB | bare | decode | times bare | header | first bytes "
         "| times first bytes |\n|---|---:|---:|---:|---:|---:|---:|---:|"
