@@ -23,10 +23,9 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 from sare_tf import flags, serving
-from sare_tf.runtime import atomic_files, run_lock
+from sare_tf.runtime import atomic_files, run_lock, stage_results
 from sare_tf.serving.options import OnnxOptions
 
 # The newest that tf2onnx 1.17 was made for.
@@ -87,11 +86,13 @@ def run(options: OnnxOptions) -> Path:
         path = out
         atomic_files.replace(written / "model.onnx", path)
         shutil.rmtree(written)
-    logging.info(
-        "ONNX of %s in %s; descriptors differ by %.2g at most.",
-        servable.path,
-        path,
-        difference,
+    stage_results.report(
+        "export_onnx",
+        f"ONNX of {servable.path} in {path}; descriptors differ by "
+        f"{difference:.2g} at most.",
+        path=path,
+        export=servable.path,
+        difference=difference,
     )
     return path
 

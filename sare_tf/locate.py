@@ -1,6 +1,6 @@
 """index/ + photographs -> the most similar places.
 
-    python -m sare_tf.locate --flagfile=configs/demo.flags PHOTO.jpg ...
+    python -m sare_tf.locate --flagfile=sare_tf:demo PHOTO.jpg ...
 
 Photographs are files, folders, or patterns such as 'trip/*.jpg'. If one cannot
 be read, it is named, the others are answered, and the exit code is 1. `--json`
@@ -9,18 +9,15 @@ opens a page that answers the photographs dropped on it. `search.confidence`
 defines the confidence of an answer.
 """
 
-import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import logging
-from tqdm import tqdm
 
 from sare_tf import flags, serving
 from sare_tf.pages import locate_picture
 from sare_tf.pages.options import LocateOptions
-from sare_tf.runtime import progress, run_lock
+from sare_tf.runtime import progress, run_lock, stage_results
 from sare_tf.search import photo_files
 from sare_tf.search.locator import Answer, Gallery, Locator
 
@@ -112,14 +109,8 @@ def main(argv) -> None:
         return
     failed = []
     for photo, answer in run(options):
-        if options.json:
-            line = json.dumps({"photo": photo, **answer.as_json()})
-        else:
-            line = f"{photo}: {answer.as_text()}".rstrip("\n")
-        # One line at a time, as soon as it is known: also through a pipe.
-        with tqdm.external_write_mode(file=sys.stdout):
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
+        text = f"{photo}: {answer.as_text()}".rstrip("\n")
+        stage_results.report("locate", text, photo=photo, **answer.as_json())
         if answer.error:
             failed.append(f"{photo} ({answer.error})")
     if failed:
