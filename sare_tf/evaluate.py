@@ -36,7 +36,14 @@ from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.evaluation.query_results import QueryResults
 from sare_tf.pages import evaluation_cases, evaluation_page
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files, run_lock, stage_results, versions
+from sare_tf.runtime import (
+    atomic_files,
+    file_digests,
+    run_lock,
+    sealed_json,
+    stage_results,
+    versions,
+)
 from sare_tf.search import calibration, embedding, position_files
 from sare_tf.search.opened_index import Index
 
@@ -322,8 +329,11 @@ def _write(
     out: Path, metrics: dict[str, Any], results: QueryResults, records: Records
 ) -> None:
     with atomic_files.folder_in_one_piece(out) as folder:
-        atomic_files.write_json(folder / "metrics.json", metrics)
         results.table().to_csv(folder / "queries.csv", index=False)
+        digests = file_digests.of(folder, ["queries.csv"])
+        sealed_json.write(
+            folder / "metrics.json", {**metrics, "digests": digests}
+        )
         evaluation_page.write(
             folder / "report.html",
             metrics=metrics,
