@@ -113,6 +113,8 @@ setup(
             "trustme",
             "waitress>=3.0.1",
         ],
+        # HEIC photographs; its wheels hold libheif and its HEVC decoder.
+        "heif": ["pillow-heif>=1.1"],
         # They fit TensorFlow 2.20, NumPy 2 and protobuf 7.
         "onnx": ["onnxruntime~=1.32", "tf2onnx~=1.17"],
         # The messages of gRPC; REST needs nothing.

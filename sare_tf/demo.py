@@ -180,7 +180,10 @@ def _evaluate_untrained(options: DemoOptions, out: Path) -> Path:
     evaluation = out / "evaluation"
     evaluate.run(
         dataclasses.replace(
-            options.evaluation, **folders, evaluation=evaluation
+            options.evaluation,
+            **folders,
+            evaluation=evaluation,
+            calibrate=False,
         )
     )
     return evaluation

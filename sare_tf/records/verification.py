@@ -210,6 +210,7 @@ def _check_shard(
 def _stream(path: Path, offset: int) -> Iterator[bytes]:
     """Yields the records of a file, in order, from an offset on."""
 
+    @tf.autograph.experimental.do_not_convert
     def read(path: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
         variant = tf.raw_ops.TFRecordDatasetV2(
             filenames=path[None],

@@ -1,7 +1,7 @@
 """Flagfiles: flags that a file holds, one a line.
 
-The files may be in any encoding of `text_files`: absl alone takes a byte order
-mark for a part of the first flag, and stops at UTF-16, which PowerShell writes.
+The files may be in any encoding of `text_files`. absl itself takes a byte order
+mark for a part of the first flag, and fails on UTF-16, which PowerShell writes.
 `sare_tf:demo` is a flagfile that comes with the package, see `package_files`.
 """
 
