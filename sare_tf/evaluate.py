@@ -127,8 +127,8 @@ def run(options: EvaluationOptions) -> Path:
         position_files.write(
             position_paths, query_positions.of_results(results)
         )
-    if options.calibrate:
-        _calibrate(options, records, index, servable)
+    calibrated = _calibrate(options, records, index, servable)
+    _report(out, metrics, calibrated)
     return out / "metrics.json"
 
 
@@ -137,20 +137,23 @@ def _calibrate(
     records: Records,
     index: Index,
     servable: serving.Servable | serving.RemoteServable,
-) -> None:
-    """Keeps in the index how often answers of a confidence are right."""
+) -> tuple[Path, str] | None:
+    """Keeps in the index how often answers of a confidence are right.
+
+    Returns:
+        The file and what was measured, in words; None if nothing was.
+    """
+    if not options.calibrate:
+        return None
     folder = index.folders[0]
     with run_lock.only_run(folder):
         measured = calibrating.measure(
             options, records=records, index=index, servable=servable
         )
-        if measured is not None:
-            measured.write(folder)
-            logging.info(
-                "%s locate uses it: %s.",
-                measured.describe(),
-                folder / calibration.NAME,
-            )
+        if measured is None:
+            return None
+        measured.write(folder)
+    return folder / calibration.NAME, measured.describe()
 
 
 def _check_positions(paths: Sequence[str], out: Path) -> None:
@@ -340,6 +343,11 @@ def _write(
             places=evaluation_page.places_of(results),
             cases=evaluation_cases.make(results, records),
         )
+
+
+def _report(
+    out: Path, metrics: dict[str, Any], calibrated: tuple[Path, str] | None
+) -> None:
     lines = [
         f"{name}: {_recall_text(baseline['recall_at'])}."
         for name, baseline in metrics["baselines"].items()
@@ -349,6 +357,9 @@ def _write(
         f"{out / 'metrics.json'}; look at {out / 'report.html'}. To compare "
         f"with another evaluation: python -m sare_tf.compare ANOTHER {out}"
     )
+    if calibrated:
+        path, measured = calibrated
+        lines.append(f"{measured} locate uses it: {path}.")
     stage_results.report(
         "evaluate",
         "\n".join(lines),
@@ -361,6 +372,7 @@ def _write(
             for name, baseline in metrics["baselines"].items()
         },
         counts=metrics["counts"],
+        calibration=calibrated and calibrated[0],
     )
 
 
