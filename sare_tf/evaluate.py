@@ -1,6 +1,6 @@
 """index/ + the queries of records/ -> metrics.json, queries.csv, report.html.
 
-    python -m sare_tf.evaluate --flagfile=configs/demo.flags
+    python -m sare_tf.evaluate --flagfile=sare_tf:demo
 
 `--protocol` chooses what is measured; metrics and page put it into words.
 Recall is measured by exact search, so that it depends only on the model. The
@@ -36,7 +36,7 @@ from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.evaluation.query_results import QueryResults
 from sare_tf.pages import evaluation_cases, evaluation_page
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files, run_lock, versions
+from sare_tf.runtime import atomic_files, run_lock, stage_results, versions
 from sare_tf.search import calibration, embedding, position_files
 from sare_tf.search.opened_index import Index
 
@@ -330,15 +330,27 @@ def _write(
             places=evaluation_page.places_of(results),
             cases=evaluation_cases.make(results, records),
         )
-    for name, baseline in metrics["baselines"].items():
-        logging.info("%s: %s.", name, _recall_text(baseline["recall_at"]))
-    logging.info(
-        "%s. Metrics in %s; look at %s. To compare with another evaluation: "
-        "python -m sare_tf.compare ANOTHER %s",
-        _recall_text(metrics["recall_at"]),
-        out / "metrics.json",
-        out / "report.html",
-        out,
+    lines = [
+        f"{name}: {_recall_text(baseline['recall_at'])}."
+        for name, baseline in metrics["baselines"].items()
+    ]
+    lines.append(
+        f"{_recall_text(metrics['recall_at'])}. Metrics in "
+        f"{out / 'metrics.json'}; look at {out / 'report.html'}. To compare "
+        f"with another evaluation: python -m sare_tf.compare ANOTHER {out}"
+    )
+    stage_results.report(
+        "evaluate",
+        "\n".join(lines),
+        path=out / "metrics.json",
+        page=out / "report.html",
+        protocol=metrics["protocol"]["name"],
+        recall_at=metrics["recall_at"],
+        baselines={
+            name: {"recall_at": baseline["recall_at"]}
+            for name, baseline in metrics["baselines"].items()
+        },
+        counts=metrics["counts"],
     )
 
 

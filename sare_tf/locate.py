@@ -1,6 +1,6 @@
 """index/ + photographs -> the most similar places.
 
-    python -m sare_tf.locate --flagfile=configs/demo.flags PHOTO.jpg ...
+    python -m sare_tf.locate --flagfile=sare_tf:demo PHOTO.jpg ...
 
 Photographs are files, folders, or patterns such as 'trip/*.jpg'. If one cannot
 be read, it is named, the others are answered, and the exit code is 1. `--json`
@@ -11,18 +11,15 @@ that answers the next calls at once. `search.confidence` defines the confidence
 of an answer.
 """
 
-import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import logging
-from tqdm import tqdm
 
 from sare_tf import flags, serving
 from sare_tf.pages.options import LocateOptions
-from sare_tf.runtime import progress, run_lock, tensorflow_import
+from sare_tf.runtime import progress, run_lock, stage_results, tensorflow_import
 from sare_tf.search import (
     calibration,
     photo_files,
@@ -149,14 +146,8 @@ def main(argv) -> None:
         return
     failed = []
     for photo, answer in run(options):
-        if options.json:
-            line = json.dumps({"photo": photo, **answer.as_json()})
-        else:
-            line = f"{photo}: {answer.as_text()}".rstrip("\n")
-        # One line at a time, as soon as it is known: also through a pipe.
-        with tqdm.external_write_mode(file=sys.stdout):
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
+        text = f"{photo}: {answer.as_text()}".rstrip("\n")
+        stage_results.report("locate", text, photo=photo, **answer.as_json())
         if answer.error:
             failed.append(f"{photo} ({answer.error})")
     if failed:

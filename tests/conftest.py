@@ -29,6 +29,16 @@ settings.register_profile(
 settings.load_profile("tests")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _results_are_as_documented():
+    import documented_results
+
+    from sare_tf.runtime import stage_results
+
+    with stage_results.written_by(documented_results.check):
+        yield
+
+
 @pytest.fixture(scope="session")
 def toy_records(tmp_path_factory):
     """The folder of tiny records in three splits, see `toy_training`."""
@@ -96,6 +106,7 @@ _SLOW = {
     "test_splits.py",
     "test_synthetic_city.py",
     "test_train.py",
+    "test_wheel.py",
     "training/test_epoch_loop.py",
     "training/test_place_batches.py",
     "training/test_place_network.py",

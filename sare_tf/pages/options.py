@@ -35,9 +35,6 @@ class LocateOptions(
         "JPEG or PNG files, folders of them, or patterns.",
         has_flag=False,
     )
-    json: bool = option(
-        False, "Print the answers as JSON, one object per photograph."
-    )
     picture: str | None = path_option(
         None,
         "PNG file in which locate draws photographs and their matches; needs "

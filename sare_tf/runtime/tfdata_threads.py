@@ -7,8 +7,8 @@ wake. Over the batches of an epoch that took up to as long as the epoch itself
 (measured with TensorFlow 2.20).
 
 Nor does tf.data divide our datasets among workers: they are given their parts.
-Looking for files to divide took `MirroredStrategy`, which has one worker, 5 s of
-each new dataset in place of 0.4 s.
+For `MirroredStrategy`, which has one worker, looking for files to divide took
+5 s for each new dataset in place of 0.4 s.
 """
 
 import os
