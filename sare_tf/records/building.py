@@ -18,6 +18,7 @@ import csv
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -253,14 +254,12 @@ def _gather(
     relations = _without(reading.relations, refused)
     kept = KeptImages(plan.images, refused=refused, relations=relations)
     misses = collections.Counter()
-    warnings = []
+    unused = []
     if for_training:
-        warnings = _counted(
-            unused_images.find(
-                kept, rule=options.positives, radius_m=options.positive_radius_m
-            ),
-            misses,
+        unused = unused_images.find(
+            kept, rule=options.positives, radius_m=options.positive_radius_m
         )
+    warnings = _counted(itertools.chain(unused, _damaged(built)), misses)
     with atomic_files.folder_in_one_piece(out) as folder:
         for name, shard in built.items():
             atomic_files.link_or_copy(shard.path, folder / name)
@@ -297,6 +296,13 @@ def _gather(
         without_positive=misses[unused_images.WITHOUT_POSITIVE],
         for_training=for_training,
     )
+
+
+def _damaged(built: dict[str, BuiltShard]) -> Iterator[tuple[str, str]]:
+    """Yields damaged JPEGs that were kept, and libjpeg's complaint."""
+    for shard in built.values():
+        for image_id, complaint in shard.complaints:
+            yield image_id, f"damaged JPEG, which decodes: {complaint}"
 
 
 def _counted(
