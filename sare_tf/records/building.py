@@ -132,11 +132,7 @@ def build(
         shutil.rmtree(partial, ignore_errors=True)
         return out
     if for_training:
-        # Refuses a rule that the layout cannot follow before the work begins.
-        unused_images.check_rule(
-            KeptImages(plan.images, refused=(), relations=reading.relations),
-            rule=options.positives,
-        )
+        _check_rule(plan, reading, rule=options.positives)
     for assumption in reading.assumptions:
         logging.warning("%s %s", assumption.message, assumption.action)
     logging.info(
@@ -163,6 +159,12 @@ def build(
         )
     shutil.rmtree(partial)
     return out
+
+
+def _check_rule(plan: Plan, reading: Reading, *, rule: str) -> None:
+    """Refuses a rule that the layout cannot follow before the work begins."""
+    images = KeptImages(plan.images, refused=(), relations=reading.relations)
+    unused_images.check_rule(images, rule=rule)
 
 
 class _WithRows(Sequence):
