@@ -36,6 +36,7 @@ from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files, run_lock, versions
 from sare_tf.search import embedding
 from sare_tf.search.opened_index import Index
+from sare_tf.serving import model_card
 
 _FILES = {"metrics.json", "queries.csv", "report.html"}
 
@@ -94,6 +95,7 @@ def run(options: EvaluationOptions) -> Path:
         ),
         "baselines": _baselines(options, task, records, ks),
         "epoch_choice": _epoch_choice(servable),
+        "model": model_card.describe(servable),
         "dimension": servable.dimension,
         "search": compared,
         "speed": {

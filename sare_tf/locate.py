@@ -18,7 +18,7 @@ from absl import logging
 from tqdm import tqdm
 
 from sare_tf import flags, serving
-from sare_tf.pages import locate_picture
+from sare_tf.pages import locate_picture, map_tiles
 from sare_tf.pages.options import LocateOptions
 from sare_tf.runtime import progress, run_lock
 from sare_tf.search import photo_files
@@ -141,12 +141,14 @@ def _serve(options: LocateOptions) -> None:
     from sare_tf.pages.locate_server import LocateServer
 
     locator = _locator(options)
+    tiles = options.map_tiles
     server = LocateServer(
         locator,
         Gallery(options.records, locator.index),
         k=options.k,
         upload_bytes=options.upload_mebibytes << 20,
         host=options.host,
+        tiles=None if tiles is None else map_tiles.named(tiles),
     )
     server.serve(options.port)
 
