@@ -21,14 +21,19 @@ EXCHANGE := $(CURDIR)/runs/backends
 VENV_WEIGHTS := .venv-weights
 WEIGHTS := $(CURDIR)/runs/weights
 
+# The pages in a browser: Playwright drives Debian's Chromium.
+VENV_PAGES := .venv-pages
+PAGES := runs/pages
+PAGES_FLAGS := --flagfile=tests/browser/pages.flags
+
 # Processes that run tests, each with one thread of TensorFlow.
 JOBS ?= 2
 
 # Mutations of each format that `make fuzz` tries, see tests/fuzz/fuzzing.py.
 MUTATIONS ?= 10000
 
-.PHONY: demo test quick fuzz api test-backends test-extras test-weights install \
-	lint format oracles clean
+.PHONY: demo test quick fuzz api test-backends test-extras test-weights \
+	test-pages install lint format oracles clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m sare_tf.demo --flagfile=configs/demo.flags
@@ -97,6 +102,25 @@ test-weights: $(INSTALLED)
 	$(VENV_WEIGHTS)/bin/python tests/pytorch/loads.py $(WEIGHTS)
 	cat $(WEIGHTS)/differences.txt
 
+# The pages of a small city, in Chromium: contrast, keyboard, phone and paper.
+# Screenshots lie in runs/pages/shots, to be looked at.
+test-pages: $(INSTALLED) $(PAGES)/comparison/compare.html
+	@command -v chromium > /dev/null || command -v google-chrome > /dev/null \
+		|| { echo "Expected Chromium to test the pages in. Received: no" \
+		"chromium and no google-chrome on the PATH. Run apt-get install" \
+		"chromium, or install Google Chrome."; exit 1; }
+	test -x $(VENV_PAGES)/bin/python || $(PYTHON) -m venv $(VENV_PAGES)
+	$(VENV_PAGES)/bin/python -m pip install --quiet -c constraints.txt \
+		-r tests/browser/requirements.txt
+	SARE_TF_PAGES=$(PAGES) $(VENV_PAGES)/bin/python -m pytest tests/browser
+
+# Made once; `make clean` removes them.
+$(PAGES)/comparison/compare.html: | $(INSTALLED)
+	$(BIN)/python -m sare_tf.demo $(PAGES_FLAGS)
+	$(BIN)/python -m sare_tf.check $(PAGES_FLAGS)
+	$(BIN)/python -m sare_tf.compare $(PAGES_FLAGS) \
+		$(PAGES)/untrained/evaluation $(PAGES)/evaluation
+
 install: $(INSTALLED)
 
 lint: $(INSTALLED)
@@ -122,5 +146,6 @@ $(ORACLES)/.installed: tests/oracles/requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV_BACKENDS) $(VENV_EXTRAS) $(VENV_WEIGHTS) $(ORACLES)
+	rm -rf $(VENV) $(VENV_BACKENDS) $(VENV_EXTRAS) $(VENV_PAGES) \
+		$(VENV_WEIGHTS) $(ORACLES)
 	rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache

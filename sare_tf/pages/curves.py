@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 # Units of an SVG, and the edges of its plot; texts of a narrow screen fit.
 _WIDTH, _HEIGHT = 540, 340
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 526, 34, 280
+_LEFT, _RIGHT, _TOP, _BOTTOM = 80, 510, 34, 280
 _SHARES = (0, 0.25, 0.5, 0.75, 1)
 # Classes of page.css for the curves of a drawing, in order.
 KINDS = ("line-a", "line-b", "line-c", "line-d", "line-e", "line-f")
@@ -217,10 +217,13 @@ def _values(
         shapes.append(
             Markup(
                 '<circle class="line-a" cx="{:.1f}" cy="{:.1f}" r="4.5"/>'
-                '<text class="value" x="{:.1f}" y="{:.1f}" '
+                '<text class="value{}" x="{:.1f}" y="{:.1f}" '
                 'text-anchor="{}">{:.1f}</text>'
             ).format(
-                *(x, y, x, y - 12 if is_low else y + 26),
+                *(x, y),
+                # Those that a narrow screen has no room for.
+                "" if k in (marked[0], marked[-1]) else " between",
+                *(x, y - 12 if is_low else y + 26),
                 "end" if k == len(recall) > 1 else "start",
                 100 * share,
             )

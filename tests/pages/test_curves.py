@@ -1,6 +1,6 @@
 """The curves of evaluations: where points are, and which values are written.
 
-A plot reaches from 64 to 526 and from 280 up to 34 units.
+A plot reaches from 80 to 510 and from 280 up to 34 units.
 """
 
 import re
@@ -31,7 +31,7 @@ def _texts(svg, kind=None):
     return [
         text.text
         for text in ElementTree.fromstring(svg).iter(f"{SVG}text")
-        if kind is None or text.get("class") == kind
+        if kind is None or kind in text.get("class", "").split()
     ]
 
 
@@ -39,18 +39,19 @@ def test_recall_over_n_by_hand():
     """log 2 is half of log 4."""
     recall = [0.5, 0.7, 0.75, 1.0]
     curve = {"recall": recall, "low": [0.25] * 4, "high": [1.0] * 4}
-    drawn = curves.recall_over_n(curve, [1, 4], searched=None, baselines={})
+    drawn = curves.recall_over_n(curve, [1, 2, 4], searched=None, baselines={})
     (points,) = _paths(drawn.svg, "curve")
-    np.testing.assert_allclose(points[0], [64, 157])
+    np.testing.assert_allclose(points[0], [80, 157])
     np.testing.assert_allclose(points[1], [295, 280 - 0.7 * 246], atol=0.1)
-    np.testing.assert_allclose(points[3], [526, 34])
+    np.testing.assert_allclose(points[3], [510, 34])
     # The interval: along its lower ends, and back along the upper ones.
     (band,) = _paths(drawn.svg, "band")
-    np.testing.assert_allclose(band[0], [64, 280 - 0.25 * 246], atol=0.1)
-    np.testing.assert_allclose(band[-1], [64, 34])
-    assert _texts(drawn.svg, "value") == ["50.0", "100.0"]
+    np.testing.assert_allclose(band[0], [80, 280 - 0.25 * 246], atol=0.1)
+    np.testing.assert_allclose(band[-1], [80, 34])
+    assert _texts(drawn.svg, "value") == ["50.0", "70.0", "100.0"]
+    assert _texts(drawn.svg, "between") == ["70.0"]
     assert drawn.key == []
-    assert "50.0 % at 1, 100.0 % at 4" in drawn.svg
+    assert "50.0 % at 1, 70.0 % at 2, 100.0 % at 4" in drawn.svg
 
 
 def test_every_curve_has_a_name():
@@ -83,8 +84,8 @@ def test_recall_over_distance_by_hand():
     drawn = curves.recall_over_distance({"recall_over_distance": curve})
     assert [name for _, name in drawn.key] == ["first image", "best of 5"]
     best, first = _paths(drawn.svg, "curve")
-    np.testing.assert_allclose(first, [[64, 280], [295, 157], [526, 157]])
-    np.testing.assert_allclose(best, [[64, 157], [295, 34], [526, 34]])
+    np.testing.assert_allclose(first, [[80, 280], [295, 157], [510, 157]])
+    np.testing.assert_allclose(best, [[80, 157], [295, 34], [510, 34]])
     assert {"0", "0.5", "1", "1.5", "2"} <= set(_texts(drawn.svg))
 
 
