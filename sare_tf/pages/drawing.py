@@ -127,11 +127,13 @@ def draw_map(
     if lines is not None:
         shapes.append(_lines(frame, lines))
     for layer in layers:
-        inside = (layer.points >= low) & (layer.points <= high)
-        points = layer.points[inside.all(axis=1)]
+        points = layer.points[_is_inside(layer.points, low, high)]
         if len(points):
             key.append((layer.kind, layer.name))
-            shapes.append(_points(frame, points, layer))
+            diameter = 2 * layer.radius
+            if _is_inside(points, *window).sum() > _MANY_POINTS:
+                diameter /= 2
+            shapes.append(_points(frame, points, layer.kind, diameter))
     shapes.extend(reversed(_marks(frame, marks)))
     world = Markup("")
     if world_per_m is not None:
@@ -140,12 +142,8 @@ def draw_map(
             float(-(frame.low[1] + frame.height * frame.unit_m) * world_per_m),
             float(frame.unit_m * world_per_m),
         )
-    view = (
-        -_MARGIN,
-        -_MARGIN,
-        _WIDTH + 2 * _MARGIN,
-        frame.height + 2 * _MARGIN,
-    )
+    width, height = (side + 2 * _MARGIN for side in (_WIDTH, frame.height))
+    view = (-_MARGIN, -_MARGIN, width, height)
     left, lower = frame.place(low)
     right, upper = frame.place(high)
     svg = Markup(
@@ -157,7 +155,7 @@ def draw_map(
     ).format(
         title,
         *view[:3],
-        frame.height + 2 * _MARGIN + _SCALE_HEIGHT,
+        height + _SCALE_HEIGHT,
         frame.unit_m,
         _text((left, upper)),
         _text((right - left, lower - upper)),
@@ -222,6 +220,13 @@ def _union(
     return np.minimum(window[0], whole[0]), np.maximum(window[1], whole[1])
 
 
+def _is_inside(
+    points: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> np.ndarray:
+    """Bool [P], whether each point lies between two corners."""
+    return ((points >= low) & (points <= high)).all(axis=1)
+
+
 def _lines(frame: _Frame, lines: np.ndarray) -> Markup:
     placed = frame.place(lines[np.isfinite(lines).all(axis=(1, 2))])
     return Markup('<path class="lines" stroke-width="2" d="{}"/>').format(
@@ -229,14 +234,13 @@ def _lines(frame: _Frame, lines: np.ndarray) -> Markup:
     )
 
 
-def _points(frame: _Frame, points: np.ndarray, layer: Layer) -> Markup:
-    diameter = 2 * layer.radius
-    if len(points) > _MANY_POINTS:
-        diameter /= 2
+def _points(
+    frame: _Frame, points: np.ndarray, kind: str, diameter: float
+) -> Markup:
     points = thin(points, frame.unit_m / 10**_DECIMALS, MOST_POINTS)
     # A line of no length with round ends is a point.
     return Markup('<path class="{}" stroke-width="{:g}" d="{}"/>').format(
-        layer.kind,
+        kind,
         diameter,
         "".join(f"M{_text(point)}h0" for point in frame.place(points)),
     )

@@ -4,6 +4,8 @@
 const pointMaps = (() => {
   // Ours: how much closer than the first view, and how points grow by that.
   const CLOSEST = 40, GROWTH = 0.2;
+  // Ours: pixels of a map below which its marks and points are drawn larger.
+  const NARROW = 480;
 
   function box(text) {
     const [x, y, width, height] = text.split(" ").map(Number);
@@ -55,6 +57,7 @@ const pointMaps = (() => {
       this.listen(frame);
       this.addButtons(frame);
       this.show(this.first);
+      new ResizeObserver(() => this.show(this.shown)).observe(svg);
     }
 
     // Shows a box of the map; its height follows from its width.
@@ -77,11 +80,15 @@ const pointMaps = (() => {
       this.shown = { x, y, width, height };
       this.view.setAttribute("viewBox", `${x} ${y} ${width} ${height}`);
       const share = width / first.width;
+      const pixels = this.svg.getBoundingClientRect().width || NARROW;
+      const larger = Math.max(1, NARROW / pixels);
       for (const { path, width: drawn } of this.paths) {
-        path.setAttribute("stroke-width", drawn * share ** (1 - GROWTH));
+        path.setAttribute(
+          "stroke-width", drawn * larger * share ** (1 - GROWTH)
+        );
       }
       for (const { mark, place } of this.marks) {
-        mark.setAttribute("transform", `${place} scale(${share})`);
+        mark.setAttribute("transform", `${place} scale(${share * larger})`);
       }
       const { length, text } = scaleOf(this.unitM * share, first.width);
       const [bar, label] = this.svg.querySelector(".scale").children;
