@@ -170,6 +170,9 @@ def test_page_and_table_show_every_run(runs, tmp_path):
     # figure of B and of C.
     assert page.count('<path class="curve line-') == 3 + 3
     assert page.count('class="interval ') == 2 * 3
+    # Of B, only the average precision is beyond chance.
+    assert page.count('class="interval better"') == 1
+    assert page.count('class="interval unclear"') == 5
     for letter, run in zip("ABC", [*runs, runs[0]], strict=True):
         assert f"{letter} {run}" in page
     table = comparison.as_text(json.loads(path.read_text()))

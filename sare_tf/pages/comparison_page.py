@@ -99,7 +99,10 @@ def _bars(runs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     return [
         {
             name: curves.difference_bar(
-                figure["difference"], figure["difference_interval"], most
+                figure["difference"],
+                figure["difference_interval"],
+                most,
+                figure["verdict"].replace("no clear difference", "unclear"),
             )
             for name, figure in run["figures"].items()
             if "difference" in figure

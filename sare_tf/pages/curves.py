@@ -151,7 +151,7 @@ def recall_over_distance(localisation: dict[str, Any]) -> Chart:
 
 
 def difference_bar(
-    difference: float, interval: Sequence[float], most: float
+    difference: float, interval: Sequence[float], most: float, kind: str
 ) -> Markup:
     """Draws a difference and its interval beside 0, as a bar.
 
@@ -159,11 +159,9 @@ def difference_bar(
         difference: a difference of shares.
         interval: its lower and upper end.
         most: the difference at the right edge.
+        kind: its class on the page: "better", "worse" or "unclear".
     """
     low, high = interval
-    kind = "same"
-    if difference:
-        kind = "better" if difference > 0 else "worse"
     return Markup(
         '<svg xmlns="http://www.w3.org/2000/svg" class="interval {}" '
         'role="img" aria-label="{:+.1f}, {:+.1f} to {:+.1f}" '

@@ -185,17 +185,29 @@ def _view(frame):
     ]
 
 
-def _scale_m(frame):
+def _check_scale(frame):
+    """The bar is as long as it says, and at most a third of the map."""
     text = frame.locator(".scale text").text_content()
     number, unit = text.split()
-    return float(number) * {"m": 1, "km": 1000}[unit]
+    metres = float(number) * {"m": 1, "km": 1000}[unit]
+    path = frame.locator(".scale path").get_attribute("d")
+    units = float(re.search(r"H([\d.]+)", path)[1])
+    whole = float(frame.locator("svg.map").get_attribute("viewBox").split()[2])
+    unit_m = float(frame.locator("svg.map").get_attribute("data-unit-m"))
+    shown_m = unit_m * _view(frame)[2]
+    assert metres == pytest.approx(shown_m * units / whole, rel=0.01)
+    steps = [n * 10**power for power in range(-1, 6) for n in (1, 2, 5)]
+    # A third of the map without its margin, 1000 units.
+    most = shown_m * 1000 / whole / 3
+    assert metres == max(step for step in steps if step <= most)
 
 
 @pytest.mark.parametrize("name", ["report", "check"])
 def test_a_map_moves_and_zooms(open_page, name):
     page = open_page(PAGES[name].as_uri())
     frame = page.locator(".map-frame").first
-    first, scale = _view(frame), _scale_m(frame)
+    first = _view(frame)
+    _check_scale(frame)
     frame.focus()
     page.keyboard.press("+")
     x, y, width, height = _view(frame)
@@ -203,7 +215,7 @@ def test_a_map_moves_and_zooms(open_page, name):
     # About the middle.
     assert x + width / 2 == pytest.approx(first[0] + first[2] / 2)
     assert y + height / 2 == pytest.approx(first[1] + first[3] / 2)
-    assert 0.3 * scale < _scale_m(frame) < 0.8 * scale
+    _check_scale(frame)
     page.keyboard.press("ArrowRight")
     assert _view(frame)[0] == pytest.approx(x + width / 5)
     for _ in range(9):
@@ -227,25 +239,29 @@ def test_a_map_moves_and_zooms(open_page, name):
     assert after[0] == pytest.approx(before[0] - 50 * per_pixel, rel=0.02)
     assert after[1] == pytest.approx(before[1] - 20 * per_pixel, rel=0.02)
     # What lies under the pointer stays there.
+    shares = (
+        (middle[0] + 50 - box["x"]) / box["width"],
+        (middle[1] + 20 - box["y"]) / _map_height(frame, box),
+    )
     page.mouse.wheel(0, -100)
     zoomed = _view(frame)
     assert zoomed[2] == pytest.approx(after[2] / 2)
-    under = [
-        after[axis] + share * after[2 + axis]
-        for axis, share in enumerate(
-            (0.5, (middle[1] - box["y"]) / _map_height(box, frame))
+    _check_scale(frame)
+    for axis, share in enumerate(shares):
+        under = after[axis] + share * after[2 + axis]
+        assert zoomed[axis] + share * zoomed[2 + axis] == pytest.approx(
+            under, abs=1
         )
-    ]
-    assert zoomed[0] + zoomed[2] / 2 == pytest.approx(under[0], abs=1)
     for _ in range(10):
         page.mouse.wheel(0, 100)
     assert _view(frame) == pytest.approx(first)
 
 
-def _map_height(box, frame):
+def _map_height(frame, box):
     """Pixels of the map without the scale below it."""
     outer = frame.locator("svg.map").get_attribute("viewBox").split()
-    return box["height"] * _view(frame)[3] / float(outer[3])
+    inner = frame.locator(".view").get_attribute("height")
+    return box["height"] * float(inner) / float(outer[3])
 
 
 def test_the_wheel_scrolls_the_page_over_a_map_that_was_not_clicked(open_page):

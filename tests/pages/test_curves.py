@@ -96,14 +96,12 @@ def test_names_of_runs_are_escaped():
     assert "<a>" not in drawn.svg
 
 
-@pytest.mark.parametrize(
-    ("difference", "kind"), [(0.05, "better"), (-0.05, "worse"), (0, "same")]
-)
-def test_a_difference_as_a_bar(difference, kind):
+@pytest.mark.parametrize("difference", [0.05, -0.05, 0])
+def test_a_difference_as_a_bar(difference):
     """0 is in the middle, 100, and the largest one 96 beside it."""
     ends = [difference - 0.02, difference + 0.05]
-    bar = curves.difference_bar(difference, ends, 0.1)
-    assert f'class="interval {kind}"' in bar
+    bar = curves.difference_bar(difference, ends, 0.1, "unclear")
+    assert 'class="interval unclear"' in bar
     left, right = re.findall(r'class="range" d="M([\d.]+) 8H([\d.]+)"', bar)[0]
     assert float(left) == pytest.approx(100 + 960 * ends[0], abs=0.1)
     assert float(right) == pytest.approx(100 + 960 * ends[1], abs=0.1)
