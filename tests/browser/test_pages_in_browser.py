@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,7 @@ def open_page(browser):
         page.goto(str(address))
         return page
 
-    open_it.errors = errors
+    open_it.errors, open_it.outside = errors, outside
     yield open_it
     for context in contexts:
         context.close()
@@ -338,41 +339,37 @@ def tile_server():
 
 
 @contextlib.contextmanager
-def _serving(*options):
-    """The address of the page of `locate --serve`."""
+def _serving(folder, *options):
+    """The address of the page of `locate --serve`; its log goes to a folder."""
     command = os.environ.get("SARE_TF_PYTHON", ".venv/bin/python")
-    process = subprocess.Popen(
-        [
-            *(command, "-m", "sare_tf.locate", "--serve", "--port=0"),
-            "--flagfile=tests/browser/pages.flags",
-            *options,
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    log = folder / "locate.log"
+    with log.open("w") as written:
+        process = subprocess.Popen(
+            [
+                *(command, "-m", "sare_tf.locate", "--serve", "--port=0"),
+                "--flagfile=tests/browser/pages.flags",
+                *options,
+            ],
+            stderr=written,
+        )
     try:
-        log = []
-        for line in process.stderr:
-            log.append(line)
-            if found := re.search(r"Open (http://\S+) in a browser", line):
-                # The pipe is read on, so that it never fills.
-                threading.Thread(
-                    target=process.stderr.read, daemon=True
-                ).start()
-                yield found[1]
-                break
-        else:
-            pytest.fail("".join(log))
+        while not (
+            found := re.search(r"Open (http://\S+) in", log.read_text())
+        ):
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.2)
+        yield found[1]
     finally:
         process.terminate()
         process.wait(30)
 
 
 @pytest.fixture(scope="module")
-def address(tile_server):
+def address(tile_server, tmp_path_factory):
     port = tile_server.server_address[1]
     tiles = f"http://127.0.0.1:{port}/{{z}}/{{x}}/{{y}}.png"
-    with _serving(f"--map_tiles={tiles}") as address:
+    folder = tmp_path_factory.mktemp("served")
+    with _serving(folder, f"--map_tiles={tiles}") as address:
         yield address
 
 
@@ -515,7 +512,15 @@ def test_the_map_of_an_answer_zooms_out_to_the_whole_database(
     frame = page.locator("#map")
     first = _view(frame)
     frame.get_by_role("button", name="Show the whole map").click()
-    assert _view(frame)[2] > 1.2 * first[2]
+    x, y, width, height = _view(frame)
+    left, top, across, down = map(
+        float, frame.locator("svg.map").get_attribute("data-whole").split()
+    )
+    assert width > first[2]
+    assert x <= left + 0.1
+    assert y <= top + 0.1
+    assert x + width >= left + across - 0.1
+    assert y + height >= top + down - 0.1
     # A match that is pointed at is marked on the map.
     page.locator("#matches li").first.hover()
     assert frame.locator(".mark.pointed").count() == 1
@@ -584,8 +589,8 @@ def test_tiles_are_asked_for_only_when_a_person_wants_them(
     assert not page.locator("#attribution").is_visible()
 
 
-def test_without_the_flag_there_are_no_tiles(open_page, photographs):
-    with _serving() as address:
+def test_without_the_flag_there_are_no_tiles(open_page, photographs, tmp_path):
+    with _serving(tmp_path) as address:
         page = open_page(address, also=[address])
         page.set_input_files("#photo", photographs[0])
         _until_answered(page, 1)
@@ -600,6 +605,7 @@ def test_without_the_flag_there_are_no_tiles(open_page, photographs):
         )
         assert blocked.startswith("https://tile.openstreetmap.org/")
         open_page.errors.clear()
+        open_page.outside.clear()
 
 
 def test_two_fingers_zoom_a_map_that_was_touched(open_page, address):
