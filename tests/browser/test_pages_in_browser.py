@@ -143,6 +143,14 @@ def test_a_page_prints_whole(open_page, name):
     colour = page.evaluate("getComputedStyle(document.body).color")
     assert colour == "rgb(29, 39, 51)"
     assert page.locator(".case:visible").count() == shown
+    # Paper does not scroll: A4, of which 182 mm are between the margins.
+    page.set_viewport_size({"width": 794, "height": 1123})
+    page.locator("main").evaluate("main => { main.style.width = '182mm'; }")
+    clipped = page.locator(".wide").evaluate_all(
+        "all => all.filter((one) => one.scrollWidth > one.clientWidth).length"
+    )
+    assert clipped == 0
+    page.locator("main").evaluate("main => main.removeAttribute('style')")
     page.emulate_media(media=None)
     folder = FOLDER / "shots"
     folder.mkdir(exist_ok=True)
