@@ -103,8 +103,16 @@ def _percent(share: float) -> str:
 
 
 def _short(name: str) -> str:
-    """The file name, with its folder if that says more than its role."""
+    """The file name, with its folder if that says more than its role.
+
+    Of an `@` name, what follows its coordinates, which the page shows elsewhere
+    or on a map.
+    """
     *folders, file = name.split("/")
+    if file.startswith("@"):
+        # @ UTM east @ north @ zone @ band @ latitude @ longitude @ others
+        others = file.rpartition(".")[0].split("@")[7:]
+        file = " ".join(filter(None, others)) or file
     if not folders or folders[-1] in ("database", "queries"):
         return file
     return f"{folders[-1]}/{file}"

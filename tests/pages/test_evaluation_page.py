@@ -381,6 +381,8 @@ def test_a_line_leads_from_each_wrong_query(tmp_path):
         ("a.jpg", "a.jpg"),
         ("database/lift/a.jpg", "lift/a.jpg"),
         ("images/test/queries/@1@2@.jpg", "@1@2@.jpg"),
+        ("q/@1.5@2.5@32@T@@@.jpg", "q/@1.5@2.5@32@T@@@.jpg"),
+        ("database/@1.5@2@32@T@4@5@p7@@9@rain@.jpg", "p7 9 rain"),
     ],
 )
 def test_short_names(tmp_path, name, shown):

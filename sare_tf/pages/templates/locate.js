@@ -34,9 +34,13 @@
       match.utm_north_m.toFixed(1) + " m N";
   }
 
-  // The file, with its folder: files of several places may have one name.
+  // The file, with its folder: files of several places may have one name. Of an
+  // @ name, what follows its coordinates.
   function shortName(match) {
-    return match.image_id.split("/").slice(-2).join("/");
+    const parts = match.image_id.split("/"), file = parts[parts.length - 1];
+    const others = file.startsWith("@")
+      ? file.slice(0, file.lastIndexOf(".")).split("@").slice(7) : [];
+    return others.filter(Boolean).join(" ") || parts.slice(-2).join("/");
   }
 
   function placeOf(match) {
