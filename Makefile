@@ -7,13 +7,13 @@ INSTALLED := $(VENV)/.installed
 # TensorFlow Addons ends at Python 3.11.
 ORACLES_PYTHON ?= python3.11
 ORACLES := .venv-oracles
-export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 # Of Keras, beside TensorFlow. PyTorch can be a large download: see
 # tests/backends/constraints.txt, or give BACKENDS=jax.
 BACKENDS ?= jax torch
 VENV_BACKENDS := .venv-backends
 VENV_EXTRAS := .venv-extras
+VENV_WHEEL := .venv-wheel
 EXCHANGE := $(CURDIR)/runs/backends
 
 # What PyTorch computes and saves, for the tests of imported weights; torch as
@@ -33,7 +33,7 @@ JOBS ?= 2
 MUTATIONS ?= 10000
 
 .PHONY: demo test quick fuzz api test-backends test-extras test-weights \
-	test-pages install lint format oracles clean
+	test-pages test-wheel install lint format oracles clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m sare_tf.demo --flagfile=configs/demo.flags
@@ -48,7 +48,7 @@ quick: lint
 
 # docs/api.md, from the docstrings.
 api: $(INSTALLED)
-	$(BIN)/python docs/make_api.py
+	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python docs/make_api.py
 
 # Damaged images, records, indexes, checkpoints, exports, weight files and
 # requests: no traceback and no silent change. Takes hours.
@@ -121,6 +121,12 @@ $(PAGES)/comparison/compare.html: | $(INSTALLED)
 	$(BIN)/python -m sare_tf.compare $(PAGES_FLAGS) \
 		$(PAGES)/untrained/evaluation $(PAGES)/evaluation
 
+# The wheel with everything that it needs, in an environment of its own.
+test-wheel: $(INSTALLED)
+	rm -rf $(VENV_WHEEL)
+	SARE_TF_WHEEL_ENVIRONMENT=$(CURDIR)/$(VENV_WHEEL) $(BIN)/python -m pytest \
+		tests/test_wheel.py
+
 install: $(INSTALLED)
 
 lint: $(INSTALLED)
@@ -147,5 +153,5 @@ $(ORACLES)/.installed: tests/oracles/requirements.txt
 
 clean:
 	rm -rf $(VENV) $(VENV_BACKENDS) $(VENV_EXTRAS) $(VENV_PAGES) \
-		$(VENV_WEIGHTS) $(ORACLES)
+		$(VENV_WEIGHTS) $(VENV_WHEEL) $(ORACLES)
 	rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache

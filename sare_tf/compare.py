@@ -9,7 +9,6 @@ all of them. With many runs, some small
 p-values come by chance. `evaluation.comparison` says what is computed.
 """
 
-import sys
 from pathlib import Path
 
 from absl import logging
@@ -19,7 +18,7 @@ from sare_tf.evaluation import comparison, run_differences
 from sare_tf.evaluation.options import ComparisonOptions
 from sare_tf.pages import comparison_page
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files, run_lock
+from sare_tf.runtime import atomic_files, run_lock, stage_results
 
 _FILES = {"compare.json", "compare.html", "differences.csv"}
 
@@ -63,7 +62,15 @@ def run(options: ComparisonOptions) -> Path:
             differing=differing,
             records=records,
         )
-    logging.info("Comparison in %s; look at %s", out, out / "compare.html")
+    stage_results.report(
+        "compare",
+        f"{comparison.as_text(compared)}"
+        f"Comparison in {out}; look at {out / 'compare.html'}",
+        path=out / "compare.json",
+        page=out / "compare.html",
+        differences=out / "differences.csv",
+        **compared,
+    )
     return out / "compare.json"
 
 
@@ -94,9 +101,7 @@ def _records(path: str | None, run: comparison.FinishedRun) -> Records | None:
 
 
 def main(argv) -> None:
-    path = run(ComparisonOptions.from_flags(runs=argv[1:]))
-    compared = atomic_files.read_json(path, made_by="python -m sare_tf.compare")
-    sys.stdout.write(comparison.as_text(compared))
+    run(ComparisonOptions.from_flags(runs=argv[1:]))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pandas as pd
 from sare_tf.dataset import manifest
 from sare_tf.dataset.readers import utm
 from sare_tf.pages import drawing
-from sare_tf.search.locator import Answer, Match
+from sare_tf.search.answers import Answer, Match
 
 # Ours: matches farther from the first one are not in the first view, which
 # shows at least this much to each side of it.

@@ -85,23 +85,16 @@
     showSure(answer);
   }
 
-  // Ours: upper ends of the confidence, and the word for the margin.
-  function margin(confidence) {
-    if (confidence === null) return "no other place to compare with";
-    const [, word] = [[0.05, "narrow"], [0.2, "fair"], [1, "wide"]].find(
-      ([end]) => confidence <= end
-    );
-    return word + " margin to the nearest other place";
-  }
-
   // A bar only for what was measured.
   function showSure(answer) {
     const measured = answer.reliability, sure = byId("sure");
-    sure.textContent = answer.confidence_text ?? margin(answer.confidence);
+    sure.textContent = answer.confidence_text;
     byId("sure-explained").textContent = measured
       ? "Measured on queries of " + measured.split + " whose places are known."
-      : "A word for how much nearer the first match is than any other place. " +
-        "How often such answers are right was not measured for this database.";
+      : answer.confidence === null ? ""
+      : "The margin says how much nearer the first match is than any other " +
+        "place. How often such answers are right was not measured for this " +
+        "database.";
     if (!measured) return;
     const meter = make("meter");
     meter.min = 0;
