@@ -32,7 +32,7 @@ JOBS ?= 2
 # Mutations of each format that `make fuzz` tries, see tests/fuzz/fuzzing.py.
 MUTATIONS ?= 10000
 
-.PHONY: demo test quick fuzz api test-backends test-extras test-weights \
+.PHONY: chromium demo test quick fuzz api test-backends test-extras test-weights \
 	test-pages test-wheel install lint format oracles clean
 
 demo: $(INSTALLED)
@@ -104,15 +104,17 @@ test-weights: $(INSTALLED)
 
 # The pages of a small city, in Chromium: contrast, keyboard, phone and paper.
 # Screenshots lie in runs/pages/shots, to be looked at.
-test-pages: $(INSTALLED) $(PAGES)/comparison/compare.html
-	@command -v chromium > /dev/null || command -v google-chrome > /dev/null \
-		|| { echo "Expected Chromium to test the pages in. Received: no" \
-		"chromium and no google-chrome on the PATH. Run apt-get install" \
-		"chromium, or install Google Chrome."; exit 1; }
+test-pages: chromium $(INSTALLED) $(PAGES)/comparison/compare.html
 	test -x $(VENV_PAGES)/bin/python || $(PYTHON) -m venv $(VENV_PAGES)
 	$(VENV_PAGES)/bin/python -m pip install --quiet -c constraints.txt \
 		-r tests/browser/requirements.txt
 	SARE_TF_PAGES=$(PAGES) $(VENV_PAGES)/bin/python -m pytest tests/browser
+
+chromium:
+	@command -v chromium > /dev/null || command -v google-chrome > /dev/null \
+		|| { echo "Expected Chromium to test the pages in. Received: no" \
+		"chromium and no google-chrome on the PATH. Run apt-get install" \
+		"chromium, or install Google Chrome."; exit 1; }
 
 # Made once; `make clean` removes them.
 $(PAGES)/comparison/compare.html: | $(INSTALLED)
