@@ -63,6 +63,8 @@ def open_page(browser):
         allowed.extend(also)
         context = browser.new_context(viewport=viewport, **options)
         contexts.append(context)
+        # Machines that do other work, too.
+        context.set_default_timeout(120_000)
         page = context.new_page()
         page.on(
             "console",
