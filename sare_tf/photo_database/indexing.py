@@ -68,6 +68,8 @@ def update(
     }
     num_new = int((copied < 0).sum())
     if earlier and not num_new and _is_of(earlier, made_from):
+        # Of a run that was killed when the index was in its place.
+        path.with_name(f".{path.name}.unfinished.json").unlink(missing_ok=True)
         return 0
     logging.info(
         "Embedding %d photographs; %d are in the index already.",
