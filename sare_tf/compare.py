@@ -10,6 +10,7 @@ p-values come by chance. `evaluation.comparison` says what is computed.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import logging
 
@@ -17,8 +18,11 @@ from sare_tf import flags
 from sare_tf.evaluation import comparison, run_differences
 from sare_tf.evaluation.options import ComparisonOptions
 from sare_tf.pages import comparison_page
-from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files, run_lock, stage_results
+
+# TensorFlow takes seconds to import: only where pictures are shown.
+if TYPE_CHECKING:
+    from sare_tf.records.records import Records
 
 _FILES = {"compare.json", "compare.html", "differences.csv"}
 
@@ -74,7 +78,7 @@ def run(options: ComparisonOptions) -> Path:
     return out / "compare.json"
 
 
-def _records(path: str | None, run: comparison.FinishedRun) -> Records | None:
+def _records(path: str | None, run: comparison.FinishedRun) -> "Records | None":
     """The records that were evaluated, for pictures; None without them."""
     if path is None:
         logging.info(
@@ -85,6 +89,8 @@ def _records(path: str | None, run: comparison.FinishedRun) -> Records | None:
     if not Path(path).is_dir():
         logging.warning("No pictures: --records=%s does not exist.", path)
         return None
+    from sare_tf.records.records import Records
+
     records = Records(path)
     expected = run.metrics.get("records_fingerprint")
     if records.fingerprint != expected:

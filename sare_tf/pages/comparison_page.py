@@ -3,12 +3,14 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sare_tf.evaluation.run_differences import FIRST, OTHER, Difference
 from sare_tf.pages import curves, html
-from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files
+
+if TYPE_CHECKING:
+    from sare_tf.records.records import Records
 
 # Ours: queries of the page that only one of two runs finds, for each of both.
 _SHOWN = 8
@@ -39,7 +41,7 @@ def write(
     *,
     at: int,
     differing: Sequence[tuple[str, Sequence[Difference]]],
-    records: Records | None,
+    records: "Records | None",
 ) -> None:
     """Writes the page.
 
@@ -112,7 +114,7 @@ def _bars(runs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def _groups(
-    differing: Sequence[Difference], records: Records | None
+    differing: Sequence[Difference], records: "Records | None"
 ) -> list[dict[str, Any]]:
     """The queries that only the first run finds, and those of the other."""
     groups = []
@@ -129,7 +131,7 @@ def _groups(
 
 
 def _cases(
-    differing: Sequence[Difference], records: Records | None
+    differing: Sequence[Difference], records: "Records | None"
 ) -> list[_Case]:
     names = {
         name: None

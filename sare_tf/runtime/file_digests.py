@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from sare_tf.runtime import tfdata_threads
+from sare_tf.runtime.cores import CORES
 
 
 def of(folder: Path, names: Iterable[str]) -> dict[str, str]:
@@ -24,7 +24,7 @@ def of(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """
     names = list(names)
     # Digesting releases the interpreter's lock.
-    with ThreadPoolExecutor(tfdata_threads.CORES) as pool:
+    with ThreadPoolExecutor(CORES) as pool:
         digests = pool.map(lambda name: _of_file(folder / name), names)
         return dict(zip(names, digests, strict=True))
 

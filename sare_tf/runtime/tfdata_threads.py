@@ -11,14 +11,9 @@ For `MirroredStrategy`, which has one worker, looking for files to divide took
 5 s for each new dataset in place of 0.4 s.
 """
 
-import os
-
 import tensorflow as tf
 
-try:
-    CORES = len(os.sched_getaffinity(0))
-except AttributeError:  # not on every system
-    CORES = os.cpu_count() or 1
+from sare_tf.runtime.cores import CORES
 
 # Twice the cores, since threads wait for files and memory. Ours.
 THREADS = 2 * CORES
