@@ -51,7 +51,7 @@ _BLOCK_PARTS = {
 
 def matches(state: Mapping[str, Array]) -> bool:
     """Returns whether the names are DINOv2's, in either naming."""
-    return _prefix(state) is not None
+    return prefix_of(state) is not None
 
 
 def read_backbone(
@@ -134,7 +134,7 @@ def take(
         ValueError: arrays are missing, left over or of another shape.
     """
     if prefix is None:
-        prefix = _prefix(state) or ""
+        prefix = prefix_of(state) or ""
     shapes = {
         name.removeprefix(prefix): tuple(tensor.shape)
         for name, tensor in state.items()
@@ -142,7 +142,7 @@ def take(
     }
     hugging_face = _HUGGING_FACE in shapes
     blocks = _blocks(shapes, hugging_face)
-    architecture = _architecture(source, shapes, blocks, hugging_face)
+    architecture = _architecture(source, prefix, shapes, blocks, hugging_face)
     plan = dict(_plan(architecture, blocks, hugging_face))
     _check(source, shapes, plan, prefix)
     layers = {}
@@ -161,7 +161,8 @@ def take(
     return architecture, layers
 
 
-def _prefix(state) -> str | None:
+def prefix_of(state: Mapping[str, Array]) -> str | None:
+    """Returns what precedes all names of a backbone; None: it is none."""
     for prefix in _PREFIXES:
         for name in ("cls_token", _HUGGING_FACE):
             if prefix + name in state:
@@ -178,13 +179,13 @@ def _blocks(shapes, hugging_face) -> dict[int, str]:
     return {int(match[1]): match[0] for match in found}
 
 
-def _architecture(source, shapes, blocks, hugging_face) -> Architecture:
+def _architecture(source, prefix, shapes, blocks, hugging_face) -> Architecture:
     def shape(original, other):
         name = other if hugging_face else original
         if name not in shapes:
             raise ValueError(
                 f"Expected DINOv2's arrays. Received: source={str(source)!r} "
-                f"without {name}. Get the file again."
+                f"without {prefix}{name}. Get the file again."
             )
         return shapes[name]
 

@@ -25,6 +25,7 @@ from sare_tf.model import (
     heads,
     vit_layers,
     vit_outputs,
+    vit_sizes,
 )
 from sare_tf.model.torchvision import convnext
 
@@ -68,6 +69,7 @@ def layers():
     return {
         "ChannelScale": (convnext.ChannelScale(), [maps]),
         "ClassToken": (vit_outputs.ClassToken(), [tokens]),
+        "CropToPatches": (vit_sizes.CropToPatches(), [random(2, 31, 19, 3)]),
         "GeM": (model.GeM(), [maps]),
         "GeM-imported": (model.GeM(unit_locations=True), [maps]),
         "MAC": (model.MAC(), [maps]),
@@ -84,7 +86,7 @@ def layers():
         "Preprocessing": (preprocessing, [tuples[0]]),
         "PrependedTokens": (vit_layers.PrependedTokens(2), [tokens]),
         "RMAC": (model.RMAC(), [maps]),
-        "ResizeToPatches": (vit_layers.ResizeToPatches(), [maps]),
+        "ResizeToPatches": (vit_sizes.ResizeToPatches(), [maps]),
         "SPoC": (model.SPoC(), [maps]),
         "ScaledResidual": (
             vit_layers.ScaledResidual(),

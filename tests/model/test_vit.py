@@ -16,6 +16,7 @@ from sare_tf.model import (
     vit,
     vit_layers,
     vit_outputs,
+    vit_sizes,
 )
 from sare_tf.model.pretrained.array_ledger import ArrayLedger, StoredArray
 from sare_tf.model.registry import BACKBONES
@@ -431,7 +432,7 @@ def test_other_sizes_are_resized_on_request(tiny):
 def test_unknown_sizes_are_resized_alike():
     import tensorflow as tf
 
-    layer = vit_layers.ResizeToPatches()
+    layer = vit_sizes.ResizeToPatches()
     traced = tf.function(
         layer, input_signature=[tf.TensorSpec((None, None, None, 3))]
     )

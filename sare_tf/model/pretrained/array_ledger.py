@@ -108,6 +108,37 @@ class ArrayLedger:
         """Removes an array that the network does not need, if it is there."""
         self._arrays.pop(name, None)
 
+    def drop_ending(self, ending: str) -> None:
+        """Removes all arrays whose names have this ending."""
+        for name in [name for name in self._arrays if name.endswith(ending)]:
+            self.drop(name)
+
+    def require(self, names: Iterable[str], *, network: str) -> None:
+        """Refuses a file that has not exactly these arrays left.
+
+        Args:
+            names: of all arrays that are still to be taken.
+            network: whose they are, for the message.
+
+        Raises:
+            ValueError: lists arrays that are missing and those left over.
+        """
+        expected = set(names)
+        problems = [
+            f"{word} {listed(differing)}"
+            for word, differing in (
+                ("without", expected - self._arrays.keys()),
+                ("with, in no layer of it,", self._arrays.keys() - expected),
+            )
+            if differing
+        ]
+        if problems:
+            raise ValueError(
+                f"Expected each array of {network} once. Received: source="
+                f"{str(self._source)!r} {'; and '.join(problems)}. Get the "
+                "file again, or save the model's state_dict()."
+            )
+
     def finish(self) -> None:
         """Refuses arrays that were not taken.
 

@@ -58,9 +58,7 @@ def assign(
             message lists them.
     """
     names = set(_of_the_backbone(arrays))
-    stored = {
-        layer: _stored(layer) for layer in network.layers if layer.weights
-    }
+    stored = {layer: stored(layer) for layer in network.layers if layer.weights}
     expected = {array for parts in stored.values() for array, _ in parts}
     problems = [
         f"{word} {listed(differing)}"
@@ -86,7 +84,7 @@ def assign(
     for layer, parts in stored.items():
         layer.set_weights(
             [
-                _in_keras_layout(layer, ledger.take(array, shape))
+                in_keras_layout(layer, ledger.take(array, shape))
                 for array, shape in parts
             ]
         )
@@ -100,7 +98,7 @@ def _of_the_backbone(arrays: Iterable[str]) -> list[str]:
     ]
 
 
-def _stored(layer: layers.Layer) -> list[tuple[str, tuple[int, ...]]]:
+def stored(layer: layers.Layer) -> list[tuple[str, tuple[int, ...]]]:
     """Returns the name and shape in PyTorch of each weight of a layer."""
     shapes = [tuple(weight.shape) for weight in layer.weights]
     if isinstance(layer, ChannelScale):
@@ -122,7 +120,8 @@ def _stored(layer: layers.Layer) -> list[tuple[str, tuple[int, ...]]]:
     ]
 
 
-def _in_keras_layout(layer: layers.Layer, array: np.ndarray) -> np.ndarray:
+def in_keras_layout(layer: layers.Layer, array: np.ndarray) -> np.ndarray:
+    """Returns an array of PyTorch as the layer has it."""
     if isinstance(layer, ChannelScale):
         return array.reshape(-1)
     if array.ndim == 4:
