@@ -8,16 +8,14 @@ Source: torchvision/models/resnet.py.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import keras
 import numpy as np
 
-from sare_tf.model import backbones
 from sare_tf.model.pretrained.array_ledger import Array, ArrayLedger
 from sare_tf.model.registry import BACKBONES
-from sare_tf.model.torchvision import published_weights
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 # torchvision's modules -> positions in a Sequential of the ResNet's children.
@@ -43,39 +41,37 @@ class ResNet:
         backbone: name in `registry.BACKBONES`.
         cut_layer: last layer of its last stage.
         parts: torchvision's modules -> their names in the file.
-        network: the network up to the cut, with random weights.
+        modules: torchvision's names of all convolutions and normalisations.
     """
 
     backbone: str
     cut_layer: str
     parts: Mapping[str, str]
-    network: keras.Model
+    modules: tuple[str, ...]
 
     def names(self) -> set[str]:
         """Returns the names of its arrays in the file."""
-        return {
-            self._in_file(name)
-            for layer in self.network.layers
-            if layer.weights
-            for name, _ in published_weights.stored(layer)
-        }
+        return {name for module in self.modules for name in self._names(module)}
 
     def take(self, arrays: ArrayLedger) -> dict[str, list[np.ndarray]]:
-        """Takes the weights of each layer."""
-        return {
-            layer.name: [
-                published_weights.in_keras_layout(
-                    layer, arrays.take(self._in_file(name), shape)
-                )
-                for name, shape in published_weights.stored(layer)
-            ]
-            for layer in self.network.layers
-            if layer.weights
-        }
+        """Takes the weights of each layer, in the order of Keras."""
+        layers = {}
+        for module in self.modules:
+            names = self._names(module)
+            if len(names) == 1:
+                kernel = arrays.take(names[0], (None,) * 4)
+                weights = [kernel.transpose(2, 3, 1, 0)]
+            else:
+                weights = [arrays.take(name, (None,)) for name in names]
+            layers[module.replace(".", "_")] = weights
+        return layers
 
-    def _in_file(self, name: str) -> str:
-        part, _, rest = name.partition(".")
-        return f"{self.parts[part]}.{rest}"
+    def _names(self, module: str) -> list[str]:
+        part, dot, rest = module.partition(".")
+        words = ("weight",)
+        if re.search(r"(bn\d|downsample\.1)$", module):
+            words = ("weight", "bias", "running_mean", "running_var")
+        return [f"{self.parts[part]}{dot}{rest}.{word}" for word in words]
 
 
 def identify(
@@ -112,12 +108,26 @@ def identify(
             "supported."
         )
     last = max(index for index, stage in enumerate(STAGES) if counts[stage])
-    blocks = BACKBONES[backbone].arguments["blocks"]
-    cut_layer = f"{STAGES[last]}_{blocks[last] - 1}_out"
-    _, network = backbones.build(
-        backbone, cut_layer=cut_layer, train_from="aggregation"
+    blocks = BACKBONES[backbone].arguments["blocks"][: last + 1]
+    return ResNet(
+        backbone,
+        f"{STAGES[last]}_{blocks[-1] - 1}_out",
+        parts,
+        tuple(_modules(blocks, bottleneck=bottleneck)),
     )
-    return ResNet(backbone, cut_layer, parts, network)
+
+
+def _modules(blocks: tuple[int, ...], *, bottleneck: bool) -> Iterator[str]:
+    """Names of the convolutions and normalisations of torchvision's ResNet."""
+    yield from ("conv1", "bn1")
+    for number, (stage, count) in enumerate(zip(STAGES, blocks, strict=False)):
+        for block in range(count):
+            for index in range(1, 4 if bottleneck else 3):
+                yield f"{stage}.{block}.conv{index}"
+                yield f"{stage}.{block}.bn{index}"
+            if block == 0 and (number > 0 or bottleneck):
+                yield f"{stage}.0.downsample.0"
+                yield f"{stage}.0.downsample.1"
 
 
 def drop_counters(arrays: ArrayLedger) -> None:

@@ -99,7 +99,7 @@ class ArrayLedger:
             raise self._refused(
                 name, "of floating point numbers", f"dtype={array.dtype}"
             )
-        array = np.ascontiguousarray(array, np.float32)
+        array = np.asarray(array, np.float32, order="C")
         if not np.isfinite(array).all():
             raise self._refused(name, "finite", "NaN or infinity")
         return array

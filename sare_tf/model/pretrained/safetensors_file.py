@@ -56,7 +56,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes arrays as float32."""
     safetensors.numpy.save_file(
         {
-            name: np.ascontiguousarray(array, np.float32)
+            name: np.asarray(array, np.float32, order="C")
             for name, array in arrays.items()
         },
         path,

@@ -93,7 +93,7 @@ class Tensor:
         view = np.lib.stride_tricks.as_strided(
             flat, self.shape, strides, writeable=False
         )
-        return np.ascontiguousarray(view)
+        return np.asarray(view, order="C")
 
 
 def is_torch_file(path: Path) -> bool:
@@ -188,7 +188,7 @@ def _pickled(value: Any, arrays: list[np.ndarray]) -> bytes:
         return b"J" + struct.pack("<i", value)
     if isinstance(value, float):
         return b"G" + struct.pack(">d", value)
-    array = np.ascontiguousarray(value, "<f4")
+    array = np.asarray(value, "<f4", order="C")
     strides = [stride // array.itemsize for stride in array.strides]
     key = str(len(arrays))
     arrays.append(array)

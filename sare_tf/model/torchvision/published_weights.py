@@ -58,7 +58,9 @@ def assign(
             message lists them.
     """
     names = set(_of_the_backbone(arrays))
-    stored = {layer: stored(layer) for layer in network.layers if layer.weights}
+    stored = {
+        layer: _stored(layer) for layer in network.layers if layer.weights
+    }
     expected = {array for parts in stored.values() for array, _ in parts}
     problems = [
         f"{word} {listed(differing)}"
@@ -84,7 +86,7 @@ def assign(
     for layer, parts in stored.items():
         layer.set_weights(
             [
-                in_keras_layout(layer, ledger.take(array, shape))
+                _in_keras_layout(layer, ledger.take(array, shape))
                 for array, shape in parts
             ]
         )
@@ -98,7 +100,7 @@ def _of_the_backbone(arrays: Iterable[str]) -> list[str]:
     ]
 
 
-def stored(layer: layers.Layer) -> list[tuple[str, tuple[int, ...]]]:
+def _stored(layer: layers.Layer) -> list[tuple[str, tuple[int, ...]]]:
     """Returns the name and shape in PyTorch of each weight of a layer."""
     shapes = [tuple(weight.shape) for weight in layer.weights]
     if isinstance(layer, ChannelScale):
@@ -120,8 +122,7 @@ def stored(layer: layers.Layer) -> list[tuple[str, tuple[int, ...]]]:
     ]
 
 
-def in_keras_layout(layer: layers.Layer, array: np.ndarray) -> np.ndarray:
-    """Returns an array of PyTorch as the layer has it."""
+def _in_keras_layout(layer: layers.Layer, array: np.ndarray) -> np.ndarray:
     if isinstance(layer, ChannelScale):
         return array.reshape(-1)
     if array.ndim == 4:

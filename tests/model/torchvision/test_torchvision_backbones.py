@@ -52,7 +52,7 @@ def toy_arrays(network):
         name: toy_torchvision.array(name, shape)
         for layer in network.layers
         if layer.weights
-        for name, shape in published_weights.stored(layer)
+        for name, shape in published_weights._stored(layer)
     }
 
 
