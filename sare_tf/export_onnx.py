@@ -87,8 +87,8 @@ def run(options: OnnxOptions) -> Path:
 def compare(servable: serving.Servable, path: Path) -> float:
     """Returns the largest difference of descriptors of an export and its ONNX.
 
-    Both embed two batches of noise: of the size that the export was made for,
-    and of another.
+    Both embed batches of noise: of the size that the export was made for, and
+    of another, if the network takes others.
 
     Args:
         servable: the export.
@@ -106,7 +106,12 @@ def compare(servable: serving.Servable, path: Path) -> float:
     width = servable.metadata["image_width"]
     rng = np.random.default_rng(0)
     differences = []
-    for shape in ((2, height, width, 3), (1, height + 9, width + 7, 3)):
+    shapes = [(2, height, width, 3)]
+    # Exports that do not state a step take every size.
+    if step := servable.metadata.get("image_size_step", 1):
+        more = [-(-pixels // step) * step for pixels in (9, 7)]
+        shapes.append((1, height + more[0], width + more[1], 3))
+    for shape in shapes:
         pixels = rng.integers(0, 256, shape).astype(np.float32)
         expected = signature(images=tf.constant(pixels))["descriptor"].numpy()
         (descriptors,) = session.run(["descriptor"], {"images": pixels})

@@ -26,7 +26,7 @@ def describe(network: ImportedNetwork, embedder: keras.Model) -> list[str]:
     order = "BGR" if settings.get("blue_first") else "RGB"
     lines = [
         f"Network: {network.source}, {network.backbone} to "
-        f"{embedder.get_layer('backbone').layers[-1].name}; "
+        f"{embedder.get_layer('backbone').output_names[0]}; "
         f"{embedder.count_params():,} weights.",
         f"Images: {order}, 0..255, minus "
         f"{numbers(settings['mean'])}, divided by "

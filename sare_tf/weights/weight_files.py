@@ -5,12 +5,14 @@ uses every array of the file, or refuses the file. No file is executed,
 unpacked, or trusted with its sizes.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
 import h5py
 
 from sare_tf.model.pretrained import (
+    array_ledger,
     safetensors_file,
     torch_file,
     weights_file,
@@ -110,6 +112,20 @@ def read(
             "--format out."
         )
     _check_beside(format_name, pca=pca, vocabulary=vocabulary)
+    network = _read(source, format_name, arrays, pca, vocabulary)
+    note = array_ledger.half_precision(arrays or {})
+    if note:
+        network = dataclasses.replace(network, notes=(*network.notes, note))
+    return network
+
+
+def _read(
+    source: Path,
+    format_name: str,
+    arrays: Mapping[str, Array] | None,
+    pca: Path | None,
+    vocabulary: Path | None,
+) -> ImportedNetwork:
     if format_name == "openibl":
         return openibl.read(source, arrays, pca=pca)
     if format_name == "anyloc":

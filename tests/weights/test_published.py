@@ -4,20 +4,22 @@ tests/oracles/published.npz holds PyTorch's descriptors; tests/pytorch/
 published.py made them, of the weights that `toy_published` draws by name.
 """
 
-import functools
-import json
+import re
 
-import keras
 import numpy as np
+import published_files
 import pytest
+import safetensors.numpy
 import toy_published
-from paths import ROOT
+from published_files import CASES, EXPECTED, describe, state_of, write
 
-from sare_tf.model.pretrained import safetensors_file, torch_file
-from sare_tf.weights import network_building, weight_files
+from sare_tf.weights import (
+    description,
+    implicit_aggregation,
+    network_building,
+    weight_files,
+)
 
-EXPECTED = np.load(ROOT / "tests/oracles/published.npz")
-CASES = sorted({name.partition("/")[0] for name in EXPECTED.files})
 # Format; backbone and its cut; size that the network was published with.
 FACTS = {
     "salad": ("salad", "patches", (322, 322)),
@@ -33,55 +35,18 @@ FACTS = {
     "supervlad": ("supervlad", "patches", (322, 322)),
     "supervlad_1": ("supervlad", "patches", (322, 322)),
     "implicit_aggregation": ("implicit_aggregation", "patches", (322, 322)),
-    "anyloc": ("anyloc", "block31_value", None),
+    "anyloc": ("anyloc", "block1_value", None),
 }
-# Where the repositories keep the state_dict.
-UNDER = {"supervlad": "model_state_dict", "implicit_aggregation": "state_dict"}
 
 
-@functools.cache
-def state_of(case):
-    """Arrays by name, as PyTorch had them."""
-    shapes = json.loads(str(EXPECTED[f"{case}/shapes"]))
-    return {
-        name: toy_published.array(name, tuple(shape))
-        for name, shape in shapes.items()
-    }
-
-
-def write(folder, case, state=None):
-    """Writes the file of a network, and returns arguments of `read`."""
-    state = state_of(case) if state is None else state
-    if case == "megaloc":
-        path = folder / "model.safetensors"
-        safetensors_file.write(path, state)
-        return {"source": path}
-    path = folder / f"{case}.pth"
-    if case in UNDER:
-        state = {f"module.{name}": array for name, array in state.items()}
-        state = {"epoch_num": 3, UNDER[case]: state}
-    torch_file.write(path, state)
-    if case != "anyloc":
-        return {"source": path}
-    np.save(folder / "c_centers.npy", toy_published.array("centres", (8, 64)))
-    return {"source": path, "vocabulary": folder / "c_centers.npy"}
+@pytest.fixture(autouse=True)
+def few_blocks(monkeypatch):
+    published_files.shorten(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
-    """Makes a network once: what was read, and the embedder."""
-
-    @functools.cache
-    def make(case):
-        read = weight_files.read(**write(tmp_path_factory.mktemp(case), case))
-        return read, network_building.build(read)
-
-    return make
-
-
-def describe(embedder, images):
-    """Without compiling, which takes longer than two images."""
-    return keras.ops.convert_to_numpy(embedder(images, training=False))
+    return published_files.maker(tmp_path_factory)
 
 
 def sizes_of(case):
@@ -113,3 +78,174 @@ def test_descriptors_are_pytorchs(networks, case):
         np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
         alone = describe(embedder, images[1:])
         np.testing.assert_allclose(alone[0], found[1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("case", "lines"),
+    [
+        (
+            "salad",
+            "Network: salad, dinov2 of 2 blocks of 128 channels and 0 "
+            "registers to patches; ¦Sizes: 322 x 322, as it was published; "
+            "resized by antialiased bilinear. Sides must be multiples of 14.",
+        ),
+        (
+            "megaloc",
+            "not rounded to whole numbers. Sides are resized to the nearest "
+            "multiples of 14.¦Aggregation: salad_linear, 9 dimensions.",
+        ),
+        (
+            "boq_resnet18",
+            "torchvision_resnet18 to layer3_1_out; ¦Sizes: 384 x 384, as it "
+            "was published; resized by antialiased bicubic, not rounded",
+        ),
+        ("mixvpr", "Sizes: 64 x 64, and no other; resized by antialiased"),
+        ("convap", "The means are over 2 x 2 regions"),
+        ("cosplace_vgg16", "Sizes: any, as it was published; ¦EigenPlaces"),
+        ("supervlad_1", "Of its 3 clusters, 2 are taken as ghosts"),
+        ("implicit_aggregation", "and 4 registers¦8 tokens join before block"),
+        ("anyloc", "The middle is cropped to multiples of 14"),
+    ],
+)
+def test_what_is_printed(networks, case, lines):
+    text = "\n".join(description.describe(*networks(case)))
+    for line in lines.split("¦"):
+        assert line in text
+
+
+# What is refused.
+
+
+def refused(tmp_path, case, match, *, changes=(), without=()):
+    state = {
+        name: array
+        for name, array in (state_of(case) | dict(changes)).items()
+        if name not in without
+    }
+    with pytest.raises(ValueError, match=match):
+        network_building.build(
+            weight_files.read(**write(tmp_path, case, state))
+        )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_missing_or_left_over_is_listed(tmp_path, case):
+    """Two arrays of the head, and one that has no place."""
+    if case in ("anyloc", "implicit_aggregation"):
+        pytest.skip("has no head; see the test of its backbone")
+    head = [name for name in state_of(case) if name.startswith("aggregat")]
+    # Not those by which networks are told apart.
+    missing = [name for name in head if not _tells_apart(name)][-2:]
+    if missing:
+        refused(
+            tmp_path,
+            case,
+            "without "
+            + ", ".join(map(re.escape, sorted(missing)))
+            + "; and with, in no layer of it, aggregator.other.weight. Get",
+            changes={"aggregator.other.weight": np.ones(2)},
+            without=missing,
+        )
+    [*_, last] = [name for name in state_of(case) if "backbone" in name]
+    refused(
+        tmp_path,
+        case,
+        f"without {re.escape(last)}\\W",
+        without=[last],
+    )
+
+
+def _tells_apart(name):
+    return name.endswith(
+        (
+            *("dust_bin", "proj_c.weight", "mix.0.mix.0.weight"),
+            *("channel_pool.weight", "aggregation.3.weight"),
+            *("aggregation.1.p", "aggregation.conv.weight"),
+        )
+    )
+
+
+def test_a_head_of_another_backbone(tmp_path):
+    """S for B: the class token of 128 channels, a head over 64."""
+    refused(
+        tmp_path,
+        "salad",
+        r"weights token_hidden_kernel of shape \(128, 7\) for salad. Received: "
+        r"shape \(64, 7\). The file is of another network, or its parts",
+        changes={
+            f"aggregator.{name}": np.ones((7, 64, *ones))
+            for name, ones in (
+                ("token_features.0.weight", ()),
+                ("cluster_features.0.weight", (1, 1)),
+                ("score.0.weight", (1, 1)),
+            )
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("case", "size", "message"),
+    [
+        ("salad", (40, 56), "height=40.*--image_height=42 --image_width=56"),
+        ("salad", (14, 42), "3 clusters.*1 x 3 = 3. .*--image_height"),
+        ("mixvpr", (64, 80), "64"),
+        ("anyloc", (13, 42), "least 14 x 14 pixels.*--image_height"),
+    ],
+)
+def test_images_of_other_sizes(networks, case, size, message):
+    """The sentence names the flags, and what to give."""
+    with pytest.raises(ValueError, match=message):
+        describe(networks(case)[1], np.zeros((1, *size, 3)))
+
+
+def test_networks_that_mix_the_images_of_a_batch(tmp_path):
+    refused(
+        tmp_path,
+        "supervlad",
+        r"encoder.layers.*Take SuperVLAD.pth or 1-clusterVLAD.pth",
+        changes={"encoder.layers.0.linear1.weight": np.ones((2, 2))},
+    )
+
+
+def test_quantised_and_half_precision(tmp_path):
+    refused(
+        tmp_path,
+        "megaloc",
+        "floating point numbers. Received: .* dtype=int8: it is quantised",
+        changes={"aggregator.linear.weight": np.ones((9, 18), np.int8)},
+    )
+    state = {k: np.float16(array) for k, array in state_of("megaloc").items()}
+    safetensors.numpy.save_file(state, tmp_path / "half.safetensors")
+    [note] = weight_files.read(tmp_path / "half.safetensors").notes
+    assert note.startswith("44 of 44 arrays are stored as float16 and computed")
+
+
+def test_vocabularies(tmp_path):
+    files = write(tmp_path, "anyloc")
+    with pytest.raises(ValueError, match="Expected a vocabulary for AnyLoc"):
+        weight_files.read(files["source"], format_name="anyloc")
+    np.save(tmp_path / "other.npy", np.ones((8, 1536), np.float32))
+    with pytest.raises(
+        ValueError,
+        match="1536 channels, as the vocabulary has."
+        " Received: .* 3 blocks of 64 .*dinov2_vitg14; give",
+    ):
+        weight_files.read(files["source"], vocabulary=tmp_path / "other.npy")
+    with pytest.raises(ValueError, match="a tensor that PyTorch saved.*_c_c"):
+        weight_files.read(files["source"], vocabulary=files["source"])
+    salad = write(tmp_path, "salad")["source"]
+    with pytest.raises(ValueError, match="vocabulary only with a backbone of"):
+        weight_files.read(salad, vocabulary=files["vocabulary"])
+    with pytest.raises(FileNotFoundError, match="which does not exist"):
+        weight_files.read(files["source"], vocabulary=tmp_path / "none")
+
+
+def test_tokens_that_join_too_late(tmp_path, monkeypatch):
+    monkeypatch.setattr(implicit_aggregation, "_BEFORE_BLOCK", 3)
+    refused(tmp_path, "implicit_aggregation", "more than 3 blocks.*with 3")
+    refused(
+        tmp_path,
+        "implicit_aggregation",
+        "each array of ImAge once. .* with, in no layer of it, head.w",
+        changes={"head.weight": np.ones(2)},
+    )
