@@ -59,8 +59,8 @@ class ImportOptions(
     )
     vocabulary: str | None = path_option(
         None,
-        "Vocabulary of AnyLoc, *_c_centers.pt, beside a backbone of DINOv2 as "
-        "--source.",
+        "File of AnyLoc's vocabulary, *_c_centers.pt, beside a backbone of "
+        "DINOv2 as --source.",
     )
     # None: as the source has it.
     image_height: int | None = with_default(

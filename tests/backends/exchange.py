@@ -107,7 +107,9 @@ def layers():
 def current_heads():
     """A layer of each head, and its inputs."""
     maps, tokens = random(2, 6, 9, 5), random(2, 5, seed=3)
-    salad = heads.salad.SALAD(3, cluster_length=4, token_length=6, hidden=7)
+    options = {"cluster_length": 4, "token_length": 6, "hidden": 7}
+    salad = heads.salad.SALAD(3, **options)
+    shortened = heads.salad_linear.SALADLinear(5, num_clusters=3, **options)
     return {
         "BoQ": (
             heads.boq.BoQ(64, num_queries=3, num_blocks=2, rows=2),
@@ -125,6 +127,7 @@ def current_heads():
             [maps],
         ),
         "SALAD": (salad, [0.1 * maps]),
+        "SALADLinear": (shortened, [0.1 * maps]),
         "SuperVLAD": (heads.supervlad.SuperVLAD(3), [maps]),
         "UnitClassToken": (
             heads.class_token.UnitClassToken(),
