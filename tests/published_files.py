@@ -61,8 +61,9 @@ def write(folder, case, state=None):
     torch_file.write(path, state)
     if case != "anyloc":
         return {"source": path}
-    np.save(folder / "c_centers.npy", toy_published.array("centres", (8, 64)))
-    return {"source": path, "vocabulary": folder / "c_centers.npy"}
+    vocabulary = folder / "c_centers.pt"
+    torch_file.write(vocabulary, toy_published.array("centres", (8, 64)))
+    return {"source": path, "vocabulary": vocabulary}
 
 
 def maker(tmp_path_factory):

@@ -62,10 +62,11 @@ def read(source: Path, state: Mapping[str, Array]) -> ImportedNetwork:
     blocks = _blocks(state)
     if any(name.startswith(_TRANSFORMER) for name in state):
         size = 322
-        backbone = transformers.take(source, state, arrays, prefix=_TRANSFORMER)
+        backbone = transformers.take(
+            source, state, arrays, prefix=_TRANSFORMER, norm=False
+        )
         depth = backbone["transformer"].architecture.depth
         backbone["cut_layer"] = f"block{depth - 1}_patches"
-        del backbone["layers"]["norm"]
         arrays.require(_names(blocks), network="BoQ")
     else:
         size = 384

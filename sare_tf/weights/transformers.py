@@ -24,6 +24,7 @@ def take(
     *,
     prefix: str,
     other_sizes: str = "refuse",
+    norm: bool = True,
     aggregating: tuple[int, int] = (0, 0),
 ) -> dict[str, Any]:
     """Takes the backbone out of a state_dict.
@@ -34,6 +35,7 @@ def take(
         arrays: the same tensors, of which those of the backbone are taken.
         prefix: what precedes the names of the backbone.
         other_sizes: see `model.vit.build`.
+        norm: whether the network uses the last normalisation.
         aggregating: number of the learned tokens, and the block before which
             they join.
 
@@ -43,7 +45,9 @@ def take(
     Raises:
         ValueError: arrays are missing, left over or of another shape.
     """
-    architecture, layers = take_backbone(source, state, arrays, prefix=prefix)
+    architecture, layers = take_backbone(
+        source, state, arrays, prefix=prefix, norm=norm
+    )
     name = name_of(architecture)
     train_from = f"block{max(architecture.depth - _TRAINED_BLOCKS, 0)}_norm1"
     count, before = aggregating
