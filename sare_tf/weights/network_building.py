@@ -217,7 +217,7 @@ def _set_head(layer: keras.layers.Layer, weights: HeadWeights) -> None:
     variables = {variable.name: variable for variable in layer.weights}
     expected = {name: tuple(v.shape) for name, v in variables.items()}
     received = {name: array.shape for name, array in weights.weights.items()}
-    for name in expected.keys() | received.keys():
+    for name in [*expected, *sorted(received.keys() - expected.keys())]:
         if expected.get(name) != received.get(name):
             raise ValueError(
                 f"Expected weights {name} of shape {expected.get(name)} for "

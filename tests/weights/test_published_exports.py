@@ -14,6 +14,7 @@ from published_files import CASES, describe
 import sare_tf
 from sare_tf import export_onnx, import_weights
 from sare_tf.dataset import image_decoding
+from sare_tf.model import exported_graph
 from sare_tf.serving.options import OnnxOptions
 from sare_tf.weights.options import ImportOptions
 
@@ -87,10 +88,13 @@ def test_an_export_is_the_network(networks, case, tmp_path):
 
 def test_the_size_comes_with_the_network(networks, tmp_path):
     """Of the stage and of the function; other sizes are refused."""
-    _, embedder = networks("mixvpr")
-    sare_tf.export(embedder, tmp_path / "export")
-    metadata = sare_tf.load_export(tmp_path / "export").metadata
-    assert (metadata["image_height"], metadata["image_width"]) == (64, 64)
+
+    def graph(case, height=None, width=None):
+        _, embedder = networks(case)
+        return exported_graph.of_embedder(embedder, height=height, width=width)
+
+    mixvpr = graph("mixvpr")
+    assert (mixvpr.height, mixvpr.width) == (64, 64)
     files = published_files.write(tmp_path, "mixvpr")
     import_weights.run(ImportOptions(**files, out=tmp_path / "run"))
     config = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -98,7 +102,9 @@ def test_the_size_comes_with_the_network(networks, tmp_path):
     assert config["imported"]["format"] == "mixvpr"
     assert config["backbone"] == "torchvision_resnet18"
     with pytest.raises(ValueError, match="Expected height=64, width=64"):
-        sare_tf.export(embedder, tmp_path / "export", height=64, width=80)
+        graph("mixvpr", 64, 80)
+    with pytest.raises(ValueError, match="not published with. Received: hei"):
+        graph("cosplace_resnet18", 64)
     salad = published_files.write(tmp_path, "salad")
     with pytest.raises(ValueError, match="Give --image_height=42 --image"):
         import_weights.run(
@@ -106,9 +112,6 @@ def test_the_size_comes_with_the_network(networks, tmp_path):
                 **salad, out=tmp_path / "other", image_height=40, image_width=56
             )
         )
-    _, cosplace = networks("cosplace_resnet18")
-    with pytest.raises(ValueError, match="not published with. Received: hei"):
-        sare_tf.export(cosplace, tmp_path / "export", height=64)
 
 
 @SLOW
