@@ -30,12 +30,9 @@ import tensorflow as tf
 from sare_tf import __version__
 from sare_tf.dataset import image_decoding
 from sare_tf.dataset.interpolation import BILINEAR, Interpolation
+from sare_tf.model import image_sizes
 from sare_tf.model.aggregation import unit_length
-from sare_tf.model.backbones import Preprocessing
 from sare_tf.model.embedder import float32_copy
-from sare_tf.model.vit_architectures import PATCH
-from sare_tf.model.vit_layers import TokenEmbedding
-from sare_tf.model.vit_sizes import CropToPatches, ResizeToPatches
 from sare_tf.model.whitening import Whitening
 
 # Of the length of a descriptor from 1; float32 needs less.
@@ -94,7 +91,7 @@ class ExportedGraph:
     @property
     def interpolation(self) -> Interpolation:
         """How images get their size: as the network says it."""
-        preprocessing = preprocessing_of(self.embedder)
+        preprocessing = image_sizes.preprocessing_of(self.embedder)
         return preprocessing.interpolation if preprocessing else BILINEAR
 
     @property
@@ -196,7 +193,7 @@ class ExportedGraph:
             "dimension": self.dimension,
             "image_height": self.height,
             "image_width": self.width,
-            "image_size_step": _size_step(self.embedder),
+            "image_size_step": image_sizes.step(self.embedder),
             "preprocessing": "decode; turn upright by the EXIF header of a "
             f"JPEG; resize to the size above, {self.interpolation}; RGB 0..255",
             "scales": list(self.scales),
@@ -228,7 +225,7 @@ def of_embedder(
         ValueError: see `sare_tf.export`.
     """
     _check_embedder(embedder)
-    height, width = _size(embedder, height, width)
+    height, width = image_sizes.chosen(embedder, height, width)
     embedder, imported = split_whitening(float32_copy(embedder))
     if whitening is not None and imported is not None:
         raise ValueError(
@@ -245,24 +242,6 @@ def of_embedder(
     )
     _check_norm(graph)
     return graph
-
-
-def _size(
-    embedder: keras.Model, height: int | None, width: int | None
-) -> tuple[int, int]:
-    """Returns the size that is given, or else the one of the embedder."""
-    size = embedder.input_shape[1:3]
-    preprocessing = preprocessing_of(embedder)
-    if None in size and preprocessing and preprocessing.image_size:
-        size = preprocessing.image_size
-    height, width = height or size[0], width or size[1]
-    if None in (height, width):
-        raise ValueError(
-            "Expected the height and width of images, which this embedder was "
-            f"not published with. Received: height={height}, width={width}. "
-            "Give both, in pixels."
-        )
-    return height, width
 
 
 def split_whitening(
@@ -284,26 +263,6 @@ def split_whitening(
     if not isinstance(last, Whitening):
         return embedder, None
     return keras.Model(embedder.input, last.input, name=embedder.name), last
-
-
-def preprocessing_of(embedder: keras.Model) -> Preprocessing | None:
-    """Returns the preprocessing layer of an embedder; None: it has none."""
-    for layer in embedder.layers:
-        if isinstance(layer, Preprocessing):
-            return layer
-    return None
-
-
-def _size_step(embedder: keras.Model) -> int:
-    """Returns what sides are multiples of: 1, a patch, 0 for only one size."""
-    if None not in embedder.input_shape[1:3]:
-        return 0
-    inner = [embedder] + [
-        layer for layer in embedder.layers if isinstance(layer, keras.Model)
-    ]
-    kinds = {type(layer) for model in inner for layer in model.layers}
-    fits = kinds & {ResizeToPatches, CropToPatches}
-    return PATCH if TokenEmbedding in kinds and not fits else 1
 
 
 def check_truncation(truncate_dimension: int, length: int) -> None:
