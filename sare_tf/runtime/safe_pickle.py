@@ -138,7 +138,9 @@ class _Unpickler(pickle.Unpickler):
         try:
             return self._allowed[module, name]
         except KeyError:
-            words = f"{module}.{name}".split(".")
+            # Protocol 2 has the name of Python 2.
+            current = module.replace("__builtin__", "builtins")
+            words = f"{current}.{name}".split(".")
             names = {".".join(words[:end]) for end in range(1, len(words) + 1)}
             if names & self._unread:
                 return Unread

@@ -293,6 +293,7 @@ def written(path, value):
         ("argparse", "Namespace"),
         ("pathlib", "PosixPath"),
         ("builtins", "set"),
+        ("__builtin__", "set"),
     ],
 )
 def test_what_lies_beside_a_network_is_not_loaded(tmp_path, name):
