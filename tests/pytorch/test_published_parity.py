@@ -45,9 +45,11 @@ def test_descriptors_are_those_of_pytorch(name, record_property):
     images = toy_published.pictures(*size)
     found = keras.ops.convert_to_numpy(embedder(images, training=False))
     expected = np.load(FOLDER / f"{name}.npy")
-    assert np.linalg.norm(expected[0] - expected[1]) > 0.01
+    # Deep networks of random weights hardly tell images apart.
+    apart = np.linalg.norm(expected[0] - expected[1])
+    assert apart > 1e-3
     difference = np.abs(found - expected).max()
     record_property("largest_difference", f"{difference:.2e}")
     with (FOLDER.parent / "differences.txt").open("a") as file:
         file.write(f"published {name}: {difference:.2e}\n")
-    assert difference < 1e-5
+    assert difference < min(1e-5, apart / 100)
