@@ -30,6 +30,8 @@ from sare_tf.serving.options import OnnxOptions
 _OPSET = 18
 _TOLERANCE = 1e-4  # of a descriptor's values; ours
 _NEEDED = ("tf2onnx", "onnxruntime")
+# Name of a constant.
+_ONE = "sare_tf/one"
 
 
 @run_lock.one_at_a_time("out")
@@ -138,6 +140,33 @@ def _convert(export: Path, path: Path) -> None:
             "Expected a graph that tf2onnx converts. Received: "
             f"export={str(export)!r} ({lines[-1]}). Serve the export itself."
         )
+    _write_erfc_as_erf(path)
+
+
+def _write_erfc_as_erf(path: Path) -> None:
+    """Replaces operators that ONNX has not: GELU's erfc, by 1 - erf.
+
+    tf2onnx leaves them as they are.
+    """
+    # Installed by the extra only.
+    import onnx
+
+    network = onnx.load(path)
+    nodes = []
+    for node in network.graph.node:
+        if node.op_type != "Erfc":
+            nodes.append(node)
+            continue
+        [x], [y] = node.input, node.output
+        nodes.append(onnx.helper.make_node("Erf", [x], [f"{y}/erf"]))
+        nodes.append(onnx.helper.make_node("Sub", [_ONE, f"{y}/erf"], [y]))
+    if len(nodes) == len(network.graph.node):
+        return
+    del network.graph.node[:]
+    network.graph.node.extend(nodes)
+    one = np.ones((), np.float32)
+    network.graph.initializer.append(onnx.numpy_helper.from_array(one, _ONE))
+    onnx.save(network, path)
 
 
 def main(argv) -> None:
