@@ -7,13 +7,13 @@ INSTALLED := $(VENV)/.installed
 # TensorFlow Addons ends at Python 3.11.
 ORACLES_PYTHON ?= python3.11
 ORACLES := .venv-oracles
-export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 # Of Keras, beside TensorFlow. PyTorch can be a large download: see
 # tests/backends/constraints.txt, or give BACKENDS=jax.
 BACKENDS ?= jax torch
 VENV_BACKENDS := .venv-backends
 VENV_EXTRAS := .venv-extras
+VENV_WHEEL := .venv-wheel
 EXCHANGE := $(CURDIR)/runs/backends
 
 # What PyTorch computes and saves, for the tests of imported weights; torch as
@@ -27,8 +27,8 @@ JOBS ?= 2
 # Mutations of each format that `make fuzz` tries, see tests/fuzz/fuzzing.py.
 MUTATIONS ?= 10000
 
-.PHONY: demo test quick fuzz api test-backends test-extras test-weights install \
-	lint format oracles clean
+.PHONY: demo test quick fuzz api test-backends test-extras test-weights \
+	test-wheel install lint format oracles clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m sare_tf.demo --flagfile=configs/demo.flags
@@ -43,7 +43,7 @@ quick: lint
 
 # docs/api.md, from the docstrings.
 api: $(INSTALLED)
-	$(BIN)/python docs/make_api.py
+	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python docs/make_api.py
 
 # Damaged images, records, indexes, checkpoints, exports, weight files and
 # requests: no traceback and no silent change. Takes hours.
@@ -98,6 +98,12 @@ test-weights: $(INSTALLED)
 	$(VENV_WEIGHTS)/bin/python tests/pytorch/loads.py $(WEIGHTS)
 	cat $(WEIGHTS)/differences.txt
 
+# The wheel with everything that it needs, in an environment of its own.
+test-wheel: $(INSTALLED)
+	rm -rf $(VENV_WHEEL)
+	SARE_TF_WHEEL_ENVIRONMENT=$(CURDIR)/$(VENV_WHEEL) $(BIN)/python -m pytest \
+		tests/test_wheel.py
+
 install: $(INSTALLED)
 
 lint: $(INSTALLED)
@@ -123,5 +129,6 @@ $(ORACLES)/.installed: tests/oracles/requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV_BACKENDS) $(VENV_EXTRAS) $(VENV_WEIGHTS) $(ORACLES)
+	rm -rf $(VENV) $(VENV_BACKENDS) $(VENV_EXTRAS) $(VENV_WEIGHTS) $(VENV_WHEEL)
+	rm -rf $(ORACLES)
 	rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache
