@@ -234,7 +234,10 @@ def test_quantised_and_half_precision(tmp_path):
         "floating point numbers. Received: .* dtype=int8: it is quantised",
         changes={"aggregator.linear.weight": np.ones((9, 18), np.int8)},
     )
-    state = {k: np.float16(array) for k, array in state_of("megaloc").items()}
+    state = {
+        name: np.asarray(array, np.float16)
+        for name, array in state_of("megaloc").items()
+    }
     safetensors.numpy.save_file(state, tmp_path / "half.safetensors")
     [note] = weight_files.read(tmp_path / "half.safetensors").notes
     count = len(state)
