@@ -104,15 +104,16 @@ def test_interpolations_are_pillows(kind, size):
         interpolation=Interpolation(kind=kind, rounded=False),
         **options,
     )
-    np.testing.assert_allclose(exact, expected, atol=1e-3)
-    outside = exact.numpy().min() < 0 and exact.numpy().max() > 255
-    assert outside == (kind == "bicubic")
+    np.testing.assert_allclose(exact, expected, atol=5e-3)
+    if size == (90, 70):  # Where images become larger, bicubic overshoots.
+        outside = exact.numpy().min() < 0 and exact.numpy().max() > 255
+        assert outside == (kind == "bicubic")
     rounded = image_decoding.resize(
         image, interpolation=Interpolation(kind=kind), **options
     )
     assert rounded.dtype == tf.uint8
     np.testing.assert_allclose(
-        rounded, np.clip(expected, 0, 255), atol=0.5 + 1e-3
+        rounded, np.clip(expected, 0, 255), atol=0.5 + 5e-3
     )
 
 
