@@ -97,8 +97,9 @@ test-weights: $(INSTALLED)
 	rm -rf $(WEIGHTS)
 	PYTHONPATH=$(CURDIR) $(BIN)/python tests/pytorch/pictures.py $(WEIGHTS)
 	$(VENV_WEIGHTS)/bin/python tests/pytorch/networks.py $(WEIGHTS)
+	$(VENV_WEIGHTS)/bin/python tests/pytorch/published.py $(WEIGHTS)
 	SARE_TF_WEIGHTS=$(WEIGHTS) $(BIN)/python -m pytest tests/pytorch \
-		tests/model/torchvision
+		tests/model/torchvision tests/weights
 	$(VENV_WEIGHTS)/bin/python tests/pytorch/loads.py $(WEIGHTS)
 	cat $(WEIGHTS)/differences.txt
 

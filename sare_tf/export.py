@@ -44,8 +44,8 @@ def export(
     embedder: keras.Model,
     path: str | Path,
     *,
-    height: int,
-    width: int,
+    height: int | None = None,
+    width: int | None = None,
     scales: Sequence[float] = (1.0,),
     whitening: model.Whitening | None = None,
     truncate_dimension: int | None = None,
@@ -60,8 +60,10 @@ def export(
         embedder: a model of `build_embedder` or `load_embedder`, or any other
             model of images to descriptors of unit length.
         path: folder of the versions. The new one is the highest plus 1.
-        height: rows that images are resized to, in pixels.
-        width: columns that images are resized to, in pixels.
+        height: rows that images are resized to, in pixels; None: as many as
+            the network was published with.
+        width: columns that images are resized to, in pixels; None: as many as
+            the network was published with.
         scales: sizes at which an image is embedded, relative to `height` and
             `width`; the descriptors are averaged.
         whitening: a layer of `fit_whitening`, which shortens the descriptors.

@@ -32,6 +32,8 @@ from sare_tf.serving.options import OnnxOptions
 _OPSET = 18
 _TOLERANCE = 1e-4  # of a descriptor's values; ours
 _NEEDED = ("tf2onnx", "onnxruntime")
+# Name of a constant.
+_ONE = "sare_tf/one"
 
 
 @run_lock.one_at_a_time("out")
@@ -100,8 +102,8 @@ def run(options: OnnxOptions) -> Path:
 def compare(servable: serving.Servable, path: Path) -> float:
     """Returns the largest difference of descriptors of an export and its ONNX.
 
-    Both embed two batches of noise: of the size that the export was made for,
-    and of another.
+    Both embed batches of noise: of the size that the export was made for, and
+    of another, if the network takes others.
 
     Args:
         servable: the export.
@@ -119,7 +121,12 @@ def compare(servable: serving.Servable, path: Path) -> float:
     width = servable.metadata["image_width"]
     rng = np.random.default_rng(0)
     differences = []
-    for shape in ((2, height, width, 3), (1, height + 9, width + 7, 3)):
+    shapes = [(2, height, width, 3)]
+    # Exports that do not state a step take every size.
+    if step := servable.metadata.get("image_size_step", 1):
+        more = [-(-pixels // step) * step for pixels in (9, 7)]
+        shapes.append((1, height + more[0], width + more[1], 3))
+    for shape in shapes:
         pixels = rng.integers(0, 256, shape).astype(np.float32)
         expected = signature(images=tf.constant(pixels))["descriptor"].numpy()
         (descriptors,) = session.run(["descriptor"], {"images": pixels})
@@ -146,6 +153,33 @@ def _convert(export: Path, path: Path) -> None:
             "Expected a graph that tf2onnx converts. Received: "
             f"export={str(export)!r} ({lines[-1]}). Serve the export itself."
         )
+    _write_erfc_as_erf(path)
+
+
+def _write_erfc_as_erf(path: Path) -> None:
+    """Replaces operators that ONNX has not: GELU's erfc, by 1 - erf.
+
+    tf2onnx leaves them as they are.
+    """
+    # Installed by the extra only.
+    import onnx
+
+    network = onnx.load(path)
+    nodes = []
+    for node in network.graph.node:
+        if node.op_type != "Erfc":
+            nodes.append(node)
+            continue
+        [x], [y] = node.input, node.output
+        nodes.append(onnx.helper.make_node("Erf", [x], [f"{y}/erf"]))
+        nodes.append(onnx.helper.make_node("Sub", [_ONE, f"{y}/erf"], [y]))
+    if len(nodes) == len(network.graph.node):
+        return
+    del network.graph.node[:]
+    network.graph.node.extend(nodes)
+    one = np.ones((), np.float32)
+    network.graph.initializer.append(onnx.numpy_helper.from_array(one, _ONE))
+    onnx.save(network, path)
 
 
 def main(argv) -> None:

@@ -16,19 +16,31 @@ which is the last layer. Sources, see `sare_tf.weights`:
     patch_netvlad     with its PCA; 16 or 64 clusters
     benchmark         deep-visual-geo-localization-benchmark: VGG16 and ResNet,
                       with NetVLAD or GeM
+    salad             DINOv2-SALAD, also with CliqueMining
+    megaloc           MegaLoc
+    boq               BoQ, over ResNet50 or DINOv2
+    mixvpr            MixVPR
+    convap            Conv-AP
+    cosplace          CosPlace and EigenPlaces: VGG16 and ResNets
+    supervlad         SuperVLAD, without its encoder across images
+    implicit_aggregation   ImAge
     dinov2            DINOv2's backbones, in its names or Hugging Face's; give
                       --aggregation
+    anyloc            the same, with AnyLoc's --vocabulary beside it
     netvlad_mat       NetVLAD's and deepIBL's networks as MATLAB structs
     netvlad_tf        the checkpoint of netvlad_tf_open, TensorFlow 1
     torchvision       its published backbones; give --aggregation
     keras             VGG16 of keras.applications, .h5 or .keras; give
                       --aggregation
 
-Files of PyTorch may also be safetensors or .npz, with the same names of arrays.
-Finally the network describes two images, and reports the length of the
+Each network brings how its images are preprocessed: their size, where it was
+published with one, and the interpolation. Both are printed, and part of the
+export. Files of PyTorch may also be safetensors or .npz, with the same names of
+arrays. Finally the network describes two images, and reports the length of the
 descriptors; with a labelled folder, --dataset and --reader, also its recall.
 """
 
+import dataclasses
 import hashlib
 import tempfile
 from pathlib import Path
@@ -40,6 +52,7 @@ from absl import logging
 from sare_tf import flags, model
 from sare_tf.dataset.positives import find_positives
 from sare_tf.evaluation import metrics
+from sare_tf.model import exported_graph
 from sare_tf.records import building
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
@@ -50,9 +63,10 @@ from sare_tf.runtime import (
     run_lock,
     stage_results,
 )
+from sare_tf.runtime.common_options import ImageSizeOptions
 from sare_tf.search import exact_search
-from sare_tf.training import datasets, run_folder
-from sare_tf.weights import network_building, weight_files
+from sare_tf.training import run_folder
+from sare_tf.weights import description, network_building, weight_files
 from sare_tf.weights.imported_network import ImportedNetwork
 from sare_tf.weights.options import ImportOptions
 
@@ -61,6 +75,11 @@ _RECALL_AT = (1, 5, 10)
 _UNIT_TOLERANCE = 1e-3
 # Height and width of the images that check a network in Python.
 _CHECKED_SIZE = (224, 224)
+# Of networks that were published without a size.
+_DEFAULT_SIZE = (
+    ImageSizeOptions().image_height,
+    ImageSizeOptions().image_width,
+)
 
 
 def import_weights(
@@ -68,6 +87,7 @@ def import_weights(
     *,
     format: str = "auto",
     pca: str | Path | None = None,
+    vocabulary: str | Path | None = None,
     aggregation: str | None = None,
     whitening_dimension: int | None = None,
 ) -> keras.Model:
@@ -78,6 +98,7 @@ def import_weights(
         format: a name in `weights.formats.FORMATS`; auto: detected from the
             content.
         pca: the PCA beside a training of OpenIBL.
+        vocabulary: the vocabulary of AnyLoc, beside a backbone of DINOv2.
         aggregation: for a file that holds only a backbone: "gem", "mac",
             "rmac" or "spoc".
         whitening_dimension: None: whitened as the source is; 0: not whitened;
@@ -86,20 +107,26 @@ def import_weights(
     Returns:
         A model named "embedder": images, [B, H, W, 3], RGB, 0..255, to
         descriptors of unit length, [B, D]. Preprocessing and whitening are
-        layers of it.
+        layers of it. `sare_tf.export` resizes images as the network was
+        published.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: a file that is not understood as a whole, or a network
             whose descriptors are not of unit length.
     """
-    network = weight_files.read(source, format_name=format, pca=pca)
-    return _build(
+    network = weight_files.read(
+        source, format_name=format, pca=pca, vocabulary=vocabulary
+    )
+    embedder = _build(
         network,
         aggregation=aggregation,
         whitening_dimension=whitening_dimension,
-        image_size=_CHECKED_SIZE,
+        image_size=_published_size(network) or _CHECKED_SIZE,
     )
+    for line in description.describe(network, embedder):
+        logging.info("%s", line)
+    return embedder
 
 
 @run_lock.one_at_a_time("out")
@@ -125,7 +152,16 @@ def run(options: ImportOptions) -> Path:
     atomic_files.check_replaceable(out, names=_FILES)
     _check_imported(out)
     network = weight_files.read(
-        options.source, format_name=options.format, pca=options.pca
+        options.source,
+        format_name=options.format,
+        pca=options.pca,
+        vocabulary=options.vocabulary,
+    )
+    height, width = _published_size(network) or _DEFAULT_SIZE
+    options = dataclasses.replace(
+        options,
+        image_height=options.image_height or height,
+        image_width=options.image_width or width,
     )
     embedder = _build(
         network,
@@ -138,7 +174,7 @@ def run(options: ImportOptions) -> Path:
         _config(network, embedder, options),
         network=model.over_tuples(embedder),
     )
-    lines, recall = describe(network, embedder), None
+    lines, recall = description.describe(network, embedder), None
     if options.dataset is not None:
         line, recall = _measure_recall(embedder, options)
         lines.append(line)
@@ -154,6 +190,10 @@ def run(options: ImportOptions) -> Path:
         "--export=...",
     )
     return out
+
+
+def _published_size(network: ImportedNetwork) -> tuple[int, int] | None:
+    return network.preprocessing.get("image_size")
 
 
 def _build(
@@ -204,42 +244,6 @@ def _config(
     }
 
 
-def describe(network: ImportedNetwork, embedder: keras.Model) -> list[str]:
-    """Describes an imported network in sentences.
-
-    Args:
-        network: the network, from `weight_files.read`.
-        embedder: the embedder built of it.
-    """
-    settings = network.preprocessing
-    order = "BGR" if settings.get("blue_first") else "RGB"
-    lines = [
-        f"Network: {network.source}, {network.backbone} to "
-        f"{embedder.get_layer('backbone').layers[-1].name}; "
-        f"{embedder.count_params():,} weights.",
-        f"Images: {order}, 0..255, minus "
-        f"{_numbers(settings['mean'])}, divided by "
-        f"{_numbers(settings['deviation'])}.",
-    ]
-    for layer in embedder.layers:
-        if isinstance(layer, model.NetVLAD):
-            lines.append(
-                f"NetVLAD: {layer.num_clusters} clusters, "
-                f"{layer.output.shape[1]} dimensions, the assignment "
-                f"{'with' if layer.use_bias else 'without'} a bias."
-            )
-        elif isinstance(layer, model.Whitening):
-            lines.append(f"Whitening: to {layer.dimension} dimensions.")
-        elif layer is embedder.layers[-1]:
-            lines.append(
-                f"Aggregation: {layer.name}, {layer.output.shape[1]} "
-                "dimensions."
-            )
-    if not isinstance(embedder.layers[-1], model.Whitening):
-        lines.append("Whitening: none; export can fit it to records.")
-    return [*lines, *network.notes]
-
-
 def check_norms(embedder: keras.Model, *, height: int, width: int) -> None:
     """Refuses a network whose descriptors are not of unit length.
 
@@ -265,7 +269,7 @@ def check_norms(embedder: keras.Model, *, height: int, width: int) -> None:
         )
     logging.info(
         "Descriptors of two patterns have lengths %s and are %.3f apart.",
-        _numbers(norms),
+        description.numbers(norms),
         np.linalg.norm(descriptors[0] - descriptors[1]),
     )
 
@@ -274,6 +278,10 @@ def _measure_recall(
     embedder: keras.Model, options: ImportOptions
 ) -> tuple[str, dict[int, float]]:
     """Returns the recall on a folder, all splits together, also in words."""
+    graph = exported_graph.of_embedder(
+        embedder, height=options.image_height, width=options.image_width
+    )
+    serve = graph.function()
     with tempfile.TemporaryDirectory() as folder:
         built = building.build(
             options.part(RecordOptions, records=Path(folder) / "records")
@@ -282,17 +290,13 @@ def _measure_recall(
         rows, descriptors = {}, {}
         for role in ("query", "database"):
             rows[role] = records.manifest[records.manifest["role"] == role]
-            batches = datasets.image_dataset(
-                records,
-                rows[role],
-                height=options.image_height,
-                width=options.image_width,
-                batch_size=options.batch_size,
+            batches = records.encoded_dataset(rows[role]).batch(
+                options.batch_size
             )
             with progress.over_images(role, total=len(rows[role])) as images:
                 embedded = []
                 for batch in batches:
-                    embedded.append(_embed(embedder, batch))
+                    embedded.append(serve(batch)["descriptor"].numpy())
                     images.advance(len(embedded[-1]))
             descriptors[role] = np.concatenate(embedded)
         positives = find_positives(
@@ -320,10 +324,6 @@ def _measure_recall(
 def _embed(embedder: keras.Model, images) -> np.ndarray:
     """Embeds a batch without compiling, which takes longer than embedding."""
     return keras.ops.convert_to_numpy(embedder(images, training=False))
-
-
-def _numbers(values) -> str:
-    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
 
 
 def _digest(source: Path) -> str | None:

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from sare_tf.dataset.interpolation import Interpolation
 from sare_tf.model import image_range
 from sare_tf.model.keras_backbone import (
     layer_named,
@@ -35,11 +36,18 @@ class Preprocessing(layers.Layer):
     """Subtracts a mean from each channel and divides by a deviation.
 
     The layer warns once of images that are not in 0..255; see `RangeWarning`.
+    It also keeps how encoded images become its input, which the exported graph
+    does.
 
     Args:
         mean: one value per channel, in the order after `blue_first`.
         deviation: one value per channel, in the order after `blue_first`.
         blue_first: whether to turn RGB into BGR first.
+        image_size: height and width that the network was published with; None
+            for none.
+        interpolation: "bilinear" or "bicubic", by which images get their size;
+            see `Interpolation`.
+        rounded: whether resized images are rounded to whole numbers.
 
     Call arguments:
         images: RGB, 0..255.
@@ -51,11 +59,22 @@ class Preprocessing(layers.Layer):
         The same as the input.
     """
 
-    def __init__(self, mean, deviation, blue_first=False, **kwargs):
+    def __init__(
+        self,
+        mean,
+        deviation,
+        blue_first=False,
+        image_size=None,
+        interpolation="bilinear",
+        rounded=True,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.mean = tuple(mean)
         self.deviation = tuple(deviation)
         self.blue_first = blue_first
+        self.image_size = image_size and tuple(image_size)
+        self.interpolation = Interpolation(kind=interpolation, rounded=rounded)
         self.warn_of_range = image_range.RangeWarning()
 
     def call(self, images, training=None):
@@ -76,10 +95,13 @@ class Preprocessing(layers.Layer):
             "mean": self.mean,
             "deviation": self.deviation,
             "blue_first": self.blue_first,
+            "image_size": self.image_size,
+            "interpolation": self.interpolation.kind,
+            "rounded": self.interpolation.rounded,
         }
 
 
-# Arguments of `Preprocessing`.
+# Arguments of `Preprocessing` that a backbone takes over.
 _PREPROCESSING = ("mean", "deviation", "blue_first")
 
 
@@ -126,24 +148,13 @@ def build(
             f"Received: backbone={name!r}."
         )
     recipe = BACKBONES[name]
-    network = _network(name, recipe, weights)
-    cut = layer_named(
+    backbone = cut(
+        _network(name, recipe, weights),
         cut_layer or recipe.cut_layer,
-        [layer for layer in network.layers[1:] if _is_feature_map(layer)],
-        f"cut_layer to be a layer of {name} that gives feature maps",
+        train_from=train_from or recipe.train_from,
+        class_token=class_token,
+        name=name,
     )
-    if isinstance(cut, layers.Conv2D):
-        cut.activation = keras.activations.linear
-    outputs = cut.output
-    if class_token and isinstance(cut, PatchMap):
-        tokens, _ = cut.input
-        first = ClassToken(
-            cut.part, cut.num_parts, cut.num_leading, name="class_token"
-        )
-        outputs = [outputs, first(tokens)]
-    backbone = keras.Model(network.input, outputs, name="backbone")
-    train_after(backbone, train_from or recipe.train_from, name)
-    make_repeatable(backbone)
     settings = recipe.preprocessing
     if _is_file(weights) and weights_file.kind_of(Path(weights)) == "keras":
         settings = _copy_weights(backbone, Path(weights)) or settings
@@ -151,6 +162,50 @@ def build(
         **settings, dtype="float32", name="preprocessing"
     )
     return preprocessing, backbone
+
+
+def cut(
+    network: keras.Model,
+    cut_layer: str,
+    *,
+    train_from: str,
+    name: str,
+    class_token: bool = False,
+) -> keras.Model:
+    """Makes a backbone of a whole network, which it shares.
+
+    Args:
+        network: the network, [B, H, W, 3] to anything.
+        cut_layer: name of the layer whose output is the feature map, without
+            the activation that a convolution may hold.
+        train_from: name of the first layer that is trained; see `build`.
+        name: of the network, for messages.
+        class_token: also give the class token at the cut, if there is one.
+
+    Returns:
+        The model named "backbone"; see `build`.
+
+    Raises:
+        ValueError: unknown name of a layer.
+    """
+    last = layer_named(
+        cut_layer,
+        [layer for layer in network.layers[1:] if _is_feature_map(layer)],
+        f"cut_layer to be a layer of {name} that gives feature maps",
+    )
+    if isinstance(last, layers.Conv2D):
+        last.activation = keras.activations.linear
+    outputs = last.output
+    if class_token and isinstance(last, PatchMap):
+        tokens, _ = last.input
+        first = ClassToken(
+            last.part, last.num_parts, last.num_leading, name="class_token"
+        )
+        outputs = [outputs, first(tokens)]
+    backbone = keras.Model(network.input, outputs, name="backbone")
+    train_after(backbone, train_from, name)
+    make_repeatable(backbone)
+    return backbone
 
 
 def _is_feature_map(layer) -> bool:

@@ -29,6 +29,8 @@ import tensorflow as tf
 
 from sare_tf import __version__
 from sare_tf.dataset import image_decoding
+from sare_tf.dataset.interpolation import BILINEAR, Interpolation
+from sare_tf.model import image_sizes
 from sare_tf.model.aggregation import unit_length
 from sare_tf.model.embedder import float32_copy
 from sare_tf.model.whitening import Whitening
@@ -87,6 +89,12 @@ class ExportedGraph:
         return self.truncate_dimension or self.untruncated_dimension
 
     @property
+    def interpolation(self) -> Interpolation:
+        """How images get their size: as the network says it."""
+        preprocessing = image_sizes.preprocessing_of(self.embedder)
+        return preprocessing.interpolation if preprocessing else BILINEAR
+
+    @property
     def fingerprint(self) -> str:
         """The sha256 of everything that descriptors depend on.
 
@@ -113,7 +121,10 @@ class ExportedGraph:
     def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Computes the signature `serving_default`, without the fingerprint."""
         batch, valid = image_decoding.load_batch(
-            image_bytes, height=self.height, width=self.width
+            image_bytes,
+            height=self.height,
+            width=self.width,
+            interpolation=self.interpolation,
         )
         descriptors = self.embed(batch)["descriptor"]
         # Not a product, so that no image can make a NaN.
@@ -130,7 +141,7 @@ class ExportedGraph:
         batch = tf.pad(batch, [[0, missing], [0, 0], [0, 0], [0, 0]])
         descriptors = tf.add_n(
             [
-                self.embedder(_scaled(batch, scale), training=False)
+                self.embedder(self._scaled(batch, scale), training=False)
                 for scale in self.scales
             ]
         )
@@ -141,6 +152,19 @@ class ExportedGraph:
         if self.truncate_dimension:
             descriptors = unit_length(descriptors[:, : self.truncate_dimension])
         return {"descriptor": descriptors[:count]}
+
+    def _scaled(self, batch: tf.Tensor, scale: float) -> tf.Tensor:
+        if scale == 1:
+            return batch
+        size = tf.cast(tf.shape(batch)[1:3], tf.float32) * scale
+        size = tf.cast(tf.maximum(tf.round(size), 1), tf.int32)
+        height, width = tf.unstack(size)
+        return image_decoding.resize(
+            batch,
+            height=height,
+            width=width,
+            interpolation=self.interpolation,
+        )
 
     def function(self) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
         """Returns `serve` as a function to call in this process."""
@@ -169,8 +193,9 @@ class ExportedGraph:
             "dimension": self.dimension,
             "image_height": self.height,
             "image_width": self.width,
+            "image_size_step": image_sizes.step(self.embedder),
             "preprocessing": "decode; turn upright by the EXIF header of a "
-            "JPEG; antialiased bilinear resize to the size above; RGB 0..255",
+            f"JPEG; resize to the size above, {self.interpolation}; RGB 0..255",
             "scales": list(self.scales),
             "truncated_from": self.untruncated_dimension
             if self.truncate_dimension
@@ -186,11 +211,11 @@ class ExportedGraph:
 def of_embedder(
     embedder: keras.Model,
     *,
-    height: int,
-    width: int,
-    scales: Sequence[float],
-    whitening: Whitening | None,
-    truncate_dimension: int,
+    height: int | None,
+    width: int | None,
+    scales: Sequence[float] = (1.0,),
+    whitening: Whitening | None = None,
+    truncate_dimension: int = 0,
 ) -> ExportedGraph:
     """Returns the graph of any model of images to descriptors.
 
@@ -200,6 +225,7 @@ def of_embedder(
         ValueError: see `sare_tf.export`.
     """
     _check_embedder(embedder)
+    height, width = image_sizes.chosen(embedder, height, width)
     embedder, imported = split_whitening(float32_copy(embedder))
     if whitening is not None and imported is not None:
         raise ValueError(
@@ -251,14 +277,6 @@ def check_truncation(truncate_dimension: int, length: int) -> None:
             "descriptor, or 0 for all. Received: truncate_dimension="
             f"{truncate_dimension}."
         )
-
-
-def _scaled(batch: tf.Tensor, scale: float) -> tf.Tensor:
-    if scale == 1:
-        return batch
-    size = tf.cast(tf.shape(batch)[1:3], tf.float32) * scale
-    height, width = tf.unstack(tf.cast(tf.maximum(tf.round(size), 1), tf.int32))
-    return image_decoding.resize(batch, height=height, width=width)
 
 
 def _check_scales(scales: tuple[float, ...]) -> None:

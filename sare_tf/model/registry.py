@@ -34,6 +34,7 @@ AGGREGATIONS = {
     "convap": "heads.convap.ConvAP",
     "mixvpr": "heads.mixvpr.MixVPR",
     "salad": "heads.salad.SALAD",
+    "salad_linear": "heads.salad_linear.SALADLinear",
     "boq": "heads.boq.BoQ",
     "supervlad": "heads.supervlad.SuperVLAD",
     "netvlad_linear": "heads.netvlad_linear.NetVLADLinear",
@@ -44,9 +45,9 @@ AGGREGATIONS = {
 POOLINGS = ("gem", "mac", "spoc", "rmac")
 # Those whose centres come from images before training.
 WITH_CENTRES = ("netvlad", "netvlad_linear", "hard_vlad")
-WITH_CLUSTERS = (*WITH_CENTRES, "salad", "supervlad")
+WITH_CLUSTERS = (*WITH_CENTRES, "salad", "salad_linear", "supervlad")
 # Those that take the class token of a vision transformer.
-WITH_CLASS_TOKEN = ("salad", "class_token")
+WITH_CLASS_TOKEN = ("salad", "salad_linear", "class_token")
 # Effect of augmentation -> numbers that it draws for each image, in the order
 # in which effects are applied.
 AUGMENTATION_DRAWS = {

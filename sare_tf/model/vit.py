@@ -22,18 +22,23 @@ from sare_tf.model.vit_architectures import Architecture
 from sare_tf.model.vit_layers import (
     DEVIATION,
     PrependedTokens,
-    ResizeToPatches,
     ScaledResidual,
     SelfAttention,
     SwiGLU,
     TokenEmbedding,
 )
 from sare_tf.model.vit_outputs import PatchMap
+from sare_tf.model.vit_sizes import CropToPatches, ResizeToPatches
 
 # models/vision_transformer.py, norm_layer.
 _EPSILON = 1e-6
 _FACETS = ("query", "key", "value")
-_OTHER_SIZES = ("refuse", "resize")
+# What happens to sides that are no multiples of 14.
+_OTHER_SIZES = {
+    "refuse": None,
+    "resize": ResizeToPatches,
+    "crop": CropToPatches,
+}
 
 
 def build(
@@ -50,7 +55,7 @@ def build(
             so many images, those of earlier blocks of fewer (stochastic
             depth).
         other_sizes: what happens to images whose sides are no multiples of
-            14: "refuse", or "resize" to the nearest ones.
+            14: "refuse"; "resize" to the nearest ones; or "crop" the middle.
 
     Returns:
         [B, H, W, 3] -> all maps of patches, [B, h, w, D]; see the module.
@@ -66,8 +71,8 @@ def build(
     prefix, leading = 1 + architecture.num_registers, 1
     images = keras.Input((None, None, 3), name="images")
     patched = images
-    if other_sizes == "resize":
-        patched = ResizeToPatches(dtype="float32", name="resize")(images)
+    if fit := _OTHER_SIZES[other_sizes]:
+        patched = fit(dtype="float32", name=other_sizes)(images)
     x = TokenEmbedding(
         architecture.dimension,
         num_registers=architecture.num_registers,

@@ -9,76 +9,14 @@ layers/.
 """
 
 import keras
-import numpy as np
 from keras import layers, ops
 
-from sare_tf.model.position_grid import antialiased_matrix, interpolate
+from sare_tf.model.position_grid import interpolate
 from sare_tf.model.vit_architectures import GRID, PATCH
+from sare_tf.model.vit_sizes import check_size
 
 # models/vision_transformer.py, init_weights.
 DEVIATION = 0.02
-
-
-def _check_size(shape) -> None:
-    """Refuses a known size that patches do not fill."""
-    sides = dict(zip(("height", "width"), shape[1:3], strict=True))
-    known = {k: side for k, side in sides.items() if isinstance(side, int)}
-    if any(side % PATCH or not side for side in known.values()):
-        received = ", ".join(f"{k}={side}" for k, side in known.items())
-        flags = " ".join(
-            f"--image_{k}={_nearest(side)}" for k, side in known.items()
-        )
-        raise ValueError(
-            f"Expected images whose height and width are multiples of {PATCH}, "
-            f"the patch of this network. Received: {received}. Give {flags}, "
-            "or build it with other_sizes='resize'."
-        )
-
-
-def _nearest(side: int) -> int:
-    # Halves to even, as Python and PyTorch's users of these networks round.
-    return max(round(side / PATCH), 1) * PATCH
-
-
-@keras.saving.register_keras_serializable(package="sare_tf")
-class ResizeToPatches(layers.Layer):
-    """Resizes images so that both sides are the nearest multiples of 14.
-
-    Bilinear with antialiasing, as the evaluations of MegaLoc and of
-    github.com/gmberton/VPR-methods-evaluation do it.
-
-    Call arguments:
-        images: of any range.
-
-    Input shape:
-        [B, H, W, C].
-
-    Output shape:
-        [B, 14 h, 14 w, C].
-    """
-
-    def call(self, images):
-        # By matrices: `ops.image.resize` does not take unknown sizes.
-        rows, columns = (
-            _resizing_matrix(side) for side in ops.shape(images)[1:3]
-        )
-        images = ops.einsum("hi,bijc->bhjc", rows, images)
-        return ops.einsum("wj,bhjc->bhwc", columns, images)
-
-    def compute_output_spec(self, images):
-        batch, *sides, channels = images.shape
-        sides = [side and _nearest(side) for side in sides]
-        return keras.KerasTensor((batch, *sides, channels), dtype=images.dtype)
-
-
-def _resizing_matrix(side):
-    if isinstance(side, int):
-        matrix = antialiased_matrix(_nearest(side), side, bilinear=True)
-        return np.float32(matrix)
-    patches = ops.round(ops.cast(side, "float32") / PATCH)
-    size = ops.cast(ops.maximum(patches, 1.0), "int32") * PATCH
-    matrix = antialiased_matrix(size, side, math=ops, bilinear=True)
-    return ops.cast(matrix, "float32")
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")
@@ -140,7 +78,7 @@ class TokenEmbedding(layers.Layer):
 
     def call(self, images):
         shape = ops.shape(images)
-        _check_size(shape)
+        check_size(shape)
         batch, rows, columns = shape[0], shape[1] // PATCH, shape[2] // PATCH
         # A product of matrices, which is what a convolution of this stride is.
         patches = ops.reshape(
@@ -170,7 +108,7 @@ class TokenEmbedding(layers.Layer):
         return ops.concatenate([prefix, patches], axis=1)
 
     def compute_output_spec(self, images):
-        _check_size(images.shape)
+        check_size(images.shape)
         batch, height, width, _ = images.shape
         count = None
         if height and width:

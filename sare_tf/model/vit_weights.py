@@ -32,6 +32,7 @@ from sare_tf.model.vit_architectures import (
 # Length of the slice of a head: all of DINOv2's networks.
 _HEAD = 64
 _HUGGING_FACE = "embeddings.cls_token"
+_MASK = "mask_token"
 # What precedes all names.
 _PREFIXES = ("", "dinov2.")
 # Name of a layer here -> of a block's part in both namings.
@@ -51,7 +52,7 @@ _BLOCK_PARTS = {
 
 def matches(state: Mapping[str, Array]) -> bool:
     """Returns whether the names are DINOv2's, in either naming."""
-    return _prefix(state) is not None
+    return prefix_of(state) is not None
 
 
 def read_backbone(
@@ -105,6 +106,13 @@ def assign(
     Raises:
         ValueError: the file is of another network, or not whole.
     """
+    if not matches(arrays):
+        raise ValueError(
+            f"Expected weights of {name}, in DINOv2's names or Hugging Face's. "
+            f"Received: weights={str(path)!r} with {len(arrays)} arrays, such "
+            f"as {', '.join(sorted(arrays)[:3])}. If import_weights reads it, "
+            "give the model.keras that it writes."
+        )
     published = STARTS_FROM.get(name, name)
     _, layers = read_backbone(path, arrays, backbone=published)
     for layer, weights in layers.items():
@@ -117,6 +125,7 @@ def take(
     arrays: ArrayLedger,
     *,
     prefix: str | None = None,
+    norm: bool = True,
 ) -> tuple[Architecture, dict[str, list[np.ndarray]]]:
     """Takes a backbone out of a state_dict that may hold more.
 
@@ -125,6 +134,8 @@ def take(
         state: its tensors, of which names and shapes are read.
         arrays: the same tensors; those of the backbone are taken.
         prefix: what precedes the names of the backbone; None: found out.
+        norm: whether its last normalisation is taken. Else the file may have
+            it or not.
 
     Returns:
         Its architecture, as far as its arrays say it; and the weights of each
@@ -134,17 +145,20 @@ def take(
         ValueError: arrays are missing, left over or of another shape.
     """
     if prefix is None:
-        prefix = _prefix(state) or ""
+        prefix = prefix_of(state) or ""
     shapes = {
         name.removeprefix(prefix): tuple(tensor.shape)
         for name, tensor in state.items()
         if name.startswith(prefix)
     }
+    unused = {name for name in shapes if name.rpartition(".")[2] == _MASK}
     hugging_face = _HUGGING_FACE in shapes
     blocks = _blocks(shapes, hugging_face)
-    architecture = _architecture(source, shapes, blocks, hugging_face)
+    architecture = _architecture(source, prefix, shapes, blocks, hugging_face)
     plan = dict(_plan(architecture, blocks, hugging_face))
-    _check(source, shapes, plan, prefix)
+    if not norm:
+        unused |= {name for names, _ in plan.pop("norm") for name in names}
+    _check(source, shapes.keys() - unused, plan, prefix)
     layers = {}
     for layer, groups in plan.items():
         layers[layer] = [
@@ -155,13 +169,13 @@ def take(
             )
             for names, shape in groups
         ]
-    for name in shapes:
-        if name.rpartition(".")[2] == "mask_token":
-            arrays.drop(prefix + name)
+    for name in unused:
+        arrays.drop(prefix + name)
     return architecture, layers
 
 
-def _prefix(state) -> str | None:
+def prefix_of(state: Mapping[str, Array]) -> str | None:
+    """Returns what precedes all names of a backbone; None: it is none."""
     for prefix in _PREFIXES:
         for name in ("cls_token", _HUGGING_FACE):
             if prefix + name in state:
@@ -178,13 +192,13 @@ def _blocks(shapes, hugging_face) -> dict[int, str]:
     return {int(match[1]): match[0] for match in found}
 
 
-def _architecture(source, shapes, blocks, hugging_face) -> Architecture:
+def _architecture(source, prefix, shapes, blocks, hugging_face) -> Architecture:
     def shape(original, other):
         name = other if hugging_face else original
         if name not in shapes:
             raise ValueError(
                 f"Expected DINOv2's arrays. Received: source={str(source)!r} "
-                f"without {name}. Get the file again."
+                f"without {prefix}{name}. Get the file again."
             )
         return shapes[name]
 
@@ -282,16 +296,13 @@ def _sizes(architecture) -> dict[str, tuple[int, int | None]]:
     }
 
 
-def _check(source, shapes, plan, prefix) -> None:
+def _check(source, present, plan, prefix) -> None:
     """Refuses a file that is not whole, or has arrays without a place."""
     expected = {
         name
         for groups in plan.values()
         for names, _ in groups
         for name in names
-    }
-    present = {
-        name for name in shapes if name.rpartition(".")[2] != "mask_token"
     }
     problems = [
         f"{word} {_listed(prefix + name for name in names)}"

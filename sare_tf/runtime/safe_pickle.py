@@ -8,9 +8,9 @@ allows by name. Any other name is an error. NumPy's own loader of object arrays
 
 import codecs
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 
@@ -37,6 +37,7 @@ def load_stream(
     *,
     allowed: Mapping[tuple[str, str], Any],
     persistent: Callable[[Any], Any] | None = None,
+    unread: Collection[str] = (),
 ) -> Any:
     """Loads the pickle at the position of a stream, and stops after it.
 
@@ -45,11 +46,42 @@ def load_stream(
         allowed: (module, name) -> the object for that name, beside plain values
             and NumPy arrays.
         persistent: returns the object of a persistent id.
+        unread: packages, modules and names whose objects become `Unread`
+            instead of an error.
 
     Raises:
         ValueError: it is no pickle, or names something else.
     """
-    return _load(file, allowed=allowed, persistent=persistent)
+    return _load(file, allowed=allowed, persistent=persistent, unread=unread)
+
+
+class Unread:
+    """Stands for an object of a class that is not loaded, without its content.
+
+    It takes whatever a pickle does with an object, and keeps nothing.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        del args, kwargs
+        return object.__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        del args, kwargs
+
+    def __setstate__(self, state: Any) -> None:
+        """Ignores the attributes."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Ignores an item of a dictionary."""
+
+    def append(self, value: Any) -> None:
+        """Ignores an item of a list."""
+
+    def extend(self, values: Any) -> None:
+        """Ignores items of a list."""
+
+    def add(self, value: Any) -> None:
+        """Ignores an item of a set."""
 
 
 def load_npy(path: Path) -> np.ndarray:
@@ -96,8 +128,9 @@ def _load(file: BinaryIO, **options: Any) -> Any:
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file, *, allowed=None, persistent=None):
+    def __init__(self, file, *, allowed=None, persistent=None, unread=()):
         super().__init__(file, encoding="latin1")
+        self._unread = frozenset(unread)
         self._allowed = _ALLOWED | dict(allowed or {})
         self._persistent = persistent
 
@@ -105,6 +138,12 @@ class _Unpickler(pickle.Unpickler):
         try:
             return self._allowed[module, name]
         except KeyError:
+            # Protocol 2 has the name of Python 2.
+            current = module.replace("__builtin__", "builtins")
+            words = f"{current}.{name}".split(".")
+            names = {".".join(words[:end]) for end in range(1, len(words) + 1)}
+            if names & self._unread:
+                return Unread
             raise ValueError(f"it names {module}.{name}") from None
 
     def persistent_load(self, identity: Any) -> Any:

@@ -3,13 +3,14 @@
 import keras
 import numpy as np
 
-from sare_tf.model import NetVLAD, Whitening, backbones
+from sare_tf.model import NetVLAD, Whitening, backbones, vit
 from sare_tf.model.data_checks import Embedder
 from sare_tf.model.embedder import make_aggregation
-from sare_tf.model.registry import POOLINGS
+from sare_tf.model.registry import POOLINGS, WITH_CLASS_TOKEN
 from sare_tf.weights.imported_network import (
     VGG16_LAYERS,
     GeMWeights,
+    HeadWeights,
     ImportedNetwork,
     NetVLADWeights,
 )
@@ -38,20 +39,42 @@ def build(
         ValueError: the aggregation does not fit, or the source has no such
             whitening.
     """
-    _, network = backbones.build(
-        imported.backbone, cut_layer=imported.cut_layer
-    )
+    layer = _make_aggregation(imported, aggregation)
+    network = _backbone(imported, class_token=layer.name in WITH_CLASS_TOKEN)
     _assign(network, imported)
     preprocessing = backbones.Preprocessing(
         **imported.preprocessing, dtype="float32", name="preprocessing"
     )
-    images = keras.Input((None, None, 3), dtype="float32", name="images")
+    size = (None, None)
+    if imported.only_size:
+        size = imported.preprocessing["image_size"]
+    images = keras.Input((*size, 3), dtype="float32", name="images")
     features = network(preprocessing(images))
-    layer = _make_aggregation(imported, aggregation)
-    descriptors = layer(features)
+    if not isinstance(features, list):
+        features = [features]
+    descriptors = layer(*features)
     _set_aggregation(layer, imported.aggregation)
     descriptors = _whiten(descriptors, imported, whitening_dimension)
     return Embedder(images, descriptors, name="embedder")
+
+
+def _backbone(imported: ImportedNetwork, *, class_token: bool) -> keras.Model:
+    """Makes the model named "backbone", with random weights."""
+    transformer = imported.transformer
+    if transformer is None:
+        _, network = backbones.build(
+            imported.backbone, cut_layer=imported.cut_layer
+        )
+        return network
+    return backbones.cut(
+        vit.build(
+            transformer.architecture, other_sizes=transformer.other_sizes
+        ),
+        imported.cut_layer or "patches",
+        train_from=transformer.train_from,
+        class_token=class_token,
+        name=imported.backbone,
+    )
 
 
 def _whiten(descriptors, imported: ImportedNetwork, dimension: int | None):
@@ -159,6 +182,8 @@ def _make_aggregation(
             p=weights.exponent,
             unit_locations=weights.unit_locations,
         )
+    if isinstance(weights, HeadWeights):
+        return make_aggregation(weights.name, **weights.settings)
     if aggregation not in POOLINGS:
         raise ValueError(
             f"Expected an aggregation, {', '.join(POOLINGS)}, for a file that "
@@ -169,8 +194,11 @@ def _make_aggregation(
 
 
 def _set_aggregation(
-    layer: keras.layers.Layer, weights: NetVLADWeights | GeMWeights | None
+    layer: keras.layers.Layer,
+    weights: NetVLADWeights | GeMWeights | HeadWeights | None,
 ) -> None:
+    if isinstance(weights, HeadWeights):
+        _set_head(layer, weights)
     if isinstance(weights, NetVLADWeights):
         expected = tuple(layer.centres.shape)
         if weights.centres.shape != expected:
@@ -183,3 +211,20 @@ def _set_aggregation(
         layer.centres.assign(weights.centres)
         if weights.bias is not None:
             layer.assignment_bias.assign(weights.bias)
+
+
+def _set_head(layer: keras.layers.Layer, weights: HeadWeights) -> None:
+    """Sets every weight of a head by its name."""
+    variables = {variable.name: variable for variable in layer.weights}
+    expected = {name: tuple(v.shape) for name, v in variables.items()}
+    received = {name: array.shape for name, array in weights.weights.items()}
+    for name in [*expected, *sorted(received.keys() - expected.keys())]:
+        if expected.get(name) != received.get(name):
+            raise ValueError(
+                f"Expected weights {name} of shape {expected.get(name)} for "
+                f"{weights.name}. Received: shape {received.get(name)}. The "
+                "file is of another network, or its parts do not belong "
+                "together."
+            )
+    for name, variable in variables.items():
+        variable.assign(weights.weights[name])

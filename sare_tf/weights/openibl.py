@@ -23,11 +23,7 @@ from sare_tf.weights.imported_network import CAFFE_RGB, ImportedNetwork
 
 # Lower bound of eigenvalues: ibl/pca.py.
 _LOWEST_EIGENVALUE = 1e-9
-_BACKBONE = frozenset(
-    f"{index}.{part}"
-    for index in torch_layers.VGG16_INDICES
-    for part in ("weight", "bias")
-)
+_BACKBONE = torch_layers.vgg16_names("")
 
 
 def matches(state: Mapping[str, Array]) -> bool:

@@ -57,7 +57,18 @@ class ImportOptions(
     pca: str | None = path_option(
         None, "PCA that lies beside a training of OpenIBL, pca_params_*.h5."
     )
+    vocabulary: str | None = path_option(
+        None,
+        "File of AnyLoc's vocabulary, *_c_centers.pt, beside a backbone of "
+        "DINOv2 as --source.",
+    )
     # None: as the source has it.
+    image_height: int | None = with_default(
+        ImageSizeOptions, "image_height", None
+    )
+    image_width: int | None = with_default(
+        ImageSizeOptions, "image_width", None
+    )
     aggregation: str | None = with_default(ModelOptions, "aggregation", None)
     whitening_dimension: int | None = with_default(
         WhiteningOptions, "whitening_dimension", None

@@ -29,6 +29,15 @@ def vgg16(arrays: ArrayLedger, prefix: str) -> dict[str, list[np.ndarray]]:
     return layers
 
 
+def vgg16_names(prefix: str) -> set[str]:
+    """Returns the names of the arrays that `vgg16` takes."""
+    return {
+        f"{prefix}{index}.{part}"
+        for index in VGG16_INDICES
+        for part in ("weight", "bias")
+    }
+
+
 def vgg16_state(network: ImportedNetwork, prefix: str) -> dict[str, np.ndarray]:
     """Returns the reverse of `vgg16`, for a network that takes RGB."""
     state = {}
@@ -96,3 +105,76 @@ def convolved_projection(
     kernel = arrays.take(f"{prefix}weight", (None, length, 1, 1))
     bias = arrays.take(f"{prefix}bias", kernel.shape[:1])
     return kernel[:, :, 0, 0].T, bias
+
+
+def named(
+    arrays: ArrayLedger, prefix: str, layers: Mapping[str, str]
+) -> dict[str, np.ndarray]:
+    """Takes dense layers, convolutions and normalisations with their biases.
+
+    Args:
+        arrays: the arrays.
+        prefix: of all names in the file.
+        layers: name of a layer in `model.heads` -> in the file.
+
+    Returns:
+        Weights by name as `model.heads` has them: of a layer `x` with a matrix
+        or a convolution of 1 x 1, `x_kernel`, [inputs, outputs]; with a larger
+        convolution, `x_kernel`, [rows, columns, inputs, outputs]; of a
+        normalisation, `x_scale`; and always `x_bias`.
+    """
+    weights = {}
+    for layer, name in layers.items():
+        shape = arrays.shape(f"{prefix}{name}.weight")
+        array = arrays.take(f"{prefix}{name}.weight", (None,) * len(shape))
+        kind = "scale" if len(shape) == 1 else "kernel"
+        if len(shape) == 4 and shape[2:] != (1, 1):
+            array = array.transpose(2, 3, 1, 0)
+        elif len(shape) > 1:
+            array = array.reshape(shape[0], -1).T
+        weights[f"{layer}_{kind}"] = array
+        weights[f"{layer}_bias"] = arrays.take(
+            f"{prefix}{name}.bias", (shape[0],)
+        )
+    return weights
+
+
+def names_of(prefix: str, layers: Mapping[str, str]) -> set[str]:
+    """Returns the names of the arrays that `named` takes."""
+    return {
+        f"{prefix}{name}.{part}"
+        for name in layers.values()
+        for part in ("weight", "bias")
+    }
+
+
+def attention(
+    arrays: ArrayLedger, prefix: str, layer: str
+) -> dict[str, np.ndarray]:
+    """Takes a torch.nn.MultiheadAttention, with queries, keys, values in one.
+
+    Args:
+        arrays: the arrays.
+        prefix: of its names.
+        layer: its name in `model.heads`.
+    """
+    weights = named(arrays, prefix, {f"{layer}_out": "out_proj"})
+    length = len(weights[f"{layer}_out_bias"])
+    kernel = arrays.take(f"{prefix}in_proj_weight", (3 * length, length))
+    bias = arrays.take(f"{prefix}in_proj_bias", (3 * length,))
+    for index, part in enumerate(("query", "key", "value")):
+        rows = slice(index * length, (index + 1) * length)
+        weights[f"{layer}_{part}_kernel"] = kernel[rows].T
+        weights[f"{layer}_{part}_bias"] = bias[rows]
+    return weights
+
+
+def attention_names(prefix: str) -> set[str]:
+    """Returns the names of the arrays that `attention` takes."""
+    return {
+        f"{prefix}{name}"
+        for name in (
+            *("in_proj_weight", "in_proj_bias"),
+            *("out_proj.weight", "out_proj.bias"),
+        )
+    }

@@ -5,12 +5,14 @@ uses every array of the file, or refuses the file. No file is executed,
 unpacked, or trusted with its sizes.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
 import h5py
 
 from sare_tf.model.pretrained import (
+    array_ledger,
     safetensors_file,
     torch_file,
     weights_file,
@@ -18,14 +20,23 @@ from sare_tf.model.pretrained import (
 from sare_tf.model.pretrained.array_ledger import Array
 from sare_tf.runtime import atomic_files
 from sare_tf.weights import (
+    anyloc,
+    boq,
+    convap,
+    cosplace,
     dinov2,
+    implicit_aggregation,
     keras_vgg,
     mat_file,
+    megaloc,
+    mixvpr,
     netvlad_mat,
     netvlad_tf,
     openibl,
     patch_netvlad,
     pytorch_netvlad,
+    salad,
+    supervlad,
     torchvision,
     vgl_benchmark,
 )
@@ -37,6 +48,14 @@ _BY_NAME = {
     "openibl": openibl,
     "pytorch_netvlad": pytorch_netvlad,
     "patch_netvlad": patch_netvlad,
+    "salad": salad,
+    "megaloc": megaloc,
+    "boq": boq,
+    "mixvpr": mixvpr,
+    "convap": convap,
+    "cosplace": cosplace,
+    "supervlad": supervlad,
+    "implicit_aggregation": implicit_aggregation,
     "benchmark": vgl_benchmark,
     "dinov2": dinov2,
     "torchvision": torchvision,
@@ -52,6 +71,7 @@ def read(
     *,
     format_name: str = "auto",
     pca: str | Path | None = None,
+    vocabulary: str | Path | None = None,
 ) -> ImportedNetwork:
     """Reads a file of weights.
 
@@ -59,24 +79,28 @@ def read(
         source: the file; for netvlad_tf its prefix or folder.
         format_name: a name in `FORMATS`, or auto: detected from the content.
         pca: the PCA beside a training of OpenIBL.
+        vocabulary: the vocabulary of AnyLoc, beside a backbone of DINOv2.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: an unknown format, or a file that does not hold it whole.
     """
     source, pca = Path(source), pca and Path(pca)
+    vocabulary = vocabulary and Path(vocabulary)
     if format_name not in ("auto", *FORMATS):
         raise ValueError(
             f"Expected auto, {', '.join(FORMATS)}. Received: "
             f"format_name={format_name!r}."
         )
-    for path in (source, pca):
+    for path in (source, pca, vocabulary):
         if path and not path.exists() and not netvlad_tf.prefix(path):
             raise FileNotFoundError(
                 "Expected a file of weights. Received: "
                 f"{str(path)!r}, which does not exist."
             )
     detected, arrays = _detect(source)
+    if detected == "dinov2" and (vocabulary or format_name == "anyloc"):
+        detected = "anyloc"
     if format_name == "auto":
         format_name = detected
     # A file of arrays by name may be read as any format of such files.
@@ -87,13 +111,25 @@ def read(
             f"source={str(source)!r}, which is one of {detected}. Leave "
             "--format out."
         )
-    if pca and format_name != "openibl":
-        raise ValueError(
-            "Expected a PCA file only with OpenIBL's trainings. Received: "
-            f"pca={str(pca)!r} with format {format_name}. Leave --pca out."
-        )
+    _check_beside(format_name, pca=pca, vocabulary=vocabulary)
+    network = _read(source, format_name, arrays, pca, vocabulary)
+    note = array_ledger.half_precision(arrays or {})
+    if note:
+        network = dataclasses.replace(network, notes=(*network.notes, note))
+    return network
+
+
+def _read(
+    source: Path,
+    format_name: str,
+    arrays: Mapping[str, Array] | None,
+    pca: Path | None,
+    vocabulary: Path | None,
+) -> ImportedNetwork:
     if format_name == "openibl":
         return openibl.read(source, arrays, pca=pca)
+    if format_name == "anyloc":
+        return anyloc.read(source, arrays, vocabulary=vocabulary)
     if format_name in _BY_NAME:
         return _BY_NAME[format_name].read(source, arrays)
     if format_name == "netvlad_mat":
@@ -128,6 +164,30 @@ def write(
             safetensors_file.write(temporary, saved.get("state_dict", saved))
         else:
             torch_file.write(temporary, saved)
+
+
+def _check_beside(
+    format_name: str, *, pca: Path | None, vocabulary: Path | None
+) -> None:
+    """Refuses a file beside the weights that does not belong there."""
+    if pca and format_name != "openibl":
+        raise ValueError(
+            "Expected a PCA file only with OpenIBL's trainings. Received: "
+            f"pca={str(pca)!r} with format {format_name}. Leave --pca out."
+        )
+    if vocabulary and format_name != "anyloc":
+        raise ValueError(
+            "Expected a vocabulary only with a backbone of DINOv2, for AnyLoc. "
+            f"Received: vocabulary={str(vocabulary)!r} with format "
+            f"{format_name}. Leave --vocabulary out, or give the backbone as "
+            "--source."
+        )
+    if format_name == "anyloc" and not vocabulary:
+        raise ValueError(
+            "Expected a vocabulary for AnyLoc, which has no other weights than "
+            "a backbone. Received: vocabulary=None. Give --vocabulary, a file "
+            "*_c_centers.pt."
+        )
 
 
 def _detect(source: Path) -> tuple[str, Mapping[str, Array] | None]:

@@ -25,6 +25,7 @@ from sare_tf.model import (
     heads,
     vit_layers,
     vit_outputs,
+    vit_sizes,
 )
 from sare_tf.model.torchvision import convnext
 
@@ -68,6 +69,7 @@ def layers():
     return {
         "ChannelScale": (convnext.ChannelScale(), [maps]),
         "ClassToken": (vit_outputs.ClassToken(), [tokens]),
+        "CropToPatches": (vit_sizes.CropToPatches(), [random(2, 31, 19, 3)]),
         "GeM": (model.GeM(), [maps]),
         "GeM-imported": (model.GeM(unit_locations=True), [maps]),
         "MAC": (model.MAC(), [maps]),
@@ -84,7 +86,7 @@ def layers():
         "Preprocessing": (preprocessing, [tuples[0]]),
         "PrependedTokens": (vit_layers.PrependedTokens(2), [tokens]),
         "RMAC": (model.RMAC(), [maps]),
-        "ResizeToPatches": (vit_layers.ResizeToPatches(), [maps]),
+        "ResizeToPatches": (vit_sizes.ResizeToPatches(), [maps]),
         "SPoC": (model.SPoC(), [maps]),
         "ScaledResidual": (
             vit_layers.ScaledResidual(),
@@ -105,7 +107,9 @@ def layers():
 def current_heads():
     """A layer of each head, and its inputs."""
     maps, tokens = random(2, 6, 9, 5), random(2, 5, seed=3)
-    salad = heads.salad.SALAD(3, cluster_length=4, token_length=6, hidden=7)
+    options = {"cluster_length": 4, "token_length": 6, "hidden": 7}
+    salad = heads.salad.SALAD(3, **options)
+    shortened = heads.salad_linear.SALADLinear(5, num_clusters=3, **options)
     return {
         "BoQ": (
             heads.boq.BoQ(64, num_queries=3, num_blocks=2, rows=2),
@@ -123,6 +127,7 @@ def current_heads():
             [maps],
         ),
         "SALAD": (salad, [0.1 * maps]),
+        "SALADLinear": (shortened, [0.1 * maps]),
         "SuperVLAD": (heads.supervlad.SuperVLAD(3), [maps]),
         "UnitClassToken": (
             heads.class_token.UnitClassToken(),

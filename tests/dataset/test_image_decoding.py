@@ -22,6 +22,7 @@ from toy_images import (
 
 from sare_tf import build_records
 from sare_tf.dataset import image_decoding, image_refusal
+from sare_tf.dataset.interpolation import Interpolation
 from sare_tf.records import records
 from sare_tf.records.options import RecordOptions
 
@@ -79,6 +80,59 @@ def test_a_part_of_an_image():
     np.testing.assert_array_equal(part, image[1:4, 0:3])
     with pytest.raises(ValueError, match="outside the image, 5 x 4 pixels"):
         image_decoding.cut(image, (5, 0, 9, 9))
+
+
+@pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(23, 41), (90, 70), (40, 23)])
+def test_interpolations_are_pillows(kind, size):
+    """Of float32, which Pillow does not round."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (60, 47, 3)).astype(np.uint8)
+    filters = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}
+    expected = np.stack(
+        [
+            Image.fromarray(np.float32(image[:, :, channel])).resize(
+                size[::-1], filters[kind]
+            )
+            for channel in range(3)
+        ],
+        axis=-1,
+    )
+    options = {"height": size[0], "width": size[1]}
+    exact = image_decoding.resize(
+        image,
+        interpolation=Interpolation(kind=kind, rounded=False),
+        **options,
+    )
+    np.testing.assert_allclose(exact, expected, atol=5e-3)
+    if size == (90, 70):  # Where images become larger, bicubic overshoots.
+        outside = exact.numpy().min() < 0 and exact.numpy().max() > 255
+        assert outside == (kind == "bicubic")
+    rounded = image_decoding.resize(
+        image, interpolation=Interpolation(kind=kind), **options
+    )
+    assert rounded.dtype == tf.uint8
+    np.testing.assert_allclose(
+        rounded, np.clip(expected, 0, 255), atol=0.5 + 5e-3
+    )
+
+
+def test_an_image_of_the_right_size_keeps_its_pixels():
+    image = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
+    encoded = tf.io.encode_png(image)
+    for rounded in (True, False):
+        interpolation = Interpolation(kind="bicubic", rounded=rounded)
+        batch, valid = image_decoding.load_batch(
+            tf.stack([encoded, b"no image"]),
+            height=9,
+            width=7,
+            interpolation=interpolation,
+        )
+        assert valid.numpy().tolist() == [True, False]
+        np.testing.assert_array_equal(batch[0], image)
+        assert batch.dtype == (tf.uint8 if rounded else tf.float32)
+    with pytest.raises(ValueError, match="bilinear, bicubic. Received: interp"):
+        Interpolation(kind="nearest")
 
 
 def test_the_largest_image_there_may_be():

@@ -16,6 +16,7 @@ from sare_tf.model import (
     vit,
     vit_layers,
     vit_outputs,
+    vit_sizes,
 )
 from sare_tf.model.pretrained.array_ledger import ArrayLedger, StoredArray
 from sare_tf.model.registry import BACKBONES
@@ -427,15 +428,39 @@ def test_other_sizes_are_resized_on_request(tiny):
     )
 
 
+@pytest.mark.parametrize(
+    ("side", "first", "size"),
+    [  # int(round((side - size) / 2)), halves to even.
+        (14, 0, 14),
+        (15, 0, 14),
+        (17, 2, 14),
+        (27, 6, 14),
+        (33, 2, 28),
+        (35, 4, 28),
+    ],
+)
+def test_the_middle_is_cropped_to_patches(side, first, size):
+    images = np.arange(side * 30, dtype=np.float32).reshape(1, side, 30, 1)
+    layer = vit_sizes.CropToPatches()
+    found = numpy(layer(images))
+    expected = images[:, first : first + size, 1:29]
+    np.testing.assert_array_equal(found, expected)
+    symbolic = layer(keras.KerasTensor((None, side, None, 1)))
+    assert symbolic.shape == (None, size, None, 1)
+    with pytest.raises(ValueError, match=r"14 x 14 pixels.*\(13, 30\)"):
+        layer(images[:, :13])
+
+
 @IN_GRAPHS
-def test_unknown_sizes_are_resized_alike():
+@pytest.mark.parametrize("layer", ["ResizeToPatches", "CropToPatches"])
+def test_unknown_sizes_are_fitted_alike(layer):
     import tensorflow as tf
 
-    layer = vit_layers.ResizeToPatches()
+    layer = getattr(vit_sizes, layer)()
     traced = tf.function(
         layer, input_signature=[tf.TensorSpec((None, None, None, 3))]
     )
-    for size in ((30, 50), (35, 5), (28, 42)):
+    for size in ((30, 50), (35, 19), (28, 42)):
         images = pictures(*size)
         np.testing.assert_allclose(
             numpy(traced(images)), numpy(layer(images)), atol=1e-6

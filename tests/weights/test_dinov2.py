@@ -128,6 +128,18 @@ def test_a_file_is_the_weights_of_a_backbone(known, tmp_path):
         backbones.build("dinov2_vits14", weights=path)
 
 
+def test_a_whole_network_is_no_backbone(known, tmp_path):
+    path = tmp_path / "salad.ckpt"
+    state = {f"backbone.model.{name}": array for name, array in known.items()}
+    torch_file.write(path, state)
+    with pytest.raises(
+        ValueError,
+        match=r"weights of tiny, in DINOv2's names.*such as backbone\.model\."
+        ".*give the model.keras that it writes",
+    ):
+        backbones.build("tiny", weights=path)
+
+
 def test_half_precision_is_read_as_float32(known):
     state = arrays({k: np.float16(v) for k, v in known.items()})
     found = dinov2.read("file.pth", state)

@@ -13,11 +13,12 @@ from sare_tf.model.heads import (
     mixvpr,
     netvlad_linear,
     salad,
+    salad_linear,
     supervlad,
 )
 
 # Keras finds the classes that a checkpoint names once they are imported.
 MODULES = (
     *(boq, class_token, convap, gem_linear, hard_vlad, mixvpr),
-    *(netvlad_linear, salad, supervlad),
+    *(netvlad_linear, salad, salad_linear, supervlad),
 )

@@ -87,8 +87,8 @@ class SALAD(Head):
     Without the dropout of the original, by which training would see other
     descriptors than mining.
 
-    Source: Izquierdo, Civera, CVPR 2024 (see the module). MegaLoc has
-    `cluster_length` 256 and another dense layer behind it.
+    Source: Izquierdo, Civera, CVPR 2024 (see the module). MegaLoc is
+    `SALADLinear`.
 
     Args:
         num_clusters: K; images must have more locations.

@@ -6,7 +6,7 @@ So no array of a file is ignored without a word, and none is missing.
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,6 +22,11 @@ class Array(Protocol):
         """Its sizes."""
         ...
 
+    @property
+    def dtype(self) -> Any:
+        """Type of its numbers, whose text is that of NumPy."""
+        ...
+
     def numpy(self) -> np.ndarray:
         """Reads the numbers."""
         ...
@@ -34,10 +39,12 @@ class StoredArray:
     Attributes:
         shape: its sizes.
         read: reads the numbers.
+        dtype: type of the numbers, as NumPy names it.
     """
 
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
+    dtype: str = "float32"
 
     def numpy(self) -> np.ndarray:
         """Reads the numbers."""
@@ -96,10 +103,13 @@ class ArrayLedger:
         array = np.asarray(self._arrays.pop(name).numpy())
         # bfloat16 is of kind V.
         if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
-            raise self._refused(
-                name, "of floating point numbers", f"dtype={array.dtype}"
+            raise ValueError(
+                f"Expected the array {name!r} to be of floating point numbers. "
+                f"Received: source={str(self._source)!r} with dtype="
+                f"{array.dtype}: it is quantised, or no weight. Take the file "
+                "that holds float32."
             )
-        array = np.ascontiguousarray(array, np.float32)
+        array = np.asarray(array, np.float32, order="C")
         if not np.isfinite(array).all():
             raise self._refused(name, "finite", "NaN or infinity")
         return array
@@ -107,6 +117,37 @@ class ArrayLedger:
     def drop(self, name: str) -> None:
         """Removes an array that the network does not need, if it is there."""
         self._arrays.pop(name, None)
+
+    def drop_ending(self, ending: str) -> None:
+        """Removes all arrays whose names have this ending."""
+        for name in [name for name in self._arrays if name.endswith(ending)]:
+            self.drop(name)
+
+    def require(self, names: Iterable[str], *, network: str) -> None:
+        """Refuses a file that has not exactly these arrays left.
+
+        Args:
+            names: of all arrays that are still to be taken.
+            network: whose they are, for the message.
+
+        Raises:
+            ValueError: lists arrays that are missing and those left over.
+        """
+        expected = set(names)
+        problems = [
+            f"{word} {listed(differing)}"
+            for word, differing in (
+                ("without", expected - self._arrays.keys()),
+                ("with, in no layer of it,", self._arrays.keys() - expected),
+            )
+            if differing
+        ]
+        if problems:
+            raise ValueError(
+                f"Expected each array of {network} once. Received: source="
+                f"{str(self._source)!r} {'; and '.join(problems)}. Get the "
+                "file again, or save the model's state_dict()."
+            )
 
     def finish(self) -> None:
         """Refuses arrays that were not taken.
@@ -128,6 +169,19 @@ class ArrayLedger:
             f"source={str(self._source)!r} with {received}. Check --format, "
             "or get the file again."
         )
+
+
+def half_precision(arrays: Mapping[str, Array]) -> str | None:
+    """Returns a sentence about arrays of 16 bits; None: there are none."""
+    kinds = [str(array.dtype) for array in arrays.values()]
+    halves = [kind for kind in kinds if kind in ("float16", "bfloat16")]
+    if not halves:
+        return None
+    return (
+        f"{len(halves)} of {len(kinds)} arrays are stored as "
+        f"{' and '.join(sorted(set(halves)))} and computed in float32: "
+        "descriptors are those of the rounded weights."
+    )
 
 
 def listed(names: Iterable[str]) -> str:

@@ -16,6 +16,8 @@ from sare_tf.model.pretrained.array_ledger import StoredArray
 
 # The format's own limit of the header: safetensors/src/tensor.rs.
 _MOST_HEADER_BYTES = 100_000_000
+# Its types of 16 bits, as NumPy names them.
+_HALVES = {"F16": "float16", "BF16": "bfloat16"}
 
 
 def is_safetensors_file(path: Path) -> bool:
@@ -45,6 +47,7 @@ def read(path: Path) -> dict[str, StoredArray]:
                 name: StoredArray(
                     tuple(file.get_slice(name).get_shape()),
                     _reader(path, name),
+                    _HALVES.get(file.get_slice(name).get_dtype(), "other"),
                 )
                 for name in file.keys()  # noqa: SIM118, it is no dict
             }
@@ -56,7 +59,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes arrays as float32."""
     safetensors.numpy.save_file(
         {
-            name: np.ascontiguousarray(array, np.float32)
+            name: np.asarray(array, np.float32, order="C")
             for name, array in arrays.items()
         },
         path,

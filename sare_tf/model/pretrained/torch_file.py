@@ -43,6 +43,19 @@ _DTYPES = {
     "ByteStorage": "u1",
     "BoolStorage": "?",
 }
+# Packages, and other names, of what trainings save beside the network, such as
+# Lightning's callbacks and hyper-parameters.
+_UNREAD = frozenset(
+    {
+        *("lightning", "lightning_fabric", "pytorch_lightning", "omegaconf"),
+        *("argparse", "pathlib", "typing", "torch.optim", "torch.device"),
+        *("builtins.set", "builtins.dict", "builtins.list", "builtins.int"),
+        *("builtins.str", "builtins.float", "builtins.bool"),
+        *("builtins.tuple", "collections.defaultdict", "collections.Counter"),
+    }
+)
+_QUANTISED_TYPES = ("QInt8", "QUInt8", "QInt32", "QUInt4x2", "QUInt2x4")
+_QUANTISED = object()  # Stands for their storages.
 
 
 @dataclasses.dataclass
@@ -93,7 +106,7 @@ class Tensor:
         view = np.lib.stride_tricks.as_strided(
             flat, self.shape, strides, writeable=False
         )
-        return np.ascontiguousarray(view)
+        return np.asarray(view, order="C")
 
 
 def is_torch_file(path: Path) -> bool:
@@ -188,7 +201,7 @@ def _pickled(value: Any, arrays: list[np.ndarray]) -> bytes:
         return b"J" + struct.pack("<i", value)
     if isinstance(value, float):
         return b"G" + struct.pack(">d", value)
-    array = np.ascontiguousarray(value, "<f4")
+    array = np.asarray(value, "<f4", order="C")
     strides = [stride // array.itemsize for stride in array.strides]
     key = str(len(arrays))
     arrays.append(array)
@@ -241,7 +254,10 @@ def _read_zip(path: Path) -> Any:
         return _Storage(dtype, count, read_member)
 
     return safe_pickle.load_stream(
-        io.BytesIO(program), allowed=_NAMES, persistent=_once(storage)
+        io.BytesIO(program),
+        allowed=_NAMES,
+        persistent=_once(storage),
+        unread=_UNREAD,
     )
 
 
@@ -272,7 +288,9 @@ def _read_old(path: Path, file: BinaryIO) -> Any:
         return storages.setdefault(key, _Storage(dtype, count))
 
     def load() -> Any:
-        return safe_pickle.load_stream(file, allowed=_NAMES, persistent=storage)
+        return safe_pickle.load_stream(
+            file, allowed=_NAMES, persistent=storage, unread=_UNREAD
+        )
 
     if load() != _MAGIC or load() != _PROTOCOL:
         raise ValueError("neither a zip archive nor PyTorch's older container")
@@ -309,6 +327,8 @@ def _reader(path: Path, begin: int, size: int) -> Callable[[], bytes]:
 def _identity(identity: Any) -> tuple[np.dtype, str, int]:
     """Type, key and size of the storage that a pickle refers to."""
     kind, dtype, key, _, count = identity
+    if dtype is _QUANTISED:
+        raise ValueError("its numbers are quantised; take the float32 file")
     if kind != "storage" or not isinstance(dtype, np.dtype):
         raise ValueError(f"it refers to a {kind}")
     if not (isinstance(key, str) and key.isalnum()):
@@ -357,6 +377,11 @@ def _parameter(tensor: Tensor, *_: Any) -> Tensor:
     return tensor
 
 
+def _quantised(*_: Any) -> None:
+    """torch._utils._rebuild_qtensor."""
+    raise ValueError("its numbers are quantised; take the float32 file")
+
+
 def _size(sizes: tuple) -> tuple:
     """torch.Size."""
     return tuple(sizes)
@@ -365,6 +390,9 @@ def _size(sizes: tuple) -> tuple:
 _NAMES = {
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_qtensor"): _quantised,
     ("torch", "Size"): _size,
     ("collections", "OrderedDict"): collections.OrderedDict,
-} | {("torch", name): np.dtype(dtype) for name, dtype in _DTYPES.items()}
+    **{("torch", name): np.dtype(dtype) for name, dtype in _DTYPES.items()},
+    **{("torch", f"{name}Storage"): _QUANTISED for name in _QUANTISED_TYPES},
+}

@@ -155,4 +155,4 @@ def _read_npz(path: Path) -> dict[str, Array]:
 
 
 def _in_memory(array: np.ndarray) -> StoredArray:
-    return StoredArray(array.shape, lambda: array)
+    return StoredArray(array.shape, lambda: array, str(array.dtype))

@@ -16,6 +16,7 @@ LENGTHS = {
     "convap": lambda _: 4 * 1024,
     "mixvpr": lambda _: 4096,
     "salad": lambda _: 256 + 3 * 128,
+    "salad_linear": lambda _: 8448,
     "boq": lambda _: 12288,
     "supervlad": lambda channels: 3 * channels,
     "netvlad_linear": lambda _: 3 * 128,

@@ -13,6 +13,7 @@ from layer_contract import numpy
 from toy_heads import dense, unit
 
 from sare_tf.model.heads.salad import SALAD
+from sare_tf.model.heads.salad_linear import SALADLinear
 
 OPTIONS = {
     "num_clusters": 3,
@@ -64,6 +65,22 @@ def example():
 def test_contract(check, example, tmp_path):
     make, weights = example
     check(make, lambda image: salad(image, weights), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shortened():
+    make = functools.partial(SALADLinear, length=5, **OPTIONS)
+    return toy_heads.drawn(make, (None, None, None, 5))
+
+
+def linear(image, weights):
+    return unit(dense(salad(image, weights), weights, "output"))
+
+
+@pytest.mark.parametrize("check", layer_contract.CHECKS)
+def test_contract_of_the_shortened(check, shortened, tmp_path):
+    make, weights = shortened
+    check(make, lambda image: linear(image, weights), tmp_path)
 
 
 def test_the_class_token_is_the_global_part(example):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from sare_tf.model.pretrained import torch_file
+from sare_tf.runtime import safe_pickle
 
 STATE = {
     "weight": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
@@ -263,3 +264,64 @@ def test_a_damaged_member(tmp_path):
     path.write_bytes(content.replace(seven, np.ones(4, "<f4").tobytes()))
     with pytest.raises(ValueError, match="CRC"):
         torch_file.read(path)["a"].numpy()
+
+
+def test_a_scalar_keeps_its_shape(tmp_path):
+    value = {"dust_bin": np.asarray(1.5, np.float32)}
+    torch_file.write(tmp_path / "a", value)
+    assert torch_file.read(tmp_path / "a")["dust_bin"].numpy().shape == ()
+
+
+def saved(value):
+    """A file of PyTorch around what is no tensor."""
+    content = io.BytesIO()
+    _Pickler(content).dump(value)
+    return content.getvalue()
+
+
+def written(path, value):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", saved(value))
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ("lightning_fabric.utilities.data", "AttributeDict"),
+        ("omegaconf.dictconfig", "DictConfig"),
+        ("argparse", "Namespace"),
+        ("pathlib", "PosixPath"),
+        ("builtins", "set"),
+        ("__builtin__", "set"),
+    ],
+)
+def test_what_lies_beside_a_network_is_not_loaded(tmp_path, name):
+    """Of Lightning's checkpoints: it becomes an object without content."""
+    path = written(
+        tmp_path / "a", {"hyper_parameters": _Named(*name, [1]), "epoch": 3}
+    )
+    found = torch_file.read(path)
+    assert found["epoch"] == 3
+    assert type(found["hyper_parameters"]) is safe_pickle.Unread
+    assert vars(found["hyper_parameters"]) == {}
+
+
+@pytest.mark.parametrize(
+    "name", [("builtins", "eval"), ("os", "system"), ("lightnings", "a")]
+)
+def test_other_names_are_refused(tmp_path, name):
+    path = written(tmp_path / "a", {"other": _Named(*name, "1")})
+    with pytest.raises(ValueError, match=f"it names {name[0]}.{name[1]}"):
+        torch_file.read(path)
+
+
+def test_quantised_tensors_are_refused(tmp_path):
+    storage = _Storage("QInt8Storage", "0", 4)
+    path = written(tmp_path / "a", {"w": tensor(storage, (4,), (1,))})
+    with pytest.raises(ValueError, match="quantised; take the float32 file"):
+        torch_file.read(path)
+    quantised = _Named("torch._utils", "_rebuild_qtensor", 1, 2)
+    path = written(tmp_path / "b", {"w": quantised})
+    with pytest.raises(ValueError, match="quantised; take the float32 file"):
+        torch_file.read(path)
