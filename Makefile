@@ -14,6 +14,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 BACKENDS ?= jax torch
 VENV_BACKENDS := .venv-backends
 VENV_EXTRAS := .venv-extras
+VENV_BENCH := .venv-bench
 EXCHANGE := $(CURDIR)/runs/backends
 
 # What PyTorch computes and saves, for the tests of imported weights; torch as
@@ -27,8 +28,8 @@ JOBS ?= 2
 # Mutations of each format that `make fuzz` tries, see tests/fuzz/fuzzing.py.
 MUTATIONS ?= 10000
 
-.PHONY: demo test quick fuzz api test-backends test-extras test-weights install \
-	lint format oracles clean
+.PHONY: demo test quick fuzz api test-backends test-extras test-weights \
+	bench-embed install lint format oracles clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m sare_tf.demo --flagfile=configs/demo.flags
@@ -97,6 +98,13 @@ test-weights: $(INSTALLED)
 	$(VENV_WEIGHTS)/bin/python tests/pytorch/loads.py $(WEIGHTS)
 	cat $(WEIGHTS)/differences.txt
 
+# Exported backbones beside PyTorch; torch as in tests/backends/constraints.txt.
+bench-embed:
+	test -x $(VENV_BENCH)/bin/python || $(PYTHON) -m venv $(VENV_BENCH)
+	$(VENV_BENCH)/bin/python -m pip install --quiet -c constraints.txt \
+		-c tests/backends/constraints.txt -e ".[bench]"
+	$(VENV_BENCH)/bin/python -m benchmarks.embed
+
 install: $(INSTALLED)
 
 lint: $(INSTALLED)
@@ -122,5 +130,6 @@ $(ORACLES)/.installed: tests/oracles/requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV_BACKENDS) $(VENV_EXTRAS) $(VENV_WEIGHTS) $(ORACLES)
+	rm -rf $(VENV) $(VENV_BACKENDS) $(VENV_BENCH) $(VENV_EXTRAS)
+	rm -rf $(VENV_WEIGHTS) $(ORACLES)
 	rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache
