@@ -7,7 +7,6 @@ INSTALLED := $(VENV)/.installed
 # TensorFlow Addons ends at Python 3.11.
 ORACLES_PYTHON ?= python3.11
 ORACLES := .venv-oracles
-export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 # Of Keras, beside TensorFlow. PyTorch can be a large download: see
 # tests/backends/constraints.txt, or give BACKENDS=jax.
@@ -15,6 +14,7 @@ BACKENDS ?= jax torch
 VENV_BACKENDS := .venv-backends
 VENV_EXTRAS := .venv-extras
 VENV_BENCH := .venv-bench
+VENV_WHEEL := .venv-wheel
 EXCHANGE := $(CURDIR)/runs/backends
 
 # What PyTorch computes and saves, for the tests of imported weights; torch as
@@ -29,7 +29,7 @@ JOBS ?= 2
 MUTATIONS ?= 10000
 
 .PHONY: demo test quick fuzz api test-backends test-extras test-weights \
-	bench-embed install lint format oracles clean
+	bench-embed test-wheel install lint format oracles clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m sare_tf.demo --flagfile=configs/demo.flags
@@ -44,7 +44,7 @@ quick: lint
 
 # docs/api.md, from the docstrings.
 api: $(INSTALLED)
-	$(BIN)/python docs/make_api.py
+	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python docs/make_api.py
 
 # Damaged images, records, indexes, checkpoints, exports, weight files and
 # requests: no traceback and no silent change. Takes hours.
@@ -105,6 +105,12 @@ bench-embed:
 		-c tests/backends/constraints.txt -e ".[bench]"
 	$(VENV_BENCH)/bin/python -m benchmarks.embed
 
+# The wheel with everything that it needs, in an environment of its own.
+test-wheel: $(INSTALLED)
+	rm -rf $(VENV_WHEEL)
+	SARE_TF_WHEEL_ENVIRONMENT=$(CURDIR)/$(VENV_WHEEL) $(BIN)/python -m pytest \
+		tests/test_wheel.py
+
 install: $(INSTALLED)
 
 lint: $(INSTALLED)
@@ -131,5 +137,5 @@ $(ORACLES)/.installed: tests/oracles/requirements.txt
 
 clean:
 	rm -rf $(VENV) $(VENV_BACKENDS) $(VENV_BENCH) $(VENV_EXTRAS)
-	rm -rf $(VENV_WEIGHTS) $(ORACLES)
+	rm -rf $(VENV_WEIGHTS) $(VENV_WHEEL) $(ORACLES)
 	rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache

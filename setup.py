@@ -6,25 +6,60 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+# Where the project is hosted: links of the description lead there.
+URL = "https://github.com/sare-tf/sare_tf"
 VERSION = re.search(
     r'^__version__ = "(.+)"$',
     (HERE / "sare_tf" / "__init__.py").read_text(encoding="utf-8"),
     re.MULTILINE,
 ).group(1)
 
+
+def description() -> str:
+    """Returns README.md with absolute links, for pages of a package index."""
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    relative = r"\((?!https?:|#)([^)\s]+)\)"
+    text = re.sub(rf"(!\[[^]]*\]){relative}", rf"\1({URL}/raw/main/\2)", text)
+    return re.sub(rf"(\[[^]]*\]){relative}", rf"\1({URL}/blob/main/\2)", text)
+
+
 setup(
     name="sare_tf",
     version=VERSION,
     description="Image localisation by retrieval, in TensorFlow: SARE, "
     "NetVLAD, TF Serving, ScaNN.",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description=description(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE"],
     author="The sare_tf authors",
-    packages=find_packages(include=["sare_tf", "sare_tf.*"]),
+    url=URL,
+    project_urls={
+        "Documentation": f"{URL}/tree/main/docs",
+        "Changes": f"{URL}/blob/main/CHANGELOG.md",
+        "Issues": f"{URL}/issues",
+    },
+    keywords=[
+        "image localisation",
+        "visual place recognition",
+        "image retrieval",
+        "NetVLAD",
+        "SARE",
+        "TensorFlow",
+        "Keras",
+    ],
+    packages=[
+        *find_packages(include=["sare_tf", "sare_tf.*"]),
+        "sare_tf.configs",
+        "sare_tf.data",
+    ],
+    # Beside the package in a clone, inside of it in a wheel: `package_files`.
+    package_dir={"sare_tf.configs": "configs", "sare_tf.data": "data"},
     package_data={
         "": ["*.pyi"],
         "sare_tf.checks": ["land.bin"],
+        "sare_tf.configs": ["*.flags", "serving/*"],
+        "sare_tf.data": ["*.md"],
         "sare_tf.pages": ["templates/*"],
     },
     entry_points={"console_scripts": ["sare-tf = sare_tf.__main__:main"]},
@@ -78,6 +113,8 @@ setup(
             "trustme",
             "waitress>=3.0.1",
         ],
+        # HEIC photographs; its wheels hold libheif and its HEVC decoder.
+        "heif": ["pillow-heif>=1.1"],
         # They fit TensorFlow 2.20, NumPy 2 and protobuf 7.
         "onnx": ["onnxruntime~=1.32", "tf2onnx~=1.17"],
         # The messages of gRPC; REST needs nothing.
@@ -88,8 +125,15 @@ setup(
         "web": ["flask>=3.1", "waitress>=3.0.1"],
     },
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
     ],
 )

@@ -1,7 +1,7 @@
 """photographs -> records/: sharded TFRecord files and the manifest.
 
-    python -m sare_tf.build_records --flagfile=configs/demo.flags
-    python -m sare_tf.build_records --flagfile=configs/demo.flags --verify
+    python -m sare_tf.build_records --flagfile=sare_tf:demo
+    python -m sare_tf.build_records --flagfile=sare_tf:demo --verify
     python -m sare_tf.build_records --records=... --tuple_list=... --tuples=...
 
 See `records.building`. `--verify` reads finished records and compares them with

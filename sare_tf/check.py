@@ -1,6 +1,6 @@
 """A dataset or records/ -> findings/: problems before training starts.
 
-    python -m sare_tf.check --flagfile=configs/demo.flags
+    python -m sare_tf.check --flagfile=sare_tf:demo
 
 Checks the dataset if --dataset exists, else the records; --check_of names one.
 Every image is read and decoded:
@@ -17,6 +17,7 @@ page.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import logging
 
@@ -30,14 +31,13 @@ from sare_tf.checks import (
     sources,
     summary,
 )
-from sare_tf.checks.finding import ERROR, NOTE, WARNING, Finding, count
+from sare_tf.checks.finding import ERROR, Finding, count
 from sare_tf.checks.options import CheckOptions
 from sare_tf.dataset.names import SPLITS
 from sare_tf.pages import check_page
-from sare_tf.runtime import atomic_files, flagfiles, run_lock
+from sare_tf.runtime import atomic_files, flagfiles, run_lock, stage_results
 
 _FILES = {"check.json", "check.html", "images.csv"}
-_LEVELS = {ERROR: logging.ERROR, WARNING: logging.WARNING, NOTE: logging.INFO}
 
 
 @run_lock.one_at_a_time("findings")
@@ -85,7 +85,7 @@ def run(options: CheckOptions) -> Path:
             regions=positions.regions(table),
             cases=_cases(checked) if is_decoded else [],
         )
-    _log(out, findings, next_stage=source.next_stage)
+    _report(out, content, findings, next_stage=source.next_stage)
     return out / "check.json"
 
 
@@ -98,27 +98,36 @@ def _cases(checked: rules.Checked) -> list[check_page.Case]:
     )
 
 
-def _log(out: Path, findings: Sequence[Finding], *, next_stage: str) -> None:
+def _report(
+    out: Path,
+    content: dict[str, Any],
+    findings: Sequence[Finding],
+    *,
+    next_stage: str,
+) -> None:
+    lines = []
     for one in findings:
         example = ""
         if one.images:
             example = " The first: {} ({}).".format(*one.images[0])
-        logging.log(
-            _LEVELS[one.severity],
-            "%s: %s %s%s",
-            one.severity,
-            one.message,
-            one.action,
-            example.replace(" ()", ""),
-        )
-    errors = sum(one.severity == ERROR for one in findings)
-    logging.info(
-        "%s in %s; look at %s. All images concerned: %s.%s",
-        count(errors, "error"),
-        count(len(findings), "finding"),
-        out / "check.html",
-        out / "images.csv",
-        "" if errors else f" Next: {flagfiles.next_command(next_stage)}",
+        example = example.replace(" ()", "")
+        lines.append(f"{one.severity}: {one.message} {one.action}{example}")
+    errors = content["severities"][ERROR]
+    lines.append(
+        f"{count(errors, 'error')} in {count(len(findings), 'finding')}; look "
+        f"at {out / 'check.html'}. All images concerned: {out / 'images.csv'}."
+    )
+    stage_results.report(
+        "check",
+        "\n".join(lines),
+        path=out / "check.json",
+        page=out / "check.html",
+        checked=content["path"],
+        **{
+            name: content[name]
+            for name in ("ok", "severities", "counts", "findings")
+        },
+        next_command=None if errors else flagfiles.next_command(next_stage),
     )
 
 

@@ -7,16 +7,13 @@ queries in the same database by the same protocol. With many runs, some small
 p-values come by chance. `evaluation.comparison` says what is computed.
 """
 
-import sys
 from pathlib import Path
-
-from absl import logging
 
 from sare_tf import flags
 from sare_tf.evaluation import comparison
 from sare_tf.evaluation.options import ComparisonOptions
 from sare_tf.pages import comparison_page
-from sare_tf.runtime import atomic_files, run_lock
+from sare_tf.runtime import atomic_files, run_lock, stage_results
 
 _FILES = {"compare.json", "compare.html"}
 
@@ -44,14 +41,19 @@ def run(options: ComparisonOptions) -> Path:
     with atomic_files.folder_in_one_piece(out) as folder:
         atomic_files.write_json(folder / "compare.json", compared)
         comparison_page.write(folder / "compare.html", compared)
-    logging.info("Comparison in %s; look at %s", out, out / "compare.html")
+    stage_results.report(
+        "compare",
+        f"{comparison.as_text(compared)}"
+        f"Comparison in {out}; look at {out / 'compare.html'}",
+        path=out / "compare.json",
+        page=out / "compare.html",
+        **compared,
+    )
     return out / "compare.json"
 
 
 def main(argv) -> None:
-    path = run(ComparisonOptions.from_flags(runs=argv[1:]))
-    compared = atomic_files.read_json(path, made_by="python -m sare_tf.compare")
-    sys.stdout.write(comparison.as_text(compared))
+    run(ComparisonOptions.from_flags(runs=argv[1:]))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The whole flow on a rendered city, in one command: `make demo`.
 
-    python -m sare_tf.demo --flagfile=configs/demo.flags
+    python -m sare_tf.demo --flagfile=sare_tf:demo
 
 Every stage runs as its own command would, from the same flagfile. Two baselines
 are evaluated on the same test district as the trained network: `pixels`, small
@@ -10,7 +10,7 @@ colour pictures as descriptors, and `untrained`, the network of epoch 0.
 import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -34,7 +34,7 @@ from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.evaluation.pixel_baseline import pixel_descriptors
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files
+from sare_tf.runtime import atomic_files, stage_results
 from sare_tf.search import exact_search
 from sare_tf.search.options import IndexOptions
 from sare_tf.training.options import ExportOptions, TrainingOptions
@@ -86,17 +86,24 @@ def run(options: DemoOptions) -> Path:
         index: options.index,
         evaluate: options.evaluation,
     }
+    out = Path(options.evaluation.evaluation).parent
     for stage, of_stage in stages.items():
         logging.info("--- %s", stage.__name__)
         stage.run(of_stage)
-    out = Path(options.evaluation.evaluation).parent
-    table = summarise(options, out)
+    recall = summarise(options, out)
     minutes = (time.monotonic() - begin) / 60
-    sys.stdout.write(_closing_text(options, out, table, minutes))
+    stage_results.report(
+        "demo",
+        _closing_text(options, out, recall, minutes),
+        path=out / "summary.json",
+        page=Path(options.evaluation.evaluation) / "report.html",
+        minutes=minutes,
+        recall_at=recall,
+    )
     return out / "summary.json"
 
 
-def summarise(options: DemoOptions, out: Path) -> str:
+def summarise(options: DemoOptions, out: Path) -> dict[str, dict[int, float]]:
     """Compares the trained network with pixels and with epoch 0.
 
     Args:
@@ -104,7 +111,7 @@ def summarise(options: DemoOptions, out: Path) -> str:
         out: folder of `summary.json` and of the untrained network's results.
 
     Returns:
-        The table to show.
+        Recall@N by N, of pixels, of the untrained and of the trained network.
     """
     evaluation = options.evaluation
     untrained = _evaluate_untrained(options, out / "untrained")
@@ -117,8 +124,11 @@ def summarise(options: DemoOptions, out: Path) -> str:
         out / "summary.json",
         {name: {"recall_at": values} for name, values in recall.items()},
     )
-    ks = evaluation.recall_at
-    lines = ["", "recall at " + "".join(f"{k:>8}" for k in ks)]
+    return recall
+
+
+def _table(recall: dict[str, dict[int, float]], ks: Sequence[int]) -> str:
+    lines = ["recall at " + "".join(f"{k:>8}" for k in ks)]
     for name, values in recall.items():
         cells = (f"{values[k]:.3f}" if k in values else "-" for k in ks)
         lines.append(f"{name:<10}" + "".join(f"{cell:>8}" for cell in cells))
@@ -170,7 +180,10 @@ def _evaluate_untrained(options: DemoOptions, out: Path) -> Path:
     evaluation = out / "evaluation"
     evaluate.run(
         dataclasses.replace(
-            options.evaluation, **folders, evaluation=evaluation
+            options.evaluation,
+            **folders,
+            evaluation=evaluation,
+            calibrate=False,
         )
     )
     return evaluation
@@ -184,10 +197,14 @@ def _recall_of_evaluation(folder: Path) -> dict[int, float]:
 
 
 def _closing_text(
-    options: DemoOptions, out: Path, table: str, minutes: float
+    options: DemoOptions,
+    out: Path,
+    recall: dict[str, dict[int, float]],
+    minutes: float,
 ) -> str:
     """The table, where the results are, and the next command."""
     evaluation = options.evaluation
+    table = _table(recall, evaluation.recall_at)
     photo = min(
         Path(options.city.out).glob(f"images/{evaluation.split}/queries/*")
     )
@@ -205,7 +222,7 @@ def _closing_text(
         f"  look at this    {Path(evaluation.evaluation) / 'report.html'}\n\n"
         "Next: find one photograph of the city,\n"
         f"  {command}\n"
-        "or use your own: configs/own_photos.flags\n"
+        "or use your own: sare-tf init --help"
     )
 
 

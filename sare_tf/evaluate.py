@@ -1,11 +1,12 @@
 """index/ + the queries of records/ -> metrics.json, queries.csv, report.html.
 
-    python -m sare_tf.evaluate --flagfile=configs/demo.flags
+    python -m sare_tf.evaluate --flagfile=sare_tf:demo
 
 `--protocol` chooses what is measured; metrics and page put it into words.
 Recall is measured by exact search, so that it depends only on the model. The
 metrics also say what the index's ScaNN search loses against it. Descriptors of
 the database are read in blocks, so that memory does not grow with it.
+`--calibrate` measures how often answers of `locate` are right.
 """
 
 import dataclasses
@@ -22,10 +23,12 @@ from absl import logging
 from sare_tf import flags, serving
 from sare_tf.dataset.positives import choose_rule
 from sare_tf.evaluation import (
+    calibrating,
     evaluate_descriptors,
     pixel_baseline,
     protocol_choice,
     protocols,
+    query_positions,
     search_comparison,
 )
 from sare_tf.evaluation.evaluate_descriptors import Task
@@ -33,11 +36,13 @@ from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.evaluation.query_results import QueryResults
 from sare_tf.pages import evaluation_cases, evaluation_page
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files, run_lock, versions
-from sare_tf.search import embedding
+from sare_tf.runtime import atomic_files, run_lock, stage_results, versions
+from sare_tf.search import calibration, embedding, position_files
 from sare_tf.search.opened_index import Index
 
 _FILES = {"metrics.json", "queries.csv", "report.html"}
+# Of --write_positions, if they are in the same folder.
+_POSITIONS = {"*.geojson", "*.kml", "*.gpx", "positions.csv"}
 
 
 @run_lock.one_at_a_time("evaluation")
@@ -60,7 +65,9 @@ def run(options: EvaluationOptions) -> Path:
             that holds something else.
     """
     out = Path(options.evaluation)
-    atomic_files.check_replaceable(out, names=_FILES)
+    atomic_files.check_replaceable(out, names=_FILES | _POSITIONS)
+    position_paths = position_files.paths_of(options.write_positions)
+    _check_positions(position_paths, out)
     records = Records(options.records)
     index = Index.open(
         options.index_paths,
@@ -109,7 +116,46 @@ def run(options: EvaluationOptions) -> Path:
         "versions": versions.of("tensorflow", "scann", "numpy"),
     }
     _write(out, metrics, results, records)
+    if position_paths:
+        position_files.write(
+            position_paths, query_positions.of_results(results)
+        )
+    if options.calibrate:
+        _calibrate(options, records, index, servable)
     return out / "metrics.json"
+
+
+def _calibrate(
+    options: EvaluationOptions,
+    records: Records,
+    index: Index,
+    servable: serving.Servable | serving.RemoteServable,
+) -> None:
+    """Keeps in the index how often answers of a confidence are right."""
+    folder = index.folders[0]
+    with run_lock.only_run(folder):
+        measured = calibrating.measure(
+            options, records=records, index=index, servable=servable
+        )
+        if measured is not None:
+            measured.write(folder)
+            logging.info(
+                "%s locate uses it: %s.",
+                measured.describe(),
+                folder / calibration.NAME,
+            )
+
+
+def _check_positions(paths: Sequence[str], out: Path) -> None:
+    """Refuses files that are, or look like, others of an evaluation."""
+    for path in map(Path, paths):
+        is_inside = path.resolve().parent == out.resolve()
+        if is_inside and not any(map(path.match, _POSITIONS)):
+            raise ValueError(
+                f"Expected one of {', '.join(sorted(_POSITIONS))} in the "
+                "folder of the evaluation. Received: write_positions="
+                f"{str(path)!r}. Choose another name, or another folder."
+            )
 
 
 def _prepare(
@@ -230,8 +276,8 @@ def _baselines(
     is_of_records = task.database["image_id"].isin(records.manifest["image_id"])
     if count > options.baseline_images or not is_of_records.all():
         logging.info(
-            "Without the baseline of small pictures: %d images, of which %d "
-            "are not in these records, --baseline_images=%d.",
+            "Skipped the baseline of small pictures: %d images, %d of them not "
+            "in these records, --baseline_images=%d.",
             count,
             (~is_of_records).sum(),
             options.baseline_images,
@@ -284,15 +330,27 @@ def _write(
             places=evaluation_page.places_of(results),
             cases=evaluation_cases.make(results, records),
         )
-    for name, baseline in metrics["baselines"].items():
-        logging.info("%s: %s.", name, _recall_text(baseline["recall_at"]))
-    logging.info(
-        "%s. Metrics in %s; look at %s. To compare with another evaluation: "
-        "python -m sare_tf.compare ANOTHER %s",
-        _recall_text(metrics["recall_at"]),
-        out / "metrics.json",
-        out / "report.html",
-        out,
+    lines = [
+        f"{name}: {_recall_text(baseline['recall_at'])}."
+        for name, baseline in metrics["baselines"].items()
+    ]
+    lines.append(
+        f"{_recall_text(metrics['recall_at'])}. Metrics in "
+        f"{out / 'metrics.json'}; look at {out / 'report.html'}. To compare "
+        f"with another evaluation: python -m sare_tf.compare ANOTHER {out}"
+    )
+    stage_results.report(
+        "evaluate",
+        "\n".join(lines),
+        path=out / "metrics.json",
+        page=out / "report.html",
+        protocol=metrics["protocol"]["name"],
+        recall_at=metrics["recall_at"],
+        baselines={
+            name: {"recall_at": baseline["recall_at"]}
+            for name, baseline in metrics["baselines"].items()
+        },
+        counts=metrics["counts"],
     )
 
 

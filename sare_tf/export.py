@@ -1,6 +1,6 @@
 """checkpoints/ -> export/<version>/: a SavedModel for TF Serving.
 
-    python -m sare_tf.export --flagfile=configs/demo.flags
+    python -m sare_tf.export --flagfile=sare_tf:demo
 
 In Python, the module is also a function, which exports a network that was
 trained by `fit`:
@@ -43,6 +43,7 @@ from sare_tf.runtime import (
     paths,
     run_lock,
     sealed_json,
+    stage_results,
 )
 from sare_tf.serving import warmup_requests
 from sare_tf.training import descriptor_changes, epoch_choice, whitening_fit
@@ -191,12 +192,13 @@ def run(options: ExportOptions) -> Path:
     )
     for warning in epoch_choice.warnings(state["history"], epoch):
         logging.warning("%s", warning)
-    logging.info(
-        "Exported %s of %s to %s. Next: %s",
-        epoch,
-        options.checkpoints,
-        version,
-        flagfiles.next_command("index"),
+    stage_results.report(
+        "export",
+        f"Exported {epoch} of {options.checkpoints} to {version}.",
+        path=version,
+        epoch=epoch,
+        dimension=options.truncate_dimension or graph.dimension,
+        next_command=flagfiles.next_command("index"),
     )
     return version
 

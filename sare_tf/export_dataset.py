@@ -9,13 +9,11 @@ lists the layouts.
 
 from pathlib import Path
 
-from absl import logging
-
 from sare_tf import flags
 from sare_tf.records import dataset_layouts
 from sare_tf.records.options import ExportDatasetOptions
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files, progress, run_lock
+from sare_tf.runtime import atomic_files, progress, run_lock, stage_results
 
 
 @run_lock.one_at_a_time("out")
@@ -47,7 +45,13 @@ def run(options: ExportDatasetOptions) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(encoded)
             bar.update(1)
-    logging.info("%d images as %s in %s.", len(names), layout, out)
+    stage_results.report(
+        "export_dataset",
+        f"{len(names)} images as {layout} in {out}.",
+        path=out,
+        layout=layout,
+        count=len(names),
+    )
     return out
 
 

@@ -20,10 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 from sare_tf import flags, serving
-from sare_tf.runtime import atomic_files, run_lock
+from sare_tf.runtime import atomic_files, run_lock, stage_results
 from sare_tf.serving.options import OnnxOptions
 
 # The newest that tf2onnx 1.17 was made for.
@@ -75,11 +74,13 @@ def run(options: OnnxOptions) -> Path:
                 "itself."
             )
         shutil.copy(servable.path / "sare_tf.json", folder)
-    logging.info(
-        "ONNX of %s in %s; descriptors differ by %.2g at most.",
-        servable.path,
-        out / "model.onnx",
-        difference,
+    stage_results.report(
+        "export_onnx",
+        f"ONNX of {servable.path} in {out / 'model.onnx'}; descriptors differ "
+        f"by {difference:.2g} at most.",
+        path=out / "model.onnx",
+        export=servable.path,
+        difference=difference,
     )
     return out / "model.onnx"
 

@@ -1,6 +1,6 @@
 """index/ + the queries of records/ -> descriptors and matches for others.
 
-    python -m sare_tf.export_vectors --flagfile=configs/demo.flags \
+    python -m sare_tf.export_vectors --flagfile=sare_tf:demo \
         --layout=hloc --out=runs/demo/hloc
 
 Layouts:
@@ -37,7 +37,7 @@ from absl import logging
 from sare_tf import flags, serving
 from sare_tf.dataset import names
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files, run_lock
+from sare_tf.runtime import atomic_files, run_lock, stage_results
 from sare_tf.search import embedding, exact_search, vector_layouts
 from sare_tf.search.opened_index import Index
 from sare_tf.search.options import VectorOptions
@@ -88,13 +88,15 @@ def run(options: VectorOptions) -> Path:
     )
     with atomic_files.folder_in_one_piece(out) as folder:
         vector_layouts.write(options.layout, folder, matches)
-    logging.info(
-        "%d database images and %d queries with %d matches each as %s in %s.",
-        len(index.manifest),
-        len(rows),
-        k,
-        options.layout,
-        out,
+    stage_results.report(
+        "export_vectors",
+        f"{len(index.manifest)} database images and {len(rows)} queries with "
+        f"{k} matches each as {options.layout} in {out}.",
+        path=out,
+        layout=options.layout,
+        database=len(index.manifest),
+        queries=len(rows),
+        matches=k,
     )
     return out
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from absl import logging
 
 from sare_tf import flags
-from sare_tf.runtime import atomic_files, run_lock
+from sare_tf.runtime import atomic_files, run_lock, stage_results
 from sare_tf.training.run_folder import load_embedder
 from sare_tf.weights import network_building, weight_files
 from sare_tf.weights.options import ExportWeightsOptions
@@ -55,7 +55,12 @@ def run(options: ExportWeightsOptions) -> Path:
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     weight_files.write(out, network, format_name=options.format)
-    logging.info("Weights for %s in %s.", options.format, out)
+    stage_results.report(
+        "export_weights",
+        f"Weights for {options.format} in {out}.",
+        path=out,
+        format=options.format,
+    )
     return out
 
 

@@ -6,6 +6,7 @@ stands on its own line, and the last value of a flag wins.
 """
 
 import ast
+import difflib
 import os
 import sys
 import traceback
@@ -16,10 +17,12 @@ from absl import app, flags, logging
 
 from sare_tf.checks.options import CheckOptions
 from sare_tf.city.options import CityOptions
+from sare_tf.dataset.options import InitOptions
 from sare_tf.evaluation.options import ComparisonOptions, EvaluationOptions
 from sare_tf.pages.options import LocateOptions
 from sare_tf.records.options import ExportDatasetOptions, RecordOptions
-from sare_tf.runtime import flagfiles
+from sare_tf.runtime import console, flagfiles, stage_results
+from sare_tf.runtime.common_options import OutputOptions
 from sare_tf.runtime.options import define_flags
 from sare_tf.runtime.stage_help import describe_flags
 from sare_tf.search.options import IndexOptions, VectorOptions
@@ -42,12 +45,15 @@ OPTIONS = {
     "export_weights": ExportWeightsOptions,
     "import_weights": ImportOptions,
     "index": IndexOptions,
+    "init": InitOptions,
     "locate": LocateOptions,
     "synthetic_city": CityOptions,
     "train": TrainingOptions,
 }
-define_flags(OPTIONS.values())
+define_flags([*OPTIONS.values(), OutputOptions])
 
+# Devices of NVIDIA's driver, and of Windows's below Linux.
+_GPUS = ("nvidia[0-9]*", "dxg")
 _HELP = {"--help", "-help", "--helpshort", "-h", "-?"}
 
 
@@ -64,7 +70,7 @@ def summary_of(stage: str) -> tuple[str, str]:
     path = Path(__file__).parent / f"{stage}.py"
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     first, _, rest = text.partition("\n")
-    return first.rstrip("."), rest.strip()
+    return first.rstrip("."), rest.strip("\n")
 
 
 def help_of(stage: str) -> str:
@@ -79,22 +85,29 @@ def help_of(stage: str) -> str:
         )
     return (
         f"{first}.\n\n{rest}\n\n{described}\n\n"
+        f"Output:\n{_without_title(describe_flags(OutputOptions))}\n\n"
         "--flagfile=FILE reads flags from a file, one per line.\n"
         "--helpfull shows the flags of all stages and libraries.\n"
     )
 
 
+def _without_title(described: str) -> str:
+    return described.partition("\n")[2]
+
+
 def before_stage(arguments: Sequence[str]) -> None:
     """Prepares the process of a stage before TensorFlow is imported.
 
-    Hides TensorFlow's notes on the machine, unless TF_CPP_MIN_LOG_LEVEL is set.
-    If the arguments ask for help, prints it and ends the process.
+    Hides TensorFlow's notes on the machine, and without a GPU also its error
+    that there is none, unless TF_CPP_MIN_LOG_LEVEL is set. If the arguments ask
+    for help, prints it and ends the process.
 
     Args:
         arguments: the command line with the interpreter, as in
             `sys.orig_argv`.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    has_gpu = any(any(Path("/dev").glob(name)) for name in _GPUS)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if has_gpu else "3")
     modules = {argument.removeprefix("-m") for argument in arguments}
     for stage in stage_names():
         if f"sare_tf.{stage}" in modules and _HELP.intersection(arguments):
@@ -118,22 +131,51 @@ def start(
     def guarded(argv: Sequence[str]) -> None:
         if len(argv) > 1 and not takes_files:
             raise app.UsageError(f"Expected only flags. Received: {argv[1:]}.")
+        output = OutputOptions.from_flags()
+        if output.quiet:
+            console.be_quiet()
+        writer = stage_results.as_json if output.json else stage_results.as_text
         try:
-            main(argv)
+            with stage_results.written_by(
+                stage_results.only_of(_stage_of(main), writer)
+            ):
+                main(argv)
         except (ImportError, OSError, ValueError) as error:
             logging.debug(traceback.format_exc())
             logging.error("%s", error)
             logging.info("--verbosity=1 shows where this was raised.")
             sys.exit(1)
 
+    console.prepare()
     app.run(guarded, flags_parser=_parse)
+
+
+def _stage_of(main: Callable) -> str:
+    """Returns the name of the stage; its module is __main__ in a command."""
+    return Path(sys.modules[main.__module__].__file__).stem
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:
     """Parses flags, and returns the other arguments."""
     try:
-        arguments = flagfiles.insert(arguments)
-    except ValueError as error:
-        logging.error("%s", error)
-        sys.exit(1)
-    return app.parse_flags_with_usage(arguments)
+        return flags.FLAGS(flagfiles.insert(arguments))
+    except flags.UnrecognizedFlagError as error:
+        sys.exit(
+            "Error: Expected flags of sare_tf. Received: "
+            f"--{error.flagname}.{_nearest(error.flagname)} --help lists the "
+            "flags of a stage."
+        )
+    except (flags.Error, OSError, ValueError) as error:
+        sys.exit(f"Error: {error}")
+
+
+def _nearest(name: str) -> str:
+    """Returns a question that names the most similar flag, if there is one."""
+    own = [
+        flag.name
+        for module, of_module in flags.FLAGS.flags_by_module_dict().items()
+        if module.startswith("sare_tf.")
+        for flag in of_module
+    ]
+    close = difflib.get_close_matches(name, own, n=1)
+    return f" Did you mean --{close[0]}?" if close else ""

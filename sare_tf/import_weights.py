@@ -43,7 +43,13 @@ from sare_tf.evaluation import metrics
 from sare_tf.records import building
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files, callable_module, progress, run_lock
+from sare_tf.runtime import (
+    atomic_files,
+    callable_module,
+    progress,
+    run_lock,
+    stage_results,
+)
 from sare_tf.search import exact_search
 from sare_tf.training import datasets, run_folder
 from sare_tf.weights import network_building, weight_files
@@ -132,13 +138,20 @@ def run(options: ImportOptions) -> Path:
         _config(network, embedder, options),
         network=model.over_tuples(embedder),
     )
+    lines, recall = describe(network, embedder), None
     if options.dataset is not None:
-        _report_recall(embedder, options)
-    logging.info(
-        "Imported into %s. Next: python -m sare_tf.export --checkpoints=%s "
+        line, recall = _measure_recall(embedder, options)
+        lines.append(line)
+    stage_results.report(
+        "import_weights",
+        "\n".join([*lines, f"Imported into {out}."]),
+        path=out,
+        format=network.source,
+        backbone=network.backbone,
+        dimension=embedder.output_shape[-1],
+        recall_at=recall,
+        next_command=f"python -m sare_tf.export --checkpoints={out} "
         "--export=...",
-        out,
-        out,
     )
     return out
 
@@ -156,8 +169,6 @@ def _build(
         aggregation=aggregation,
         whitening_dimension=whitening_dimension,
     )
-    for line in describe(network, embedder):
-        logging.info("%s", line)
     height, width = image_size
     check_norms(embedder, height=height, width=width)
     return embedder
@@ -259,8 +270,10 @@ def check_norms(embedder: keras.Model, *, height: int, width: int) -> None:
     )
 
 
-def _report_recall(embedder: keras.Model, options: ImportOptions) -> None:
-    """Logs the recall on a folder, all splits together."""
+def _measure_recall(
+    embedder: keras.Model, options: ImportOptions
+) -> tuple[str, dict[int, float]]:
+    """Returns the recall on a folder, all splits together, also in words."""
     with tempfile.TemporaryDirectory() as folder:
         built = building.build(
             options.part(RecordOptions, records=Path(folder) / "records")
@@ -294,15 +307,14 @@ def _report_recall(embedder: keras.Model, options: ImportOptions) -> None:
         descriptors["query"], descriptors["database"], max(ks)
     )
     recall = metrics.recall_at(neighbours, positives, ks)
-    logging.info(
-        "%s on %d queries and %d database images of %s. On Pitts30k-val "
-        "expect recall@1 of about 0.8 or more; 0.01 means wrong preprocessing "
-        "or weights.",
-        ", ".join(f"recall@{k} {value:.3f}" for k, value in recall.items()),
-        len(rows["query"]),
-        len(rows["database"]),
-        options.dataset,
+    words = ", ".join(f"recall@{k} {value:.3f}" for k, value in recall.items())
+    line = (
+        f"{words} on {len(rows['query'])} queries and "
+        f"{len(rows['database'])} database images of {options.dataset}. On "
+        "Pitts30k-val expect recall@1 of about 0.8 or more; 0.01 means wrong "
+        "preprocessing or weights."
     )
+    return line, recall
 
 
 def _embed(embedder: keras.Model, images) -> np.ndarray:

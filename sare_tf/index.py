@@ -1,6 +1,6 @@
 """export/ + records/ -> index/: the database of a split, ready to search.
 
-    python -m sare_tf.index --flagfile=configs/demo.flags
+    python -m sare_tf.index --flagfile=sare_tf:demo
     python -m sare_tf.index --flagfile=... --add_records=runs/more/records
     python -m sare_tf.index --flagfile=... --remove_ids=ids.txt
     python -m sare_tf.index --flagfile=... --compact
@@ -112,7 +112,13 @@ def _build(options: IndexOptions, executor: Executor | None) -> Path:
     finished = _find(out, made_from)
     if finished:
         if _is_tuned(finished, tuning):
-            logging.info("%s is up to date: nothing to do.", out)
+            index_changes.report(
+                f"{out} is up to date: nothing to do.",
+                out,
+                finished.metadata,
+                action="kept",
+                next_command=flagfiles.next_command("evaluate"),
+            )
             return out
         return index_changes.compact(index=out, tuning=tuning)
     with atomic_files.folder_to_resume(
@@ -135,11 +141,12 @@ def _build(options: IndexOptions, executor: Executor | None) -> Path:
             dimension=servable.dimension,
             tuning=tuning,
         )
-    logging.info(
-        "Index of %d images in %s. Next: %s",
-        len(rows),
+    index_changes.report(
+        f"Index of {len(rows)} images in {out}.",
         out,
-        flagfiles.next_command("evaluate"),
+        index_files.read(out),
+        action="made",
+        next_command=flagfiles.next_command("evaluate"),
     )
     return out
 

@@ -1,28 +1,36 @@
 """index/ + photographs -> the most similar places.
 
-    python -m sare_tf.locate --flagfile=configs/demo.flags PHOTO.jpg ...
+    python -m sare_tf.locate --flagfile=sare_tf:demo PHOTO.jpg ...
 
 Photographs are files, folders, or patterns such as 'trip/*.jpg'. If one cannot
 be read, it is named, the others are answered, and the exit code is 1. `--json`
-prints one object per photograph, `--picture` draws the matches, and `--serve`
-opens a page that answers the photographs dropped on it. `search.confidence`
-defines the confidence of an answer.
+prints one object per photograph, `--picture` draws the matches,
+`--write_positions` writes files for maps, and `--serve` opens a page that
+answers the photographs dropped on it. `--keep_warm` leaves a process running
+that answers the next calls at once. `search.confidence` defines the confidence
+of an answer.
 """
 
-import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import logging
-from tqdm import tqdm
 
 from sare_tf import flags, serving
-from sare_tf.pages import locate_picture
 from sare_tf.pages.options import LocateOptions
-from sare_tf.runtime import progress, run_lock
-from sare_tf.search import photo_files
-from sare_tf.search.locator import Answer, Gallery, Locator
+from sare_tf.runtime import progress, run_lock, stage_results, tensorflow_import
+from sare_tf.search import (
+    calibration,
+    photo_files,
+    position_files,
+    warm_client,
+)
+from sare_tf.search.answers import Answer
+
+# TensorFlow and matplotlib take seconds to import: only where they are needed.
+if TYPE_CHECKING:
+    from sare_tf.search.locator import Gallery, Locator
 
 
 def run(options: LocateOptions) -> Iterator[tuple[str, Answer]]:
@@ -34,7 +42,8 @@ def run(options: LocateOptions) -> Iterator[tuple[str, Answer]]:
 
     Returns:
         Name and answer of each photograph, in their order, as soon as it is
-        answered. The picture is written at the end.
+        answered. The picture and the files of positions are written at the
+        end.
 
     Raises:
         FileNotFoundError: index, export or records do not exist.
@@ -44,32 +53,49 @@ def run(options: LocateOptions) -> Iterator[tuple[str, Answer]]:
     paths = [
         path for photo in options.photos for path in photo_files.expand(photo)
     ]
-    if options.picture is not None:
-        locate_picture.check(options.picture, len(paths))
+    if options.picture is None:
+        locator = (_warm_locator if options.keep_warm else _locator)(options)
+        return _answers(options, paths, locator, None)
+    from sare_tf.pages import locate_picture
+
+    locate_picture.check(options.picture, len(paths))
     locator = _locator(options)
-    gallery = None
-    if options.picture is not None:
-        gallery = Gallery(options.records, locator.index)
-    return _answers(options, paths, locator, gallery)
+    return _answers(options, paths, locator, _gallery(options, locator))
 
 
-def _locator(options: LocateOptions) -> Locator:
+def _locator(options: LocateOptions) -> "Locator":
+    tensorflow_import.without_keras()
+    from sare_tf.search.locator import Locator
+
     return Locator(
         index=options.index_paths,
         export=serving.named(options),
         exact=options.exact_search,
         check=options.check_index,
         positive_radius_m=options.positive_radius_m,
+        reject_below=options.reject_below,
+    )
+
+
+def _gallery(options: LocateOptions, locator: "Locator") -> "Gallery":
+    from sare_tf.search.locator import Gallery
+
+    return Gallery(options.records, locator.index)
+
+
+def _warm_locator(options: LocateOptions) -> warm_client.WarmLocator:
+    return warm_client.WarmLocator(
+        options.warm_settings, idle_s=60 * options.keep_warm_minutes
     )
 
 
 def _answers(
     options: LocateOptions,
     paths: Sequence[Path],
-    locator: Locator,
-    gallery: Gallery | None,
+    locator: "Locator | warm_client.WarmLocator",
+    gallery: "Gallery | None",
 ) -> Iterator[tuple[str, Answer]]:
-    drawn = []
+    drawn, positions = [], []
     with (
         run_lock.only_run(options.picture),
         progress.bar("locate", total=len(paths), unit="photo") as bar,
@@ -81,9 +107,15 @@ def _answers(
             ):
                 if gallery is not None and not answer.error:
                     drawn.append((path.name, encoded, answer))
+                positions.append(position_files.of_answer(str(path), answer))
                 bar.update()
                 yield str(path), answer
+        position_files.write(
+            position_files.paths_of(options.write_positions), positions
+        )
         if gallery is not None and drawn:
+            from sare_tf.pages import locate_picture
+
             locate_picture.write(options.picture, drawn, gallery)
             logging.info(
                 "Photographs and their matches in %s.", options.picture
@@ -91,7 +123,9 @@ def _answers(
 
 
 def _answer_batch(
-    paths: Sequence[Path], locator: Locator, k: int
+    paths: Sequence[Path],
+    locator: "Locator | warm_client.WarmLocator",
+    k: int,
 ) -> Iterator[tuple[Path, bytes, Answer]]:
     photographs, errors = {}, {}
     for path in paths:
@@ -112,14 +146,8 @@ def main(argv) -> None:
         return
     failed = []
     for photo, answer in run(options):
-        if options.json:
-            line = json.dumps({"photo": photo, **answer.as_json()})
-        else:
-            line = f"{photo}: {answer.as_text()}".rstrip("\n")
-        # One line at a time, as soon as it is known: also through a pipe.
-        with tqdm.external_write_mode(file=sys.stdout):
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
+        text = f"{photo}: {answer.as_text()}".rstrip("\n")
+        stage_results.report("locate", text, photo=photo, **answer.as_json())
         if answer.error:
             failed.append(f"{photo} ({answer.error})")
     if failed:
@@ -129,11 +157,13 @@ def main(argv) -> None:
             + (f" and {len(failed) - 5} more" if len(failed) > 5 else "")
             + ". The others were looked up; repair or leave out these."
         )
-    logging.info(
-        "The confidence is 1 - d / e, where d is the distance of the first "
-        "match and e that of the nearest image of another place. It is not a "
-        "probability."
-    )
+    if answer.reliability is None:
+        logging.info(
+            "The confidence is 1 - d / e, where d is the distance of the first "
+            "match and e that of the nearest image of another place. It is not "
+            "a probability: %s measures how often such answers are right.",
+            calibration.COMMAND,
+        )
 
 
 def _serve(options: LocateOptions) -> None:
@@ -143,7 +173,7 @@ def _serve(options: LocateOptions) -> None:
     locator = _locator(options)
     server = LocateServer(
         locator,
-        Gallery(options.records, locator.index),
+        _gallery(options, locator),
         k=options.k,
         upload_bytes=options.upload_mebibytes << 20,
         host=options.host,

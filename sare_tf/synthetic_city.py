@@ -22,7 +22,7 @@ from sare_tf import flags
 from sare_tf.city.districts import SPLITS, place_positions
 from sare_tf.city.options import CityOptions
 from sare_tf.city.place_pictures import place_pictures
-from sare_tf.runtime import atomic_files, progress, run_lock
+from sare_tf.runtime import atomic_files, progress, run_lock, stage_results
 
 
 @run_lock.one_at_a_time("out")
@@ -42,7 +42,7 @@ def run(options: CityOptions) -> Path:
     """
     out = Path(options.out)
     if _is_up_to_date(out, options):
-        logging.info("%s is up to date: nothing to do.", out)
+        _report(f"{out} is up to date: nothing to do.", options, action="kept")
         return out
     per_place = options.database_per_place + options.queries_per_place
     total = options.places * per_place
@@ -59,13 +59,20 @@ def run(options: CityOptions) -> Path:
                 (folder / "images" / name).write_bytes(encoded)
             bar.update(len(pictures))
         atomic_files.write_json(folder / "city.json", _made_from(options))
-    logging.info(
-        "City in %s. Next: python -m sare_tf.build_records --dataset=%s "
-        "--records=...",
-        out,
-        out,
-    )
+    _report(f"City in {out}.", options, action="made")
     return out
+
+
+def _report(text: str, options: CityOptions, *, action: str) -> None:
+    stage_results.report(
+        "synthetic_city",
+        text,
+        path=options.out,
+        action=action,
+        places=options.places,
+        next_command=f"python -m sare_tf.build_records --dataset={options.out} "
+        "--records=...",
+    )
 
 
 def _render_places(options: CityOptions) -> Iterator[list[tuple[str, bytes]]]:

@@ -1,6 +1,6 @@
 """records/ -> checkpoints/: mine tuples, fit on them, validate; each epoch.
 
-    python -m sare_tf.train --flagfile=configs/demo.flags
+    python -m sare_tf.train --flagfile=sare_tf:demo
 
 An epoch goes over the training queries once, in rounds. A round embeds its
 queries and the training database with the current network, mines one tuple per
@@ -32,7 +32,7 @@ from absl import logging
 from sare_tf import flags
 from sare_tf.distributed import strategies, workers
 from sare_tf.records.records import Records
-from sare_tf.runtime import flagfiles, progress, run_lock
+from sare_tf.runtime import flagfiles, progress, run_lock, stage_results
 from sare_tf.training import (
     compiled_network,
     epoch_choice,
@@ -81,7 +81,7 @@ def run(options: TrainingOptions) -> Path:
     compiled_network.build_loss(options)
     records = Records(options.records)
     if options.dry_run:
-        _log_plan(TrainingData.of(records, options))
+        _report_plan(TrainingData.of(records, options))
         return Path(options.checkpoints)
     # Several workers are one run, which is the chief's.
     is_chief = strategies.is_chief(strategy)
@@ -158,11 +158,24 @@ def _train(
                     mined=mined,
                 )
             _log_epoch(measured, options)
-    logging.info("%s", folder.summary())
+    _report(folder)
+    return folder.path
+
+
+def _report(folder: RunFolder) -> None:
     for warning in epoch_choice.warnings(folder.history, folder.best):
         logging.warning("%s", warning)
-    logging.info("Next: %s", flagfiles.next_command("export"))
-    return folder.path
+    best = int(folder.best.removeprefix("epoch-"))
+    stage_results.report(
+        "train",
+        folder.summary(),
+        path=folder.path,
+        action="trained",
+        epochs=len(folder.history) - 1,
+        best=folder.best,
+        recall_at=folder.history[best]["recall_at"],
+        next_command=flagfiles.next_command("export"),
+    )
 
 
 def _open_folder(
@@ -301,15 +314,18 @@ def _log_epoch(measured: dict, options: TrainingOptions) -> None:
     )
 
 
-def _log_plan(data: TrainingData) -> None:
-    """Logs what a run would do and need."""
-    logging.info(
-        "What would be trained:\n%s",
-        memory_estimate.describe(
-            compiled_network.build_embedder(data.options),
-            data.options,
-            data.workload(),
-        ),
+def _report_plan(data: TrainingData) -> None:
+    """Reports what a run would do and need."""
+    embedder = compiled_network.build_embedder(data.options)
+    plan = memory_estimate.describe(embedder, data.options, data.workload())
+    stage_results.report(
+        "train",
+        f"What would be trained:\n{plan}",
+        path=data.options.checkpoints,
+        action="planned",
+        epochs=data.options.epochs,
+        best=None,
+        recall_at=None,
     )
 
 

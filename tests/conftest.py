@@ -5,6 +5,8 @@ their files.
 """
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,12 @@ from hypothesis import settings
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # One core for each process that runs tests. Two cores shared by two
-    # TensorFlows are slower than either way alone.
-    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+    # One thread for each process that runs tests: two cores shared by two
+    # TensorFlows are slower. Not by the environment, because the processes that
+    # tests start need more: replicas wait for each other.
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
 
 # The same examples in every run, however slow the machine is.
 settings.register_profile(
@@ -25,12 +29,31 @@ settings.register_profile(
 settings.load_profile("tests")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _results_are_as_documented():
+    import documented_results
+
+    from sare_tf.runtime import stage_results
+
+    with stage_results.written_by(documented_results.check):
+        yield
+
+
 @pytest.fixture(scope="session")
 def toy_records(tmp_path_factory):
     """The folder of tiny records in three splits, see `toy_training`."""
     import toy_training
 
     return toy_training.records(tmp_path_factory.mktemp("toy_records"))
+
+
+@pytest.fixture
+def runtime_folder(monkeypatch):
+    """The folder of the sockets of `--keep_warm`, whose names must be short."""
+    folder = Path(tempfile.mkdtemp(prefix="w"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    yield folder / "sare_tf"
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +106,7 @@ _SLOW = {
     "test_splits.py",
     "test_synthetic_city.py",
     "test_train.py",
+    "test_wheel.py",
     "training/test_epoch_loop.py",
     "training/test_place_batches.py",
     "training/test_place_network.py",

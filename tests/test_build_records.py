@@ -451,7 +451,7 @@ def test_relations_of_refused_images_are_left_out(tmp_path):
     warnings = pd.read_csv(tmp_path / "records/warnings.csv")
     assert warnings.to_numpy().tolist()[-1] == [
         "test",
-        "split of which nothing says what matches",
+        "split where nothing says what matches",
     ]
 
 
@@ -498,7 +498,10 @@ def test_a_split_that_nothing_is_known_of(tmp_path, rule):
         )
     )
     warnings = pd.read_csv(out / "warnings.csv").to_numpy().tolist()
-    assert warnings[-1] == ["test", "split of which nothing says what matches"]
+    assert warnings[-1] == [
+        "test",
+        "split where nothing says what matches",
+    ]
     assert records.Records(out).manifest["subtasks"].tolist() == ["all", "all"]
 
 

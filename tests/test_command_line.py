@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 
+import documented_results
 import pytest
 from paths import ROOT
 
@@ -71,6 +72,10 @@ def test_help_begins_with_required_flags():
     assert "  --k  (default: 5)\n" in text
     text = stage_flags.help_of("check")
     assert "Options of this stage:" in text
+    # The commands of the docstring are as far from the margin as in it.
+    assert "\n\n    python -m sare_tf.check --flagfile" in text
+    # Choices that the help names are not named again.
+    assert text.count("patch_netvlad, place_folders") == 1
 
 
 def test_the_demo_names_the_stages_whose_flags_it_reads():
@@ -139,3 +144,40 @@ def test_a_flagfile_in_utf_16_with_a_home(tmp_path, monkeypatch):
         assert done.returncode == 1
         assert message in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["own.flags"]
+
+
+def test_an_unknown_flag_names_the_nearest():
+    for given, message in (
+        ("--comparisn=a", "--comparisn. Did you mean --comparison? --help"),
+        ("--zzzzzz", "Received: --zzzzzz. --help lists"),
+        ("--json=maybe", "--json=maybe"),
+        ("--flagfile=sare_tf:dem", "demo, own_photos"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "sare_tf", "compare", given],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert done.stdout == ""
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("Error: ")
+        assert message in line
+
+
+def test_every_result_is_documented():
+    assert sorted(documented_results.documented()) == STAGES
+
+
+@pytest.mark.parametrize(("devices", "level"), [("null", "2"), ("no*", "3")])
+def test_without_a_gpu_tensorflow_does_not_report_that(
+    devices, level, monkeypatch
+):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    monkeypatch.setattr(stage_flags, "_GPUS", ("no*", devices))
+    stage_flags.before_stage(["python", "-m", "sare_tf.train"])
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == level
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    stage_flags.before_stage(["python", "-m", "sare_tf.train"])
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"

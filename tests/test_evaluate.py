@@ -141,6 +141,47 @@ def test_table_of_queries(out, inputs):
     np.testing.assert_array_equal(closer, wrong)
 
 
+def test_positions_of_queries_are_written(inputs, tmp_path):
+    """Into the folder of the evaluation, and twice."""
+    out = tmp_path / "evaluation"
+    path = out / "positions.geojson"
+    options = EvaluationOptions(
+        **inputs,
+        evaluation=out,
+        recall_at=[1],
+        baseline_images=0,
+        write_positions=str(path),
+    )
+    evaluate.run(options)
+    evaluate.run(options)
+    features = json.loads(path.read_text())["features"]
+    table = pd.read_csv(out / "queries.csv")
+    names = [feature["properties"]["name"] for feature in features]
+    assert names == table["image_id"].tolist()
+    right = [feature["properties"]["is_right"] for feature in features]
+    assert sum(right) == 10
+    for feature, is_right in zip(features, right, strict=True):
+        fields = feature["properties"]
+        east, north = feature["geometry"]["coordinates"]
+        # Degrees to metres at 40.65 north; the others are about 500 m off.
+        metres = np.hypot(
+            (east - fields["query_longitude"]) * 111_320 * np.cos(0.7095),
+            (north - fields["query_latitude"]) * 111_050,
+        )
+        assert metres == pytest.approx(fields["error_m"], rel=0.02, abs=0.05)
+        assert (fields["error_m"] < 4) == is_right
+    with pytest.raises(
+        ValueError, match="positions.csv in the folder of the evaluation"
+    ):
+        evaluate.run(
+            EvaluationOptions(
+                **inputs,
+                evaluation=out,
+                write_positions=str(out / "other.csv"),
+            )
+        )
+
+
 def test_report_shows_wrong_queries_first(out):
     page = (out / "report.html").read_text()
     cases = page.split('<div class="case" data-kind="')[1:]

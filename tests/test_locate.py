@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import toy_search
 from absl import flags
@@ -20,7 +21,7 @@ from sare_tf import index, locate, serving
 from sare_tf.pages import locate_picture
 from sare_tf.pages.options import LocateOptions
 from sare_tf.runtime import run_lock
-from sare_tf.search import locator
+from sare_tf.search import locator, warm_client
 from sare_tf.search.options import IndexOptions
 
 
@@ -259,7 +260,8 @@ def test_description_leaves_out_what_is_unknown(inputs, photos):
     second = dataclasses.replace(second, **unknown)
     answer = locator.Answer(matches=[first, second], confidence=0.5)
     assert answer.as_text() == (
-        "confidence 0.500\n"
+        "wide margin to the nearest other place (confidence 0.500, not "
+        "calibrated)\n"
         "   1  0.2500  a  500200.0 m east, 4500000.0 m north zone 17T  "
         "40.500000, -80.250000\n"
         "   2  0.5000  b  place lift\n"
@@ -298,6 +300,35 @@ def test_picture_shows_queries_and_framed_matches(
         middle = np.asarray(Image.open(path))[4, 4].astype(int)
         assert (np.abs(drawn - middle).max(axis=2) < 12).sum() > 500
     assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_positions_of_photographs_are_written(inputs, photos, tmp_path):
+    (tmp_path / "text.jpg").write_text("not an image")
+    files = [tmp_path / "maps" / f"a.{end}" for end in ("csv", "geojson")]
+    answers = _run(
+        inputs,
+        [photos[0], tmp_path / "text.jpg"],
+        write_positions=",".join(map(str, files)),
+    )
+    first = answers[0][1].matches[0]
+    table = pd.read_csv(files[0], dtype=str, keep_default_na=False)
+    assert table["photo"].tolist() == [name for name, _ in answers]
+    assert table["status"].tolist()[0] == "found"
+    assert "not a JPEG or PNG" in table["status"].tolist()[1]
+    assert float(table["latitude"][0]) == pytest.approx(first.latitude)
+    assert float(table["utm_north_m"][0]) == first.utm_north_m == 4_500_000
+    assert table["latitude"][1] == ""
+    found, nothing = json.loads(files[1].read_text())["features"]
+    east, north = found["geometry"]["coordinates"]
+    # Of place 2, 200 m east of 81 degrees west.
+    assert east == pytest.approx(-80.9976, abs=1e-4)
+    assert north == pytest.approx(40.6506, abs=1e-3)
+    degrees = first.longitude, first.latitude
+    assert (east, north) == pytest.approx(degrees, abs=1e-7)
+    assert found["properties"]["image_id"] == first.image_id
+    assert nothing["geometry"] is None
+    with pytest.raises(ValueError, match="Expected a file that ends in"):
+        _run(inputs, photos, write_positions="a.shp")
 
 
 def test_gallery_knows_only_its_images(inputs, records):
@@ -356,7 +387,7 @@ def test_command_line(inputs, photos):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 8
-    assert lines[0].startswith(f"{photos[0]}: confidence 0.")
+    assert lines[0].startswith(f"{photos[0]}: wide margin to the nearest other")
     assert "@5002" in lines[1]
     assert "m north zone 17T  40.6" in lines[1]
     assert "openstreetmap" in lines[3]
@@ -399,3 +430,43 @@ def test_main_draws_a_picture_of_flags(
             locate.main(["locate", str(photos[0])])
     assert (tmp_path / "out.png").is_file()
     assert capsys.readouterr().out.count("@5002") == 2
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The processes that --keep_warm starts, which end with the test."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    yield warm_client._STARTED
+    while warm_client._STARTED:
+        process = warm_client._STARTED.pop()
+        process.kill()
+        process.wait()
+
+
+def test_a_warm_process_answers_as_this_one(
+    inputs, photos, runtime_folder, started
+):
+    warm = {"k": 2, "keep_warm": True, "keep_warm_minutes": 1}
+    first = _run(inputs, photos, **warm)
+    (process,) = started
+    assert _run(inputs, photos, **warm) == first == _run(inputs, photos, k=2)
+    assert process.poll() is None
+    assert len(started) == 1
+    # The process has its own session: Ctrl-C does not reach it.
+    assert os.getsid(process.pid) == process.pid
+    (log,) = runtime_folder.glob("*.log")
+    assert log.stat().st_mode & 0o777 == 0o600
+    process.terminate()
+    assert process.wait(20) == 0
+    assert list(runtime_folder.glob("*.sock")) == []
+
+
+def test_what_a_warm_process_cannot_load_is_said(
+    inputs, photos, runtime_folder, started
+):
+    with pytest.raises(ValueError, match="an index with a calibration for --r"):
+        _run(inputs, photos, keep_warm=True, reject_below=0.5)
+    assert started[0].wait(20) == 1
+    missing = {**inputs, "export": inputs["export"] / "x"}
+    with pytest.raises(FileNotFoundError, match="Expected an export"):
+        _run(missing, photos, keep_warm=True)

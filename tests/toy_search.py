@@ -27,7 +27,13 @@ def jpeg(place: int, view: int) -> bytes:
 
 
 def photographs(
-    folder: Path, *, views=(3, 2), places=6, first_place=0, far_queries=0
+    folder: Path,
+    *,
+    views=(3, 2),
+    places=6,
+    first_place=0,
+    far_queries=0,
+    split="test",
 ) -> Path:
     """Writes places 100 m apart and views, (database, query), 2 m apart.
 
@@ -36,7 +42,7 @@ def photographs(
     first place, too, 100 km away from it.
     """
     for role, count in zip(("database", "queries"), views, strict=True):
-        images = folder / "images" / "test" / role
+        images = folder / "images" / split / role
         images.mkdir(parents=True)
         for place in range(first_place, first_place + places):
             for view in range(count):

@@ -138,7 +138,7 @@ def _antarctica(positions: Positions) -> list[Finding]:
 
 
 def _at_sea(positions: Positions) -> list[Finding]:
-    """Finds datasets of which most is at sea, and where it would be if swapped.
+    """Finds datasets mostly at sea, and where they would be if swapped.
 
     If latitude and longitude of all images are swapped, no image stands out.
     """

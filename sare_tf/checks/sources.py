@@ -9,7 +9,7 @@ from absl import logging
 from sare_tf.checks import image_findings
 from sare_tf.checks.finding import ERROR, NOTE, WARNING, Finding, count
 from sare_tf.checks.options import CheckOptions
-from sare_tf.dataset import image_decoding, readers
+from sare_tf.dataset import heif, image_decoding, readers
 from sare_tf.dataset.readers.collector import NoImages
 from sare_tf.records.records import Records
 
@@ -85,10 +85,11 @@ class DatasetSource:
         Raises:
             OSError: the file cannot be read.
             ValueError: the image is a part of a file that cannot be decoded,
-                or a part beyond its edges.
+                or a part beyond its edges, or a HEIC file that cannot be read.
         """
         source = self._reading.source(self.table["image_id"].iat[row])
-        encoded = (self._reading.root / source.path).read_bytes()
+        path = self._reading.root / source.path
+        encoded = heif.as_jpeg(path.read_bytes())
         if source.box is None:
             return encoded
         cut = image_decoding.cut(image_decoding.pixels(encoded), source.box)

@@ -23,6 +23,7 @@ _ENTRY_BYTES = 12
 @tf.function(
     input_signature=[tf.TensorSpec([], tf.string)],
     experimental_attributes={"_noinline": True},
+    autograph=False,
 )
 def parse(tiff: tf.Tensor) -> tf.Tensor:
     """Reads the orientation in an EXIF header, string [] -> int32 [].

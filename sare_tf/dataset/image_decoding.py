@@ -124,6 +124,8 @@ def _with_rows(batch: tf.Tensor, rows: int) -> tf.Tensor:
     return tf.reshape(resized, (shape[0], rows, shape[2], shape[3]))
 
 
+# AutoGraph would take seconds to read the source of all that it calls.
+@tf.autograph.experimental.do_not_convert
 def load(image_bytes: tf.Tensor, *, height: int, width: int) -> tf.Tensor:
     """Decodes and resizes, string [] -> uint8 [height, width, 3].
 
@@ -208,7 +210,7 @@ def _decode(image_bytes: tf.Tensor, header: Header) -> tf.Tensor:
 
 
 # In one function, so that the pixels are not copied to Python.
-@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
 def _examined(image_bytes: tf.Tensor) -> tf.Tensor:
     """Returns height, width and orientation, string [] -> int32 [3]."""
     header = image_header.read(image_bytes)

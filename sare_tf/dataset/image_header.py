@@ -76,7 +76,7 @@ class Header(NamedTuple):
     scans: tf.Tensor
 
 
-@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
 def read(image_bytes: tf.Tensor) -> Header:
     """Reads the header of a JPEG or PNG, string [].
 
@@ -117,6 +117,7 @@ def _first_look(image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 _apart = tf.function(
     input_signature=[tf.TensorSpec([], tf.string)],
     experimental_attributes={"_noinline": True},
+    autograph=False,
 )
 
 

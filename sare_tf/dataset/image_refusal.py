@@ -8,16 +8,7 @@ import tensorflow as tf
 
 from sare_tf.dataset import image_header
 from sare_tf.dataset.image_header import JPEG, PNG, Header
-
-# Decoded, an image has 3 bytes per pixel, and 12 while it is resized. 8192 x
-# 8192, above the 50 million of telephones: ours. It must be the same in
-# training and in an export.
-MOST_PIXELS = 1 << 26
-
-# A decoder goes over all pixels of a progressive JPEG once per scan: 7 ms for
-# `MOST_PIXELS`, even if the scan says nothing. libpng takes 30 ms for each
-# compressed text of a PNG. Ten scans are usual, optimisers make up to 20: ours.
-MOST_SCANS = 32
+from sare_tf.dataset.image_limits import MOST_PIXELS, MOST_SCANS
 
 # First bytes of files that often have the name of a JPEG, by position.
 _OTHERS = (

@@ -14,7 +14,13 @@ from sare_tf.dataset.names import (
 )
 from sare_tf.dataset.readers import DEFAULTS, READERS
 from sare_tf.runtime.common_options import SeedOptions
-from sare_tf.runtime.options import Options, option, options, path_option
+from sare_tf.runtime.options import (
+    Options,
+    option,
+    options,
+    path_option,
+    with_default,
+)
 
 
 @options
@@ -75,6 +81,21 @@ class DatasetOptions(RadiusOptions, SeedOptions):
     def reader_options(self) -> dict[str, Any]:
         """The options of `readers.read`."""
         return {name: getattr(self, name) for name in ("reader", *DEFAULTS)}
+
+
+@options
+class InitOptions(DatasetOptions):
+    """Options of `init`."""
+
+    reader: str = with_default(DatasetOptions, "reader", "place_folders")
+    size: str = option(
+        "small",
+        "Network of the flagfile: small for two CPU cores, large for a GPU.",
+        choices=("small", "large"),
+    )
+    folder: str = path_option(
+        "", "Folder of the flagfile and of all results.", has_flag=False
+    )
 
 
 @options

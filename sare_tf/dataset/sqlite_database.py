@@ -76,7 +76,7 @@ class SqliteDatabase:
 
 
 def sorted_names(names: Iterable[str]) -> Iterator[str]:
-    """Yields file names as `sorted` does, of which few are in memory."""
+    """Yields file names in the order of `sorted`, with few in memory."""
     names = iter(names)
     first = list(itertools.islice(names, _SORTED_IN_MEMORY))
     if len(first) < _SORTED_IN_MEMORY:

@@ -8,7 +8,7 @@ from sare_tf.evaluation.protocols import PROTOCOLS
 from sare_tf.records.options import RecordsFolderOptions
 from sare_tf.runtime.common_options import BatchOptions
 from sare_tf.runtime.options import Options, option, options, path_option
-from sare_tf.search.options import SearchOptions
+from sare_tf.search.options import PositionFileOptions, SearchOptions
 from sare_tf.serving.options import ServableOptions
 
 
@@ -43,6 +43,7 @@ class ProtocolOptions(PositivesOptions, SplitOptions):
 @options
 class EvaluationOptions(
     SearchOptions,
+    PositionFileOptions,
     RecordsFolderOptions,
     ServableOptions,
     ProtocolOptions,
@@ -63,6 +64,13 @@ class EvaluationOptions(
         "as descriptors, to compare with; 0: none. Takes some 3 s of a core "
         "for 1,000 images.",
         minimum=0,
+    )
+    calibrate: bool = option(
+        False,
+        "Also measure on the queries of the split val, whatever --split is, "
+        "how often answers of each confidence are right, and keep it in "
+        "--index for locate. If the index lacks the val images, these are "
+        "embedded for it.",
     )
 
     def __post_init__(self):

@@ -1,7 +1,6 @@
 """What the settings of losses may be, by their names.
 
-One rule for a name, whichever loss has it: the functions and the Keras classes
-check alike, here.
+Each name has one rule, which all functions and Keras classes share.
 """
 
 import numbers

@@ -1,23 +1,24 @@
-"""Augmentation: variations of training images, computed on the device.
+"""Augmentation of training images, computed on the device.
 
-Axis letters: B batch, H W image. Images are RGB, 0..255, of any number type;
-the varied ones are float32 [B, H, W, 3] of the same range and size.
+Axis letters: B batch, H W image, R random numbers of an image. Images are RGB,
+0..255, of any number type; augmented images are float32 [B, H, W, 3] with the
+same range and size.
 
-What is random comes with the images, as uniform numbers in 0..1 of each image:
-its draws, [B, R]. So a variation depends on nothing but image and draws: the
-same on every device, on any number of replicas, and when an image is embedded
-twice; and images with the same draws are varied alike. `pipeline` makes draws
-from a seed.
+The random numbers come with the images: `draws`, [B, R], uniform in 0..1. The
+result depends only on image and draws, so it is the same on every device, on
+any number of replicas, and when an image is embedded twice. The training
+datasets make draws from a seed.
 
-- crop: a part with 0.75 to 1 of both sides, enlarged to the whole.
-- perspective: the corners of the part move towards its middle.
-- colour: contrast, and a gain of each channel: exposure and colour cast.
-- grey: one image in five loses its colours, as of Chen et al., "A Simple
+- crop: enlarges a region with 0.75 to 1 of both sides to the whole image.
+- perspective: moves the corners of the region towards its centre.
+- colour: changes contrast, and the gain of each channel (exposure and colour
+  cast).
+- grey: removes the colours of one image in five (Chen et al., "A Simple
   Framework for Contrastive Learning of Visual Representations", ICML 2020,
-  appendix A.
-- erase: a rectangle of one image in two gets the mean colour of the image, by
-  Zhong et al., "Random Erasing Data Augmentation", AAAI 2020, section 3, with
-  its area, shape and probability.
+  appendix A).
+- erase: fills a rectangle of one image in two with the mean colour of the
+  image. Area, shape and probability are those of Zhong et al., "Random Erasing
+  Data Augmentation", AAAI 2020, section 3.
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,8 @@ from keras import ops
 from sare_tf.model.registry import AUGMENTATION_DRAWS
 
 _SMALLEST_SIDE = 0.75
-# Of the sides of the part. Ours: nothing beyond the image is ever seen.
+# Relative to the sides of the region. Corners only move inwards, so that no
+# pixel outside the image is needed.
 _CORNER_MOVE = 0.15
 _EXPOSURE = (0.7, 1.35)
 _CAST = (0.88, 1.12)
@@ -43,12 +45,12 @@ _ERASED_ASPECT = 0.3
 
 
 def augment(images, draws, *, effects):
-    """Varies images.
+    """Returns augmented images.
 
     Args:
         images: [B, H, W, 3], 0..255.
-        draws: uniform numbers in 0..1, [B, R]; R is the sum of what the
-            effects take by `AUGMENTATION_DRAWS`, in its order.
+        draws: uniform numbers in 0..1, [B, R]. R is the sum of the counts
+            in `AUGMENTATION_DRAWS` of the effects, in the order of that table.
         effects: names in `AUGMENTATION_DRAWS`.
 
     Returns:
@@ -61,10 +63,10 @@ def augment(images, draws, *, effects):
             of_effect[name] = draws[:, start : start + count]
             start += count
     if "perspective" in effects:
-        part = _part(of_effect.get("crop"), draws)
-        images = _sample(images, _corners(part, of_effect["perspective"]))
+        region = _region(of_effect.get("crop"), draws)
+        images = _sample(images, _corners(region, of_effect["perspective"]))
     elif "crop" in effects:
-        images = _enlarge(images, _part(of_effect["crop"], draws))
+        images = _enlarge(images, _region(of_effect["crop"], draws))
     if "colour" in effects:
         images = _recolour(images, of_effect["colour"])
     if "grey" in effects:
@@ -78,13 +80,14 @@ def augment(images, draws, *, effects):
 
 @keras.saving.register_keras_serializable(package="sare_tf")
 class Augmentation(keras.layers.Layer):
-    """Varies images in training, and leaves them as they are otherwise.
+    """Augments images in training, and returns them unchanged otherwise.
 
-    A network that is trained has it in front of the embedder, so that images
-    are varied on the device and are not when they are mined, validated or
-    served: see `over_tuples`.
+    `over_tuples` and `PlaceNetwork` put the layer in front of the embedder, so
+    that images are augmented in training, and not in mining, validation or
+    serving.
 
-    Source: see the module.
+    Sources: Chen et al., ICML 2020, appendix A ("grey"); Zhong et al., AAAI
+    2020, section 3 ("erase").
 
     Args:
         effects: one or more of "crop", "perspective", "colour", "grey" and
@@ -92,8 +95,8 @@ class Augmentation(keras.layers.Layer):
 
     Call arguments:
         images: RGB, 0..255, of any number type.
-        draws: uniform numbers in 0..1, `num_draws` of each image.
-        training: whether images are varied.
+        draws: uniform numbers in 0..1, `num_draws` for each image.
+        training: whether to augment the images.
 
     Input shape:
         [B, H, W, 3] and [B, num_draws].
@@ -133,7 +136,7 @@ class Augmentation(keras.layers.Layer):
 
     @property
     def num_draws(self) -> int:
-        """R, the random numbers that an image takes."""
+        """The random numbers that each image needs, R."""
         return sum(AUGMENTATION_DRAWS[name] for name in self.effects)
 
     def call(self, images, draws, training=False):
@@ -160,8 +163,8 @@ def _between(draws, low, high):
     return low + (high - low) * draws
 
 
-def _part(crop, draws):
-    """Left, top and side of the part, each [B, 1], relative to the image."""
+def _region(crop, draws):
+    """Returns left, top and side of the region, each [B, 1], in 0..1."""
     if crop is None:
         zeros = ops.zeros_like(draws[:, :1])
         return zeros, zeros, zeros + 1.0
@@ -170,10 +173,10 @@ def _part(crop, draws):
     return crop[:, 1:2] * room, crop[:, 2:3] * room, side
 
 
-def _enlarge(images, part):
-    """The part as a whole image: bilinear, rows and columns one by one."""
+def _enlarge(images, region):
+    """Enlarges the region to the whole image, bilinearly, axis by axis."""
     _, height, width, _ = ops.shape(images)
-    left, top, side = part
+    left, top, side = region
     rows = _weights(top, side, height)  # [B, H, H]
     columns = _weights(left, side, width)  # [B, W, W]
     images = ops.einsum("byh,bhwc->bywc", rows, images)
@@ -181,19 +184,19 @@ def _enlarge(images, part):
 
 
 def _weights(start, side, size):
-    """What each pixel of a line takes of each, [B, size, size]."""
+    """Returns bilinear weights, [B, output pixels, input pixels]."""
     pixels = ops.cast(ops.arange(size), "float32")
     last = ops.cast(size - 1, "float32")
     positions = start * last + side * pixels  # [B, size]
     return ops.relu(1.0 - ops.abs(positions[:, :, None] - pixels))
 
 
-def _corners(part, draws):
-    """Corners of the part, moved: x and y, each [B, 4], relative.
+def _corners(region, draws):
+    """Returns x and y of the moved corners, each [B, 4], in 0..1.
 
-    From the upper left one clockwise.
+    The order is clockwise from the upper left corner.
     """
-    left, top, side = part
+    left, top, side = region
     move = draws * _CORNER_MOVE
     inward_x = ops.array([[1.0, -1.0, -1.0, 1.0]])
     inward_y = ops.array([[1.0, 1.0, -1.0, -1.0]])
@@ -203,7 +206,7 @@ def _corners(part, draws):
 
 
 def _sample(images, corners):
-    """What lies between four corners, as a whole image: bilinear.
+    """Enlarges the quadrilateral between four corners to the whole image.
 
     Source: Heckbert, "Fundamentals of Texture Mapping and Image Warping", 1989,
     section 2.2.3, square to quadrilateral.
@@ -272,7 +275,7 @@ def _erase(images, draws):
 
 
 def _inside(draw, length, size):
-    """Which pixels of a line lie inside, bool [B, size]."""
+    """Returns a mask of the erased pixels along one axis, bool [B, size]."""
     middles = ops.cast(ops.arange(size), "float32") + 0.5
     start = draw * (size - length)
     return (middles >= start) & (middles < start + length)

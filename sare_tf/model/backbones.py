@@ -1,9 +1,9 @@
-"""Backbones: RGB images, 0..255, to feature maps.
+"""Backbones: from RGB images, 0..255, to feature maps.
 
-A backbone is two layers: its preprocessing, which computes in float32, and a
-model named "backbone", [B, H, W, 3] -> [B, h, w, C]. H and W may be unknown.
-Nothing in it depends on the other images of a batch, nor on whether it is
-training: batch normalisation uses its stored statistics, and dropout is off.
+A backbone consists of its preprocessing, which computes in float32, and a model
+named "backbone", [B, H, W, 3] -> [B, h, w, C]. H and W may be unknown. The
+features of an image depend neither on the other images of the batch nor on
+`training`: batch normalisation uses its stored statistics, and dropout is off.
 So mining, training and the exported model see the same features.
 """
 
@@ -34,12 +34,12 @@ from sare_tf.model.vit_outputs import ClassToken, PatchMap
 class Preprocessing(layers.Layer):
     """Subtracts a mean from each channel and divides by a deviation.
 
-    It warns once of images that are not in 0..255; see `RangeWarning`.
+    The layer warns once of images that are not in 0..255; see `RangeWarning`.
 
     Args:
-        mean: of each channel, after their order was changed.
-        deviation: of each channel, after their order was changed.
-        blue_first: turn RGB into BGR before all else.
+        mean: one value per channel, in the order after `blue_first`.
+        deviation: one value per channel, in the order after `blue_first`.
+        blue_first: whether to turn RGB into BGR first.
 
     Call arguments:
         images: RGB, 0..255.
@@ -48,7 +48,7 @@ class Preprocessing(layers.Layer):
         [B, H, W, 3].
 
     Output shape:
-        As the input.
+        The same as the input.
     """
 
     def __init__(self, mean, deviation, blue_first=False, **kwargs):
@@ -91,26 +91,29 @@ def build(
     train_from: str | None = None,
     class_token: bool = False,
 ):
-    """Makes a backbone.
+    """Builds a backbone.
 
     Args:
         name: a name in `registry.BACKBONES`.
-        weights: None, random; "imagenet", downloaded by Keras; or a local
-            file, whose kind its content tells. Of Keras, .h5 and .weights.h5
-            hold the whole network without its top, as keras.applications has
-            it; .keras holds that, or a model of this package, of which the
-            backbone and its preprocessing are taken. For the networks of
-            torchvision and DINOv2, also the published file: .pth, safetensors,
-            or the same arrays as .npz.
-        cut_layer: name of the layer whose output is the feature map, without
-            the activation that a convolution may hold; None: the backbone's.
-        train_from: name of the first layer that is trained, with all after it
-            up to the cut; "aggregation", none of them; None: the backbone's.
-        class_token: also give the class token at the cut, if there is one.
+        weights: None for random weights; "imagenet", which Keras downloads;
+            or a local file, whose format is recognised by its content. Files
+            of Keras are .h5 and .weights.h5 with the whole network without
+            its top, as in keras.applications, and .keras with the same or with
+            a model of this package, whose backbone and preprocessing are used.
+            For the networks of torchvision and DINOv2, also the published
+            file: .pth, safetensors, or the same arrays as .npz.
+        cut_layer: name of the layer whose output is the feature map. The
+            activation of a convolution is left out. None: the default of the
+            backbone.
+        train_from: name of the first layer to train; later layers up to the
+            cut are trained, too. "aggregation" trains none of them. None: the
+            default of the backbone.
+        class_token: whether to output the class token, too, if the backbone
+            has one.
 
     Returns:
         The preprocessing layer, and the model named "backbone". Its output is
-        the feature map, or the list of it and the class token, [B, C].
+        the feature map, or a list of feature map and class token, [B, C].
 
     Raises:
         ValueError: unknown name of a backbone or a layer, no download, or a
@@ -151,12 +154,12 @@ def build(
 
 
 def _is_feature_map(layer) -> bool:
-    """[B, H, W, C] of the sizes of the image, not of squeezed ones."""
+    """Tells a [B, H, W, C] output from those of squeeze-and-excitation."""
     return tuple(layer.output.shape[:3]) == (None, None, None)
 
 
 def _network(name, recipe, weights) -> keras.Model:
-    """The whole network, with weights that are not from a .keras file."""
+    """Builds the whole network; weights of a .keras file follow later."""
     if weights is None:
         return _make(recipe, None)
     if weights == "imagenet":
@@ -227,8 +230,8 @@ def _make(recipe: Backbone, weights: str | None) -> keras.Model:
 
 def _load_all(network, path, name) -> None:
     """Loads a .h5 file; refuses it if it leaves any weight untouched."""
-    # Keras only warns of some weights that it does not find, and also of
-    # containers that hold none; so see for ourselves.
+    # Keras only warns of some weights that it does not find, and warns of
+    # containers that have none. So mark all weights, and look which are left.
     for variable in network.weights:
         variable.assign(ops.full(variable.shape, np.nan, variable.dtype))
     try:
@@ -269,10 +272,10 @@ def _with_downloaded_weights(name, recipe) -> keras.Model:
 
 
 def _copy_weights(backbone, path) -> dict | None:
-    """Copies weights from a saved model, by the names of layers.
+    """Copies weights from a saved model by layer name.
 
     Returns:
-        The arguments of `Preprocessing` that they need, if the model says it.
+        The arguments of the model's `Preprocessing`, or None if it has none.
     """
     try:
         with weights_file.named_for_keras(path) as named:

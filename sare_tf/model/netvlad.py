@@ -5,10 +5,10 @@ clusters. The output is cluster-major: element k * C + c. Sums are computed in
 float32 whatever the dtype of the features.
 
 Source: Arandjelovic et al., "NetVLAD: CNN architecture for weakly supervised
-place recognition", CVPR 2016, section 3.1 and appendix A; in the variant
-`vlad_preL2_intra` of its code, which SARE trains: assignment without a bias,
-centres that are trained by themselves. Imported weights may need the two
-options that this variant does not have.
+place recognition", CVPR 2016, section 3.1 and appendix A. The defaults are the
+variant `vlad_preL2_intra` of its code, which SARE trains: an assignment without
+bias, and centres that are trained independently of it. Imported weights may
+need the two options that this variant does not have.
 """
 
 import keras
@@ -20,20 +20,20 @@ from sare_tf.model.aggregation import Aggregation, bounded, unit_length
 def netvlad(
     features, assignment, centres, *, assignment_bias=None, clamped=False
 ):
-    """NetVLAD descriptors of feature maps.
+    """Returns the NetVLAD descriptors of feature maps.
 
     The sum of residuals is A^T X - (sum A) centres: no tensor of locations
     times clusters times channels, and no normalised copy of the features. So
     the forward pass needs little more than features, assignments and output;
     the backward pass adds four gradients as large as the features. Features
-    of another dtype than float32 are copied once. Measured by
-    `python -m benchmarks.netvlad`.
+    of another dtype than float32 are copied once.
+    `python -m benchmarks.netvlad` measures this.
 
     Args:
         features: [B, H, W, C], not normalised.
         assignment: weights of the soft assignment, [C, K].
         centres: [K, C].
-        assignment_bias: added to the scores of the assignment, [K]; None: 0.
+        assignment_bias: added to the scores of the assignment, [K], or None.
         clamped: normalise as PyTorch does, see `aggregation.unit_length`.
 
     Returns:
@@ -55,13 +55,13 @@ def netvlad(
 def cluster_residuals(
     features, assignment, centres, *, assignment_bias=None, clamped=False
 ):
-    """The residuals of each cluster, summed and brought to unit length.
+    """Returns the sum of residuals of each cluster, of unit length.
 
     Args:
         features: [B, H, W, C], not normalised.
         assignment: weights of the soft assignment, [C, K].
         centres: [K, C].
-        assignment_bias: added to the scores of the assignment, [K]; None: 0.
+        assignment_bias: added to the scores of the assignment, [K], or None.
         clamped: normalise as PyTorch does, see `aggregation.unit_length`.
 
     Returns:
@@ -72,8 +72,8 @@ def cluster_residuals(
     centres = ops.cast(centres, "float32")
     features = ops.reshape(features, (batch, height * width, channels))
     features = ops.cast(features, "float32")
-    # Features of unit length are features * scale; scale goes where it is
-    # cheap, onto the K channels of the assignment.
+    # Normalised features are features * scale. Scaling the K scores is cheaper
+    # than scaling the C features.
     squares = ops.einsum("blc,blc->bl", features, features)
     scale = ops.rsqrt(bounded(squares, clamped=clamped))[..., None]  # [B, L, 1]
     # Not matmul: TensorFlow would cast features of another dtype twice for it.
@@ -94,16 +94,19 @@ def cluster_residuals(
 class NetVLAD(Aggregation):
     """Aggregates a feature map into one descriptor of unit length.
 
-    The new layer has random weights; `netvlad_initial_weights`, or
-    `initialise_netvlad` for a whole embedder, makes the ones to start from.
+    A new layer has random weights. Initialise it from features with
+    `netvlad_initial_weights`, or as part of an embedder with
+    `initialise_netvlad`.
 
-    Source: Arandjelovic et al., CVPR 2016, section 3.1 (see the module).
+    Source: Arandjelovic et al., "NetVLAD: CNN architecture for weakly
+    supervised place recognition", CVPR 2016, section 3.1.
 
     Args:
         num_clusters: K, at least 2.
-        use_bias: the assignment has a bias, as in `vladv2`.
-        clamped: normalise as PyTorch does. It matters to clusters that hardly
-            any location is assigned to, which otherwise count for little.
+        use_bias: whether the assignment has a bias, as in `vladv2`.
+        clamped: whether to normalise as PyTorch does. This changes clusters to
+            which hardly any location is assigned: by default they count for
+            little.
 
     Call arguments:
         features: feature maps.
@@ -142,7 +145,7 @@ class NetVLAD(Aggregation):
                 f"Received: input_shape={tuple(input_shape)}."
             )
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: channels})
-        # Rows of about unit length, as the descriptors that they stand for.
+        # Rows of about unit length, as normalised features have.
         near_unit = keras.initializers.RandomNormal(stddev=channels**-0.5)
         self.assignment = self.add_weight(
             shape=(channels, self.num_clusters),

@@ -1,7 +1,7 @@
 """Aggregations without clusters: GeM, MAC, SPoC and R-MAC.
 
-Each turns feature maps [B, H, W, C] into rows of unit length, float32 [B, C],
-under every dtype policy. B, H and W may be unknown.
+Each layer turns feature maps [B, H, W, C] into descriptors of unit length,
+float32 [B, C], under every dtype policy. B, H and W may be unknown.
 """
 
 import keras
@@ -19,19 +19,19 @@ _MOST_EXTRA_REGIONS = 6
 
 @keras.saving.register_keras_serializable(package="sare_tf")
 class GeM(Aggregation):
-    """Generalised mean over locations, with a trained exponent.
+    """Computes the generalised mean over locations, with a trained exponent.
 
-    (mean x^p)^(1/p) of each channel, where x is clipped from below; p = 1 is
-    the mean and p to infinity the maximum.
+    Each channel becomes (mean x^p)^(1/p), where x is clipped from below. p = 1
+    gives the mean, and the limit of large p the maximum.
 
     Source: Radenovic, Tolias, Chum, "Fine-tuning CNN Image Retrieval with No
     Human Annotation", TPAMI 2019, equation 3.
 
     Args:
-        p: exponent to start from; 3 is the paper's.
+        p: initial exponent. The paper starts from 3.
         epsilon: lower bound of the features.
-        unit_locations: bring the features of each location to unit length
-            first, as the deep-visual-geo-localization-benchmark does.
+        unit_locations: first normalise the features of each location, as the
+            deep-visual-geo-localization-benchmark does.
 
     Call arguments:
         features: feature maps.
@@ -67,7 +67,7 @@ class GeM(Aggregation):
         return unit_length(self._pool(features))
 
     def _pool(self, features):
-        """The generalised means, [B, C], of any length."""
+        """Returns the generalised means, [B, C], before normalisation."""
         features = ops.cast(features, "float32")
         if self.unit_locations:
             features = unit_length(features, clamped=True)
@@ -90,7 +90,7 @@ class GeM(Aggregation):
 
 @keras.saving.register_keras_serializable(package="sare_tf")
 class MAC(Aggregation):
-    """Maximum over locations.
+    """Computes the maximum over locations.
 
     Source: Tolias, Sicre, Jegou, "Particular object retrieval with integral
     max-pooling of CNN activations", ICLR 2016, section 3.
@@ -112,7 +112,7 @@ class MAC(Aggregation):
 
 @keras.saving.register_keras_serializable(package="sare_tf")
 class SPoC(Aggregation):
-    """Mean over locations: sum pooling, without the centre prior.
+    """Computes the mean over locations (sum pooling without centre prior).
 
     Source: Babenko, Lempitsky, "Aggregating Deep Convolutional Features for
     Image Retrieval", ICCV 2015.
@@ -134,17 +134,17 @@ class SPoC(Aggregation):
 
 @keras.saving.register_keras_serializable(package="sare_tf")
 class RMAC(Aggregation):
-    """Sum of the normalised maxima over square regions of several sizes.
+    """Sums the normalised maxima over square regions of several sizes.
 
     Level l has regions of side 2 min(H, W) / (l + 1): l along the shorter
     side and l + m - 1 along the longer, where m is chosen so that at level 1
     neighbours overlap by about 40 %. Sides and corners are rounded down. The
-    whitening of regions, which needs its own data, is left out.
+    whitening of regions, which needs training data, is left out.
 
     Source: Tolias, Sicre, Jegou, ICLR 2016, section 3.
 
     Args:
-        levels: number of region sizes; 3 is the paper's.
+        levels: number of region sizes. The paper uses 3.
 
     Call arguments:
         features: feature maps.
@@ -187,10 +187,10 @@ class RMAC(Aggregation):
 
 
 def _windows(height, width, levels):
-    """Regions of R-MAC, int32 [R, 4]: top, left, side, whether it exists.
+    """Returns the regions of R-MAC, int32 [R, 4]: top, left, side, exists.
 
-    R does not depend on the sizes, which may be unknown: there is a place for
-    each region that any size could have.
+    R does not depend on height and width, which may be unknown: there is a row
+    for every region that some size has.
     """
     shorter = ops.minimum(height, width)
     longer = ops.maximum(height, width)
@@ -222,7 +222,7 @@ def _windows(height, width, levels):
 
 
 def _extra_regions(shorter, longer):
-    """Regions that the longer side has more than the shorter, m - 1."""
+    """Returns how many more regions the longer side has, m - 1."""
     candidates = ops.arange(1, _MOST_EXTRA_REGIONS + 1, dtype="float32")
     step = ops.cast(longer - shorter, "float32") / candidates
     overlaps = 1.0 - step / ops.cast(shorter, "float32")

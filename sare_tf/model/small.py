@@ -18,7 +18,7 @@ def build() -> keras.Model:
             kernel_initializer="he_normal",
             name=f"stage{stage}_conv",
         )(x)
-        # Statistics of one image alone.
+        # Each image has its own statistics.
         x = layers.GroupNormalization(groups=8, name=f"stage{stage}_norm")(x)
         x = layers.ReLU(name=f"stage{stage}_relu")(x)
     x = layers.Conv2D(

@@ -260,7 +260,7 @@ class ScaledResidual(layers.Layer):
     some images, and larger in the others by as much.
 
     Args:
-        drop_rate: share of the images of which it is left out.
+        drop_rate: share of the images for which it is left out.
 
     Call arguments:
         tokens: what the branch is added to.

@@ -4,8 +4,8 @@ import numpy as np
 
 from sare_tf.dataset import manifest
 from sare_tf.pages import drawing
+from sare_tf.search.answers import Answer
 from sare_tf.search.confidence import Places
-from sare_tf.search.locator import Answer
 
 # Ours: matches farther from the first one are not on its map, which shows at
 # least this much to each side of it.

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from sare_tf.dataset import image_decoding
-from sare_tf.search.locator import Answer, Gallery, Match
+from sare_tf.search.answers import Answer, Match
+from sare_tf.search.locator import Gallery
 
 # Rows of a picture: viewers do not show larger ones. Ours.
 MOST_PHOTOS = 50
@@ -78,10 +79,8 @@ def write(
     for line, (name, encoded, answer) in zip(grid, rows, strict=True):
         for axes in line:
             axes.set_axis_off()
-        sure = "no other place"
-        if answer.confidence is not None:
-            sure = f"confidence {answer.confidence:.2f}"
-        _draw(line[0], encoded, f"{_short(name)}\n{sure}", _QUERY)
+        title = f"{_short(name)}\n{_sureness(answer)}"
+        _draw(line[0], encoded, title, _QUERY)
         images = gallery.read([match.image_id for match in answer.matches])
         for rank, (axes, match, image) in enumerate(
             zip(line[1:], answer.matches, images, strict=False), 1
@@ -108,6 +107,19 @@ def _draw(axes: Axes, encoded: bytes | None, title: str, colour: str) -> None:
     image = Image.fromarray(image_decoding.pixels(encoded))
     image.thumbnail((_SIDE, _SIDE))
     axes.imshow(np.asarray(image))
+
+
+def _sureness(answer: Answer) -> str:
+    """Returns how sure an answer is, in the width of an image."""
+    if answer.rejected:
+        return "not in this database"
+    reliability = answer.reliability
+    if reliability is not None:
+        return (
+            f"right in {100 * reliability.right:.0f} of 100 "
+            f"({reliability.split}, n = {reliability.queries})"
+        )
+    return answer.confidence_text.partition(" (")[0]
 
 
 def _caption(rank: int, match: Match) -> str:

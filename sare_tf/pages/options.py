@@ -1,12 +1,18 @@
 """Options of `locate`."""
 
-from typing import ClassVar
+import dataclasses
+import os
+from typing import Any, ClassVar
 
 from sare_tf.dataset.options import RadiusOptions
 from sare_tf.records.options import RecordsFolderOptions
 from sare_tf.runtime.common_options import BatchOptions
 from sare_tf.runtime.options import option, options, path_option
-from sare_tf.search.options import NeighbourOptions, SearchOptions
+from sare_tf.search.options import (
+    NeighbourOptions,
+    PositionFileOptions,
+    SearchOptions,
+)
 from sare_tf.serving.options import ServableOptions
 
 
@@ -14,6 +20,7 @@ from sare_tf.serving.options import ServableOptions
 class LocateOptions(
     SearchOptions,
     NeighbourOptions,
+    PositionFileOptions,
     ServableOptions,
     RecordsFolderOptions,
     RadiusOptions,
@@ -28,13 +35,30 @@ class LocateOptions(
         "JPEG or PNG files, folders of them, or patterns.",
         has_flag=False,
     )
-    json: bool = option(
-        False, "Print the answers as JSON, one object per photograph."
-    )
     picture: str | None = path_option(
         None,
         "PNG file in which locate draws photographs and their matches; needs "
         "--records.",
+    )
+    reject_below: float = option(
+        0.0,
+        "Declare a photograph not to be in the database if answers of its "
+        "confidence are right less often than this, such as 0.5. Needs an "
+        "index that evaluate --calibrate has measured. 0: never.",
+        minimum=0,
+        maximum=1,
+    )
+    keep_warm: bool = option(
+        False,
+        "Let a process with the loaded index and model answer, and leave it "
+        "running for later calls with the same flags, which then take a "
+        "fraction of the time.",
+    )
+    keep_warm_minutes: float = option(
+        10.0,
+        "Idle minutes after which the process of --keep_warm ends.",
+        minimum=0.01,
+        maximum=10_000,
     )
     serve: bool = option(
         False,
@@ -74,3 +98,20 @@ class LocateOptions(
                 "Expected the records of the index for a picture of matches. "
                 "Received: records=None. Give --records."
             )
+
+    @property
+    def warm_settings(self) -> dict[str, Any]:
+        """What a process of --keep_warm loads, for `warm_server.load`."""
+        servable = dataclasses.asdict(self.part(ServableOptions))
+        for field in dataclasses.fields(ServableOptions):
+            # The process has a working folder of its own.
+            if field.metadata["expand"] and servable[field.name] is not None:
+                servable[field.name] = os.path.abspath(servable[field.name])
+        return {
+            "index": [os.path.abspath(path) for path in self.index_paths],
+            "servable": servable,
+            "exact": self.exact_search,
+            "check": self.check_index,
+            "positive_radius_m": self.positive_radius_m,
+            "reject_below": self.reject_below,
+        }

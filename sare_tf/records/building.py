@@ -33,6 +33,7 @@ from sare_tf.dataset import manifest, readers
 from sare_tf.dataset.names import ROLES, SPLITS
 from sare_tf.dataset.readers.collector import Reading
 from sare_tf.records import (
+    record_results,
     records,
     resuming,
     shard_building,
@@ -43,7 +44,11 @@ from sare_tf.records.options import RecordOptions
 from sare_tf.records.shard_building import BuiltShard
 from sare_tf.records.shard_plan import Plan, Preparation, Shard
 from sare_tf.records.sqlite_plan import KeptImages
-from sare_tf.runtime import atomic_files, flagfiles, sealed_json, versions
+from sare_tf.runtime import (
+    atomic_files,
+    sealed_json,
+    versions,
+)
 from sare_tf.runtime.executors import Executor, LocalExecutor
 from sare_tf.runtime.resumable_parts import ResumableParts
 
@@ -111,8 +116,11 @@ def build(options: RecordOptions, *, executor: Executor | None = None) -> Path:
         "source": _source_digest(reading, plan.shards),
     }
     partial = resuming.partial_folder(out)
-    if _is_up_to_date(out, made_from):
-        logging.info("%s is up to date: nothing to do.", out)
+    finished = _find_up_to_date(out, made_from)
+    if finished:
+        record_results.report(
+            f"{out} is up to date: nothing to do.", out, finished, action="kept"
+        )
         shutil.rmtree(partial, ignore_errors=True)
         return out
     # Refuses a rule that the layout cannot follow before the work begins.
@@ -265,8 +273,10 @@ def _gather(
             "versions": versions.of("tensorflow"),
         }
         sealed_json.write(folder / "records.json", metadata)
-    _report(out, counts, listed)
-    _report_next(counts, misses[unused_images.WITHOUT_POSITIVE])
+    _log_listed(out, listed)
+    record_results.report_made(
+        out, metadata, without_positive=misses[unused_images.WITHOUT_POSITIVE]
+    )
 
 
 def _counted(
@@ -306,12 +316,15 @@ def _source_digest(reading: Reading, shards: Sequence[Shard]) -> str:
     return digest.hexdigest()
 
 
-def _is_up_to_date(out: Path, made_from: dict[str, Any]) -> bool:
+def _find_up_to_date(
+    out: Path, made_from: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Returns the metadata of equal records; None if there are none."""
     metadata = resuming.read_if_equal(records.read_metadata, out, made_from)
     # A file that could not be read is tried again.
-    return metadata is not None and all(
-        shard["source"] for shard in metadata["shards"].values()
-    )
+    if metadata and all(s["source"] for s in metadata["shards"].values()):
+        return metadata
+    return None
 
 
 def _write_csv(
@@ -329,10 +342,8 @@ def _write_csv(
     return count, first
 
 
-def _report(
-    out: Path,
-    counts: dict[str, int],
-    listed: dict[str, tuple[int, Sequence[str]]],
+def _log_listed(
+    out: Path, listed: dict[str, tuple[int, Sequence[str]]]
 ) -> None:
     for name, (number, first) in listed.items():
         if number:
@@ -343,30 +354,3 @@ def _report(
                 out / f"{name}.csv",
                 *first,
             )
-    logging.info(
-        "Records in %s: %s.",
-        out,
-        ", ".join(f"{number} {name}" for name, number in counts.items()),
-    )
-
-
-def _report_next(counts: dict[str, int], without_positive: int) -> None:
-    """Reports what the records are good for."""
-    reason = ""
-    for role in ("query", "database"):
-        if not counts.get(f"train/{role}"):
-            reason = f"the split train has no {role} image"
-    queries = sum(counts.get(f"{split}/query", 0) for split in SPLITS)
-    if not reason and without_positive == queries:
-        reason = "no query has a positive in the database"
-    if not reason:
-        logging.info("Next: %s", flagfiles.next_command("train"))
-        return
-    logging.warning(
-        "Tuples, and with them SARE, cannot be trained on these records: %s. "
-        "A loss over places (--loss=place_sare_joint) needs several images of "
-        "each place, and no queries. To look up photographs with a model that "
-        "is trained already, index the records. Next: %s",
-        reason,
-        flagfiles.next_command("index"),
-    )

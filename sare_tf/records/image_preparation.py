@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from sare_tf.dataset import heif
 from sare_tf.dataset.readers.collector import Source
 from sare_tf.records import records, stored_image
 from sare_tf.records.shard_plan import Preparation
@@ -129,7 +130,13 @@ def prepare_batch(
 
 def _read_or_refuse(root: Path, task: Task) -> bytes | Refused:
     try:
-        return _read(root, task)
+        return heif.as_jpeg(_read(root, task))
+    except Unsteady:
+        raise
+    except heif.MissingDecoder as error:
+        return Refused(task.image_id, str(error), settled=False)
+    except ValueError as error:
+        return Refused(task.image_id, str(error))
     except OSError as error:
         # A file whose status could not be read has another digest once it can.
         settled = task.modified_ns == -1

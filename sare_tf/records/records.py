@@ -288,6 +288,7 @@ class Records:
         with _explained(self.path):
             digests = _short_digests(rows["sha256"])
 
+        @tf.autograph.experimental.do_not_convert
         def read(
             shard: tf.Tensor, offset: tf.Tensor, digest: tf.Tensor
         ) -> tf.Tensor:

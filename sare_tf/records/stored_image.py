@@ -103,7 +103,9 @@ def _size(
     return size or image_decoding.pixels(encoded).shape[:2]
 
 
-_in_a_graph = tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+_in_a_graph = tf.function(
+    input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
+)
 
 
 @_in_a_graph

@@ -22,6 +22,7 @@ from sare_tf.runtime import (
     file_digests,
     flagfiles,
     sealed_json,
+    stage_results,
     versions,
 )
 from sare_tf.runtime.executors import Executor, LocalExecutor
@@ -96,20 +97,33 @@ def build(
     atomic_files.check_replaceable(out, names=_FILES)
     partial = resuming.partial_folder(out)
     if resuming.read_if_equal(_read_metadata, out, made_from) is not None:
-        logging.info("%s is up to date: nothing to do.", out)
+        _report(f"{out} is up to date: nothing to do.", out, positions, "kept")
         shutil.rmtree(partial, ignore_errors=True)
         return out
     shards = _plan(source, positions, shard_mebibytes << 20)
     _build_shards(shards, source.path, partial, executor)
     _gather(shards, partial, out, table=table, made_from=made_from)
     shutil.rmtree(partial)
-    logging.info(
-        "%d tuples of %d images in %s. Next: %s",
-        *positions.shape,
-        out,
-        flagfiles.next_command("train", f"--tuples={out}"),
+    tuples, images = positions.shape
+    _report(
+        f"{tuples} tuples of {images} images in {out}.", out, positions, "made"
     )
     return out
+
+
+def _report(text: str, out: Path, positions: np.ndarray, action: str) -> None:
+    tuples, images = positions.shape
+    stage_results.report(
+        "build_records",
+        text,
+        path=out,
+        action=f"tuples {action}",
+        count=tuples,
+        counts=None,
+        rejected=None,
+        warnings=None,
+        next_command=flagfiles.next_command("train", f"--tuples={out}"),
+    )
 
 
 def _ordered_tuples(

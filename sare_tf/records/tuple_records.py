@@ -130,6 +130,7 @@ class TupleRecords:
         size = self.images_per_tuple
         features = {"image/encoded": tf.io.FixedLenFeature([size], tf.string)}
 
+        @tf.autograph.experimental.do_not_convert
         def shuffle(run: tf.Tensor, serialised: tf.Tensor) -> tf.Tensor:
             start = run * SHUFFLED_TUPLES
             order = within[start : start + SHUFFLED_TUPLES]

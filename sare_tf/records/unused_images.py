@@ -66,7 +66,10 @@ def find(
                 yield split, f"split without a {role} image"
         rule_of_split = _choose_rule(images, split, roles, rule)
         if not rule_of_split:
-            yield split, "split of which nothing says what matches"
+            yield (
+                split,
+                "split where nothing says what matches",
+            )
             continue
         if rule_of_split == "radius":
             misses = _without_near(images, split, radius_m)

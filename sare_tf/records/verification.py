@@ -1,6 +1,6 @@
 """Compares finished records with what was built, and reads every byte once.
 
-    python -m sare_tf.build_records --verify --flagfile=configs/demo.flags
+    python -m sare_tf.build_records --verify --flagfile=sare_tf:demo
 
 Compared with records.json and the manifest are the files and their sizes, where
 each record starts and ends, its checksums, its image_id and the digest of its
@@ -24,7 +24,7 @@ from absl import logging
 from google.protobuf import message
 
 from sare_tf.dataset import manifest
-from sare_tf.records import records
+from sare_tf.records import record_results, records
 from sare_tf.runtime import file_digests, progress
 
 _BUFFER_BYTES = 1 << 20
@@ -84,7 +84,9 @@ def verify(path: str | Path, *, num_workers: int = 0) -> Path:
             path,
             records.COMMAND,
         )
-    logging.info("%s is whole.", path)
+    record_results.report(
+        f"{path} is whole.", path, records.read_json(path), action="verified"
+    )
     return path
 
 
@@ -208,6 +210,7 @@ def _check_shard(
 def _stream(path: Path, offset: int) -> Iterator[bytes]:
     """Yields the records of a file, in order, from an offset on."""
 
+    @tf.autograph.experimental.do_not_convert
     def read(path: tf.Tensor, offset: tf.Tensor) -> tf.data.Dataset:
         variant = tf.raw_ops.TFRecordDatasetV2(
             filenames=path[None],

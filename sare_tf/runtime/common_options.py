@@ -30,6 +30,20 @@ class WorkerOptions(Options):
 
 
 @options
+class OutputOptions(Options):
+    """What a command prints."""
+
+    json: bool = option(
+        False,
+        "Print each result as one JSON object on one line, see "
+        "docs/output.md. locate prints one for each photograph.",
+    )
+    quiet: bool = option(
+        False, "Print only results, warnings and errors, and no bars."
+    )
+
+
+@options
 class OutOptions(Options):
     """The output of stages that have no folder flag of their own."""
 

@@ -1,7 +1,8 @@
 """Flagfiles: flags that a file holds, one a line.
 
-The files may be in any encoding of `text_files`: absl alone takes a byte order
-mark for a part of the first flag, and stops at UTF-16, which PowerShell writes.
+The files may be in any encoding of `text_files`. absl itself takes a byte order
+mark for a part of the first flag, and fails on UTF-16, which PowerShell writes.
+`sare_tf:demo` is a flagfile that comes with the package, see `package_files`.
 """
 
 import shlex
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sare_tf.runtime import paths, text_files
+from sare_tf.runtime import package_files, paths, text_files
 
 _NAMES = ("--flagfile", "-flagfile")
 _COMMENTS = ("#", "//")
@@ -26,6 +27,7 @@ def insert(arguments: Sequence[str]) -> list[str]:
         arguments: a command line. Arguments after -- stay.
 
     Raises:
+        FileNotFoundError: the package has no such flagfile.
         ValueError: a file that cannot be read, or that names itself.
     """
     if "--" in arguments:
@@ -49,14 +51,27 @@ def next_command(stage: str, *more: str) -> str:
         name, equals, file = argument.partition("=")
         if name in _NAMES:
             files.append(f"--flagfile={file if equals else next(rest, '')}")
+    if not files:
+        return " ".join(
+            ["python", "-m", f"sare_tf.{stage}", "--flagfile=...", *more]
+        )
+    return command(stage, *files, *more)
+
+
+def command(stage: str, *arguments: str) -> str:
+    """Returns a command of this interpreter, to be pasted into a shell.
+
+    Args:
+        stage: name of the stage.
+        *arguments: flags and files.
+    """
     python = "python"
-    if files and shutil.which(python) != sys.executable:
+    if shutil.which(python) != sys.executable:
         here = Path(sys.executable)
         if here.is_relative_to(Path.cwd()):
             here = here.relative_to(Path.cwd())
-        python = shlex.quote(str(here))
-    words = [*map(shlex.quote, files)] or ["--flagfile=..."]
-    return " ".join([python, "-m", f"sare_tf.{stage}", *words, *more])
+        python = str(here)
+    return shlex.join([python, "-m", f"sare_tf.{stage}", *arguments])
 
 
 def _inserted(
@@ -75,6 +90,8 @@ def _inserted(
 
 
 def _flags_of(file: str, above: tuple[str, ...]) -> list[str]:
+    if file.startswith(package_files.PREFIX):
+        file = str(package_files.flagfile(file))
     if file in above:
         raise ValueError(
             f"Expected flagfiles that do not name themselves. Received: "

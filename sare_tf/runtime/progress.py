@@ -1,15 +1,28 @@
-"""Progress over images: a bar on a terminal, and one logged line at the end.
+"""Progress over images: a bar on a terminal, and a few lines in a log file.
 
-There is no bar if the error stream is not a terminal: in a log file it would be
-a flood of control characters.
+A bar in a file would be a flood of control characters. A pass that takes long
+logs a line at each quarter there.
 """
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator
 
 from absl import logging
 from tqdm import tqdm
+
+# Ours: a pass that takes less than this between its quarters logs none.
+_LINE_SECONDS = 20.0
+_QUARTERS = 4
+
+_is_hidden = False
+
+
+def hide() -> None:
+    """Shows no bars from now on."""
+    global _is_hidden
+    _is_hidden = True
 
 
 class Pass:
@@ -75,6 +88,36 @@ def over_images(description: str, *, total: int) -> Iterator[Pass]:
     images.finish(description)
 
 
+class _Lines(tqdm):
+    """A bar for a log file: a line at each quarter, if that takes a while."""
+
+    def __init__(self, **settings):
+        super().__init__(disable=True, **settings)
+        # tqdm sets nothing else where it is disabled.
+        self._description, self._unit = settings["desc"], settings["unit"]
+        self._done, self._logged = 0, time.monotonic()
+
+    def update(self, n: float = 1) -> None:
+        """Counts units."""
+        before, self._done = self._done, self._done + n
+        if not self.total or self._done >= self.total:
+            return
+        now = time.monotonic()
+        quarter = self._done * _QUARTERS // self.total
+        if (
+            quarter > before * _QUARTERS // self.total
+            and now - self._logged >= _LINE_SECONDS
+        ):
+            self._logged = now
+            logging.info(
+                "%s: %d of %d %ss.",
+                self._description,
+                self._done,
+                self.total,
+                self._unit,
+            )
+
+
 def bar(
     description: str,
     *,
@@ -82,7 +125,7 @@ def bar(
     unit: str = "image",
     shown: bool = True,
 ) -> tqdm:
-    """Returns a bar, which is shown on a terminal only.
+    """Returns a bar on a terminal; elsewhere it logs a few lines.
 
     Args:
         description: what is done.
@@ -93,12 +136,12 @@ def bar(
     Returns:
         tqdm, a context manager with `update(count)`.
     """
+    settings = {"total": total, "desc": description, "unit": unit}
+    if shown and not _is_hidden and not sys.stderr.isatty():
+        return _Lines(**settings)
     return tqdm(
-        total=total,
-        desc=description,
-        unit=unit,
-        # None: disabled where the error stream is no terminal.
-        disable=None if shown else True,
+        **settings,
+        disable=not shown or _is_hidden,
         leave=False,
         dynamic_ncols=True,
     )

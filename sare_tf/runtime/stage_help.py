@@ -73,8 +73,9 @@ def _describe(field: dataclasses.Field) -> list[str]:
             f"--{field.name}  (default: {value if value != '' else 'none'})"
         )
     text = metadata["help"]
-    if metadata["choices"]:
-        text += f" One of: {', '.join(metadata['choices'])}."
+    choices = ", ".join(metadata["choices"])
+    if choices not in text:
+        text += f" One of: {choices}."
     return [
         f"  {heading}",
         *textwrap.wrap(

@@ -5,6 +5,10 @@ is nothing to tune. And tuning costs time: its thread sleeps for 10 ms, 20 ms
 and so on up to a minute, and an iterator that ends may have to wait for it to
 wake. Over the batches of an epoch that took up to as long as the epoch itself
 (measured with TensorFlow 2.20).
+
+Nor does tf.data divide our datasets among workers: they are given their parts.
+For `MirroredStrategy`, which has one worker, looking for files to divide took
+5 s for each new dataset in place of 0.4 s.
 """
 
 import os
@@ -23,10 +27,13 @@ THREADS = 2 * CORES
 def fixed(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Returns the dataset with `THREADS` threads of its own, without tuning.
 
-    The setting applies to every dataset derived from it. Maps must be given
-    `num_parallel_calls=THREADS`.
+    tf.distribute does not shard it. The settings apply to every dataset derived
+    from it. Maps must be given `num_parallel_calls=THREADS`.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
     options.threading.private_threadpool_size = THREADS
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.OFF
+    )
     return dataset.with_options(options)

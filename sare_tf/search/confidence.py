@@ -4,8 +4,9 @@ With d the distance (not squared) of the nearest image and e that of the nearest
 image of another place, the confidence is 1 - d / e: 0 if another place is as
 near, 1 if the photograph is itself in the database. It orders answers. It is
 not the probability that an answer is right, which depends on the model, the
-database and the photographs: `evaluate` measures that on queries whose places
-are known. Axis letters: Q queries, N database, k neighbours.
+database and the photographs: `evaluate --calibrate` measures that on queries
+whose places are known (`search.calibration`). Axis letters: Q queries, N
+database, k neighbours.
 """
 
 import numpy as np
@@ -58,7 +59,10 @@ class Places:
 
 
 def of_neighbours(
-    squared_distances: np.ndarray, same_place: np.ndarray, *, count: int
+    squared_distances: np.ndarray,
+    same_place: np.ndarray,
+    *,
+    count: int | np.ndarray,
 ) -> np.ndarray:
     """Returns the confidence in the first neighbour of every query.
 
@@ -69,7 +73,7 @@ def of_neighbours(
     Args:
         squared_distances: [Q, k], nearest first; infinite for no neighbour.
         same_place: bool [Q, k] of `Places.same_as_first`.
-        count: images of the database.
+        count: images of the database, or int [Q].
 
     Returns:
         float64 [Q], from 0 to 1; NaN if the whole database is among the

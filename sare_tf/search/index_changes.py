@@ -11,11 +11,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from absl import logging
 
 from sare_tf import serving
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files, file_digests, text_files
+from sare_tf.runtime import (
+    atomic_files,
+    file_digests,
+    stage_results,
+    text_files,
+)
 from sare_tf.runtime.executors import Executor
 from sare_tf.search import (
     descriptor_arrays,
@@ -107,12 +111,12 @@ def add(
     ]
     metadata["count"] += len(rows)
     _write_change(folder, metadata)
-    logging.info(
-        "Added %d images: %d in %s, in %d segments.",
-        len(rows),
-        metadata["count"],
+    report(
+        f"Added {len(rows)} images: {metadata['count']} in {folder}, in "
+        f"{len(metadata['segments'])} segments.",
         folder,
-        len(metadata["segments"]),
+        metadata,
+        action="added",
     )
     return folder
 
@@ -150,13 +154,12 @@ def remove(*, index: str | Path, ids: str | Path) -> Path:
     metadata["digests"] = file_digests.of(folder, [name])
     metadata["count"] = len(kept)
     _write_change(folder, metadata)
-    logging.info(
-        "Removed %d images: %d in %s. --compact frees the space of %d removed "
-        "images.",
-        len(rows),
-        len(kept),
+    report(
+        f"Removed {len(rows)} images: {len(kept)} in {folder}. --compact frees "
+        f"the space of {len(removed)} removed images.",
         folder,
-        len(removed),
+        metadata,
+        action="removed",
     )
     return folder
 
@@ -208,8 +211,41 @@ def compact(*, index: str | Path, tuning: TuningOptions) -> Path:
         metadata["target_recall"] = tuning.target_recall
         metadata["tune_tree"] = tuning.tune_tree
         index_files.write(unfinished.folder, metadata)
-    logging.info("Index of %d images in %s.", metadata["count"], folder)
+    report(
+        f"Index of {metadata['count']} images in {folder}.",
+        folder,
+        metadata,
+        action="compacted",
+    )
     return folder
+
+
+def report(
+    text: str,
+    folder: Path,
+    metadata: dict[str, Any],
+    *,
+    action: str,
+    next_command: str | None = None,
+) -> None:
+    """Reports an index that was made, kept or changed, as the stage's result.
+
+    Args:
+        text: what was done, in words.
+        folder: of the index.
+        metadata: content of index.json.
+        action: "made", "kept", "added", "removed" or "compacted".
+        next_command: what to run next.
+    """
+    stage_results.report(
+        "index",
+        text,
+        path=folder,
+        action=action,
+        count=metadata["count"],
+        segments=len(metadata["segments"]),
+        next_command=next_command,
+    )
 
 
 def _rows_of_ids(index: Index, ids: str | Path) -> np.ndarray:

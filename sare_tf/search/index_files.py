@@ -9,16 +9,19 @@
 index.json is written last, so an index is always read as it was before a
 change or as it is after it. It holds digests of all these files and of itself,
 with which they are compared when an index is opened. Indexes of version 0.1
-have none.
+have none. `evaluate --calibrate` adds calibration.json, see
+`search.calibration`.
 """
 
+import hashlib
+import json
 import types
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sare_tf.runtime import sealed_json, versions
-from sare_tf.search import segments
+from sare_tf.search import calibration, segments
 from sare_tf.search.options import TuningOptions
 
 COMMAND = "python -m sare_tf.index --flagfile=..."
@@ -35,6 +38,7 @@ _TYPES = {
 # What the folder may hold; `*` stands for any letters.
 NAMES = {
     "index.json",
+    calibration.NAME,
     *segments.FILES,
     "added*",
     "removed-*",
@@ -100,19 +104,18 @@ def write_new(
     )
 
 
-def expand(paths: Iterable[str | Path]) -> list[Path]:
-    """Returns the folders of indexes that paths stand for.
+def digest_of(all_metadata: Sequence[Mapping[str, Any]]) -> str:
+    """Returns a digest of the content of folders that are searched as one.
+
+    Each index.json names the digests of its files, so that any change of the
+    images or descriptors gives another digest. The order of the folders does
+    not matter.
 
     Args:
-        paths: folders of indexes, or of such folders, which are taken in the
-            order of their names.
+        all_metadata: index.json of each folder, as `read` returns it.
     """
-    folders = []
-    for path in map(Path, paths):
-        shards = []
-        if path.is_dir() and not (path / "index.json").is_file():
-            shards = sorted(
-                child.parent for child in path.glob("[!.]*/index.json")
-            )
-        folders += shards or [path]
-    return folders
+    digests = sorted(
+        hashlib.sha256(json.dumps(one, sort_keys=True).encode()).hexdigest()
+        for one in all_metadata
+    )
+    return hashlib.sha256("".join(digests).encode()).hexdigest()

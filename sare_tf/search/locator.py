@@ -1,167 +1,24 @@
 """Photographs -> the places that they may show, for `locate` and its page.
 
-`search.confidence` defines the confidence of an answer.
+`search.confidence` defines the confidence of an answer, and
+`search.calibration` how often answers of a confidence are right.
 """
 
-import dataclasses
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from absl import logging
 
 from sare_tf import serving
-from sare_tf.dataset import image_refusal, manifest, names
+from sare_tf.dataset import image_refusal, manifest
 from sare_tf.dataset.readers import utm
 from sare_tf.records.records import Records
-from sare_tf.search import confidence
+from sare_tf.search import calibration, confidence
+from sare_tf.search.answers import Answer, Match, Searched
 from sare_tf.search.descriptor_arrays import check_unit
 from sare_tf.search.opened_index import Index
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Match:
-    """A database image that was retrieved for a photograph.
-
-    Args:
-        image_id: its name in the index.
-        place_id: its place, empty if unknown.
-        squared_distance: squared distance of the descriptors.
-        same_place: whether it shows the place of the first match.
-        utm_east_m: None if unknown.
-        utm_north_m: None if unknown.
-        utm_zone: empty if unknown.
-        latitude: degrees north, None if unknown.
-        longitude: degrees east, None if unknown.
-    """
-
-    image_id: str
-    place_id: str
-    squared_distance: float
-    same_place: bool
-    utm_east_m: float | None
-    utm_north_m: float | None
-    utm_zone: str
-    latitude: float | None
-    longitude: float | None
-
-    @property
-    def map_url(self) -> str | None:
-        """The address of its position on OpenStreetMap."""
-        if self.latitude is None:
-            return None
-        return (
-            f"https://www.openstreetmap.org/?mlat={self.latitude:.6f}&mlon={self.longitude:.6f}"
-            f"#map=18/{self.latitude:.6f}/{self.longitude:.6f}"
-        )
-
-    def as_text(self) -> str:
-        """Returns the match in words, on one line."""
-        words = [f"{self.squared_distance:.4f}", self.image_id]
-        if self.place_id:
-            words.append(f"place {self.place_id}")
-        if self.utm_east_m is not None:
-            zone = f" zone {self.utm_zone}" if self.utm_zone else ""
-            words.append(
-                f"{self.utm_east_m:.1f} m east, {self.utm_north_m:.1f} m "
-                f"north{zone}"
-            )
-        if self.latitude is not None:
-            words.append(f"{self.latitude:.6f}, {self.longitude:.6f}")
-        if not self.same_place:
-            words.append("(another place)")
-        return "  ".join(words)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Searched:
-    """What a photograph was compared with.
-
-    Args:
-        images: number of images.
-        places: number of their places; None if the place of one is unknown.
-        split: the splits of the records that they are from, such as "test" or
-            "all"; None if the index was not built from records.
-        search: "exact" or "scann".
-        recall: the share of the nearest images that the search finds, see
-            `Index.recall_at`; None if it is not known.
-    """
-
-    images: int
-    places: int | None
-    split: str | None
-    search: str
-    recall: float | None
-
-    @classmethod
-    def of(cls, index: Index, k: int) -> "Searched":
-        """Describes a search of an index for k images."""
-        places = None
-        if manifest.has_places(index.manifest):
-            places = index.manifest["place_id"].nunique()
-        return cls(
-            images=len(index.manifest),
-            places=places,
-            split=index.metadata["split"],
-            search=index.searches_with,
-            recall=index.recall_at(k),
-        )
-
-    def as_text(self) -> str:
-        """Returns it in words, such as "558 images of 40 places"."""
-        words = f"{self.images} image{'s' * (self.images != 1)}"
-        if self.places is not None:
-            words += f" of {self.places} place{'s' * (self.places != 1)}"
-        if self.split not in (None, names.ALL_SPLITS):
-            words += f" (split {self.split})"
-        return words
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Answer:
-    """The matches of one photograph, or why it has none.
-
-    Args:
-        matches: its matches, nearest first.
-        confidence: from 0 to 1, see `search.confidence`. None if the database
-            holds no other place.
-        error: why the photograph could not be looked up; empty if it was.
-        searched: what it was compared with.
-    """
-
-    matches: Sequence[Match] = ()
-    confidence: float | None = None
-    error: str = ""
-    searched: Searched | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """Returns the answer as a JSON object."""
-        if self.error:
-            return {"error": self.error}
-        return {
-            "confidence": self.confidence,
-            "searched": self.searched and dataclasses.asdict(self.searched),
-            "matches": [
-                {**dataclasses.asdict(match), "map_url": match.map_url}
-                for match in self.matches
-            ],
-        }
-
-    def as_text(self) -> str:
-        """Returns the answer in words, with one line for each match."""
-        if self.error:
-            return f"not looked up: {self.error}\n"
-        if self.confidence is None:
-            lines = ["no other place to compare with"]
-        else:
-            lines = [f"confidence {self.confidence:.3f}"]
-        if self.searched is not None:
-            lines[0] += f", compared with {self.searched.as_text()}"
-        for rank, match in enumerate(self.matches, 1):
-            lines.append(f"{rank:>4}  {match.as_text()}")
-        if self.matches and self.matches[0].map_url:
-            lines.append(f"      {self.matches[0].map_url}")
-        return "\n".join(lines) + "\n"
 
 
 class Locator:
@@ -175,6 +32,14 @@ class Locator:
         check: compare the files of the index with their digests.
         positive_radius_m: images at most this far apart show the same place,
             and so do images of the same place_id.
+        reject_below: answers of a confidence that is right less often than
+            this are rejected: the photograph is declared not to be in the
+            database. 0: none is.
+
+    Raises:
+        FileNotFoundError: index or export do not exist.
+        ValueError: they do not belong together, or answers shall be rejected
+            and the index has no calibration that fits.
 
     Call arguments:
         encoded: bytes of B photographs.
@@ -197,20 +62,42 @@ class Locator:
         exact: bool = False,
         check: bool = True,
         positive_radius_m: float = 25.0,
+        reject_below: float = 0.0,
     ):
-        self.index = Index.open(index, exact=exact, check=check)
-        self._servable = serving.load(export)
+        # The model is loaded while the files of the index are read.
+        with ThreadPoolExecutor(1) as pool:
+            loading = pool.submit(serving.load, export)
+            self.index = Index.open(index, exact=exact, check=check)
+            self._servable = loading.result()
         self.index.check_export(self._servable)
         rows = self.index.manifest
         self.places = confidence.Places(rows, radius_m=positive_radius_m)
         self._rows = rows[["image_id", "place_id", "utm_zone"]]
+        self._calibration, why_not = calibration.read(
+            self.index.folders,
+            export_fingerprint=self.index.metadata["export_fingerprint"],
+            index_digest=self.index.digest,
+            positive_radius_m=positive_radius_m,
+        )
+        self._rejection = None
+        if self._calibration is not None:
+            logging.info("%s", self._calibration.describe())
+        elif why_not != calibration.ABSENT:
+            logging.warning(
+                "The calibration is not used, because %s. %s makes another.",
+                why_not,
+                calibration.COMMAND,
+            )
+        if reject_below:
+            self._rejection = self._rates_of(reject_below, why_not)
+            logging.info("%s", self._rejection.as_text())
 
     def __call__(self, encoded: Sequence[bytes], *, k: int) -> list[Answer]:
         descriptors, errors = self._embed(encoded)
         answers = [Answer(error=error) for error in errors]
         good = [number for number, error in enumerate(errors) if not error]
         count = len(self.index.manifest)
-        searched = Searched.of(self.index, max(k, confidence.DEPTH))
+        searched = searched_in(self.index, max(k, confidence.DEPTH))
         rows, distances = self.index.search(
             descriptors[good], max(k, confidence.DEPTH)
         )
@@ -218,7 +105,9 @@ class Locator:
         confidences = confidence.of_neighbours(distances, same, count=count)
         for line, number in enumerate(good):
             sure = confidences[line]
-            answers[number] = Answer(
+            sure = None if np.isnan(sure) else float(sure)
+            answers[number] = self._answer(
+                sure,
                 matches=[
                     self._match(
                         rows[line, i], distances[line, i], same[line, i]
@@ -226,10 +115,43 @@ class Locator:
                     for i in range(min(k, count))
                     if rows[line, i] >= 0
                 ],
-                confidence=None if np.isnan(sure) else float(sure),
                 searched=searched,
             )
         return answers
+
+    def _answer(
+        self,
+        sure: float | None,
+        *,
+        matches: Sequence[Match],
+        searched: Searched,
+    ) -> Answer:
+        """Adds how often answers of a confidence are right."""
+        reliability = None
+        if self._calibration is not None and sure is not None:
+            reliability = self._calibration.reliability_of(sure)
+        rejection = self._rejection
+        return Answer(
+            matches=matches,
+            confidence=sure,
+            searched=searched,
+            reliability=reliability,
+            rejected=bool(rejection and reliability)
+            and reliability.right < rejection.reject_below,
+            rejection=rejection,
+        )
+
+    def _rates_of(
+        self, reject_below: float, why_not: str
+    ) -> calibration.RejectionRates:
+        if self._calibration is None:
+            raise ValueError(
+                "Expected an index with a calibration for --reject_below. "
+                f"Received: index={self.index.path!r}, of which no "
+                f"calibration is used, because {why_not}. Run "
+                f"{calibration.COMMAND}, or leave out --reject_below."
+            )
+        return self._calibration.rejection(reject_below)
 
     def _embed(self, encoded: Sequence[bytes]) -> tuple[np.ndarray, list[str]]:
         """Descriptors [B, D], and for each why it cannot be used, or ""."""
@@ -297,6 +219,20 @@ class Gallery:
         An image that the records lack is None.
         """
         return self._records.read_named(image_ids)
+
+
+def searched_in(index: Index, k: int) -> Searched:
+    """Describes a search of an index for k images."""
+    places = None
+    if manifest.has_places(index.manifest):
+        places = index.manifest["place_id"].nunique()
+    return Searched(
+        images=len(index.manifest),
+        places=places,
+        split=index.metadata["split"],
+        search=index.searches_with,
+        recall=index.recall_at(k),
+    )
 
 
 def degrees_of(

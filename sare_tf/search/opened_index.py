@@ -16,7 +16,13 @@ from sare_tf.dataset import names
 from sare_tf.records.records import Records
 from sare_tf.runtime import file_digests, sealed_json
 from sare_tf.runtime.paths import expand
-from sare_tf.search import exact_search, index_files, segments, vector_index
+from sare_tf.search import (
+    exact_search,
+    index_files,
+    index_folders,
+    segments,
+    vector_index,
+)
 from sare_tf.search.descriptor_arrays import GatheredRows, check_unit
 
 
@@ -25,6 +31,8 @@ class Index:
 
     Attributes:
         path: its folder; of several, the folders with commas between.
+        folders: the folders that `path` stands for.
+        digest: hex digest of the content: what index.json of each folder says.
         metadata: index.json; of several folders, of the first.
         manifest: DataFrame; row i describes row i of the descriptors.
         descriptors: float32 or float16 [N, D], read when it is indexed.
@@ -42,11 +50,13 @@ class Index:
         check: bool = True,
     ):
         self.path = path
+        self.folders = list(folders)
         opened = [
             _open_folder(folder, exact=exact, check=check) for folder in folders
         ]
         all_metadata = [metadata for metadata, _ in opened]
         self.metadata = all_metadata[0]
+        self.digest = index_files.digest_of(all_metadata)
         _check_one_export(all_metadata, folders)
         self.segments = [
             segment for _, of_folder in opened for segment in of_folder
@@ -109,7 +119,7 @@ class Index:
         if isinstance(paths, str | Path):
             paths = [paths]
         return cls(
-            index_files.expand(paths),
+            index_folders.expand(paths),
             path=",".join(map(str, paths)),
             exact=exact,
             check=check,

@@ -15,6 +15,7 @@ from sare_tf.runtime.common_options import (
     RunnerOptions,
 )
 from sare_tf.runtime.options import Options, option, options, path_option
+from sare_tf.search import position_files
 from sare_tf.serving.options import ServableOptions
 
 # Types of the descriptors on disk.
@@ -59,6 +60,23 @@ class NeighbourOptions(Options):
         "Matches to find for a photograph, or neighbours to export.",
         minimum=1,
     )
+
+
+@options
+class PositionFileOptions(Options):
+    """Files of the positions that were found."""
+
+    write_positions: str | None = path_option(
+        None,
+        "Files of the positions that locate finds for photographs, or evaluate "
+        "for queries, with commas between. The ending chooses the format: "
+        ".geojson, .kml, .gpx or .csv.",
+        several=True,
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        position_files.check(position_files.paths_of(self.write_positions))
 
 
 @options

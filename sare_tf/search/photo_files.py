@@ -3,7 +3,7 @@
 import glob
 from pathlib import Path
 
-from sare_tf.dataset.readers import files_on_disk
+from sare_tf.dataset import heif
 
 # Ours: a larger file is not a photograph that can be decoded.
 _MOST_BYTES = 1 << 28
@@ -19,6 +19,9 @@ def expand(photo: str) -> list[Path]:
     """
     path = Path(photo)
     if path.is_dir():
+        # pandas, which a command for one photograph does without.
+        from sare_tf.dataset.readers import files_on_disk
+
         files = [
             path / name
             for name in files_on_disk.walk(path)
@@ -32,7 +35,7 @@ def expand(photo: str) -> list[Path]:
 
 
 def read(path: Path) -> bytes:
-    """Reads a photograph.
+    """Reads a photograph; a HEIC becomes a JPEG.
 
     Raises:
         ValueError: there is none, or it cannot be read; says why in a few
@@ -45,6 +48,6 @@ def read(path: Path) -> bytes:
             raise ValueError("no file of this name")
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"more than {_MOST_BYTES >> 20} MiB")
-        return path.read_bytes()
+        return heif.as_jpeg(path.read_bytes())
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from error

@@ -20,12 +20,12 @@ import tensorflow as tf
 from absl import logging
 
 from sare_tf.runtime import file_digests, sealed_json
+from sare_tf.serving import export_folder
 from sare_tf.serving.file_embedding import EmbedsFiles
 from sare_tf.serving.options import ServableOptions
 from sare_tf.serving.remote import RemoteServable
 from sare_tf.serving.server import Server
 
-_COMMAND = "python -m sare_tf.export --flagfile=..."
 _OUTPUTS = ["descriptor", "fingerprint", "valid"]
 
 
@@ -66,7 +66,7 @@ class Servable(EmbedsFiles):
             raise ValueError(
                 f"Expected an export with the outputs {', '.join(_OUTPUTS)}. "
                 f"Received: export={str(path)!r} with {', '.join(outputs)}. "
-                f"Run {_COMMAND} again."
+                f"Run {export_folder.COMMAND} again."
             )
         self.dimension = self.metadata["dimension"]
         self.fingerprint = self.metadata["fingerprint"]
@@ -100,7 +100,7 @@ def load(export: str | Path | Server) -> Servable | RemoteServable:
         return RemoteServable(export)
     if "://" in str(export):
         return RemoteServable(Server(address=str(export)))
-    return Servable(_version(Path(export)))
+    return Servable(export_folder.version_of(Path(export)))
 
 
 # Its name in `sare_tf`, where there is more to load than exports.
@@ -118,7 +118,7 @@ def named(options: ServableOptions) -> str | Server:
     fingerprint = None
     try:
         if options.export:
-            metadata = _metadata(_version(Path(options.export)))
+            metadata = _metadata(export_folder.version_of(Path(options.export)))
             fingerprint = metadata["fingerprint"]
     except FileNotFoundError:
         logging.info(
@@ -139,29 +139,11 @@ def named(options: ServableOptions) -> str | Server:
     )
 
 
-def _version(export: Path) -> Path:
-    """Returns the folder of the version to load."""
-    if (export / "saved_model.pb").is_file():
-        return export
-    versions = [
-        child
-        for child in (export.iterdir() if export.is_dir() else [])
-        if child.name.isdigit() and (child / "saved_model.pb").is_file()
-    ]
-    if not versions:
-        raise FileNotFoundError(
-            "Expected an export: a folder with numbered versions, each "
-            f"holding saved_model.pb. Received: export={str(export)!r}. "
-            f"Run {_COMMAND} first."
-        )
-    return max(versions, key=lambda child: int(child.name))
-
-
 def _metadata(path: Path) -> dict:
     """Reads sare_tf.json of a version."""
     return sealed_json.read(
         path / "sare_tf.json",
-        made_by=_COMMAND,
+        made_by=export_folder.COMMAND,
         types={"dimension": int, "fingerprint": str},
     )
 
@@ -181,6 +163,6 @@ def _load(path: Path, metadata: dict[str, Any]) -> Any:
         reason = str(error).partition("\n")[0]
         raise ValueError(
             f"Expected a whole export. Received: export={str(path)!r} "
-            f"({reason}). Delete it and run {_COMMAND} again."
+            f"({reason}). Delete it and run {export_folder.COMMAND} again."
         ) from error
     return model

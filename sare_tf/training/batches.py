@@ -108,6 +108,7 @@ def with_targets(
         draws: draws of the augmentation; None for none.
     """
 
+    @tf.autograph.experimental.do_not_convert
     def batch_with_draws(step: tf.Tensor, batch: tuple) -> tuple:
         images_of_batch, targets_of_batch = batch
         images_of_batch = tf.reshape(

@@ -86,7 +86,7 @@ class TupleOptions(TuplesFolderOptions):
     num_negatives: int = option(10, "Negatives of a tuple.", minimum=1)
     negative_pool: int = option(
         1000,
-        "Random negatives of a query, of which the hardest are taken. 0: the "
+        "Random negatives of a query, the hardest of which are used. 0: the "
         "whole database, which takes no longer, but is not the paper's rule.",
         minimum=0,
     )

@@ -1,21 +1,20 @@
-"""The network over batches of places: one loss over the whole batch.
+"""The network trained on place batches, with one loss over the whole batch.
 
 Axis letters: B images of the whole batch, b of one replica, M of the memory,
 H W image, D descriptor length.
 
-A training step goes through the descriptors, on every replica alike:
+In a training step, every replica
 
-1. It embeds its images, [b, H, W, 3] -> [b, D].
-2. Descriptors and labels of all replicas are gathered, [B, D] and [B].
-3. The loss is the mean over all anchors of the whole batch, and its gradient is
-   taken by the descriptors, [B, D].
-4. The replica's own rows of that gradient go back through the network, and the
-   optimizer sums what the replicas found.
+1. embeds its own images, [b, H, W, 3] -> [b, D],
+2. gathers descriptors and labels of all replicas, [B, D] and [B],
+3. computes the loss, the mean over all anchors of the whole batch, and its
+   gradient with respect to the descriptors, [B, D],
+4. back-propagates its own rows of that gradient through the network. The
+   optimizer sums the gradients of all replicas.
 
-The sum of the parts is the gradient of the whole batch, so that any number of
-replicas trains as one does. And as steps 1 and 4 touch nothing but the
-replica's own images, they can go over them a few at a time: first without
-gradient, then once more with it.
+The sum is the gradient of the whole batch, so any number of replicas trains the
+same network. Steps 1 and 4 only need the replica's own images, so they can
+process a few images at a time: first without gradient, then again with it.
 """
 
 import keras
@@ -33,20 +32,20 @@ _PARTS = ("embedder", "augmentation")
 class PlaceNetwork(keras.Model):
     """Trains an embedder on batches of places, with a loss over all of them.
 
-    To `fit` on one or several replicas, with any of the losses over places.
-    Each image of the batch is repelled by those of all replicas.
+    Call `fit` on one or several replicas, with any of the losses over places.
+    The images of all replicas repel each image of the batch.
 
     `chunk_images` trains on batches larger than memory: activations are held
-    for so many images at a time only, and every image is embedded twice.
-    The gradient is the same, as long as an image's descriptor depends neither
-    on its batch nor on chance; layers of which it does are refused.
+    only for this many images at a time, and every image is embedded twice. The
+    gradient is the same, provided that the descriptor of an image depends
+    neither on its batch nor on random numbers; other layers are refused.
 
-    With `memory_images`, descriptors of earlier batches take part as they were
-    when they were made; nothing is learnt to them. One that is within
-    `separation_m` of an image of another place does not count for it: they may
-    show the same. For SARE alone.
+    With `memory_images`, the loss also sees descriptors of earlier batches,
+    without a gradient. A remembered image within `separation_m` of an image
+    with another label is ignored for it, because they may show the same place.
+    Only SARE losses take a memory.
 
-    Weights must not be regularised by their layers: optimizers decay them.
+    Layers must not regularise their weights: let the optimizer decay them.
 
     Source: for chunks, Gao et al., "Scaling Deep Contrastive Learning Batch
     Size under Memory Limited Setup", RepL4NLP 2021, section 3; for the memory,
@@ -56,25 +55,24 @@ class PlaceNetwork(keras.Model):
     Args:
         embedder: a model named "embedder", [B, H, W, 3] -> [B, D]. It is
             shared, not copied.
-        augmentation: varies the images in training; None: they stay as they
-            are.
-        chunk_images: images of one replica that are embedded at a time, a
-            divisor of their number; 0 for all at once.
-        memory_images: M, how many descriptors are remembered; 0 for none.
-        memory_after_steps: steps after which the memory takes part. It is
-            filled before, but descriptors change fast at first.
-        separation_m: see above, inclusive.
-        **kwargs: of `keras.Model`.
+        augmentation: an `Augmentation` applied in training, or None.
+        chunk_images: images of one replica to embed at a time, a divisor of
+            their number; 0 for all at once.
+        memory_images: M, the number of remembered descriptors; 0 for none.
+        memory_after_steps: the step from which the loss uses the memory. It is
+            filled from the start, but descriptors change fast at first.
+        separation_m: distance in metres up to which a remembered image with
+            another label is ignored.
+        **kwargs: passed on to `keras.Model`.
 
     Call arguments:
         images: RGB, 0..255, of any number type; with an augmentation
             {"images", "draws"}.
 
     Input shape:
-        [B, H, W, 3]; draws [B, R]. To train also targets: labels of places,
-        [B], integers, compared exactly; with a memory {"labels": [B], from 0
-        and below 2 ** 24, "positions": float32 [B, 2]}, in metres, NaN where
-        they are not known.
+        [B, H, W, 3]; draws [B, R]. Targets in training are place labels, [B],
+        integers, compared exactly; with a memory {"labels": [B], from 0 and
+        below 2 ** 24, "positions": float32 [B, 2]}, in metres, NaN if unknown.
 
     Output shape:
         [B, D].
@@ -124,7 +122,7 @@ class PlaceNetwork(keras.Model):
 
     @property
     def chunk_images(self):
-        """See above; a loaded network may be given another number."""
+        """Images to embed at a time; may be changed after loading."""
         return self._chunk_images
 
     @chunk_images.setter
@@ -139,7 +137,7 @@ class PlaceNetwork(keras.Model):
             shape=(self.memory_images, *shape),
             initializer=keras.initializers.Constant(empty),
             trainable=False,
-            # All replicas remember the same.
+            # The memory is the same on all replicas.
             aggregation="only_first_replica",
         )
 
@@ -158,7 +156,7 @@ class PlaceNetwork(keras.Model):
         )
 
     def compute_loss(self, x=None, y=None, y_pred=None, *args, **kwargs):
-        # Of one replica's images alone, as Keras has it for `evaluate`.
+        # The loss over one replica's images, as Keras needs it for `evaluate`.
         batch = self._batch(y, y_pred)
         numbers = place_labels.numbers(batch["labels"])
         descriptors = batch["descriptors"]
@@ -203,7 +201,7 @@ class PlaceNetwork(keras.Model):
         return self.compute_metrics(images, targets, own)
 
     def _anchor_losses(self, batch):
-        """Loss of every image of the whole batch, [B]."""
+        """Returns the loss of every image of the whole batch, [B]."""
         labels, descriptors = batch["labels"], batch["descriptors"]
         if not self.memory_images:
             numbers = place_labels.numbers(labels)
@@ -221,7 +219,8 @@ class PlaceNetwork(keras.Model):
             ),
             axis=-1,
         )  # [B, M]
-        # Not the contrary of <=: TensorFlow's optimizer takes it for >.
+        # Not `~(apart <= ...)`: TensorFlow's optimizer rewrites it as `>`,
+        # which differs for NaN.
         far = (apart > self.separation_m**2) | tf.math.is_nan(apart)
         same = labels[:, None] == memory["labels"]
         filled = memory["labels"] >= 0.0
@@ -234,7 +233,7 @@ class PlaceNetwork(keras.Model):
         )
 
     def _batch(self, targets, descriptors):
-        """Labels, descriptors and perhaps positions of the images of a step."""
+        """Returns labels, descriptors and, if given, positions of a step."""
         batch = targets if isinstance(targets, dict) else {"labels": targets}
         # The memory holds labels as float32.
         check = place_labels.checked
@@ -253,8 +252,8 @@ class PlaceNetwork(keras.Model):
     def _check_losses(self, sample_weight):
         if sample_weight is not None:
             raise ValueError(
-                "Expected images and labels alone. Received: weights of "
-                f"samples, of shape {sample_weight.shape}."
+                "Expected only images and labels. Received: sample_weight, of "
+                f"shape {sample_weight.shape}."
             )
         if self.embedder.losses:
             raise ValueError(
@@ -264,7 +263,7 @@ class PlaceNetwork(keras.Model):
             )
         if self.memory_images and not hasattr(self.loss, "call_with_memory"):
             raise ValueError(
-                "Expected PlaceSARELoss with a memory: other losses take none. "
+                "Expected PlaceSARELoss: only SARE losses take a memory. "
                 f"Received: loss={self.loss}, "
                 f"memory_images={self.memory_images}."
             )
@@ -282,15 +281,15 @@ class PlaceNetwork(keras.Model):
                 "Expected chunk_images to divide the images of a replica. "
                 f"Received: chunk_images={self.chunk_images}, {size} images."
             )
-        # Height and width may be known at run time alone.
+        # Height and width may only be known at run time.
         shape = tf.concat([[-1, self.chunk_images], tf.shape(tensor)[1:]], 0)
         chunks = tf.reshape(tensor, shape)
         return tf.ensure_shape(chunks, (None, self.chunk_images, *rest))
 
     def _embed_in_chunks(self, images):
-        """Descriptors [b, D] of images [b, H, W, 3], without gradient."""
-        # A loop of the graph, one chunk after the other: unrolled, TensorFlow
-        # would run several at a time.
+        """Returns descriptors, [b, D], without gradient."""
+        # A loop in the graph, one chunk after the other: TensorFlow would run
+        # several chunks of an unrolled loop at a time.
         descriptors = tf.map_fn(
             lambda chunk: self.embedder(chunk, training=True),
             self._in_chunks(images),
@@ -300,7 +299,7 @@ class PlaceNetwork(keras.Model):
         return tf.reshape(descriptors, (-1, descriptors.shape[-1]))
 
     def _propagate_in_chunks(self, images, by_descriptor):
-        """Gradients by the weights, of those by the descriptors, [b, D]."""
+        """Returns the gradients of the weights, given those of [b, D]."""
         weights = self.trainable_variables
         images = self._in_chunks(images)
         by_descriptor = self._in_chunks(by_descriptor)
@@ -351,11 +350,11 @@ class PlaceNetwork(keras.Model):
 
 
 def _gather(batch):
-    """Rows of all replicas, in their order."""
+    """Concatenates the rows of all replicas, in their order."""
     replica = tf.distribute.get_replica_context()
     if replica.num_replicas_in_sync == 1:
         return batch
-    # Inputs of a step have no device, without which workers cannot gather.
+    # Workers only gather tensors on a device, which inputs of a step lack.
     own = {name: tf.identity(rows) for name, rows in batch.items()}
     gathered = replica.all_gather(own, axis=0)
     return {
@@ -365,7 +364,7 @@ def _gather(batch):
 
 
 def _check_repeatable(layer):
-    """Refuses what gives an image another descriptor in another batch."""
+    """Refuses layers that give an image another descriptor in another batch."""
     for inner in getattr(layer, "layers", []):
         _check_repeatable(inner)
         normalises = isinstance(inner, keras.layers.BatchNormalization)
@@ -374,8 +373,8 @@ def _check_repeatable(layer):
         )
         if random or (normalises and inner.trainable):
             raise ValueError(
-                "Expected an embedder whose descriptor of an image depends "
-                "neither on its batch nor on chance, to embed in chunks. "
+                "Expected layers that give an image the same descriptor in "
+                "every batch, to embed in chunks. "
                 f"Received: chunk_images with the layer {inner.name!r}, a "
                 f"{type(inner).__name__}. Freeze batch normalisation and set "
                 "the rate of dropout to 0, or leave chunk_images at 0."

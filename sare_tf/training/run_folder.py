@@ -63,8 +63,8 @@ class RunFolder:
     Args:
         folder: folder of the run; made if it is not there.
         config: options of the run, as JSON holds them.
-        may_change: names of options with other values of which a run may be
-            resumed.
+        may_change: names of options that a resumed run may have other values
+            of.
         writes: whether this process writes the folder; of several workers, one
             does.
 

@@ -1,4 +1,4 @@
-"""NetVLAD's own networks as MATLAB structs, and deepIBL's, which are alike.
+"""NetVLAD's and deepIBL's networks, which are MATLAB structs of the same form.
 
 `net.layers` is VGG16 up to conv5_3, then preL2, vlad:core, vlad:intranorm,
 postL2 and, where whitened, WPCA and finalL2. Such files are hloc's

@@ -51,7 +51,7 @@ def expected(rows, *, rule, radius_m, relations, refused):
                 found.append((split, f"split without a {role} image"))
         chosen = choose_rule(queries, database, relations=relations)
         if chosen == "place" and not manifest.has_places(part):
-            found.append((split, "split of which nothing says what matches"))
+            found.append((split, "split where nothing says what matches"))
             continue
         positives = find_positives(
             queries,
@@ -163,7 +163,7 @@ def test_a_split_without_queries_or_truth(tmp_path):
     rows = toy(2, place=True, located=False, splits=1)
     rows[3]["place_id"] = ""
     assert check(rows, tmp_path)[-3] == (
-        *("train", "split of which nothing says what matches"),
+        *("train", "split where nothing says what matches"),
     )
 
 

@@ -61,3 +61,15 @@ def test_the_next_command_names_the_flagfiles(monkeypatch, tmp_path):
     (tmp_path / "bin" / "python").touch(mode=0o755)
     command = flagfiles.next_command("index", "--k=1")
     assert command == f"python {flags}"
+
+
+def test_flagfiles_of_the_package(tmp_path):
+    (tmp_path / "own.flags").write_text("--flagfile=sare_tf:demo\n--k=2\n")
+    given = flagfiles.insert([f"--flagfile={tmp_path / 'own.flags'}"])
+    assert given[0] == "--places=1000"
+    assert given[-1] == "--k=2"
+    assert flagfiles.insert(["--flagfile=sare_tf:demo"]) == given[:-1]
+    joint = flagfiles.insert(["--flagfile=sare_tf:pitts30k_sare_joint"])
+    assert "--reader=netvlad_mat" in joint
+    with pytest.raises(FileNotFoundError, match="demo, own.*'sare_tf:dem'"):
+        flagfiles.insert(["--flagfile=sare_tf:dem"])

@@ -35,6 +35,21 @@ def test_a_terminal_gets_a_bar_with_time_left(monkeypatch, capsys):
     assert re.search(r"Mining: +60%.* 3/5 \[00:00<00:00, .*image/s\]", bar)
 
 
+def test_a_long_pass_logs_its_quarters_in_a_file(caplog, monkeypatch):
+    clock = iter(range(0, 10_000, 7))  # seconds
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with caplog.at_level(logging.INFO), progress.bar("embed", total=40) as bar:
+        for _ in range(8):
+            bar.update(5)
+    # 14 s lie between quarters, so that every second one is logged.
+    assert caplog.messages == ["embed: 20 of 40 images."]
+    caplog.clear()
+    with caplog.at_level(logging.INFO), progress.bar("embed") as bar:
+        for _ in range(8):
+            bar.update(5)
+    assert caplog.messages == []
+
+
 def test_an_error_ends_a_pass_without_a_line(caplog):
     def fail():
         with progress.over_images("Mining", total=5):

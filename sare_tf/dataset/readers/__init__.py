@@ -59,6 +59,11 @@ def reads_lists(reader: str) -> bool:
     return "list_only" in _parameters(reader)
 
 
+def options_of(reader: str) -> list[str]:
+    """Returns the names of the options of `DEFAULTS` that a reader takes."""
+    return [name for name in DEFAULTS if name in _parameters(reader)]
+
+
 def read(
     dataset: str | Path,
     *,

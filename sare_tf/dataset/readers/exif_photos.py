@@ -11,12 +11,14 @@ position are refused. Positions that the camera itself doubts are kept with a
 warning, or left out.
 """
 
+import contextlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import ExifTags, Image
 
+from sare_tf.dataset import heif
 from sare_tf.dataset.readers import files_on_disk, gps_position, splitting
 from sare_tf.dataset.readers.collector import Assumption, Collector, Reading
 
@@ -110,8 +112,12 @@ def parse(path: Path, *, radius_m: float) -> tuple[dict[str, object], str]:
         if it does not.
 
     Raises:
-        ValueError: no header that can be read, or no position in it.
+        ValueError: no header that can be read, or no position in it, or a
+            HEIC file without the extra heif.
     """
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        if heif.is_heif(file.read(heif.FIRST_BYTES)):
+            heif.register()
     try:
         with warnings.catch_warnings():
             # Pillow warns of odd headers and of large panoramas.

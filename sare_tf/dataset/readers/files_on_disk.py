@@ -13,6 +13,8 @@ from sare_tf.dataset.sqlite_database import sorted_names
 from sare_tf.runtime import text_files
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
+# Read with the extra heif, see `dataset.heif`.
+HEIF_EXTENSIONS = (".heic", ".heif")
 # Copies of photographs by Synology, macOS (in zip files) and Windows.
 _OF_SYSTEMS = {"@eaDir", "__MACOSX", "$RECYCLE.BIN"}
 # Folder of a layout -> role of its images.
@@ -20,8 +22,9 @@ ROLE_FOLDERS = {"database": "database", "queries": "query"}
 
 
 def is_image(path: str | os.PathLike[str]) -> bool:
-    """Returns whether a name has one of `EXTENSIONS`, in any case."""
-    return os.path.splitext(path)[1].lower() in EXTENSIONS
+    """Returns whether a name ends as an image's does, in any case."""
+    ending = os.path.splitext(path)[1].lower()
+    return ending in EXTENSIONS or ending in HEIF_EXTENSIONS
 
 
 def walk(folder: Path) -> Iterator[str]:

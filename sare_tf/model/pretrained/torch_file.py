@@ -148,8 +148,8 @@ def read(path: Path) -> Any:
     ) as error:
         raise ValueError(
             "Expected a file that PyTorch saved, of plain values and tensors. "
-            f"Received: source={str(path)!r} ({error}). Save the state_dict "
-            "alone, or get the file again."
+            f"Received: source={str(path)!r} ({error}). Save only the "
+            "state_dict, or get the file again."
         ) from error
 
 

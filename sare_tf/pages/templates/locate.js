@@ -49,7 +49,7 @@
 
   function showWhere(answer) {
     const first = answer.matches[0], table = byId("where");
-    byId("headline").textContent =
+    byId("headline").textContent = answer.rejected ? "Not in this database" :
       degrees(first) || metres(first) || first.place_id || first.image_id;
     table.replaceChildren();
     row(table, ("UTM " + first.utm_zone).trim(), metres(first));
@@ -60,19 +60,7 @@
     row(table, "compared with", searched.images + " images" +
       (searched.places === null ? "" : " of " + searched.places + " places"));
     if (first.map_url) row(table, "on a map", link(first, "OpenStreetMap"));
-    const sure = byId("sure");
-    if (answer.confidence === null) {
-      sure.textContent = "The database has no other place to compare with.";
-      return;
-    }
-    const meter = make("meter");
-    meter.min = 0;
-    meter.max = 1;
-    meter.value = answer.confidence;
-    meter.setAttribute("aria-label", "confidence");
-    sure.replaceChildren(
-      "Confidence " + answer.confidence.toFixed(2) + " of 1", meter
-    );
+    byId("sure").textContent = answer.confidence_text;
   }
 
   function showMatches(matches) {
