@@ -13,16 +13,16 @@ sare_tf runs the SavedModel that `export` writes, by its signature
 PyTorch is in inference mode: eager, with channels last, and compiled; in
 bfloat16 by autocast. The aggregation is GeM.
 
-Columns: milliseconds of an image (median of all rounds, and the least); the
-best median of PyTorch of the same type, divided by that of the row; the
-arithmetic of convolutions, dense layers and attention as a share of what the
-processor does in a large matrix product of the same type, by the faster of both
-libraries (it can exceed 1, because libraries convolve with fewer products); and
-the largest difference of a number of a descriptor from PyTorch's in float32.
+Columns: median milliseconds of an image, by the clock; PyTorch's best of the
+same type divided by that; the same two by the time of all cores, which depends
+least on other work; the arithmetic of convolutions, dense layers and attention
+per time of a core, as a share of that of a large matrix product of the same
+type by the faster of both libraries (it can exceed 1, because libraries
+convolve with fewer products); and the largest difference of a number of a
+descriptor from PyTorch's in float32.
 """
 
 import concurrent.futures
-import contextlib
 import itertools
 import multiprocessing
 import os
@@ -52,7 +52,7 @@ _PRODUCT = 2048
 _CALLS = {}
 
 
-def of_tensorflow(network, size, batch, dtypes, threads, folder):
+def of_tensorflow(network, size, batch, dtypes, folder):
     """Builds and exports a network in this process.
 
     Returns:
@@ -65,9 +65,6 @@ def of_tensorflow(network, size, batch, dtypes, threads, folder):
     import sare_tf
     from sare_tf import model
 
-    with contextlib.suppress(RuntimeError):  # set by an earlier call
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
     keras.utils.set_random_seed(0)
     embedder = model.build_embedder(backbone=network, aggregation="gem")
     _vary(embedder.get_layer("backbone"))
@@ -92,7 +89,7 @@ def of_tensorflow(network, size, batch, dtypes, threads, folder):
     return {name: call().numpy() for name, call in _CALLS.items()}
 
 
-def of_torch(network, size, batch, dtypes, threads, folder, compiled):
+def of_torch(network, size, batch, dtypes, folder, compiled):
     """Builds a network in this process.
 
     Returns:
@@ -102,7 +99,6 @@ def of_torch(network, size, batch, dtypes, threads, folder, compiled):
 
     from benchmarks import torch_networks
 
-    torch.set_num_threads(threads)
     torch.set_grad_enabled(False)
     torch._dynamo.reset()
     embedder = torch_networks.build(network, size // _PATCH)
@@ -136,20 +132,26 @@ def of_torch(network, size, batch, dtypes, threads, folder, compiled):
     return {name: call().numpy() for name, call in _CALLS.items()}, flops
 
 
+def limit_threads(count):
+    """Limits both libraries, which are not loaded yet in this process."""
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+        os.environ[name] = str(count)
+    os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+
+
 def timed(name):
-    """Returns the seconds of a call of this process."""
-    begin = time.perf_counter()
+    """Returns the seconds of a call, by the clock and of all cores."""
+    begin, begin_cores = time.perf_counter(), time.process_time()
     _CALLS[name]()
-    return time.perf_counter() - begin
+    return time.perf_counter() - begin, time.process_time() - begin_cores
 
 
-def prepare_product(library, dtype, threads):
+def prepare_product(library, dtype):
     """Makes a large matrix product in this process a call."""
     shape = (_PRODUCT, _PRODUCT)
     if library == "torch":
         import torch
 
-        torch.set_num_threads(threads)
         a, b = (torch.randn(shape).to(getattr(torch, dtype)) for _ in "ab")
         _CALLS["product"] = lambda: a @ b
     else:
@@ -251,7 +253,10 @@ class Side:
 
 
 def by_turns(sides, names):
-    """Returns the seconds of each row, in all rounds; the first is dropped."""
+    """Returns median seconds of each row, by the clock and of all cores.
+
+    The first round warms up.
+    """
     seconds = {name: [] for name in names}
     for turn, (name, side) in itertools.product(
         range(FLAGS.rounds + 1), names.items()
@@ -259,17 +264,20 @@ def by_turns(sides, names):
         taken = sides[side](timed, name)
         if turn:
             seconds[name].append(taken)
-    return seconds
+    return {
+        name: tuple(map(statistics.median, zip(*taken, strict=True)))
+        for name, taken in seconds.items()
+    }
 
 
 def matrix_rates(sides):
-    """Returns the flops per second of each type, by the faster library."""
+    """Returns flops per second of a core, by type, of the faster side."""
     rates = {}
     for dtype in FLAGS.dtypes:
         seconds = []
         for library, side in sides.items():
-            side(prepare_product, library, dtype, FLAGS.threads)
-            seconds += [side(timed, "product") for _ in range(9)]
+            side(prepare_product, library, dtype)
+            seconds += [side(timed, "product")[1] for _ in range(9)]
         rates[dtype] = 2.0 * _PRODUCT**3 / min(seconds)
     return rates
 
@@ -277,7 +285,7 @@ def matrix_rates(sides):
 def compare(sides, network, size, rates):
     """Prints the rows of a network and a size."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = (network, size, FLAGS.batch, FLAGS.dtypes, FLAGS.threads)
+        settings = (network, size, FLAGS.batch, FLAGS.dtypes)
         ours = sides["tensorflow"](of_tensorflow, *settings, folder)
         theirs, flops = sides["torch"](
             of_torch, *settings, folder, FLAGS.compiled
@@ -287,22 +295,23 @@ def compare(sides, network, size, rates):
             theirs, "torch"
         )
         seconds = by_turns(sides, names)
-    medians = {name: statistics.median(all_) for name, all_ in seconds.items()}
     for name, descriptors in {**ours, **theirs}.items():
         dtype = name.rpartition(" ")[2]
-        best = min(
-            median
-            for other, median in medians.items()
-            if other.startswith("PyTorch") and other.endswith(f" {dtype}")
-        )
-        median = medians[name]
+        best = [
+            min(
+                taken[kind]
+                for other, taken in seconds.items()
+                if other.startswith("PyTorch") and other.endswith(f" {dtype}")
+            )
+            for kind in (0, 1)
+        ]
+        clock, cores = seconds[name]
         difference = np.abs(descriptors - expected).max()
         print(
             f"| {network} | {size} | {name} "
-            f"| {1000 * median / FLAGS.batch:.1f} "
-            f"| {1000 * min(seconds[name]) / FLAGS.batch:.1f} "
-            f"| {best / median:.2f} | {flops / median / rates[dtype]:.2f} "
-            f"| {difference:.0e} |",
+            f"| {1000 * clock / FLAGS.batch:.1f} | {best[0] / clock:.2f} "
+            f"| {1000 * cores / FLAGS.batch:.1f} | {best[1] / cores:.2f} "
+            f"| {flops / cores / rates[dtype]:.2f} | {difference:.0e} |",
             flush=True,
         )
 
@@ -310,17 +319,19 @@ def compare(sides, network, size, rates):
 def main(argv):
     del argv
     sides = {name: Side(name) for name in ("tensorflow", "torch")}
+    for side in sides.values():
+        side(limit_threads, FLAGS.threads)
     rates = matrix_rates(sides)
     print(
         f"Batches of {FLAGS.batch}, {FLAGS.threads} threads. Large matrix "
-        "products: "
+        "products, per core: "
         + ", ".join(
             f"{rate / 1e9:,.0f} Gflop/s in {dtype}"
             for dtype, rate in rates.items()
         )
-        + ".\n\n| backbone | size | | ms an image | least | times PyTorch at "
-        "its best | of the matrix rate | largest difference |\n"
-        "|---|---:|---|---:|---:|---:|---:|---:|"
+        + ".\n\n| backbone | size | | ms per image | times PyTorch at its best "
+        "| core ms per image | times PyTorch by core time | of the matrix rate "
+        "| largest difference |\n|---|---:|---|---:|---:|---:|---:|---:|---:|"
     )
     for network, size in itertools.product(FLAGS.networks, FLAGS.sizes):
         compare(sides, network, int(size), rates)

@@ -6,7 +6,8 @@
 Networks have random weights and run as `export` exports them. A backbone's row
 has the time of one image with GeM, in batches of --batch; a head's row has the
 time of the head alone, on maps of --head_channels channels from images of the
-last of --sizes. docs/networks.md has these numbers.
+last of --sizes. Times are those of all cores, which depend least on other work.
+docs/networks.md has these numbers.
 """
 
 import time
@@ -38,13 +39,13 @@ _PATCH = 14
 
 
 def milliseconds(call):
-    """Returns the least time of an image in milliseconds."""
+    """Returns the least time of all cores for an image, in milliseconds."""
     call()
     seconds = []
     for _ in range(FLAGS.repeats):
-        begin = time.perf_counter()
+        begin = time.process_time()
         call()
-        seconds.append(time.perf_counter() - begin)
+        seconds.append(time.process_time() - begin)
     return 1000 * min(seconds) / FLAGS.batch
 
 
@@ -90,7 +91,7 @@ def head_row(name):
 def main(argv):
     del argv
     columns = [
-        f"ms at {size}, {precision}"
+        f"core ms at {size}, {precision}"
         for precision in FLAGS.precisions
         for size in FLAGS.sizes
     ]
@@ -104,7 +105,9 @@ def main(argv):
     for name in FLAGS.backbones:
         print(f"| {name} | {' | '.join(backbone_row(name))} |", flush=True)
     if FLAGS.heads:
-        print("\n| head | parameters | descriptor | ms |\n|---|---:|---:|---:|")
+        print(
+            "\n| head | parameters | descriptor | core ms |\n|---|---:|---:|---:|"
+        )
     for name in FLAGS.heads:
         print(f"| {name} | {' | '.join(head_row(name))} |", flush=True)
 
