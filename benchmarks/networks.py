@@ -106,7 +106,8 @@ def main(argv):
         print(f"| {name} | {' | '.join(backbone_row(name))} |", flush=True)
     if FLAGS.heads:
         print(
-            "\n| head | parameters | descriptor | core ms |\n|---|---:|---:|---:|"
+            "\n| head | parameters | descriptor | core ms |\n"
+            "|---|---:|---:|---:|"
         )
     for name in FLAGS.heads:
         print(f"| {name} | {' | '.join(head_row(name))} |", flush=True)
