@@ -170,12 +170,12 @@ def _steps(graph, reference, records, sample, batch_size):
     """Yields name, descriptors and float32 ones, each of both roles."""
 
     def embed(of: ExportedGraph):
-        return [
-            whitening_fit.embed(
-                of, records, rows, batch_size=batch_size, name="measuring"
-            )
-            for rows in (sample.queries, sample.database)
-        ]
+        # Both roles at once: each call traces the graph anew.
+        rows = pd.concat([sample.queries, sample.database])
+        descriptors = whitening_fit.embed(
+            of, records, rows, batch_size=batch_size, name="measuring"
+        )
+        return np.split(descriptors, [len(sample.queries)])
 
     whole = pair = embed(reference)
     yield "float32", pair, whole

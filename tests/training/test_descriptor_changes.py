@@ -1,16 +1,40 @@
 """The change by precision and shortening, against exports and plain numpy."""
 
+import keras
 import numpy as np
 import pytest
 
-from sare_tf import export, serving
+from sare_tf import export, model, serving
 from sare_tf.records.records import Records
-from sare_tf.training import descriptor_changes
+from sare_tf.training import descriptor_changes, run_folder
 from sare_tf.training.options import ExportOptions
 
 
 @pytest.fixture(scope="module")
-def exported(toy_records, toy_run, tmp_path_factory):
+def checkpoints(tmp_path_factory):
+    """A network that was not trained, as import_weights writes one."""
+    folder = tmp_path_factory.mktemp("changes") / "run"
+    settings = {"backbone": "small", "aggregation": "netvlad"}
+    keras.utils.set_random_seed(0)
+    embedder = model.build_embedder(num_clusters=4, **settings)
+    size = {"image_height": 32, "image_width": 32}
+    run_folder.write_untrained(
+        folder,
+        {
+            **settings,
+            **size,
+            "num_clusters": 4,
+            "records_fingerprint": None,
+            "imported": {},
+            "whitening": None,
+        },
+        network=model.over_tuples(embedder),
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(toy_records, checkpoints, tmp_path_factory):
     """Exports with options, and returns the servable of the new version."""
     folder = tmp_path_factory.mktemp("changes") / "export"
 
@@ -18,9 +42,10 @@ def exported(toy_records, toy_run, tmp_path_factory):
         return serving.load(
             export.run(
                 ExportOptions(
-                    checkpoints=toy_run.finished,
+                    checkpoints=checkpoints,
                     export=folder,
                     records=toy_records,
+                    allow_other_records=True,
                     **options,
                 )
             )
@@ -176,9 +201,9 @@ def test_nothing_is_measured_without_a_word(exported, toy_records, caplog):
     assert servable.metadata["measured"]["split"] == "train"
 
 
-def test_records_without_the_split_are_told(toy_run, toy_records, tmp_path):
+def test_without_records_nothing_is_measured(checkpoints, tmp_path):
     options = ExportOptions(
-        checkpoints=toy_run.finished, export=tmp_path, truncate_dimension=9
+        checkpoints=checkpoints, export=tmp_path, truncate_dimension=9
     )
     with pytest.raises(ValueError, match="records to measure on.*None"):
         descriptor_changes._sample(None, options, {})
