@@ -36,7 +36,14 @@ from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.evaluation.query_results import QueryResults
 from sare_tf.pages import evaluation_cases, evaluation_page
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files, run_lock, stage_results, versions
+from sare_tf.runtime import (
+    atomic_files,
+    file_digests,
+    run_lock,
+    sealed_json,
+    stage_results,
+    versions,
+)
 from sare_tf.search import calibration, embedding, position_files
 from sare_tf.search.opened_index import Index
 
@@ -120,8 +127,8 @@ def run(options: EvaluationOptions) -> Path:
         position_files.write(
             position_paths, query_positions.of_results(results)
         )
-    if options.calibrate:
-        _calibrate(options, records, index, servable)
+    calibrated = _calibrate(options, records, index, servable)
+    _report(out, metrics, calibrated)
     return out / "metrics.json"
 
 
@@ -130,20 +137,23 @@ def _calibrate(
     records: Records,
     index: Index,
     servable: serving.Servable | serving.RemoteServable,
-) -> None:
-    """Keeps in the index how often answers of a confidence are right."""
+) -> tuple[Path, str] | None:
+    """Keeps in the index how often answers of a confidence are right.
+
+    Returns:
+        The file and what was measured, in words; None if nothing was.
+    """
+    if not options.calibrate:
+        return None
     folder = index.folders[0]
     with run_lock.only_run(folder):
         measured = calibrating.measure(
             options, records=records, index=index, servable=servable
         )
-        if measured is not None:
-            measured.write(folder)
-            logging.info(
-                "%s locate uses it: %s.",
-                measured.describe(),
-                folder / calibration.NAME,
-            )
+        if measured is None:
+            return None
+        measured.write(folder)
+    return folder / calibration.NAME, measured.describe()
 
 
 def _check_positions(paths: Sequence[str], out: Path) -> None:
@@ -322,14 +332,22 @@ def _write(
     out: Path, metrics: dict[str, Any], results: QueryResults, records: Records
 ) -> None:
     with atomic_files.folder_in_one_piece(out) as folder:
-        atomic_files.write_json(folder / "metrics.json", metrics)
         results.table().to_csv(folder / "queries.csv", index=False)
+        digests = file_digests.of(folder, ["queries.csv"])
+        sealed_json.write(
+            folder / "metrics.json", {**metrics, "digests": digests}
+        )
         evaluation_page.write(
             folder / "report.html",
             metrics=metrics,
             places=evaluation_page.places_of(results),
             cases=evaluation_cases.make(results, records),
         )
+
+
+def _report(
+    out: Path, metrics: dict[str, Any], calibrated: tuple[Path, str] | None
+) -> None:
     lines = [
         f"{name}: {_recall_text(baseline['recall_at'])}."
         for name, baseline in metrics["baselines"].items()
@@ -339,6 +357,9 @@ def _write(
         f"{out / 'metrics.json'}; look at {out / 'report.html'}. To compare "
         f"with another evaluation: python -m sare_tf.compare ANOTHER {out}"
     )
+    if calibrated:
+        path, measured = calibrated
+        lines.append(f"{measured} locate uses it: {path}.")
     stage_results.report(
         "evaluate",
         "\n".join(lines),
@@ -351,6 +372,7 @@ def _write(
             for name, baseline in metrics["baselines"].items()
         },
         counts=metrics["counts"],
+        calibration=calibrated and calibrated[0],
     )
 
 

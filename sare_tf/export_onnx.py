@@ -7,6 +7,9 @@
                    -> descriptor, float32 [B, D] of unit length
     sare_tf.json   a copy of that of the export
 
+If --out ends in .onnx, it is the model itself, and the copy lies beside it, as
+NAME.json.
+
 The model is the signature `embed_tensor`. Decode and resize images as
 sare_tf.json says: tf2onnx has no operators for either, so several --scales
 cannot be converted. Needs the extra: pip install "sare_tf[onnx]".
@@ -36,7 +39,8 @@ def run(options: OnnxOptions) -> Path:
     """Converts an export, and compares the descriptors of both.
 
     Args:
-        options: the export, or one of its versions, and the new folder.
+        options: the export, or one of its versions, and the new folder or
+            file.
 
     Returns:
         The path of the model.
@@ -44,8 +48,8 @@ def run(options: OnnxOptions) -> Path:
     Raises:
         ImportError: the extra `onnx` is not installed.
         FileNotFoundError: there is no such export.
-        ValueError: a folder that exists, several scales, a graph that cannot
-            be converted, or other descriptors after it.
+        ValueError: a folder or file that exists, several scales, a graph that
+            cannot be converted, or other descriptors after it.
     """
     out = Path(options.out)
     missing = [name for name in _NEEDED if not importlib.util.find_spec(name)]
@@ -54,7 +58,8 @@ def run(options: OnnxOptions) -> Path:
             f"Expected {' and '.join(_NEEDED)}. Received: no "
             f'{", ".join(missing)}. Run pip install "sare_tf[onnx]".'
         )
-    atomic_files.check_new(out)
+    is_file = out.suffix.lower() == ".onnx"
+    atomic_files.check_new(out, kind="file" if is_file else "folder")
     servable = serving.load(options.export)
     scales = servable.metadata["scales"]
     if scales != [1]:
@@ -63,7 +68,8 @@ def run(options: OnnxOptions) -> Path:
             f"resizing for others. Received: export={str(servable.path)!r} "
             f"with scales={scales}. Export again with --scales=1."
         )
-    with atomic_files.folder_in_one_piece(out) as folder:
+    written = out.with_name(f".{out.name}.folder") if is_file else out
+    with atomic_files.folder_in_one_piece(written) as folder:
         _convert(servable.path, folder / "model.onnx")
         difference = compare(servable, folder / "model.onnx")
         if not difference <= _TOLERANCE:
@@ -74,15 +80,21 @@ def run(options: OnnxOptions) -> Path:
                 "itself."
             )
         shutil.copy(servable.path / "sare_tf.json", folder)
+    path = out / "model.onnx"
+    if is_file:
+        atomic_files.replace(written / "sare_tf.json", out.with_suffix(".json"))
+        path = out
+        atomic_files.replace(written / "model.onnx", path)
+        shutil.rmtree(written)
     stage_results.report(
         "export_onnx",
-        f"ONNX of {servable.path} in {out / 'model.onnx'}; descriptors differ "
-        f"by {difference:.2g} at most.",
-        path=out / "model.onnx",
+        f"ONNX of {servable.path} in {path}; descriptors differ by "
+        f"{difference:.2g} at most.",
+        path=path,
         export=servable.path,
         difference=difference,
     )
-    return out / "model.onnx"
+    return path
 
 
 def compare(servable: serving.Servable, path: Path) -> float:

@@ -77,6 +77,7 @@ def toy_run(toy_records, tmp_path_factory):
 _SLOW = {
     "distributed/test_strategies.py",
     "distributed/test_workers.py",
+    "evaluation/test_calibrating.py",
     "evaluation/test_evaluate_descriptors.py",
     "fuzz/test_fuzz.py",
     "model/test_backbones.py",
@@ -85,6 +86,7 @@ _SLOW = {
     "model/test_vit.py",
     "model/torchvision/test_torchvision_backbones.py",
     "records/test_tuple_records.py",
+    "runtime/test_tensorflow_import.py",
     "search/test_embedded_parts.py",
     "search/test_index_changes.py",
     "serving/test_file_embedding.py",

@@ -236,6 +236,24 @@ def test_what_is_odd_is_kept_and_listed(root):
     assert records.Records(root / "records").metadata["warnings"] == 2
 
 
+@pytest.mark.parametrize("options", [{}, {"reencode_quality": 90}])
+def test_damaged_jpegs_that_decode_are_named(root, options):
+    """Also once another image has changed the records."""
+    folder = root / "photos/train/database/p0"
+    whole = jpeg(0, 0)
+    (folder / "bad.jpg").write_bytes(whole[:-2] + bytes(500) + whole[-2:])
+    expected = [
+        "train/database/p0/bad.jpg",
+        "damaged JPEG, which decodes: Corrupt JPEG data: 498 extraneous bytes "
+        "before marker 0xd9",
+    ]
+    for number in range(2):
+        (root / f"photos/test/database/p1/new{number}.jpg").write_bytes(whole)
+        build(root, **options)
+        warnings = pd.read_csv(root / "records/warnings.csv")
+        assert warnings.to_numpy().tolist() == [expected]
+
+
 def test_a_split_that_is_absent_is_told(tmp_path):
     folder = tmp_path / "photos/test/database/a"
     folder.mkdir(parents=True)

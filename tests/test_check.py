@@ -7,6 +7,8 @@ import re
 
 import numpy as np
 import pytest
+import toy_damage
+import toy_search
 from absl import flags
 from absl.testing import flagsaver
 from paths import SHARED
@@ -16,6 +18,7 @@ from toy_images import BAD, GOOD, encode
 from toy_search import jpeg
 
 from sare_tf import build_records, check
+from sare_tf.checks import sources
 from sare_tf.checks.options import CheckOptions
 from sare_tf.dataset import manifest
 from sare_tf.records.options import RecordOptions
@@ -226,6 +229,17 @@ def test_damaged_records_are_named(root):
     assert "valid checksums" in reason
     assert not summary["ok"]
     assert found(summary)["unreadable"]["severity"] == "error"
+
+
+def test_records_without_digests_are_reported(tmp_path):
+    """As an earlier version left them."""
+    path = toy_search.records(tmp_path)
+    assert sources.RecordsSource(path).findings() == []
+    toy_damage.forget_digests(path / "records.json")
+    [finding] = sources.RecordsSource(path).findings()
+    assert (finding.name, finding.severity) == ("no_digests", "warning")
+    assert "cannot tell whether they have changed" in finding.message
+    assert "run python -m sare_tf.build_records" in finding.action
 
 
 def test_what_is_checked(root):

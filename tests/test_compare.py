@@ -6,12 +6,14 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import toy_damage
 from absl import flags
 from absl.testing import flagsaver
 
 from sare_tf import compare
 from sare_tf.evaluation import comparison
 from sare_tf.evaluation.options import ComparisonOptions
+from sare_tf.runtime import file_digests, sealed_json
 
 METRICS = {
     "recall_at": {"1": 0.0, "5": 0.0},
@@ -248,6 +250,24 @@ def test_runs_that_are_not_there_or_damaged(runs, tmp_path):
     (tmp_path / "thesis.txt").write_text("all of it")
     with pytest.raises(ValueError, match="also holds .*thesis.txt"):
         compare.run(ComparisonOptions(runs=runs, comparison=tmp_path))
+
+
+def test_figures_that_changed_since_they_were_written(runs, tmp_path):
+    """As `evaluate` writes them now; above is what an earlier version wrote."""
+    folder = runs[1]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    digests = file_digests.of(folder, ["queries.csv"])
+    sealed_json.write(folder / "metrics.json", {**metrics, "digests": digests})
+    options = ComparisonOptions(runs=runs, comparison=tmp_path / "out")
+    compare.run(options)
+    queries = (folder / "queries.csv").read_text()
+    (folder / "queries.csv").write_text(queries.replace(",6.0,", ",1.0,"))
+    with pytest.raises(ValueError, match="queries.csv: not as written.*again"):
+        compare.run(options)
+    (folder / "queries.csv").write_text(queries)
+    toy_damage.flip(folder / "metrics.json", 30, bit=1)
+    with pytest.raises(ValueError, match=r"metrics.json.*evaluate.*again"):
+        compare.run(options)
 
 
 def test_main_writes_the_table(runs, tmp_path, capsys):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import toy_damage
+import toy_images
 import toy_training
 from absl import flags
 from absl.testing import flagsaver
@@ -166,6 +167,22 @@ def test_damaged_images_do_not_fail_the_others(root, name):
     found, valid = servable(bad)
     assert not valid.any()
     np.testing.assert_array_equal(found, np.zeros((5, servable.dimension)))
+
+
+def test_images_beyond_the_limits_are_not_decoded(root):
+    """Of pixels, scans and compressed texts: the builder's and the page's."""
+    servable, good = load(root / "export"), photographs()[:2]
+    names = ("many_scans", "large_jpeg", "large_png", "many_texts")
+    bad = [toy_images.BAD[name][0] for name in names]
+    # Decoding it takes 14 s.
+    bad.append(
+        toy_images.jpeg_that_says(
+            8192, 8192, encoded=toy_images.with_scans(2000)
+        )
+    )
+    found, valid = servable([good[0], *bad, good[1]])
+    assert valid.tolist() == [1, *5 * [0], 1]
+    np.testing.assert_allclose(found[[0, -1]], servable(good)[0], atol=2e-6)
 
 
 @pytest.mark.parametrize("name", ["export", "whitened"])

@@ -67,6 +67,24 @@ def test_onnx_runtime_gives_the_same_descriptors(exported, tmp_path):
     assert card == serving.load(exported).metadata
 
 
+def test_a_name_of_a_file_is_one(exported, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_onnx, "_NEEDED", ())
+    monkeypatch.setattr(export_onnx, "compare", lambda servable, path: 0.0)
+    monkeypatch.setattr(
+        export_onnx, "_convert", lambda export, path: path.write_text("model")
+    )
+    out = tmp_path / "new" / "demo.onnx"
+    options = OnnxOptions(export=exported, out=out)
+    assert export_onnx.run(options) == out
+    assert out.read_text() == "model"
+    names = {path.name for path in out.parent.iterdir()}
+    assert names - {".demo.onnx.lock"} == {"demo.onnx", "demo.json"}
+    card = (out.parent / "demo.json").read_bytes()
+    assert card == (exported / "sare_tf.json").read_bytes()
+    with pytest.raises(ValueError, match="Expected a new file"):
+        export_onnx.run(options)
+
+
 def test_what_is_refused(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(export_onnx, "_NEEDED", ("tf2onnx", "not_there"))
     with pytest.raises(ImportError, match=r"not_there. Run pip .*\[onnx\]"):

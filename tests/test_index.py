@@ -350,6 +350,39 @@ def test_after_an_error_a_run_resumes_unless_inputs_differ(
     np.testing.assert_allclose(opened.descriptors, exact, atol=1e-3)
 
 
+def test_rows_that_were_damaged_before_a_resume_are_embedded_again(
+    toy, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(segment_building, "_RECORD_EVERY", 4)
+    out = tmp_path / "index"
+    batches = []
+    for after in (2, 99):
+        servable = toy_index.StoppedServable(
+            toy["export"], toy_index.fail, after
+        )
+        monkeypatch.setattr(serving, "load", lambda _, to=servable: to)
+        options = IndexOptions(
+            records=toy["records"], export="", batch_size=4, index=out
+        )
+        if after == 2:
+            with pytest.raises(OSError, match="server is gone"):
+                index.run(options)
+            path = tmp_path / ".index.unfinished" / "descriptors.npy"
+            content = bytearray(path.read_bytes())
+            content[-100] ^= 1
+            path.write_bytes(content)
+        else:
+            index.run(options)
+        batches.append(servable.batches)
+    assert batches == [2, 5]
+    assert "descriptors.npy was damaged since it was written" in caplog.text
+    np.testing.assert_allclose(
+        Index.open(out).descriptors,
+        Index.open(toy["out"]).descriptors,
+        atol=1e-6,
+    )
+
+
 def test_shards_of_the_records_are_one_index(toy, tmp_path):
     inputs = {"records": toy["records"], "export": toy["export"]}
     for number in range(4):

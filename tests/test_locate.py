@@ -403,7 +403,12 @@ def test_wrong_input_ends_in_its_message_and_exit_code(inputs, photos):
     assert "Traceback" not in done.stderr
     # Nothing but objects, one a line.
     first, wrong, last = map(json.loads, done.stdout.splitlines())
-    assert wrong == {"photo": "nothing.jpg", "error": "no file of this name"}
+    assert wrong == {
+        "stage": "locate",
+        "photo": "nothing.jpg",
+        "error": "no file of this name",
+        "next": None,
+    }
     assert [len(some["matches"]) for some in (first, last)] == [5, 5]
     assert first["photo"] == str(photos[0])
     match = first["matches"][0]

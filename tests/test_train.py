@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import toy_damage
 import toy_training
 from finished_runs import assert_same_run, comparable, events
 
@@ -175,6 +176,7 @@ def test_other_records_are_refused(toy_records, finished, tmp_path):
     config = atomic_files.read_json(path, made_by="train")
     config["records_fingerprint"] = "of others"
     atomic_files.write_json(path, config)
+    toy_damage.forget_digests(tmp_path / "run" / "state.json")
     with pytest.raises(ValueError, match="records_fingerprint: 'of others' th"):
         run(toy_records, tmp_path / "run")
 

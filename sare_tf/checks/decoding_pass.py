@@ -8,14 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from sare_tf.checks import jpeg_damage
 from sare_tf.checks.image_contents import (
     DIGEST_BYTES,
     ImageContents,
     undecoded,
 )
 from sare_tf.checks.sources import DatasetSource, RecordsSource
-from sare_tf.dataset import image_decoding
+from sare_tf.dataset import image_decoding, jpeg_damage
 from sare_tf.runtime import progress
 
 # Images that wait for each thread, so that memory is bounded.

@@ -176,7 +176,7 @@ def match(
     without, samples = [], []
     try:
         queries = queries[rule.asked(queries)]
-        wanted = set(np.linspace(0, len(queries) - 1, _SAMPLES).astype(int))
+        wanted = _samples(queries)
         for start in range(0, len(queries), block):
             some_queries = queries.iloc[start : start + block]
             positives = rule.find(some_queries, database)
@@ -201,6 +201,16 @@ def match(
         without=without,
         samples=samples,
     )
+
+
+def _samples(queries: pd.DataFrame) -> set[int]:
+    """Returns a few rows, evenly over the queries, each of another place."""
+    places = queries["place_id"]
+    rows = np.flatnonzero(~places.duplicated() | (places == ""))
+    if not len(rows):
+        return set()
+    chosen = np.linspace(0, len(rows) - 1, _SAMPLES).astype(int)
+    return set(rows[chosen].tolist())
 
 
 def _spread(database: pd.DataFrame, rows: np.ndarray) -> list[str]:

@@ -11,7 +11,7 @@ from sare_tf.checks.finding import ERROR, NOTE, WARNING, Finding, count
 from sare_tf.checks.options import CheckOptions
 from sare_tf.dataset import heif, image_decoding, readers
 from sare_tf.dataset.readers.collector import NoImages
-from sare_tf.records.records import Records
+from sare_tf.records.records import COMMAND, Records
 
 # Records read at a time.
 _BLOCK = 64
@@ -111,20 +111,34 @@ class RecordsSource:
         self.made_from = {"fingerprint": self._records.fingerprint}
 
     def findings(self) -> list[Finding]:
-        """Files that the builder left out."""
+        """Files that the builder left out, and records without digests."""
+        findings = []
         rejected = self._records.metadata["rejected"]
-        if not rejected:
-            return []
-        return [
-            Finding(
-                severity=NOTE,
-                name="left_out",
-                message=f"{count(rejected, 'file')} left out when the "
-                "records were built.",
-                action=f"See {self.path / 'rejected.csv'}.",
-                count=rejected,
+        if rejected:
+            findings.append(
+                Finding(
+                    severity=NOTE,
+                    name="left_out",
+                    message=f"{count(rejected, 'file')} left out when the "
+                    "records were built.",
+                    action=f"See {self.path / 'rejected.csv'}.",
+                    count=rejected,
+                )
             )
-        ]
+        if "digests" not in self._records.metadata:
+            findings.append(
+                Finding(
+                    severity=WARNING,
+                    name="no_digests",
+                    message="The records hold no digests of manifest.parquet "
+                    "and records.json, since an earlier version built them: "
+                    "what opens them cannot tell whether they have changed.",
+                    action="To add digests, delete the folder and run "
+                    f"{COMMAND} again.",
+                    count=1,
+                )
+            )
+        return findings
 
     def loads(self) -> Iterator[Callable[[], bytes]]:
         """For every row, a function that gives the bytes of its image."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from sare_tf.dataset import parquet_tables
 from sare_tf.runtime import text_files
 
 
@@ -46,7 +47,7 @@ def make(tuples: np.ndarray, rows: pd.DataFrame) -> pd.DataFrame:
 
 def write(table: pd.DataFrame, path: str | Path) -> None:
     """Writes a list of tuples as parquet."""
-    table.to_parquet(path, index=False)
+    table.to_parquet(path, index=False, write_page_checksum=True)
 
 
 def read(path: str | Path) -> pd.DataFrame:
@@ -87,8 +88,8 @@ def read(path: str | Path) -> pd.DataFrame:
             is_named = ~table.columns.str.startswith("Unnamed: ")
             table = table.loc[:, is_named]
         else:
-            table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
+            table = pd.read_parquet(path, page_checksum_verification=True)
+    except parquet_tables.ERRORS as error:
         raise ValueError(
             "Expected a list of tuples that can be read. Received: "
             f"tuple_list={str(path)!r} ({error})."

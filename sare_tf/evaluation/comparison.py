@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from sare_tf.evaluation import metrics, summaries
-from sare_tf.runtime import atomic_files
+from sare_tf.runtime import file_digests, sealed_json
 
 _COMMAND = "python -m sare_tf.evaluate --flagfile=..."
 
@@ -39,10 +39,12 @@ class FinishedRun:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.metrics = atomic_files.read_json(
-            self.path / "metrics.json", made_by=_COMMAND
+        self.metrics = sealed_json.read(
+            self.path / "metrics.json", made_by=_COMMAND, types={}
         )
         try:
+            # An evaluation of an earlier version has no digests.
+            file_digests.check(self.path, self.metrics.get("digests", {}))
             queries = self.path / "queries.csv"
             table = pd.read_csv(queries, dtype={"image_id": str})
             # A query may be named NA, which pandas takes for a missing value.

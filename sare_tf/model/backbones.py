@@ -56,10 +56,10 @@ class Preprocessing(layers.Layer):
         self.mean = tuple(mean)
         self.deviation = tuple(deviation)
         self.blue_first = blue_first
-        self._warn_of_range = image_range.RangeWarning()
+        self.warn_of_range = image_range.RangeWarning()
 
     def call(self, images, training=None):
-        self._warn_of_range(images, training=training)
+        self.warn_of_range(images, training=training)
         images = ops.cast(images, self.compute_dtype)
         if self.blue_first:
             images = ops.flip(images, axis=-1)

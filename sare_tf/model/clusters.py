@@ -20,6 +20,7 @@ from keras import ops
 from sare_tf.model.aggregation import EPSILON
 from sare_tf.model.heads.hard_vlad import HardVLAD
 from sare_tf.model.netvlad import NetVLAD
+from sare_tf.runtime import matlab_files
 
 # Ratio of the second largest assignment to the largest: addLayers.m.
 _ASSIGNMENT_RATIO = 0.01
@@ -289,24 +290,23 @@ def _read_npy(path):
 
 def _read_mat(path):
     # Slow to import, and only needed here.
-    from scipy.io import loadmat
+    from scipy.io import whosmat
 
     try:
-        variables = loadmat(path)
+        variables = matlab_files.load(path, names=[_MAT_VARIABLE])
     except NotImplementedError as error:
         raise ValueError(
             "Expected a .mat file up to version 7. Received: "
             f"{str(path)!r}, of version 7.3. Save it again with "
             "save(..., '-v7'), or as .npy, [K, C]."
         ) from error
-    # scipy raises whatever it stumbles over.
-    except Exception as error:
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"Expected a .mat file of cluster centres. Received: "
             f"{str(path)!r}, which cannot be read: {error}"
         ) from error
     if _MAT_VARIABLE not in variables:
-        found = sorted(name for name in variables if name[0] != "_")
+        found = sorted(name for name, *_ in whosmat(path))
         raise ValueError(
             f"Expected a .mat file with the variable {_MAT_VARIABLE!r}, the "
             f"centres, [C, K]. Received: {str(path)!r} with {found}."

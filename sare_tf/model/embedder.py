@@ -12,8 +12,9 @@ import keras
 from absl import logging
 from keras import ops
 
-from sare_tf.model import backbones, compiled_metrics, keras_backbone
+from sare_tf.model import backbones, keras_backbone
 from sare_tf.model.augmentation import Augmentation
+from sare_tf.model.data_checks import ChecksData, Embedder
 from sare_tf.model.registry import (
     AGGREGATIONS,
     BACKBONES,
@@ -121,7 +122,7 @@ def build_embedder(
         aggregation, **(settings if aggregation in WITH_CLUSTERS else {})
     )
     descriptors = aggregate(features, *class_token)
-    return keras.Model(images, descriptors, name="embedder")
+    return Embedder(images, descriptors, name="embedder")
 
 
 def make_aggregation(name: str, **settings) -> keras.layers.Layer:
@@ -287,7 +288,7 @@ def _check_name(embedder: keras.Model) -> None:
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")
-class TupleNetwork(keras.Model):
+class TupleNetwork(ChecksData, keras.Model):
     """Embeds tuples, and trains on them without targets.
 
     `over_tuples` makes it. `fit`, `evaluate` and `validation_data` take tuples
@@ -312,10 +313,6 @@ class TupleNetwork(keras.Model):
             # Keras computes a loss only of targets.
             y = ops.zeros_like(y_pred[:, 0, 0])
         return super().compute_loss(x, y, y_pred, sample_weight, training)
-
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        compiled_metrics.refuse_accuracy(self)
-        return super().compute_metrics(x, y, y_pred, sample_weight)
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")

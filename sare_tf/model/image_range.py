@@ -4,6 +4,7 @@ Images in 0..1 or -1..1 are nearly black to a network for 0..255, and all
 descriptors become nearly equal, without an error.
 """
 
+import keras
 import numpy as np
 from absl import logging
 from keras import ops
@@ -23,7 +24,8 @@ class RangeWarning:
 
     It looks at a few values of the first image of a batch: in eager calls, and
     in graphs of TensorFlow that train. Graphs that do not train, such as
-    exported ones, and graphs that XLA or JAX compile contain nothing of it.
+    exported ones, and graphs that XLA or JAX compile contain nothing of it; see
+    `look_at_data` for these.
     """
 
     def __init__(self):
@@ -65,6 +67,51 @@ class RangeWarning:
                 lowest,
                 highest,
             )
+
+
+def look_at_data(network: keras.Model, data) -> None:
+    """Has the layers of a network that warn look at the first image of data.
+
+    Args:
+        network: a model of images.
+        data: what it is given: images [..., H, W, 3], a dictionary with
+            "images", or a tf.data.Dataset of these, with targets or without.
+            Datasets of integers, which cost time to look at, and data of other
+            kinds are passed over.
+    """
+    warnings = [
+        layer.warn_of_range
+        for layer in network._flatten_layers()
+        if hasattr(layer, "warn_of_range")
+    ]
+    if all(warning.has_warned for warning in warnings):
+        return
+    images = _first_images(data)
+    if images is not None:
+        for warning in warnings:
+            warning(images, training=False)
+
+
+def _first_images(data):
+    """Returns the first images of data, [1, H, W, 3], or None."""
+    if hasattr(data, "element_spec"):
+        spec = _images_of(data.element_spec)
+        if not getattr(getattr(spec, "dtype", None), "is_floating", False):
+            return None
+        data = next(iter(data.take(1)), None)
+    images = _images_of(data)
+    rank = len(getattr(images, "shape", ()))
+    if rank < 4 or not all(images.shape):
+        return None
+    first = images[(0,) * (rank - 4)]
+    return first[:1]
+
+
+def _images_of(element):
+    """Returns the images of an element of data."""
+    if isinstance(element, tuple | list) and element:
+        element = element[0]
+    return element.get("images") if isinstance(element, dict) else element
 
 
 def _sample(images):

@@ -18,6 +18,7 @@ import csv
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -239,8 +240,11 @@ def _gather(
     kept = KeptImages(plan.images, refused=refused, relations=relations)
     misses = collections.Counter()
     warnings = _counted(
-        unused_images.find(
-            kept, rule=options.positives, radius_m=options.positive_radius_m
+        itertools.chain(
+            unused_images.find(
+                kept, rule=options.positives, radius_m=options.positive_radius_m
+            ),
+            _damaged(built),
         ),
         misses,
     )
@@ -277,6 +281,13 @@ def _gather(
     record_results.report_made(
         out, metadata, without_positive=misses[unused_images.WITHOUT_POSITIVE]
     )
+
+
+def _damaged(built: dict[str, BuiltShard]) -> Iterator[tuple[str, str]]:
+    """Yields damaged JPEGs that were kept, and libjpeg's complaint."""
+    for shard in built.values():
+        for image_id, complaint in shard.complaints:
+            yield image_id, f"damaged JPEG, which decodes: {complaint}"
 
 
 def _counted(

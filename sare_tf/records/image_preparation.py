@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from sare_tf.dataset import heif
+from sare_tf.dataset import heif, jpeg_damage
 from sare_tf.dataset.readers.collector import Source
 from sare_tf.records import records, stored_image
 from sare_tf.records.shard_plan import Preparation
+from sare_tf.records.stored_image import Look
 
 # Files are prepared together up to these: ours.
 _BATCH_BYTES = 1 << 20
@@ -49,11 +50,14 @@ class Prepared:
         serialised: the Example.
         sha256: of the encoded image.
         size: height and width, upright.
+        complaint: libjpeg's complaint of the file, which decodes all the same;
+            empty for none.
     """
 
     serialised: bytes
     sha256: str
     size: tuple[int, int]
+    complaint: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,10 +114,10 @@ def prepare_batch(
         Unsteady: a file is not as planned.
     """
     files_read = [_read_or_refuse(root, task) for task in batch]
-    sizes = [None] * len(batch)
+    looks = [Look(None, "")] * len(batch)
     if not preparation.jpeg_quality:
         # An image that is cut is decoded anyway.
-        sizes = stored_image.upright_sizes(
+        looks = stored_image.look(
             [
                 b"" if task.source.box or isinstance(file, Refused) else file
                 for task, file in zip(batch, files_read, strict=True)
@@ -123,8 +127,8 @@ def prepare_batch(
     return [
         file
         if isinstance(file, Refused)
-        else _prepare(task, file, size, preparation)
-        for task, file, size in zip(batch, files_read, sizes, strict=True)
+        else _prepare(task, file, look, preparation)
+        for task, file, look in zip(batch, files_read, looks, strict=True)
     ]
 
 
@@ -144,24 +148,26 @@ def _read_or_refuse(root: Path, task: Task) -> bytes | Refused:
 
 
 def _prepare(
-    task: Task,
-    encoded: bytes,
-    size: tuple[int, int] | None,
-    preparation: Preparation,
+    task: Task, file: bytes, look: Look, preparation: Preparation
 ) -> Prepared | Refused:
     try:
         encoded, height, width = stored_image.prepare(
-            encoded,
+            file,
             box=task.source.box,
             preparation=preparation,
-            size=size,
+            size=look.size,
         )
     except ValueError as error:
         return Refused(task.image_id, str(error))
+    complaint = look.complaint
+    is_decoded = task.source.box or preparation.jpeg_quality
+    if is_decoded and preparation.verify:
+        complaint = jpeg_damage.complaint(file)
     return Prepared(
         records.serialise(encoded, image_id=task.image_id, place=task.place),
         hashlib.sha256(encoded).hexdigest(),
         (height, width),
+        complaint,
     )
 
 

@@ -44,6 +44,7 @@ class BuiltShard:
         num_bytes: size of the file.
         count: images in it.
         rejected: image_id and reason of those that were refused.
+        complaints: image_id and libjpeg's complaint of damaged JPEGs in it.
         settled: False if a file was refused because reading it failed, which
             may go well another time: then the next run tries again.
     """
@@ -52,6 +53,7 @@ class BuiltShard:
     num_bytes: int
     count: int
     rejected: list[tuple[str, str]]
+    complaints: list[tuple[str, str]]
     settled: bool
 
     @classmethod
@@ -62,6 +64,10 @@ class BuiltShard:
             num_bytes=part.sizes[".tfrecord"],
             count=part.facts["count"],
             rejected=[tuple(pair) for pair in part.facts["rejected"]],
+            # An earlier version did not look for them.
+            complaints=[
+                tuple(pair) for pair in part.facts.get("complaints", ())
+            ],
             settled=part.facts["settled"],
         )
 
@@ -100,6 +106,7 @@ def entry(shard: Shard, built: BuiltShard) -> dict[str, Any]:
         "count": built.count,
         "bytes": built.num_bytes,
         "rejected": built.rejected,
+        "complaints": built.complaints,
         # Empty: not to be used again, since reading a file failed.
         "source": shard.digest if built.settled else "",
     }
@@ -147,7 +154,10 @@ def _take_over(
             atomic_files.link_or_copy(source, part.path(".tfrecord"))
             manifest.write(rows.drop(columns="shard"), part.path(".parquet"))
             part.facts.update(
-                count=len(rows), rejected=known["rejected"], settled=True
+                count=len(rows),
+                rejected=known["rejected"],
+                complaints=known.get("complaints", []),
+                settled=True,
             )
 
 
@@ -177,7 +187,7 @@ def build(
     )
     planned = shard.read_rows()
     batches = image_preparation.batches(planned, shard.sources)
-    kept, rejected, settled = [], [], True
+    kept, rejected, complaints, settled = [], [], [], True
     position = 0
     parts = ResumableParts(folder)
     with parts.write(shard.digest, what=f"the shard {shard.name}") as part:
@@ -192,9 +202,17 @@ def build(
                         kept.append(
                             (position, *image.size, *where, image.sha256)
                         )
+                        if image.complaint:
+                            image_id = planned["image_id"].iat[position]
+                            complaints.append((image_id, image.complaint))
                     position += 1
         manifest.write(_rows(planned, kept), part.path(".parquet"))
-        part.facts.update(count=len(kept), rejected=rejected, settled=settled)
+        part.facts.update(
+            count=len(kept),
+            rejected=rejected,
+            complaints=complaints,
+            settled=settled,
+        )
     return find(shard, folder)
 
 

@@ -16,6 +16,7 @@ import contextlib
 import fnmatch
 import hashlib
 import json
+import operator
 import os
 import shutil
 from collections.abc import Iterator
@@ -115,28 +116,49 @@ class Unfinished:
         folder: the temporary folder.
         done: the progress recorded last, by this run or an earlier one; 0 at
             first.
+        sha256: the digest that was recorded with it; empty for none.
     """
 
     def __init__(self, folder: Path, made_from: dict[str, Any]):
         self.folder = folder
         self._progress = folder.with_name(f"{folder.name}.json")
         self._made_from = made_from
-        self.done = 0
-        if folder.is_dir() and self._progress.is_file():
+        self.done, self.sha256 = 0, ""
+        if not (folder.is_dir() and self._read()):
+            self.start_over()
+
+    def _read(self) -> bool:
+        """Reads the record; returns whether it is of the same work."""
+        try:
             recorded = json.loads(self._progress.read_text(encoding="utf-8"))
-            if recorded["made_from"] == made_from:
-                self.done = recorded["done"]
-                return
+            if recorded["made_from"] != self._made_from:
+                return False
+            self.done = operator.index(recorded["done"])
+            self.sha256 = recorded.get("sha256", "")
+        # Absent, or damaged: the work begins again.
+        except (KeyError, OSError, RecursionError, TypeError, ValueError):
+            return False
+        return True
+
+    def start_over(self) -> None:
+        """Empties the folder."""
         self.forget()
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir()
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self.folder.mkdir()
         self.record(0)
 
-    def record(self, done: int) -> None:
-        """Records progress; what is done must be on the disk already."""
-        write_json(self._progress, {"made_from": self._made_from, "done": done})
-        self.done = done
+    def record(self, done: int, *, sha256: str = "") -> None:
+        """Records progress; what is done must be on the disk already.
+
+        Args:
+            done: how much is done.
+            sha256: digest of what is done, by which a run that resumes notices
+                damage.
+        """
+        content = {"made_from": self._made_from, "done": done, "sha256": sha256}
+        write_json(self._progress, content)
+        self.done, self.sha256 = done, sha256
 
     def forget(self) -> None:
         """Removes the record."""

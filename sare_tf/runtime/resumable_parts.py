@@ -10,26 +10,32 @@
 A part is one or more files of one stem, and a receipt:
 
     <name>.npy    a file of the part; any suffix but .json
-    <name>.json   the receipt: sizes of the files, and facts of the caller
+    <name>.json   the receipt: sizes and digests of the files, and facts of the
+                  caller
 
 The receipt is written last, so a part without one is not whole: a build that
-was killed finds the parts that it finished and builds the others. A name must
-tell parts of different content apart, for example by a digest of what the part
-is made from. Processes and machines may build parts of one folder, also the
-same part twice at the same time.
+was killed finds the parts that it finished and builds the others, and those
+that were damaged since. A name must tell parts of different content apart, for
+example by a digest of what the part is made from. Processes and machines may
+build parts of one folder, also the same part twice at the same time.
 """
 
 import contextlib
 import dataclasses
+import glob
 import shutil
 import uuid
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sare_tf.runtime import atomic_files
+from absl import logging
+
+from sare_tf.runtime import atomic_files, file_digests, sealed_json
 
 _RECEIPT = ".json"
+# Each record has checksums, which every reader compares.
+_WITH_CHECKSUMS = {".tfrecord"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,16 +70,29 @@ class ResumableParts:
         self.folder = Path(folder)
 
     def find(self, name: str) -> Part | None:
-        """Returns a part if it is whole, else None."""
+        """Returns a part if it is whole, else None.
+
+        Its files are compared with their digests. A warning names the file that
+        is damaged.
+        """
         try:
-            receipt = atomic_files.read_json(
-                self.folder / f"{name}{_RECEIPT}", made_by="the command"
+            receipt = sealed_json.read(
+                self.folder / f"{name}{_RECEIPT}",
+                made_by="the command",
+                types={"sizes": dict, "facts": dict},
             )
             part = Part(self.folder, name, receipt["sizes"], receipt["facts"])
             for suffix, size in part.sizes.items():
-                if part.path(suffix).stat().st_size != size:
-                    return None
-        except (AttributeError, KeyError, OSError, TypeError, ValueError):
+                if (actual := part.path(suffix).stat().st_size) != size:
+                    raise ValueError(
+                        f"{part.path(suffix)} has {actual} bytes, not {size}"
+                    )
+            # An earlier version wrote no digests.
+            file_digests.check(self.folder, receipt.get("digests", {}))
+        except FileNotFoundError:
+            return None
+        except (AttributeError, OSError, TypeError, ValueError) as error:
+            logging.warning("Building a damaged part again: %s", error)
             return None
         return part
 
@@ -105,8 +124,18 @@ class ResumableParts:
                 files = sorted(scratch.iterdir())
                 sizes = {path.suffix: path.stat().st_size for path in files}
                 receipt = part.path(_RECEIPT)
-                atomic_files.write_json(
-                    receipt, {"sizes": sizes, "facts": part.facts}
+                digested = [
+                    path.name
+                    for path in files
+                    if path.suffix not in _WITH_CHECKSUMS
+                ]
+                sealed_json.write(
+                    receipt,
+                    {
+                        "sizes": sizes,
+                        "digests": file_digests.of(scratch, digested),
+                        "facts": part.facts,
+                    },
                 )
                 for path in (*files, receipt):
                     atomic_files.replace(path, self.folder / path.name)
@@ -133,10 +162,9 @@ class ResumableParts:
 
     def remove(self, name: str) -> None:
         """Removes a part, its receipt first."""
-        part = self.find(name)
-        if part is not None:
-            for suffix in (_RECEIPT, *part.sizes):
-                part.path(suffix).unlink(missing_ok=True)
+        (self.folder / f"{name}{_RECEIPT}").unlink(missing_ok=True)
+        for path in self.folder.glob(f"{glob.escape(name)}.*"):
+            path.unlink()
 
     def discard_others(self, names: Collection[str]) -> None:
         """Removes all but the parts of the names, and what kills left.

@@ -3,16 +3,20 @@
 Descriptors are float [N, D], rows of unit length.
 """
 
+import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
+from absl import logging
 
 from sare_tf.runtime import atomic_files
 from sare_tf.search.options import DTYPES
 
 _UNIT_TOLERANCE = 1e-4  # ours: a float32 norm is off by less
+_BUFFER_BYTES = 1 << 20
 
 
 def check_unit(descriptors: np.ndarray, names: Sequence[str]) -> None:
@@ -46,8 +50,8 @@ def write(
 ) -> None:
     """Writes descriptors.npy from a stream, in bounded memory.
 
-    A run that resumes after a kill cuts the file back to the rows that are
-    recorded as done.
+    A run that resumes after a kill, see `start_or_resume`, cuts the file back
+    to the rows that are recorded as done.
 
     Args:
         blocks: float [b, D] each, the rows from `unfinished.done` on.
@@ -57,24 +61,74 @@ def write(
         dtype: of the file.
         record_every: rows after which they are forced to disk and recorded.
     """
-    path = unfinished.folder / "descriptors.npy"
+    done = unfinished.done
+    with _path(unfinished).open("r+b" if done else "wb") as file:
+        digest = _digest_of_rows(file, done, shape=shape, dtype=dtype)
+        file.truncate()
+        for block in blocks:
+            rows = np.ascontiguousarray(block, dtype).data
+            file.write(rows)
+            digest.update(rows)
+            done += len(block)
+            if done - unfinished.done >= record_every or done == shape[0]:
+                file.flush()
+                os.fsync(file.fileno())
+                unfinished.record(done, sha256=digest.hexdigest())
+
+
+def start_or_resume(
+    unfinished: atomic_files.Unfinished, *, shape: tuple[int, int], dtype: str
+) -> None:
+    """Starts over if the rows that are recorded as done were damaged.
+
+    Args:
+        unfinished: as of `write`.
+        shape: as of `write`.
+        dtype: as of `write`.
+    """
+    # An earlier version recorded no digest.
+    if not (unfinished.done and unfinished.sha256):
+        return
+    path = _path(unfinished)
+    try:
+        with path.open("r+b") as file:
+            digest = _digest_of_rows(
+                file, unfinished.done, shape=shape, dtype=dtype
+            )
+        is_whole = digest.hexdigest() == unfinished.sha256
+    except OSError:
+        is_whole = False
+    if not is_whole:
+        logging.warning(
+            "%s was damaged since it was written, and is built again from the "
+            "first image.",
+            path,
+        )
+        unfinished.start_over()
+
+
+def _path(unfinished: atomic_files.Unfinished) -> Path:
+    return unfinished.folder / "descriptors.npy"
+
+
+def _digest_of_rows(
+    file: BinaryIO, count: int, *, shape: tuple[int, int], dtype: str
+) -> Any:
+    """Writes the header; reads the first rows and returns their digest."""
     header = {
         "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
         "fortran_order": False,
         "shape": shape,
     }
-    done = unfinished.done
-    with path.open("r+b" if done else "wb") as file:
-        np.lib.format.write_array_header_2_0(file, header)
-        file.seek(file.tell() + done * shape[1] * np.dtype(dtype).itemsize)
-        file.truncate()
-        for block in blocks:
-            file.write(np.ascontiguousarray(block, dtype).data)
-            done += len(block)
-            if done - unfinished.done >= record_every or done == shape[0]:
-                file.flush()
-                os.fsync(file.fileno())
-                unfinished.record(done)
+    np.lib.format.write_array_header_2_0(file, header)
+    digest = hashlib.sha256()
+    left = count * shape[1] * np.dtype(dtype).itemsize
+    while left and (read := file.read(min(left, _BUFFER_BYTES))):
+        digest.update(read)
+        left -= len(read)
+    # Where writing goes on, also in a file that is too short.
+    file.seek(left, os.SEEK_CUR)
+    return digest
 
 
 def read(path: Path) -> np.ndarray:

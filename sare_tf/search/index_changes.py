@@ -194,13 +194,17 @@ def compact(*, index: str | Path, tuning: TuningOptions) -> Path:
             "tune_tree": tuning.tune_tree,
         },
     ) as unfinished:
+        shape = (metadata["count"], metadata["dimension"])
+        descriptor_arrays.start_or_resume(
+            unfinished, shape=shape, dtype=metadata["dtype"]
+        )
         descriptor_arrays.write(
             (
                 before.descriptors[first : first + step]
                 for first in range(unfinished.done, metadata["count"], step)
             ),
             unfinished,
-            shape=(metadata["count"], metadata["dimension"]),
+            shape=shape,
             dtype=metadata["dtype"],
         )
         segment = segments.finish(unfinished.folder, before.manifest, tuning)

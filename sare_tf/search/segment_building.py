@@ -51,6 +51,8 @@ def embed(
         OSError: the executor failed, or a part is absent after it.
         ValueError: as `embedding.embed_batches`.
     """
+    shape = (len(rows), servable.dimension)
+    descriptor_arrays.start_or_resume(unfinished, shape=shape, dtype=dtype)
     done = unfinished.done
     if done:
         logging.info("Resuming after %d images.", done)
@@ -71,7 +73,7 @@ def embed(
     descriptor_arrays.write(
         _descriptors(parts, task, records, servable, unfinished),
         unfinished,
-        shape=(len(rows), servable.dimension),
+        shape=shape,
         dtype=dtype,
         record_every=record_every,
     )

@@ -30,6 +30,8 @@ except ImportError:  # Windows, which `warm_protocol` refuses.
 # Ours: seconds for loading an index, and for a batch of photographs.
 _START_S, _ANSWER_S = 300.0, 600.0
 _RETRY_S = 0.05
+# Ours: processes to start for a call. The index may change while it is loaded.
+_STARTS = 3
 # Of a warm process, those that a command raises again.
 _ERRORS = {
     kind.__name__: kind
@@ -77,7 +79,9 @@ class WarmLocator:
             with self._only_starter():
                 # Another command may have started it meanwhile.
                 answers = self._ask(encoded, k)
-                if answers is None:
+                for _ in range(_STARTS):
+                    if answers is not None:
+                        break
                     self._start()
                     answers = self._ask(encoded, k)
         if answers is None:

@@ -22,14 +22,14 @@ import tensorflow as tf
 
 from sare_tf.losses import place_labels
 from sare_tf.losses.keras_losses import PlaceLoss
-from sare_tf.model import compiled_metrics
+from sare_tf.model.data_checks import ChecksData
 
 # What a configuration holds as layers.
 _PARTS = ("embedder", "augmentation")
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")
-class PlaceNetwork(keras.Model):
+class PlaceNetwork(ChecksData, keras.Model):
     """Trains an embedder on batches of places, with a loss over all of them.
 
     Call `fit` on one or several replicas, with any of the losses over places.
@@ -163,7 +163,6 @@ class PlaceNetwork(keras.Model):
         return super().compute_loss(x, numbers, descriptors, *args, **kwargs)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        compiled_metrics.refuse_accuracy(self)
         labels = y["labels"] if isinstance(y, dict) else y
         return super().compute_metrics(x, labels, y_pred, sample_weight)
 

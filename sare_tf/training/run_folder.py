@@ -1,7 +1,8 @@
 """The folder of a training run: start or resume, write an epoch, tidy up.
 
     config.json      the options of the run, and the records it trains on
-    state.json       names the last and the best epoch; measured values of all
+    state.json       names the last and the best epoch; measured values of all;
+                     digests of config.json and of the files of kept epochs
     epoch-NNNN/      model.keras with the optimizer's state, remembered.npy;
                      tuples.parquet, the mined tuples in order, if there are any
     tensorboard/     curves and pictures, see `tensorboard`
@@ -10,6 +11,9 @@
 An epoch's folder is written under another name and renamed, and `state.json`
 is written after it: a kill leaves the run after its last whole epoch. The first
 epoch, which is the network before training, the last and the best are kept.
+
+What reads a run compares its files with their digests, and state.json with its
+own. Runs of earlier versions have none.
 """
 
 import io
@@ -41,8 +45,13 @@ from sare_tf.model import (
     whitening,
 )
 from sare_tf.model.embedder import in_float32
-from sare_tf.runtime import atomic_files
-from sare_tf.training import epoch_choice, optimizers, place_network
+from sare_tf.runtime import atomic_files, file_digests, sealed_json
+from sare_tf.training import (
+    epoch_choice,
+    optimizers,
+    place_network,
+    run_start,
+)
 
 # Keras finds the classes that a checkpoint names once they are imported.
 _REGISTERED = (
@@ -52,9 +61,11 @@ _REGISTERED = (
     *(optimizers, place_network),
 )
 
+_FIRST = "epoch-0000"
 # The first, the last and the best.
 KEPT_EPOCHS = 3
 COMMAND = "python -m sare_tf.train --flagfile=..."
+_IMPORT_COMMAND = "python -m sare_tf.import_weights"
 
 
 class RunFolder:
@@ -93,14 +104,15 @@ class RunFolder:
         state = {"last": None, "best": None, "history": []}
         if (self.path / "state.json").is_file():
             started_with, state = read_state(self.path)
-            _check_same(self.path, started_with, config, may_change)
+            run_start.check_same(self.path, started_with, config, may_change)
         elif writes:
-            _start(self.path, config)
+            run_start.start(self.path, config)
         if writes:
-            _check_writable(self.path)
+            run_start.check_writable(self.path)
         self._writes = writes
         self.last, self.best = state["last"], state["best"]
         self.history = state["history"]
+        self._digests = state.get("digests", {})
 
     def load(self) -> tuple[keras.Model, np.ndarray]:
         """Loads the network and the remembered negatives of the last epoch.
@@ -110,16 +122,19 @@ class RunFolder:
         """
         folder = self.path / self.last
         try:
+            _check_files(self.path, self._digests, f"{self.last}/")
             return (
                 keras.models.load_model(folder / "model.keras"),
                 np.load(folder / "remembered.npy"),
             )
         except (EOFError, KeyError, OSError, TypeError, ValueError) as error:
+            best = ""
+            if self.best != self.last:
+                best = f", or take the best epoch, {self.best}, as it is"
             raise ValueError(
                 "Expected a checkpoint that can be read. Received: "
                 f"{str(folder)!r} ({error}). Delete the folder of the run and "
-                "train again, or take the best epoch, "
-                f"{self.best}, as it is."
+                f"run {COMMAND} again{best}."
             ) from error
 
     def finish_epoch(
@@ -156,10 +171,14 @@ class RunFolder:
                 (folder / "remembered.npy").write_bytes(whole.getvalue())
                 if mined is not None:
                     tuple_lists.write(mined, folder / "tuples.parquet")
-            atomic_files.write_json(
-                self.path / "state.json",
-                {"last": name, "best": best, "history": history},
-            )
+                written = _digests_of_epoch(folder, name)
+            digests = {
+                path: digest
+                for path, digest in self._digests.items()
+                if Path(path).parent.name in (_FIRST, best)
+            }
+            digests |= file_digests.of(self.path, ["config.json"]) | written
+            _write_state(self.path, name, best, history, digests)
         except OSError as error:
             raise OSError(
                 f"Expected to save {name}. Received: {error}, in "
@@ -168,7 +187,8 @@ class RunFolder:
                 + "Make room, and run the same command again: it resumes there."
             ) from error
         self.last, self.best, self.history = name, best, history
-        kept = {"epoch-0000", self.last, self.best}
+        self._digests = digests
+        kept = {_FIRST, self.last, self.best}
         for folder in self.path.glob("epoch-*"):
             if folder.name not in kept:
                 shutil.rmtree(folder)
@@ -207,7 +227,7 @@ class RunFolder:
             f"{len(self.history) - 1} epochs, {minutes:.1f} minutes of training"
         ]
         for title, name in (
-            ("before training", "epoch-0000"),
+            ("before training", _FIRST),
             ("best", self.best),
         ):
             entry = self.history[int(name.removeprefix("epoch-"))]
@@ -244,16 +264,54 @@ def write_untrained(
         config: options of the run, as JSON holds them.
         network: network over tuples.
     """
-    state = {
-        "last": "epoch-0000",
-        "best": "epoch-0000",
-        "history": [{"epoch": 0, "recall_at": None}],
-    }
     with atomic_files.folder_in_one_piece(folder) as unfinished:
-        (unfinished / "epoch-0000").mkdir()
-        network.save(unfinished / "epoch-0000" / "model.keras")
+        (unfinished / _FIRST).mkdir()
+        network.save(unfinished / _FIRST / "model.keras")
         atomic_files.write_json(unfinished / "config.json", dict(config))
-        atomic_files.write_json(unfinished / "state.json", state)
+        digests = file_digests.of(unfinished, ["config.json"])
+        digests |= _digests_of_epoch(unfinished / _FIRST, _FIRST)
+        history = [{"epoch": 0, "recall_at": None}]
+        _write_state(unfinished, _FIRST, _FIRST, history, digests)
+
+
+def _digests_of_epoch(folder: Path, name: str) -> dict[str, str]:
+    """Returns path in the run -> SHA-256 of the files of an epoch's folder."""
+    names = sorted(path.name for path in folder.iterdir())
+    return {
+        f"{name}/{file}": digest
+        for file, digest in file_digests.of(folder, names).items()
+    }
+
+
+def _write_state(
+    folder: Path,
+    last: str,
+    best: str,
+    history: list[dict[str, Any]],
+    digests: Mapping[str, str],
+) -> None:
+    sealed_json.write(
+        folder / "state.json",
+        {"last": last, "best": best, "history": history, "digests": digests},
+    )
+
+
+def _check_files(folder: Path, digests: Mapping[str, str], prefix: str) -> None:
+    """Compares the files whose names begin so with their digests."""
+    file_digests.check(
+        folder,
+        {
+            name: digest
+            for name, digest in digests.items()
+            if name.startswith(prefix)
+        },
+    )
+
+
+def _command(config: Any) -> str:
+    """Returns the command that made a run."""
+    is_import = isinstance(config, dict) and "imported" in config
+    return _IMPORT_COMMAND if is_import else COMMAND
 
 
 def read_state(folder: str | Path) -> tuple[dict, dict]:
@@ -265,68 +323,27 @@ def read_state(folder: str | Path) -> tuple[dict, dict]:
 
     Raises:
         FileNotFoundError: nothing was trained there.
+        ValueError: a file is not as it was written.
     """
     folder = Path(folder)
-    return (
-        atomic_files.read_json(folder / "config.json", made_by=COMMAND),
-        atomic_files.read_json(folder / "state.json", made_by=COMMAND),
+    config = atomic_files.read_json(folder / "config.json", made_by=COMMAND)
+    command = _command(config)
+    state = sealed_json.read(
+        folder / "state.json",
+        made_by=command,
+        types={"last": str, "best": str, "history": list},
     )
-
-
-def _start(folder: Path, config: Mapping[str, Any]) -> None:
-    """Makes the folder of a run; a run without an epoch starts over."""
+    digests = state.get("digests", {})
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _not_writable(folder, error) from error
-    if not (folder / "config.json").is_file() and any(
-        # A kill may have left a hidden file.
-        not path.name.startswith(".")
-        for path in folder.iterdir()
-    ):
+        sealed_json.check_types(config, {})
+        _check_files(folder, digests, "config.json")
+    except ValueError as error:
         raise ValueError(
-            "Expected an empty or new folder for checkpoints. Received: "
-            f"checkpoints={str(folder)!r}, which holds other files. "
-            "Choose another --checkpoints."
-        )
-    _check_writable(folder)
-    atomic_files.write_json(folder / "config.json", dict(config))
-
-
-def _check_writable(folder: Path) -> None:
-    probe = folder / ".probe"
-    try:
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise _not_writable(folder, error) from error
-
-
-def _not_writable(folder: Path, error: OSError) -> ValueError:
-    return ValueError(
-        "Expected a folder that can be written to. Received: "
-        f"checkpoints={str(folder)!r} ({error}). Choose another --checkpoints."
-    )
-
-
-def _check_same(
-    folder: Path,
-    started_with: Mapping[str, Any],
-    config: Mapping[str, Any],
-    may_change: Collection[str],
-) -> None:
-    differences = [
-        f"{name}: {started_with.get(name)!r} there, {value!r} now"
-        for name, value in config.items()
-        if name not in may_change and started_with.get(name) != value
-    ]
-    if differences:
-        raise ValueError(
-            "Expected the options this run was started with. Received: "
-            f"checkpoints={str(folder)!r} with "
-            + "; ".join(differences)
-            + ". Choose another --checkpoints, or delete that folder."
-        )
+            "Expected the options that a run was started with. Received: "
+            f"path={str(folder / 'config.json')!r} ({error}). Delete the "
+            f"folder and run {command} again."
+        ) from error
+    return config, state
 
 
 def load_embedder(path: str | Path, *, epoch: str | None = None) -> keras.Model:
@@ -346,22 +363,26 @@ def load_embedder(path: str | Path, *, epoch: str | None = None) -> keras.Model:
             were kept.
         ValueError: a file that holds no such network.
     """
-    path = Path(path)
+    path, run, command = Path(path), None, COMMAND
     if path.suffix != ".keras":
-        epoch = epoch or read_state(path)[1]["best"]
-        kept = sorted(folder.name for folder in path.glob("epoch-*"))
-        path = path / epoch / "model.keras"
+        run, (config, state) = path, read_state(path)
+        command = _command(config)
+        epoch, digests = epoch or state["best"], state.get("digests", {})
+        kept = sorted(folder.name for folder in run.glob("epoch-*"))
+        path = run / epoch / "model.keras"
         if not path.is_file():
             raise FileNotFoundError(
                 f"Expected one of the epochs {kept}. Received: epoch={epoch!r}."
             )
     try:
+        if run:
+            _check_files(run, digests, f"{epoch}/{path.name}")
         network = keras.models.load_model(path, compile=False)
     except Exception as error:  # A damaged file raises errors of any kind.
         raise ValueError(
             "Expected a checkpoint that can be read. Received: "
             f"{str(path)!r} ({str(error).partition(chr(10))[0]}). Take another "
-            f"epoch, or delete the run and run {COMMAND} again."
+            f"epoch, or delete the run and run {command} again."
         ) from error
     names = [layer.name for layer in network.layers]
     if network.name != "embedder" and "embedder" not in names:

@@ -16,7 +16,7 @@ import tensorflow as tf
 from absl import logging
 
 from sare_tf.records.records import Records
-from sare_tf.runtime import atomic_files
+from sare_tf.runtime import sealed_json
 from sare_tf.training import batches
 
 NAME = "bad_images.json"
@@ -34,7 +34,7 @@ def read(checkpoints: str | Path) -> dict[str, str]:
     path = Path(checkpoints) / NAME
     if not path.exists():
         return {}
-    return atomic_files.read_json(path, made_by="python -m sare_tf.train")
+    return sealed_json.read(path, made_by="python -m sare_tf.train", types={})
 
 
 def find(
@@ -81,7 +81,7 @@ def find(
         len(bad),
         limit,
     )
-    atomic_files.write_json(Path(checkpoints) / NAME, bad)
+    sealed_json.write(Path(checkpoints) / NAME, bad)
 
 
 def _unreadable(

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from sare_tf.model.pretrained import hdf5_file
+from sare_tf.runtime import matlab_files
 
 _MOST_BYTES = 1 << 33
 _CLASSES = (
@@ -42,7 +43,7 @@ def read(path: Path, name: str) -> Any:
             with h5py.File(path) as file:
                 return _from_hdf5(file, hdf5_file.member(file, name))
         return _read_old(path, name)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"Expected a MATLAB file with the variable {name!r}, a struct. "
             f"Received: source={str(path)!r} ({error})."
@@ -50,13 +51,7 @@ def read(path: Path, name: str) -> Any:
 
 
 def _read_old(path: Path, name: str) -> Any:
-    # Slow to import, and only needed here.
-    from scipy.io import loadmat
-
-    try:
-        variables = loadmat(path, variable_names=[name], struct_as_record=False)
-    except Exception as error:  # A damaged file raises anything.
-        raise ValueError(f"{type(error).__name__}: {error}") from error
+    variables = matlab_files.load(path, names=[name], struct_as_record=False)
     if name not in variables:
         raise ValueError(f"no variable {name}")
     return _plain(variables[name])

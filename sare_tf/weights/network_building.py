@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from sare_tf.model import NetVLAD, Whitening, backbones
+from sare_tf.model.data_checks import Embedder
 from sare_tf.model.embedder import make_aggregation
 from sare_tf.model.registry import POOLINGS
 from sare_tf.weights.imported_network import (
@@ -50,7 +51,7 @@ def build(
     descriptors = layer(features)
     _set_aggregation(layer, imported.aggregation)
     descriptors = _whiten(descriptors, imported, whitening_dimension)
-    return keras.Model(images, descriptors, name="embedder")
+    return Embedder(images, descriptors, name="embedder")
 
 
 def _whiten(descriptors, imported: ImportedNetwork, dimension: int | None):

@@ -324,6 +324,19 @@ def test_the_protocol_decides(tmp_path):
     assert found.severity == NOTE
 
 
+def test_samples_are_of_different_places():
+    """One of the three places has nearly all queries."""
+    rows = table(
+        *((f"q{n}", "val", "query", {"place_id": "a"}) for n in range(20)),
+        ("q20", "val", "query", {"place_id": "b"}),
+        ("q21", "val", "query", {"place_id": "c"}),
+        *((f"d{p}", "val", "database", {"place_id": p}) for p in "abc"),
+    )
+    rule = matching.by_protocol(protocols.choose("place"), None)
+    samples = matching.match(rows, "val", rule).samples
+    assert samples == [("q0", ["da"]), ("q20", ["db"]), ("q21", ["dc"])]
+
+
 def test_blocks_of_queries_change_nothing():
     rng = np.random.default_rng(0)
     rows = line(

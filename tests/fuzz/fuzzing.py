@@ -1,8 +1,10 @@
 """Fuzzes the formats: damaged files end in a sentence, or change nothing.
 
     python tests/fuzz/fuzzing.py [MUTATIONS [TARGET ...]]
+    python tests/fuzz/fuzzing.py FIRST-END [TARGET ...]
 
-Each mutation follows from its number. A failure is printed with it, and
+Each mutation follows from its number; the first form begins with 0. A failure
+is printed with it, and
 
     python tests/fuzz/fuzzing.py --only NUMBER TARGET
 
@@ -99,7 +101,8 @@ def main(arguments) -> None:
     if arguments[:1] == ["--only"]:
         numbers, names = [int(arguments[1])], arguments[2:]
     else:
-        numbers = range(int(arguments[0]) if arguments else 10_000)
+        first, _, end = (arguments[0] if arguments else "10000").partition("-")
+        numbers = range(int(first), int(end)) if end else range(int(first))
         names = arguments[1:]
     held = [run(name, numbers) for name in names or TARGETS]
     sys.exit(0 if all(held) else 1)

@@ -9,6 +9,7 @@ where a target has digests or checksums (`silent` is False).
 import hashlib
 from pathlib import Path
 
+import h5py
 import mutations
 import numpy as np
 import scipy.io
@@ -159,21 +160,53 @@ class Exports(Folder):
         return servable.fingerprint, _digest(*servable(images))
 
 
-class Checkpoints(Folder):
+class Networks(Folder):
     """A network in a .keras file: loaded."""
 
-    name = "checkpoints"
+    name = "networks"
 
     def make(self, root):
-        folder = root / "checkpoints"
+        folder = root / "networks"
         folder.mkdir()
-        embedder = sare_tf.build_embedder(backbone="small", num_clusters=2)
-        embedder.save(folder / "model.keras")
+        _embedder().save(folder / "model.keras")
         return folder
 
     def read(self):
         network = run_folder.load_embedder(self.path / "model.keras")
         return _digest(*[weight.numpy() for weight in network.weights])
+
+
+class Checkpoints(Folder):
+    """The folder of a run of two epochs: resumed, and its best epoch loaded."""
+
+    name = "checkpoints"
+    _CONFIG = {"learning_rate": 0.1}
+
+    def make(self, root):
+        self.path = root / "checkpoints"
+        run, network = self._run(), _embedder()
+        for epoch, recall in enumerate((0.5, 0.25)):
+            run.finish_epoch(
+                {"epoch": epoch, "recall_at": {1: recall, 5: 0.75}},
+                network=network,
+                remembered=np.arange(12).reshape(3, 4) - 1,
+            )
+        return self.path
+
+    def _run(self):
+        return run_folder.RunFolder(self.path, self._CONFIG, may_change=())
+
+    def read(self):
+        run = self._run()
+        network, remembered = run.load()
+        best = run_folder.load_embedder(self.path)
+        weights = [*network.weights, *best.weights]
+        digest = _digest(remembered, *[weight.numpy() for weight in weights])
+        return digest, run.last, run.best, repr(run.history)
+
+
+def _embedder():
+    return sare_tf.build_embedder(backbone="small", num_clusters=2)
 
 
 class Weights(Folder):
@@ -195,13 +228,14 @@ class Weights(Folder):
         torch_file.write(folder / "a.pth", state)
         safetensors_file.write(folder / "b.safetensors", state)
         np.savez(folder / "c.npz", **state)
-        # Compressed, as MATLAB saves it, and so with a checksum. SciPy 1.17
-        # crashes on some damaged files without.
-        scipy.io.savemat(
-            folder / "d.mat",
-            {"net": {"w": state["layer.bias"]}},
-            do_compression=True,
-        )
+        net = {"w": state["layer.bias"], "layers": [{"a": 1.5}, {"b": "c"}]}
+        for name in ("d.mat", "e.mat"):
+            scipy.io.savemat(
+                folder / name, {"net": net}, do_compression=name == "d.mat"
+            )
+        with h5py.File(folder / "f.mat", "w", userblock_size=512) as file:
+            for name, array in state.items():
+                file[f"net/{name}"] = array
         return folder
 
     def read(self):
@@ -210,7 +244,11 @@ class Weights(Folder):
             for path in sorted(self.path.glob("[abc].*"))
             for name, array in weights_file.read_arrays(path).items()
         ]
-        return found, repr(mat_file.read(self.path / "d.mat", "net"))
+        nets = [
+            repr(mat_file.read(path, "net"))
+            for path in sorted(self.path.glob("*.mat"))
+        ]
+        return found, nets
 
 
 class Images:
@@ -302,6 +340,7 @@ TARGETS = {
             Images,
             WholeRecords,
             Indexes,
+            Networks,
             Checkpoints,
             Exports,
             Weights,

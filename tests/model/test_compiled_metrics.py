@@ -42,9 +42,11 @@ def test_accuracy_is_refused(embedder, settings, message):
     tuples.compile("sgd", losses.SARELoss(), **settings)
     places = PlaceNetwork(embedder)
     places.compile("sgd", losses.PlaceSARELoss(), **settings)
+    embedder.compile("sgd", losses.PlaceSARELoss(), **settings)
     for network, x, y in (
         (tuples, IMAGES[None], np.zeros(1)),
         (places, IMAGES, LABELS),
+        (embedder, IMAGES, LABELS),
     ):
         for train in (network.fit, network.evaluate):
             with pytest.raises(ValueError, match=message):

@@ -312,6 +312,7 @@ def test_baselines_stand_beside_the_result(tmp_path):
         ["before training", "81.2", "90.6"],
     ):
         assert row in _rows(page)
+    assert "Both rows are of the validation split" in page
     for warning in METRICS["epoch_choice"]["warnings"]:
         assert f"<b>{warning}</b>" in page
 

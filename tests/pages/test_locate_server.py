@@ -463,4 +463,5 @@ def test_in_a_browser(inputs, search, tmp_path):
     assert re.search(r"50020[024]\.0 m E, 4500000\.0 m N", drawn)
     assert 'href="https://www.openstreetmap.org/?mlat=40.6' in drawn
     assert re.search(r'<div id="map"><svg.*<g class="right"><circle', drawn)
-    assert 'id="status" role="status" aria-live="polite">Found.<' in drawn
+    said = "The most similar images are below."
+    assert f'id="status" role="status" aria-live="polite">{said}<' in drawn

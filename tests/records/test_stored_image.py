@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 from toy_images import with_scans
 
-from sare_tf.dataset import image_decoding
+from sare_tf.dataset import image_decoding, jpeg_damage
 from sare_tf.records import stored_image
 from sare_tf.records.shard_plan import Preparation
 
@@ -156,18 +156,54 @@ def test_sizes_of_a_batch():
     usable = turned(6), turned(3), encode(picture(33, 17))
     png = encode(picture(9, 8), "PNG")
     for verify in (True, False):
-        assert stored_image.upright_sizes(
+        looks = stored_image.look(
             [*usable, png, b"", with_scans(32)], verify=verify
-        ) == [
-            (32, 20),
-            (20, 32),
-            (33, 17),
-            None if verify else (9, 8),
-            None,
-            None,
+        )
+        assert looks == [
+            ((32, 20), ""),
+            ((20, 32), ""),
+            ((33, 17), ""),
+            (None if verify else (9, 8), ""),
+            (None, ""),
+            (None, ""),
         ]
-    cut = usable[2][:-60]
-    assert stored_image.upright_sizes([*usable, cut], verify=True) == 4 * [None]
+    *seen, cut = stored_image.look([*usable, usable[2][:-60]], verify=True)
+    assert [size for size, _ in seen] == [(32, 20), (20, 32), (33, 17)]
+    assert cut == (None, "Premature end of JPEG file")
+
+
+def test_damaged_jpegs_that_decode_are_seen():
+    """Their sizes are known, and libjpeg's complaint."""
+    whole = encode(picture(33, 17))
+    filled = whole[:-2] + bytes(500) + whole[-2:]
+    looks = stored_image.look([whole, filled, turned(6)], verify=True)
+    # Three of them are taken for the end of the data.
+    complaint = "Corrupt JPEG data: 497 extraneous bytes before marker 0xd9"
+    assert looks == [((33, 17), ""), ((33, 17), complaint), ((32, 20), "")]
+    assert stored_image.look([filled], verify=False) == [((33, 17), "")]
+
+
+def test_unusual_jpegs_are_left_to_tensorflow():
+    """Arithmetic codes, lossless, 12 bits, and colours without a name."""
+    whole = encode(picture(33, 17))
+    frame = whole.index(b"\xff\xc0")
+    assert jpeg_damage.is_common(whole)
+    assert not jpeg_damage.is_common(whole[:frame])
+    for marker, precision, components in (
+        *((0xC9, 8, 3), (0xC3, 8, 3), (0xC1, 12, 3), (0xC0, 8, 2)),
+    ):
+        changed = bytearray(whole)
+        changed[frame + 1], changed[frame + 4] = marker, precision
+        changed[frame + 9] = components
+        changed = bytes(changed)
+        assert jpeg_damage.is_common(changed) == (marker == 0xC0)
+        try:
+            expected = image_decoding.decode(changed).shape[:2]
+        except tf.errors.InvalidArgumentError:
+            with pytest.raises(ValueError, match="damaged or truncated JPEG"):
+                prepare(changed)
+        else:
+            assert prepare(changed) == (changed, *expected)
 
 
 @pytest.mark.parametrize("verify", [True, False])

@@ -118,6 +118,16 @@ def test_a_folder_made_from_something_else_starts_over(tmp_path):
     assert (out / "file").read_text() == "01"
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"made_from": {"a": 1}}', ""])
+def test_a_record_of_progress_that_is_damaged_starts_over(tmp_path, text):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        fill(out, {"a": 1}, until=3, stop=True)
+    (tmp_path / ".out.unfinished.json").write_text(text)
+    assert fill(out, {"a": 1}, until=2) == 0
+    assert (out / "file").read_text() == "01"
+
+
 def test_a_file_is_whole_or_as_it_was(tmp_path):
     path = tmp_path / "text"
     atomic_files.write_text(path, "first")

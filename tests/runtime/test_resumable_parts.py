@@ -1,5 +1,6 @@
 """Parts: whole or absent, whatever happens on the way."""
 
+import json
 import os
 import re
 
@@ -30,6 +31,11 @@ def test_a_part_is_found_with_its_files_and_facts(tmp_path):
     assert ResumableParts(tmp_path).find("two") is None
 
 
+def edit_receipt(folder, **changes):
+    path = folder / "one.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -39,8 +45,14 @@ def test_a_part_is_found_with_its_files_and_facts(tmp_path):
         lambda folder: (folder / "one.json").write_text("{}"),
         lambda folder: (folder / "one.rows").unlink(),
         lambda folder: (folder / "one.txt").write_text("shorter"[:-1]),
+        lambda folder: (folder / "one.txt").write_text("another"),
+        lambda folder: edit_receipt(folder, sizes={".txt": 7}),
+        lambda folder: edit_receipt(folder, facts={"count": 4}),
     ],
-    ids=["no receipt", "no JSON", "a list", "nothing", "no file", "cut off"],
+    ids=[
+        *("no receipt", "no JSON", "a list", "nothing", "no file", "cut off"),
+        *("other bytes", "file left out", "other facts"),
+    ],
 )
 def test_a_part_that_is_not_whole_is_absent(tmp_path, damage):
     parts = ResumableParts(tmp_path)
@@ -49,6 +61,37 @@ def test_a_part_that_is_not_whole_is_absent(tmp_path, damage):
     assert parts.find("one") is None
     write(parts, "one")
     assert parts.find("one") is not None
+
+
+def test_a_damaged_part_is_named(tmp_path, caplog):
+    parts = ResumableParts(tmp_path)
+    write(parts, "one")
+    (tmp_path / "one.txt").write_text("another")
+    assert parts.find("one") is None
+    assert "Building a damaged part again: one.txt: not as" in caplog.text
+    assert parts.find("two") is None
+    assert caplog.text.count("Building") == 1
+    with pytest.raises(OSError, match="without 1 of 1, such as one"):
+        parts.gather(["one"])
+    parts.remove("one")
+    assert names(tmp_path) == []
+
+
+def test_records_are_not_read_again(tmp_path):
+    """Their own checksums are compared by whatever reads them."""
+    parts = ResumableParts(tmp_path)
+    with parts.write("one", what="it") as part:
+        part.path(".tfrecord").write_bytes(b"one")
+    (tmp_path / "one.tfrecord").write_bytes(b"two")
+    assert parts.find("one").sizes == {".tfrecord": 3}
+
+
+def test_a_part_of_an_earlier_version_is_found(tmp_path):
+    parts = ResumableParts(tmp_path)
+    write(parts, "one", count=3)
+    path = tmp_path / "one.json"
+    path.write_text('{"sizes": {".txt": 7, ".rows": 2}, "facts": {"count": 3}}')
+    assert parts.find("one").facts == {"count": 3}
 
 
 def fail(part):

@@ -155,6 +155,28 @@ def test_a_changed_index_or_model_gets_another_process(threads, settings):
     assert len(threads.locators) == 5
 
 
+def test_an_index_that_changes_while_it_is_loaded_is_loaded_again(
+    threads, settings, monkeypatch
+):
+    (folder,) = settings["index"]
+    start = warm_client.WarmLocator._start
+
+    def start_and_change(client):
+        start(client)
+        if len(threads.locators) < changes:
+            text = f'{{"change": {len(threads.locators)}}}'
+            (Path(folder) / "index.json").write_text(text)
+
+    monkeypatch.setattr(warm_client.WarmLocator, "_start", start_and_change)
+    changes = 3
+    assert _texts(_client(settings)([b"a"], k=1)) == ["1 1"]
+    assert [locator.calls for locator in threads.locators] == [0, 0, 1]
+    changes = 99
+    (Path(folder) / "index.json").write_text("{}")
+    with pytest.raises(ConnectionError, match="its log is .*[.]log"):
+        _client(settings)([b"a"], k=1)
+
+
 def test_other_code_gets_another_process(threads, settings, monkeypatch):
     client = _client(settings)
     client([b"a"], k=1)
@@ -298,5 +320,6 @@ def test_a_command_that_a_process_answers_needs_no_tensorflow(
         text=True,
         check=False,
     )
-    assert json.loads(done.stdout) == {"photo": str(photo), "error": "4 5"}
+    written = json.loads(done.stdout)
+    assert (written["photo"], written["error"]) == (str(photo), "4 5")
     assert len(threads.locators) == 1, done.stderr

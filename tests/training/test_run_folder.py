@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import toy_damage
 
 from sare_tf.training import run_folder
 
@@ -202,6 +203,77 @@ def test_a_damaged_checkpoint_is_said_to_be_one(tmp_path, network):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="a checkpoint that can be read"):
         run.load()
+
+
+def test_flipped_bits_are_noticed_by_the_file(tmp_path, network):
+    run = _open(tmp_path)
+    _finish(run, network, (0.2, 0.5, 0.6), (0.1, 0.4, 0.6))
+    again = "run python -m sare_tf.train --flagfile=... again"
+    best = "take the best epoch, epoch-0000, as it is"
+    for name in ("remembered.npy", "model.keras"):
+        path = tmp_path / "epoch-0001" / name
+        whole = path.read_bytes()
+        toy_damage.flip(path, len(whole) // 2)
+        message = f"epoch-0001/{name}: not as written.*{again}, or {best}"
+        with pytest.raises(ValueError, match=message):
+            _open(tmp_path).load()
+        path.write_bytes(whole)
+    _open(tmp_path).load()
+    toy_damage.flip(tmp_path / "epoch-0000" / "model.keras", 1000)
+    message = f"epoch-0000/model.keras: not as written.*{again}"
+    with pytest.raises(ValueError, match=message):
+        run_folder.load_embedder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("state.json", '"best": "epoch-0000"', '"best": "epoch-0001"'),
+        ("state.json", '"sha256"', '"sha255"'),
+        ("config.json", '"rate": 0.1', '"rate": 0.2'),
+        ("config.json", '"epochs": 5', '"epochs": 6'),
+    ],
+)
+def test_changed_settings_are_noticed(tmp_path, network, name, old, new):
+    _finish(_open(tmp_path), network, (0.2, 0.5, 0.6))
+    path = tmp_path / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ValueError, match=f"{name}.*Delete the.*train.*again"):
+        run_folder.read_state(tmp_path)
+
+
+def test_digests_of_epochs_that_are_kept(tmp_path, network):
+    run = _open(tmp_path)
+    _finish(run, network, (0.2, 0.5, 0.6), (0.1, 0.4, 0.6), (0.1, 0.3, 0.6))
+    digests = run_folder.read_state(tmp_path)[1]["digests"]
+    files = {
+        path.relative_to(tmp_path).as_posix()
+        for path in tmp_path.rglob("*")
+        if path.is_file() and path.name != "state.json"
+    }
+    assert digests.keys() == files
+
+
+def test_a_run_without_digests_is_resumed(tmp_path, network):
+    """As an earlier version left it."""
+    _finish(_open(tmp_path), network, (0.2, 0.5, 0.6))
+    toy_damage.forget_digests(tmp_path / "state.json")
+    run = _open(tmp_path)
+    run.load()
+    _finish(run, network, (0.1, 0.5, 0.6))
+    digests = run_folder.read_state(tmp_path)[1]["digests"]
+    assert "epoch-0001/model.keras" in digests
+    assert "epoch-0000/model.keras" not in digests
+
+
+def test_a_damaged_import_names_its_command(tmp_path, network):
+    out = tmp_path / "imported"
+    run_folder.write_untrained(out, {"imported": {}}, network=network)
+    toy_damage.flip(out / "epoch-0000" / "model.keras", 1000)
+    with pytest.raises(ValueError, match="run python -m sare_tf.import_we"):
+        run_folder.load_embedder(out)
 
 
 def test_the_summary_of_a_run(tmp_path, network):

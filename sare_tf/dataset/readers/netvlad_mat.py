@@ -15,16 +15,15 @@ them; see `data/pittsburgh.md` and `data/tokyo.md`.
 
 import os
 import re
-import zlib
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from scipy import io
 
 from sare_tf.dataset.names import SPLITS
 from sare_tf.dataset.readers import files_on_disk
 from sare_tf.dataset.readers.collector import ABSENT, NoImages, Reading
 from sare_tf.dataset.sqlite_manifest import SqliteManifest
+from sare_tf.runtime import matlab_files
 
 _LAYOUT = "images/ and queries/, by the names in *.mat"
 # Folder, role, then the fields of names, coordinates, time stamps and count.
@@ -104,20 +103,18 @@ def parse(path: str | Path) -> list[dict[str, object]]:
     """
     path = Path(path)
     try:
-        structure = io.loadmat(path, variable_names="dbStruct")["dbStruct"]
+        structure = matlab_files.load(path, names=["dbStruct"])["dbStruct"]
         return _rows(structure.reshape(-1)[0])
     except NotImplementedError as error:
         raise _refusal(path, "MATLAB v7.3; save it again as -v7") from error
     except KeyError as error:
         raise _refusal(path, "no variable dbStruct") from error
     except (
-        io.matlab.MatReadError,
         AttributeError,
         IndexError,
         OSError,
         TypeError,
         ValueError,
-        zlib.error,
     ) as error:
         raise _refusal(path, str(error)) from error
 

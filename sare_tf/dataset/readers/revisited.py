@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
 
 from sare_tf.dataset.readers import files_on_disk
 from sare_tf.dataset.readers.collector import Collector, Reading, crop
-from sare_tf.runtime import safe_pickle
+from sare_tf.runtime import matlab_files, safe_pickle
 
 _LAYOUT = "jpg/<name>.jpg, named by gnd_<dataset>.pkl or .mat"
 # Field of a query -> relation.
+_NAMES = ("imlist", "qimlist", "qidx", "gnd")
 _FIELDS = {"ok": "positive", "easy": "easy", "hard": "hard", "junk": "junk"}
 
 
@@ -76,7 +76,7 @@ def _load(path: Path) -> dict[str, Any]:
     raw = safe_pickle.load(path) if is_pickle else None
     try:
         if not is_pickle:
-            raw = scipy.io.loadmat(path, simplify_cells=True)
+            raw = matlab_files.load(path, names=_NAMES, simplify_cells=True)
         truth = {"imlist": [str(name) for name in _list(raw["imlist"])]}
         if "qimlist" in raw:
             truth["qimlist"] = [str(name) for name in _list(raw["qimlist"])]

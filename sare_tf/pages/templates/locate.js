@@ -86,6 +86,8 @@
       const name = make("span", parts[parts.length - 1], "name");
       name.title = match.image_id;
       caption.append(name);
+      // Files of several places often have the same names.
+      if (match.place_id) caption.append(make("span", match.place_id, "name"));
       figure.append(caption);
       item.append(figure);
       return item;
@@ -134,7 +136,7 @@
     showMatches(answer.matches);
     showMap(answer.map);
     byId("answer").hidden = false;
-    say("Found.");
+    say("The most similar images are below.");
     byId("headline").focus({ preventScroll: true });
   }
 
