@@ -97,7 +97,9 @@ class ExportedGraph:
     @functools.cached_property
     def network(self) -> keras.Model:
         """The embedder in the form that is exported."""
-        return inference_network.of(self.embedder)
+        # Weights are folded here and now, also while a graph is traced.
+        with tf.init_scope():
+            return inference_network.of(self.embedder)
 
     @property
     def fingerprint(self) -> str:

@@ -16,6 +16,7 @@ from sare_tf.model import (
     precision,
     vit,
 )
+from sare_tf.model.exported_graph import ExportedGraph
 
 RNG = np.random.default_rng(0)
 IMAGES = np.float32(RNG.integers(0, 256, (2, 42, 56, 3)))
@@ -142,6 +143,14 @@ def test_the_exported_form_gives_the_same_descriptors(backbone):
     # All images at once or one by one.
     alone = np.concatenate([form(image[None]) for image in IMAGES])
     np.testing.assert_allclose(alone, expected, atol=3e-6)
+
+
+def test_a_graph_folds_weights_also_while_it_is_traced():
+    network = embedder()
+    graph = ExportedGraph(embedder=network, height=42, width=56)
+    found = tf.function(graph.embed)(IMAGES)["descriptor"]
+    expected = network.predict(IMAGES, verbose=0)
+    np.testing.assert_allclose(found, expected, atol=3e-6)
 
 
 @pytest.mark.parametrize("name", ["mixed_bfloat16", "mixed_float16"])
