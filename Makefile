@@ -13,6 +13,7 @@ ORACLES := .venv-oracles
 BACKENDS ?= jax torch
 VENV_BACKENDS := .venv-backends
 VENV_EXTRAS := .venv-extras
+VENV_BENCH := .venv-bench
 VENV_WHEEL := .venv-wheel
 EXCHANGE := $(CURDIR)/runs/backends
 
@@ -33,7 +34,7 @@ JOBS ?= 2
 MUTATIONS ?= 10000
 
 .PHONY: chromium demo test quick fuzz api test-backends test-extras test-weights \
-	test-pages test-wheel install lint format oracles clean
+	test-pages test-wheel bench-embed install lint format oracles clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m sare_tf.demo --flagfile=configs/demo.flags
@@ -123,6 +124,12 @@ $(PAGES)/comparison/compare.html: | $(INSTALLED)
 	$(BIN)/python -m sare_tf.check $(PAGES_FLAGS)
 	$(BIN)/python -m sare_tf.compare $(PAGES_FLAGS) \
 		$(PAGES)/untrained/evaluation $(PAGES)/evaluation
+# Exported backbones beside PyTorch; torch as in tests/backends/constraints.txt.
+bench-embed:
+	test -x $(VENV_BENCH)/bin/python || $(PYTHON) -m venv $(VENV_BENCH)
+	$(VENV_BENCH)/bin/python -m pip install --quiet -c constraints.txt \
+		-c tests/backends/constraints.txt -e ".[bench]"
+	$(VENV_BENCH)/bin/python -m benchmarks.embed
 
 # The wheel with everything that it needs, in an environment of its own.
 test-wheel: $(INSTALLED)
@@ -155,6 +162,6 @@ $(ORACLES)/.installed: tests/oracles/requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV_BACKENDS) $(VENV_EXTRAS) $(VENV_PAGES) \
-		$(VENV_WEIGHTS) $(VENV_WHEEL) $(ORACLES)
+	rm -rf $(VENV) $(VENV_BACKENDS) $(VENV_BENCH) $(VENV_EXTRAS) $(VENV_PAGES)
+	rm -rf $(VENV_WEIGHTS) $(VENV_WHEEL) $(ORACLES)
 	rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache

@@ -37,6 +37,7 @@ from .model.pooling import MAC as MAC
 from .model.pooling import RMAC as RMAC
 from .model.pooling import GeM as GeM
 from .model.pooling import SPoC as SPoC
+from .model.precision import with_precision as with_precision
 from .model.whitening import Whitening as Whitening
 from .model.whitening import fit_whitening as fit_whitening
 from .records.records import Records as Records

@@ -11,6 +11,11 @@ trained by `fit`:
 encoded images in, descriptors out. Beside it `sare_tf.json` describes the
 export, and `assets.extra/` holds requests for TF Serving to warm up with.
 
+`--export_precision` lets the backbone compute in half precision. The stage
+measures on a split of the records what precision, whitening and truncation
+change: recall, neighbours and descriptors (`--measured_images`); it logs that,
+and `sare_tf.json` holds it.
+
 The stage fits whitening to database images of the train split as the original
 code's addPCA.m does it; OpenIBL samples queries, too. An imported network may
 bring its own.
@@ -27,6 +32,7 @@ from absl import logging
 from sare_tf import flags, model
 from sare_tf.model import exported_graph
 from sare_tf.model.exported_graph import ExportedGraph
+from sare_tf.model.precision import with_precision
 from sare_tf.records.records import Records
 from sare_tf.runtime import (
     callable_module,
@@ -35,7 +41,12 @@ from sare_tf.runtime import (
     run_lock,
     stage_results,
 )
-from sare_tf.training import epoch_choice, export_folder, whitening_fit
+from sare_tf.training import (
+    descriptor_changes,
+    epoch_choice,
+    export_folder,
+    whitening_fit,
+)
 from sare_tf.training.options import ExportOptions
 from sare_tf.training.run_folder import load_embedder, read_state
 
@@ -54,7 +65,7 @@ def export(
 
     This is what the stage `export` writes of a training run. The embedder is
     not changed; under a mixed dtype policy, a copy that computes in float32 is
-    exported.
+    exported. `with_precision` makes a model that computes in half precision.
 
     Args:
         embedder: a model of `build_embedder` or `load_embedder`, or any other
@@ -97,6 +108,7 @@ def export(
         (
             "checkpoint",
             "epoch_choice",
+            "measured",
             "validation",
             "training",
             "training_images",
@@ -135,16 +147,11 @@ def run(options: ExportOptions) -> Path:
     config, state = read_state(options.checkpoints)
     _check_network(options, config)
     epoch = options.epoch or state["best"]
-    embedder, imported = exported_graph.split_whitening(
-        load_embedder(options.checkpoints, epoch=epoch)
-    )
-    graph = ExportedGraph(
-        embedder=embedder,
-        height=config["image_height"],
-        width=config["image_width"],
-        scales=options.scales,
-        whitening=imported,
-    )
+    reference, imported = _float32_graph(options, config, epoch)
+    graph = dataclasses.replace(reference, whitening=imported)
+    if options.export_precision != "float32":
+        lowered = with_precision(graph.embedder, options.export_precision)
+        graph = dataclasses.replace(graph, embedder=lowered)
     exported_graph.check_truncation(
         options.truncate_dimension,
         options.whitening_dimension or graph.dimension,
@@ -165,6 +172,9 @@ def run(options: ExportOptions) -> Path:
     graph = dataclasses.replace(
         graph, truncate_dimension=options.truncate_dimension
     )
+    measured = descriptor_changes.measure(
+        graph, reference, records=records, options=options, config=config
+    )
     counts = None
     if records and records.fingerprint == config["records_fingerprint"]:
         counts = records.metadata["counts"]
@@ -173,6 +183,7 @@ def run(options: ExportOptions) -> Path:
         Path(options.export),
         {
             "whitening": whitened,
+            "measured": measured,
             "licence": options.model_licence,
             "checkpoint": epoch,
             "validation": state["history"][_number(epoch)],
@@ -192,6 +203,22 @@ def run(options: ExportOptions) -> Path:
         next_command=flagfiles.next_command("index"),
     )
     return version
+
+
+def _float32_graph(
+    options: ExportOptions, config: dict[str, Any], epoch: str
+) -> tuple[ExportedGraph, model.Whitening | None]:
+    """The graph without whitening, and the whitening of an imported network."""
+    embedder, imported = exported_graph.split_whitening(
+        load_embedder(options.checkpoints, epoch=epoch)
+    )
+    graph = ExportedGraph(
+        embedder=embedder,
+        height=config["image_height"],
+        width=config["image_width"],
+        scales=options.scales,
+    )
+    return graph, imported
 
 
 def _open_records(options: ExportOptions) -> Records | None:

@@ -13,5 +13,6 @@ from .pooling import MAC as MAC
 from .pooling import RMAC as RMAC
 from .pooling import GeM as GeM
 from .pooling import SPoC as SPoC
+from .precision import with_precision as with_precision
 from .whitening import Whitening as Whitening
 from .whitening import fit_whitening as fit_whitening

@@ -17,6 +17,7 @@ op.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -30,9 +31,10 @@ import tensorflow as tf
 from sare_tf import __version__
 from sare_tf.dataset import image_decoding
 from sare_tf.dataset.interpolation import BILINEAR, Interpolation
-from sare_tf.model import image_sizes
+from sare_tf.model import image_sizes, inference_network
 from sare_tf.model.aggregation import unit_length
 from sare_tf.model.embedder import float32_copy
+from sare_tf.model.precision import precision_of
 from sare_tf.model.whitening import Whitening
 
 # Of the length of a descriptor from 1; float32 needs less.
@@ -95,6 +97,18 @@ class ExportedGraph:
         return preprocessing.interpolation if preprocessing else BILINEAR
 
     @property
+    def precision(self) -> str:
+        """What the backbone computes in: a name in `registry.PRECISIONS`."""
+        return precision_of(self.embedder)
+
+    @functools.cached_property
+    def network(self) -> keras.Model:
+        """The embedder in the form that is exported."""
+        # Weights are folded here and now, also while a graph is traced.
+        with tf.init_scope():
+            return inference_network.of(self.embedder)
+
+    @property
     def fingerprint(self) -> str:
         """The sha256 of everything that descriptors depend on.
 
@@ -141,7 +155,7 @@ class ExportedGraph:
         batch = tf.pad(batch, [[0, missing], [0, 0], [0, 0], [0, 0]])
         descriptors = tf.add_n(
             [
-                self.embedder(self._scaled(batch, scale), training=False)
+                self.network(self._scaled(batch, scale), training=False)
                 for scale in self.scales
             ]
         )
@@ -179,7 +193,7 @@ class ExportedGraph:
             return {**self.serve(image_bytes), "fingerprint": named}
 
         archive = keras.export.ExportArchive()
-        archive.track(self.embedder)
+        archive.track(self.network)
         if self.whitening is not None:
             archive.track(self.whitening)
         archive.add_endpoint("serving_default", serve, [_ENCODED])
@@ -197,6 +211,7 @@ class ExportedGraph:
             "preprocessing": "decode; turn upright by the EXIF header of a "
             f"JPEG; resize to the size above, {self.interpolation}; RGB 0..255",
             "scales": list(self.scales),
+            "precision": self.precision,
             "truncated_from": self.untruncated_dimension
             if self.truncate_dimension
             else None,
@@ -226,7 +241,9 @@ def of_embedder(
     """
     _check_embedder(embedder)
     height, width = image_sizes.chosen(embedder, height, width)
-    embedder, imported = split_whitening(float32_copy(embedder))
+    if precision_of(embedder) == "float32":
+        embedder = float32_copy(embedder)
+    embedder, imported = split_whitening(embedder)
     if whitening is not None and imported is not None:
         raise ValueError(
             "Expected whitening=None for an embedder that ends in a whitening. "

@@ -48,6 +48,8 @@ WITH_CENTRES = ("netvlad", "netvlad_linear", "hard_vlad")
 WITH_CLUSTERS = (*WITH_CENTRES, "salad", "salad_linear", "supervlad")
 # Those that take the class token of a vision transformer.
 WITH_CLASS_TOKEN = ("salad", "salad_linear", "class_token")
+# Types that exported backbones compute in; see `precision`.
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # Effect of augmentation -> numbers that it draws for each image, in the order
 # in which effects are applied.
 AUGMENTATION_DRAWS = {

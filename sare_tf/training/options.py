@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from sare_tf.dataset.names import SPLITS
 from sare_tf.dataset.options import PositivesOptions, TrainPositivesOptions
 from sare_tf.losses.registry import KERNEL_NAMES, PLACE_LOSSES, TUPLE_LOSSES
 from sare_tf.model.options import (
@@ -12,7 +13,7 @@ from sare_tf.model.options import (
     ModelOptions,
     WhiteningOptions,
 )
-from sare_tf.model.registry import AUGMENTATION_DRAWS
+from sare_tf.model.registry import AUGMENTATION_DRAWS, PRECISIONS
 from sare_tf.records.options import RecordsFolderOptions, TuplesFolderOptions
 from sare_tf.runtime.common_options import (
     BatchOptions,
@@ -216,8 +217,8 @@ class TrainingOptions(
     )
     precision: str = option(
         "float32",
-        "Numbers of the convolutions in training. Descriptors, losses, weights "
-        "and exported models are always float32.",
+        "Numbers of the convolutions in training. Descriptors, losses and "
+        "weights are always float32; see --export_precision for exports.",
         choices=("float32", "mixed_bfloat16"),
     )
     jit_compile: bool | None = option(
@@ -340,6 +341,23 @@ class ExportOptions(
         "and normalise again; 0: all. Without whitening only for a network "
         "that was trained to put most into the first ones.",
         minimum=0,
+    )
+    export_precision: str = option(
+        "float32",
+        "What the backbone of an exported model computes in, and stores its "
+        "kernels in. Aggregation, whitening and descriptors are always "
+        "float32.",
+        choices=PRECISIONS,
+    )
+    measured_images: int = option(
+        1000,
+        "Images on which export measures what its precision, whitening and "
+        "truncation change: recall, neighbours and descriptors, beside whole "
+        "ones in float32; 0: none.",
+        minimum=0,
+    )
+    measured_split: str = option(
+        "val", "Split of --records for --measured_images.", choices=SPLITS
     )
     allow_other_records: bool = option(
         False, "Fit whitening to --records that were not trained on."

@@ -97,7 +97,9 @@ def to_records(
         len(database),
     )
     rows = database.iloc[sample]
-    descriptors = _embed(graph, records, rows, batch_size=batch_size)
+    descriptors = embed(
+        graph, records, rows, batch_size=batch_size, name="whitening"
+    )
     fitted = whitening.fit(descriptors, dimension)
     layer = whitening.Whitening(dimension, name="whitening")
     layer.assign(fitted)
@@ -111,18 +113,33 @@ def to_records(
     }
 
 
-def _embed(
+def embed(
     graph: ExportedGraph,
     records: Records,
     rows: pd.DataFrame,
     *,
     batch_size: int,
+    name: str,
 ) -> np.ndarray:
-    """Computes the descriptors of rows of the manifest, float32 [N, D]."""
+    """Computes descriptors by the exported graph.
+
+    Args:
+        graph: the graph.
+        records: with the images.
+        rows: N rows of their manifest.
+        batch_size: images to embed at a time.
+        name: of the pass, for its progress.
+
+    Returns:
+        float32 [N, D].
+
+    Raises:
+        ValueError: an image cannot be decoded; names it.
+    """
     descriptors = np.empty((len(rows), graph.dimension), np.float32)
     serve = graph.function()
     images = records.read_images(rows)
-    with progress.over_images("whitening", total=len(rows)) as embedded:
+    with progress.over_images(name, total=len(rows)) as embedded:
         for start in range(0, len(rows), batch_size):
             batch = list(itertools.islice(images, batch_size))
             outputs = serve(tf.constant(batch))
