@@ -21,14 +21,19 @@ EXCHANGE := $(CURDIR)/runs/backends
 VENV_WEIGHTS := .venv-weights
 WEIGHTS := $(CURDIR)/runs/weights
 
+# The pages in a browser: Playwright drives Debian's Chromium.
+VENV_PAGES := .venv-pages
+PAGES := runs/pages
+PAGES_FLAGS := --flagfile=tests/browser/pages.flags
+
 # Processes that run tests, each with one thread of TensorFlow.
 JOBS ?= 2
 
 # Mutations of each format that `make fuzz` tries, see tests/fuzz/fuzzing.py.
 MUTATIONS ?= 10000
 
-.PHONY: demo test quick fuzz api test-backends test-extras test-weights \
-	test-wheel install lint format oracles clean
+.PHONY: chromium demo test quick fuzz api test-backends test-extras test-weights \
+	test-pages test-wheel install lint format oracles clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m sare_tf.demo --flagfile=configs/demo.flags
@@ -97,6 +102,27 @@ test-weights: $(INSTALLED)
 	$(VENV_WEIGHTS)/bin/python tests/pytorch/loads.py $(WEIGHTS)
 	cat $(WEIGHTS)/differences.txt
 
+# The pages of a small city, in Chromium: contrast, keyboard, phone and paper.
+# Screenshots lie in runs/pages/shots, to be looked at.
+test-pages: chromium $(INSTALLED) $(PAGES)/comparison/compare.html
+	test -x $(VENV_PAGES)/bin/python || $(PYTHON) -m venv $(VENV_PAGES)
+	$(VENV_PAGES)/bin/python -m pip install --quiet -c constraints.txt \
+		-r tests/browser/requirements.txt
+	SARE_TF_PAGES=$(PAGES) $(VENV_PAGES)/bin/python -m pytest tests/browser
+
+chromium:
+	@command -v chromium > /dev/null || command -v google-chrome > /dev/null \
+		|| { echo "Expected Chromium to test the pages in. Received: no" \
+		"chromium and no google-chrome on the PATH. Run apt-get install" \
+		"chromium, or install Google Chrome."; exit 1; }
+
+# Made once; `make clean` removes them.
+$(PAGES)/comparison/compare.html: | $(INSTALLED)
+	$(BIN)/python -m sare_tf.demo $(PAGES_FLAGS)
+	$(BIN)/python -m sare_tf.check $(PAGES_FLAGS)
+	$(BIN)/python -m sare_tf.compare $(PAGES_FLAGS) \
+		$(PAGES)/untrained/evaluation $(PAGES)/evaluation
+
 # The wheel with everything that it needs, in an environment of its own.
 test-wheel: $(INSTALLED)
 	rm -rf $(VENV_WHEEL)
@@ -128,6 +154,6 @@ $(ORACLES)/.installed: tests/oracles/requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV_BACKENDS) $(VENV_EXTRAS) $(VENV_WEIGHTS) $(VENV_WHEEL)
-	rm -rf $(ORACLES)
+	rm -rf $(VENV) $(VENV_BACKENDS) $(VENV_EXTRAS) $(VENV_PAGES) \
+		$(VENV_WEIGHTS) $(VENV_WHEEL) $(ORACLES)
 	rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache

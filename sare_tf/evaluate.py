@@ -46,6 +46,7 @@ from sare_tf.runtime import (
 )
 from sare_tf.search import calibration, embedding, position_files
 from sare_tf.search.opened_index import Index
+from sare_tf.serving import model_card
 
 _FILES = {"metrics.json", "queries.csv", "report.html"}
 # Of --write_positions, if they are in the same folder.
@@ -108,6 +109,7 @@ def run(options: EvaluationOptions) -> Path:
         ),
         "baselines": _baselines(options, task, records, ks),
         "epoch_choice": _epoch_choice(servable),
+        "model": model_card.describe(servable),
         "dimension": servable.dimension,
         "search": compared,
         "speed": {

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from absl import logging
 
 from sare_tf import flags, serving
+from sare_tf.pages import map_tiles
 from sare_tf.pages.options import LocateOptions
 from sare_tf.runtime import progress, run_lock, stage_results, tensorflow_import
 from sare_tf.search import (
@@ -171,12 +172,14 @@ def _serve(options: LocateOptions) -> None:
     from sare_tf.pages.locate_server import LocateServer
 
     locator = _locator(options)
+    tiles = options.map_tiles
     server = LocateServer(
         locator,
         _gallery(options, locator),
         k=options.k,
         upload_bytes=options.upload_mebibytes << 20,
         host=options.host,
+        tiles=None if tiles is None else map_tiles.named(tiles),
     )
     server.serve(options.port)
 

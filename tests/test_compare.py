@@ -1,7 +1,10 @@
 """Comparison of evaluations: by hand, and what it refuses."""
 
+import base64
 import copy
+import io
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -9,10 +12,12 @@ import pytest
 import toy_damage
 from absl import flags
 from absl.testing import flagsaver
+from PIL import Image
 
 from sare_tf import compare
 from sare_tf.evaluation import comparison
 from sare_tf.evaluation.options import ComparisonOptions
+from sare_tf.records.records import Records
 from sare_tf.runtime import file_digests, sealed_json
 
 METRICS = {
@@ -158,7 +163,20 @@ def test_page_and_table_show_every_run(runs, tmp_path):
     ):
         assert words in page, words
     assert "src=" not in page
-    assert "href=" not in page
+    # The contents lead to every section.
+    links = re.findall(r'href="([^"]*)"', page)
+    assert links == ["#charts", "#figures", "#pair-B", "#pair-C"]
+    headings = re.findall(r'<h2 id="([^"]*)">', page)
+    assert [link[1:] for link in links] == headings[1:]
+    # A curve of each run, in the chart and in its key, and a bar for each
+    # figure of B and of C.
+    assert page.count('<path class="curve line-') == 3 + 3
+    assert page.count('class="interval ') == 2 * 3
+    # Of B, only the average precision is beyond chance.
+    assert page.count('class="interval better"') == 1
+    assert page.count('class="interval unclear"') == 5
+    for letter, run in zip("ABC", [*runs, runs[0]], strict=True):
+        assert f"{letter} {run}" in page
     table = comparison.as_text(json.loads(path.read_text()))
     (line,) = [line for line in table.splitlines() if "recall@1" in line]
     assert "50.0  |  30.0  -20.0 [" in line
@@ -277,3 +295,118 @@ def test_main_writes_the_table(runs, tmp_path, capsys):
     told = capsys.readouterr().out
     assert told.startswith("holidays, 10 queries\nA  ")
     assert (tmp_path / "out" / "compare.json").is_file()
+
+
+NEAREST = {
+    "nearest_image_id": [f"d{n}" for n in range(10)],
+    "positive_image_id": [f"p{n}" for n in range(10)],
+}
+
+
+def test_queries_on_which_runs_differ_by_hand(tmp_path):
+    """At 1: queries 1 to 4 by the first only, 5 and 9 by the second only."""
+    other = NEAREST | {"nearest_image_id": [f"e{n}" for n in range(10)]}
+    runs = [
+        _write(tmp_path / "a", FIRST, table=NEAREST),
+        _write(tmp_path / "b", SECOND, table=other),
+    ]
+    compare.run(ComparisonOptions(runs=runs, comparison=tmp_path / "out"))
+    written = pd.read_csv(tmp_path / "out/differences.csv")
+    # The worst first: rank 9 before rank 2.
+    assert written["image_id"].tolist() == ["q1", "q2", "q3", "q4", "q9", "q5"]
+    assert written["found_by"].tolist() == (
+        ["only the first"] * 4 + ["only this run"] * 2
+    )
+    assert written["first_rank"].tolist() == [1, 1, 1, 1, 9, 2]
+    assert written["other_rank"].tolist() == [2, 2, 2, 2, 1, 1]
+    assert written["first_nearest"].tolist()[:2] == ["d1", "d2"]
+    assert written["other_nearest"].tolist()[:2] == ["e1", "e2"]
+    assert written["positive"].tolist()[:2] == ["p1", "p2"]
+    assert set(written["run"]) == {str(runs[1])}
+    page = (tmp_path / "out/compare.html").read_text()
+    text = re.sub(r"<[^>]*>", "|", page)
+    assert "|Only A finds 4|" in text
+    assert "|Only B finds 2|" in text
+    for words in ("✓ A, rank 1", "✗ B, rank 2", "✗ A, rank 9"):
+        assert words in page
+    # Without the records there are names, and how to get pictures.
+    assert "<img" not in page
+    assert "With --records, the evaluated records" in page
+    assert "q9" in page
+
+
+def test_a_query_that_was_not_retrieved_is_the_worst(tmp_path):
+    table = {"counted": [True, True, True, False]}
+    runs = [
+        _write(tmp_path / "a", [1, 1, 1, 1], table=table),
+        _write(tmp_path / "b", [7, 0, 1, 0], table=table),
+    ]
+    compare.run(ComparisonOptions(runs=runs, comparison=tmp_path / "out"))
+    written = pd.read_csv(tmp_path / "out/differences.csv")
+    # The last query does not count.
+    assert written["image_id"].tolist() == ["q1", "q0"]
+    assert written["other_rank"].isna().tolist() == [True, False]
+    # Evaluations of earlier versions name no images.
+    assert written["first_nearest"].isna().all()
+    page = (tmp_path / "out/compare.html").read_text()
+    assert "✗ B, not retrieved" in page
+
+
+def test_pictures_of_the_evaluated_records(tmp_path, toy_records, caplog):
+    records = Records(toy_records)
+    names = records.manifest["image_id"]
+    query = names[records.manifest["role"] == "query"].iloc[0]
+    table = {
+        "image_id": [query, "<script>alert(1)</script>"],
+        "nearest_image_id": [names.iloc[0], names.iloc[1]],
+        "positive_image_id": [names.iloc[2], "gone.jpg"],
+    }
+
+    def same(metrics):
+        metrics["records_fingerprint"] = records.fingerprint
+
+    def page_of(folder, change):
+        runs = [
+            _write(
+                tmp_path / f"{folder}-{name}", ranks, change=change, table=table
+            )
+            for name, ranks in (("a", [1, 1]), ("b", [2, 2]))
+        ]
+        options = ComparisonOptions(
+            runs=runs, comparison=tmp_path / folder, records=toy_records
+        )
+        compare.run(options)
+        return (tmp_path / folder / "compare.html").read_text()
+
+    page = page_of("out", same)
+    sources = re.findall(r'<img src="data:image/jpeg;base64,([^"]*)"', page)
+    # Query, nearest image twice and positive; of the other query, the nearest.
+    assert len(sources) == 4 + 2
+    with Image.open(io.BytesIO(base64.b64decode(sources[0]))) as image:
+        assert image.size == (32, 32)
+    assert page.count("not in these records") == 2
+    assert "<script>alert" not in page
+    assert "With --records" not in page
+    # Other records, and none.
+    page = page_of("other", lambda metrics: None)
+    assert "<img" not in page
+    assert "No pictures: --records=" in caplog.text
+    caplog.clear()
+    runs = [tmp_path / "out-a", tmp_path / "out-b"]
+    compare.run(
+        ComparisonOptions(
+            runs=runs, comparison=tmp_path / "out", records=tmp_path / "none"
+        )
+    )
+    assert "none does not exist" in caplog.text
+
+
+def test_a_comparison_of_an_earlier_version_is_replaced(runs, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "compare.json").write_text("{}")
+    (out / "compare.html").write_text("")
+    compare.run(ComparisonOptions(runs=runs, comparison=out))
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("compare.html", "compare.json", "differences.csv")
+    ]

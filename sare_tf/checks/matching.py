@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sare_tf.checks.options import CheckOptions
+from sare_tf.dataset.manifest import coordinates
 from sare_tf.dataset.names import SPLITS, TRAIN_RULES
 from sare_tf.dataset.positives import choose_rule, find_positives
 from sare_tf.evaluation import ground_truth, protocol_choice, protocols
@@ -19,6 +20,8 @@ from sare_tf.evaluation import ground_truth, protocol_choice, protocols
 _BLOCK = 20_000
 # Ours: queries of a split that are kept as samples, and positives of each.
 _SAMPLES, _SHOWN = 8, 4
+# Ours: without a place_id, queries in a square of this side show one place.
+_PLACE_M = 50.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +54,8 @@ class SplitMatches:
         rule: what a positive is.
         num_queries: queries that count.
         without: image_id of each query without a positive.
-        samples: queries with some of their positives, image ids.
+        samples: queries of different places, as far as there are several,
+            with some of their positives, image ids.
         problem: why the rule cannot be followed; empty if it can. Then no
             query has a positive, and `without` is empty.
     """
@@ -176,7 +180,7 @@ def match(
     without, samples = [], []
     try:
         queries = queries[rule.asked(queries)]
-        wanted = _samples(queries)
+        wanted = _of_different_places(queries)
         for start in range(0, len(queries), block):
             some_queries = queries.iloc[start : start + block]
             positives = rule.find(some_queries, database)
@@ -203,14 +207,18 @@ def match(
     )
 
 
-def _samples(queries: pd.DataFrame) -> set[int]:
-    """Returns a few rows, evenly over the queries, each of another place."""
-    places = queries["place_id"]
-    rows = np.flatnonzero(~places.duplicated() | (places == ""))
-    if not len(rows):
-        return set()
-    chosen = np.linspace(0, len(rows) - 1, _SAMPLES).astype(int)
-    return set(rows[chosen].tolist())
+def _of_different_places(queries: pd.DataFrame) -> set[int]:
+    """Numbers of a few queries, evenly over the places."""
+    cells = np.floor(coordinates(queries) / _PLACE_M).astype(str)
+    where = queries["utm_zone"].to_numpy(object) + " " + cells[:, 0]
+    where = where + " " + cells[:, 1]
+    place_ids = queries["place_id"].to_numpy(object)
+    _, first = np.unique(
+        np.where(place_ids == "", where, place_ids).astype(str),
+        return_index=True,
+    )
+    chosen = np.linspace(0, len(first) - 1, min(_SAMPLES, len(first)))
+    return set(np.sort(first)[chosen.astype(int)].tolist())
 
 
 def _spread(database: pd.DataFrame, rows: np.ndarray) -> list[str]:

@@ -30,6 +30,9 @@ class FinishedRun:
         metrics: metrics.json.
         recall_at: the N of its recall@N.
         num_neighbours: how many neighbours of each query it ranked.
+        queries: a row per query: `image_id`, `counted`, `rank` of the first
+            positive or 0, and `nearest_image_id` and `positive_image_id`, empty
+            in evaluations that do not state them.
         same: name -> what must be the same in all runs.
 
     Raises:
@@ -48,20 +51,27 @@ class FinishedRun:
             queries = self.path / "queries.csv"
             table = pd.read_csv(queries, dtype={"image_id": str})
             # A query may be named NA, which pandas takes for a missing value.
-            names = pd.read_csv(
-                queries, usecols=["image_id"], dtype=str, keep_default_na=False
-            )
+            names = pd.read_csv(queries, dtype=str, keep_default_na=False)
             self.recall_at = [int(k) for k in self.metrics["recall_at"]]
             self.num_neighbours = len(self.metrics["recall_curve"]["recall"])
-            self._ranks = table["first_correct_rank"].fillna(0).to_numpy(int)
             self._precisions = table[list(self.metrics["precisions"])]
-            self._counted = table["counted"].to_numpy(bool)
+            self.queries = pd.DataFrame(
+                {
+                    "image_id": names["image_id"],
+                    "counted": table["counted"].astype(bool),
+                    "rank": table["first_correct_rank"].fillna(0).astype(int),
+                    **{
+                        name: names.get(name, "")
+                        for name in ("nearest_image_id", "positive_image_id")
+                    },
+                }
+            )
             self.same = {
                 "protocol": self.metrics["protocol"]["parameters"],
                 "database": self.metrics["database_digest"],
-                "queries": names["image_id"].tolist(),
+                "queries": self.queries["image_id"].tolist(),
                 "positives of the queries": table["positives"].tolist(),
-                "queries that count": self._counted.tolist(),
+                "queries that count": self.queries["counted"].tolist(),
             }
         except (KeyError, OSError, TypeError, ValueError) as error:
             raise ValueError(
@@ -71,9 +81,10 @@ class FinishedRun:
 
     def figures(self, ks: Sequence[int]) -> pd.DataFrame:
         """Returns a column per figure and a row per query that counts."""
-        within = metrics.within(self._ranks, ks)
+        within = metrics.within(self.queries["rank"].to_numpy(), ks)
         recalls = pd.DataFrame(within, columns=[f"recall@{k}" for k in ks])
-        return pd.concat([recalls, self._precisions], axis=1)[self._counted]
+        figures = pd.concat([recalls, self._precisions], axis=1)
+        return figures[self.queries["counted"]]
 
 
 def compare(runs: Sequence[FinishedRun]) -> dict[str, Any]:
@@ -90,8 +101,8 @@ def compare(runs: Sequence[FinishedRun]) -> dict[str, Any]:
     """
     for other in runs[1:]:
         _check_comparable(runs[0], other)
-    searched = min(run.num_neighbours for run in runs)
-    ks = sorted({k for run in runs for k in run.recall_at if k <= searched})
+    ks = common_ks(runs)
+    searched = slice(min(run.num_neighbours for run in runs))
     first = runs[0].figures(ks)
     return {
         "protocol": runs[0].metrics["protocol"],
@@ -100,9 +111,16 @@ def compare(runs: Sequence[FinishedRun]) -> dict[str, Any]:
         "confidence": summaries.CONFIDENCE,
         "runs": [
             _as_json(run, run.figures(ks), first if number else None)
+            | {"recall_curve": run.metrics["recall_curve"]["recall"][searched]}
             for number, run in enumerate(runs)
         ],
     }
+
+
+def common_ks(runs: Sequence[FinishedRun]) -> list[int]:
+    """Returns the N of recall@N of any run that all runs have searched."""
+    searched = min(run.num_neighbours for run in runs)
+    return sorted({k for run in runs for k in run.recall_at if k <= searched})
 
 
 def as_text(comparison: dict[str, Any]) -> str:

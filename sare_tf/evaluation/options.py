@@ -7,7 +7,7 @@ from sare_tf.dataset.options import PositivesOptions, SplitOptions
 from sare_tf.evaluation.protocols import PROTOCOLS
 from sare_tf.records.options import RecordsFolderOptions
 from sare_tf.runtime.common_options import BatchOptions
-from sare_tf.runtime.options import Options, option, options, path_option
+from sare_tf.runtime.options import option, options, path_option
 from sare_tf.search.options import PositionFileOptions, SearchOptions
 from sare_tf.serving.options import ServableOptions
 
@@ -83,8 +83,8 @@ class EvaluationOptions(
 
 
 @options
-class ComparisonOptions(Options):
-    """Options of `compare`."""
+class ComparisonOptions(RecordsFolderOptions):
+    """Options of `compare`. With the records, its page shows pictures."""
 
     comparison: str = path_option(
         "comparison", "Folder of a comparison of evaluations."

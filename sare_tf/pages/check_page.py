@@ -26,10 +26,12 @@ class Case:
 
     Args:
         split: its split.
+        place: the name of the place, or else its position; empty if unknown.
         pictures: a query, then some of its positives.
     """
 
     split: str
+    place: str
     pictures: Sequence[html.Picture]
 
 
@@ -52,10 +54,11 @@ def cases_of(
     points = manifest.coordinates(table)
     cases = []
     for split, of_split in samples.items():
-        for query, positives in of_split[:_PLACES]:
+        of_page = []
+        for query, positives in _evenly_first(of_split):
             rows = names.get_indexer([query, *positives])
             rows = rows[is_readable[rows]].tolist()
-            if len(rows) < 2:
+            if len(rows) < 2 or len(of_page) == _PLACES:
                 continue
             metres = np.hypot(*(points[rows] - points[rows[0]]).T)
             pictures = [
@@ -66,8 +69,27 @@ def cases_of(
                 )
                 for row, far in zip(rows, metres, strict=True)
             ]
-            cases.append(Case(split=split, pictures=pictures))
+            place = _place(table["place_id"].iat[rows[0]], points[rows[0]])
+            of_page.append(Case(split=split, place=place, pictures=pictures))
+        cases.extend(of_page)
     return cases
+
+
+def _evenly_first(samples: Sequence[Any]) -> list[Any]:
+    """The samples, those of the page first: the first, the last, and between.
+
+    The others stand in for samples that cannot be read.
+    """
+    count = min(_PLACES, len(samples))
+    chosen = np.linspace(0, len(samples) - 1, count).round().astype(int)
+    order = dict.fromkeys([*chosen.tolist(), *range(len(samples))])
+    return [samples[number] for number in order]
+
+
+def _place(place_id: str, point: np.ndarray) -> str:
+    if place_id or not np.isfinite(point).all():
+        return place_id
+    return f"{point[0]:.0f} m E, {point[1]:.0f} m N"
 
 
 def write(
@@ -134,6 +156,6 @@ def _map(rows: pd.DataFrame, name: str) -> drawing.PointMap:
             )
     return drawing.draw_map(
         layers,
-        *drawing.corners(points),
+        drawing.corners(points),
         title=f"Map of {name}: positions by split and role",
     )

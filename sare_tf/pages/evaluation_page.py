@@ -124,7 +124,7 @@ def _map(places: Places, of_city: np.ndarray) -> drawing.PointMap:
     ]
     return drawing.draw_map(
         layers,
-        *drawing.corners(queries),
+        drawing.corners(queries),
         title="Map of the database and of the queries; a line leads from a "
         "wrong query to where it was placed",
         lines=np.stack([queries, placed], axis=1)[~right],

@@ -12,7 +12,8 @@ import jinja2
 from PIL import Image, ImageOps
 
 TEMPLATES = Path(__file__).parent / "templates"
-_THUMBNAIL_WIDTH = 240
+# Ours: widths of a small and of a large picture, in pixels.
+_THUMBNAIL_WIDTH, _LARGE_WIDTH = 240, 1600
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,25 @@ def thumbnail(picture: Picture) -> str:
     Raises:
         ValueError: it cannot be decoded; names it.
     """
+    return data_url("image/jpeg", _jpeg(picture, _THUMBNAIL_WIDTH, quality=80))
+
+
+def enlarged(picture: Picture) -> bytes:
+    """Makes a large JPEG of the picture, upright and without its headers.
+
+    Raises:
+        ValueError: it cannot be decoded; names it.
+    """
+    return _jpeg(picture, _LARGE_WIDTH, quality=90)
+
+
+def data_url(kind: str, content: bytes) -> str:
+    """Returns content of a media type as a data URL."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _jpeg(picture: Picture, width: int, *, quality: int) -> bytes:
+    """The picture as a JPEG of at most that width."""
     try:
         image = Image.open(io.BytesIO(picture.encoded))
         image = ImageOps.exif_transpose(image).convert("RGB")
@@ -64,19 +84,12 @@ def thumbnail(picture: Picture) -> str:
             f"Expected an image. Received: {picture.name} ({error}). Repair "
             "or remove it."
         ) from error
-    height = max(1, round(image.height * _THUMBNAIL_WIDTH / image.width))
-    if image.width > _THUMBNAIL_WIDTH:
-        image = image.resize(
-            (_THUMBNAIL_WIDTH, height), Image.Resampling.LANCZOS
-        )
+    if image.width > width:
+        height = max(1, round(image.height * width / image.width))
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
     encoded = io.BytesIO()
-    image.save(encoded, "JPEG", quality=80, optimize=True)
-    return data_url("image/jpeg", encoded.getvalue())
-
-
-def data_url(kind: str, content: bytes) -> str:
-    """Returns content of a media type as a data URL."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    image.save(encoded, "JPEG", quality=quality, optimize=True)
+    return encoded.getvalue()
 
 
 def _metres(metres: float) -> str:
@@ -90,8 +103,16 @@ def _percent(share: float) -> str:
 
 
 def _short(name: str) -> str:
-    """The file name, with its folder if that says more than its role."""
+    """The file name, with its folder if that says more than its role.
+
+    Of an `@` name, what follows its coordinates, which the page shows elsewhere
+    or on a map.
+    """
     *folders, file = name.split("/")
+    if file.startswith("@"):
+        # @ UTM east @ north @ zone @ band @ latitude @ longitude @ others
+        others = file.rpartition(".")[0].split("@")[7:]
+        file = " ".join(filter(None, others)) or file
     if not folders or folders[-1] in ("database", "queries"):
         return file
     return f"{folders[-1]}/{file}"

@@ -1,14 +1,16 @@
 """The page that locates a photograph dropped on it: `locate --serve`.
 
-    GET /           the page, with /locate.css and /locate.js
-    POST /locate    a photograph as the body -> its answer, JSON
+    GET /               the page, with /locate.css and three scripts
+    GET /image?id=...   an image of the database, or an example, large
+    POST /locate        a photograph as the body -> its answer, JSON
 
 A photograph is sent as it is, without a form, so that there is no file name to
 trust; the server stores nothing of it. A body that is no JPEG or PNG, or too
 large, is refused by its first bytes before it is decoded. Photographs are
-answered one at a time. The page loads nothing from other servers, and pages of
-other servers may not use this one: requests must name this host (against DNS
-rebinding) and come from its own page.
+answered one at a time. Pages of other servers may not use this one: requests
+must name this host (against DNS rebinding) and come from its own page. The page
+loads nothing from other servers, unless tiles for its map are named here and
+asked for there.
 """
 
 import functools
@@ -22,9 +24,11 @@ from typing import Any
 
 from absl import logging
 
-from sare_tf.dataset import image_refusal
+from sare_tf.dataset import image_refusal, manifest
 from sare_tf.pages import html, locate_map
+from sare_tf.pages.map_tiles import MapTiles
 from sare_tf.search.locator import Gallery, Locator
+from sare_tf.serving import model_card
 
 try:
     import flask
@@ -43,10 +47,15 @@ _MOST_MATCHES = 50
 _CONNECTIONS, _SILENCE_S = 32, 30
 _THREADS = 4
 _KEPT_THUMBNAILS = 1024
+# Ours: queries of the records that the page offers to try.
+_EXAMPLES = 3
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' "
+    "data: blob:{tiles}; connect-src 'self'; base-uri 'none'; form-action "
+    "'none'; frame-ancestors 'none'"
+)
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; "
-    "style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": _POLICY.format(tiles=""),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -67,6 +76,7 @@ class LocateServer:
         upload_bytes: largest size of a photograph.
         host: address or name to listen at. Requests may name it, beside
             localhost and any numeric address.
+        tiles: a map that the page offers to draw below positions; None: none.
 
     Attributes:
         app: the WSGI application.
@@ -80,12 +90,17 @@ class LocateServer:
         k: int = 5,
         upload_bytes: int = 20 << 20,
         host: str = "127.0.0.1",
+        tiles: MapTiles | None = None,
     ):
         self._locator = locator
         self._gallery = gallery
         self._k = min(k, len(locator.index.manifest), _MOST_MATCHES)
         self._upload_bytes = upload_bytes
         self._host = host
+        self._tiles = tiles
+        self._map = locate_map.DatabaseMap(locator.index.manifest)
+        self._examples = gallery.queries(_EXAMPLES)
+        self._image_ids = {*locator.index.manifest["image_id"], *self._examples}
         self._templates = html.environment()
         self._thumbnail = functools.lru_cache(_KEPT_THUMBNAILS)(
             self._make_thumbnail
@@ -104,6 +119,9 @@ class LocateServer:
             ("/", self.show_page),
             ("/locate.css", self.show_style),
             ("/locate.js", self.show_script),
+            ("/map.js", self.show_script),
+            ("/tiles.js", self.show_script),
+            ("/image", self.show_image),
         ):
             self.app.add_url_rule(path, view_func=view)
         self.app.add_url_rule(
@@ -142,10 +160,24 @@ class LocateServer:
 
     def show_page(self) -> str:
         """GET /: the page."""
+        index = self._locator.index
         return self._templates.get_template("locate.html").render(
-            count=len(self._locator.index.manifest),
+            model=model_card.describe(self._locator.servable),
+            database={
+                "name": index.path,
+                "images": len(index.manifest),
+                "split": index.metadata["split"],
+                "places": index.manifest["place_id"].nunique()
+                if manifest.has_places(index.manifest)
+                else None,
+            },
+            examples=[
+                {"image_id": name, "thumbnail": self._thumbnail(name)}
+                for name in self._examples
+            ],
             k=self._k,
             upload_bytes=self._upload_bytes,
+            tiles=self._tiles,
         )
 
     def show_style(self) -> flask.Response:
@@ -154,9 +186,22 @@ class LocateServer:
         return flask.Response(text, mimetype="text/css")
 
     def show_script(self) -> flask.Response:
-        """GET /locate.js: its script."""
-        text = (html.TEMPLATES / "locate.js").read_text(encoding="utf-8")
+        """GET /locate.js, /map.js and /tiles.js: its scripts."""
+        name = flask.request.path.removeprefix("/")
+        text = (html.TEMPLATES / name).read_text(encoding="utf-8")
         return flask.Response(text, mimetype="text/javascript")
+
+    def show_image(self) -> flask.Response:
+        """GET /image?id=...: an image of the database, as a large JPEG."""
+        name = flask.request.args.get("id", "")
+        if name not in self._image_ids:
+            flask.abort(404, "The database has no such image.")
+        (encoded,) = self._gallery.read([name])
+        if encoded is None:
+            flask.abort(404, "The records have no such image.")
+        with self._busy:
+            large = html.enlarged(html.Picture(encoded=encoded, name=name))
+        return flask.Response(large, mimetype="image/jpeg")
 
     def answer_photograph(self) -> flask.Response:
         """POST /locate: the answer, with thumbnails and the SVG of a map."""
@@ -169,7 +214,7 @@ class LocateServer:
         result = answer.as_json()
         for match in result["matches"]:
             match["thumbnail"] = self._thumbnail(match["image_id"])
-        drawn = locate_map.map_of(answer, self._locator.places)
+        drawn = self._map.around(answer)
         result["map"] = drawn and drawn.svg
         return _json(result, 200)
 
@@ -180,7 +225,7 @@ class LocateServer:
             flask.abort(403, "Open this page by its address or as localhost.")
         origin = request.headers.get("Origin")
         site = request.headers.get("Sec-Fetch-Site", "none")
-        if request.method == "POST" and (
+        if (request.method == "POST" or request.path == "/image") and (
             site not in ("same-origin", "none")
             or (origin and origin.partition("://")[2] != request.host)
         ):
@@ -191,6 +236,13 @@ class LocateServer:
     def add_headers(self, response: flask.Response) -> flask.Response:
         """Adds the security headers."""
         response.headers.update(_HEADERS)
+        if self._tiles is not None:
+            # Servers of tiles refuse requests that name no page; they learn
+            # the address of this server, not of a page of it.
+            response.headers["Referrer-Policy"] = "strict-origin"
+            response.headers["Content-Security-Policy"] = _POLICY.format(
+                tiles=f" {self._tiles.server}"
+            )
         return response
 
     def show_error(self, error: exceptions.HTTPException) -> Any:

@@ -5,6 +5,7 @@ import os
 from typing import Any, ClassVar
 
 from sare_tf.dataset.options import RadiusOptions
+from sare_tf.pages import map_tiles
 from sare_tf.records.options import RecordsFolderOptions
 from sare_tf.runtime.common_options import BatchOptions
 from sare_tf.runtime.options import option, options, path_option
@@ -76,10 +77,19 @@ class LocateOptions(
     upload_mebibytes: int = option(
         20, "Largest size of a photograph sent to --serve.", minimum=1
     )
+    map_tiles: str | None = option(
+        None,
+        "Streets that the page of --serve offers to draw below its map: "
+        "openstreetmap, or the address of tiles with {z}, {x} and {y}. Who "
+        "asks for them on the page tells that server where the map is. None: "
+        "the page loads nothing from other servers.",
+    )
 
     def __post_init__(self):
         super().__post_init__()
         self.require_model()
+        if self.map_tiles is not None:
+            map_tiles.named(self.map_tiles)
         if self.serve:
             self.require("index", "records")
             if self.photos:

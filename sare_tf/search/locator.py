@@ -92,6 +92,11 @@ class Locator:
             self._rejection = self._rates_of(reject_below, why_not)
             logging.info("%s", self._rejection.as_text())
 
+    @property
+    def servable(self) -> serving.Servable | serving.RemoteServable:
+        """The model."""
+        return self._servable
+
     def __call__(self, encoded: Sequence[bytes], *, k: int) -> list[Answer]:
         descriptors, errors = self._embed(encoded)
         answers = [Answer(error=error) for error in errors]
@@ -219,6 +224,13 @@ class Gallery:
         An image that the records lack is None.
         """
         return self._records.read_named(image_ids)
+
+    def queries(self, count: int) -> list[str]:
+        """Returns names of a few queries of the records, of several places."""
+        manifest = self._records.manifest
+        queries = manifest["image_id"][manifest["role"] == "query"]
+        rows = np.linspace(0, len(queries) - 1, min(count, len(queries)))
+        return queries.iloc[rows.round().astype(int)].tolist()
 
 
 def searched_in(index: Index, k: int) -> Searched:

@@ -351,6 +351,28 @@ def test_blocks_of_queries_change_nothing():
     assert whole.samples
 
 
+def test_places_without_names_are_squares():
+    """Ten queries of each of three places, in their order."""
+    images = table(
+        *(
+            (f"{place}{number}", "val", role, {"place_id": place})
+            for place in "abc"
+            for role, numbers in (("query", range(10)), ("database", (10, 11)))
+            for number in numbers
+        )
+    )
+    rule = matching.by_manifest("of the same place", rule="place")
+    samples = matching.match(images, "val", rule).samples
+    assert [query for query, _ in samples] == ["a0", "b0", "c0"]
+    # Without names, places are squares of 50 m: eight of ten, from end to end.
+    east = [100 * place + view for place in range(10) for view in range(5)]
+    images = line("val", queries=east, database=range(0, 1000, 100))
+    samples = matching.match(images, "val", by_radius(radius_m=20.0)).samples
+    assert [query for query, _ in samples] == [
+        *("q0", "q100", "q200", "q300", "q500", "q600", "q700", "q900")
+    ]
+
+
 def test_a_split_without_queries_has_none_without_positive():
     rows = line("val", queries=(), database=(0,))
     rule = by_radius(radius_m=20.0)

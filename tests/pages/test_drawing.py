@@ -24,8 +24,8 @@ def _placed(drawn, kind):
         path for path in root.iter(f"{SVG}path") if path.get("class") == kind
     ]
     return [
-        tuple(map(int, pair))
-        for pair in re.findall(r"M(-?\d+) (-?\d+)h0", path.get("d"))
+        tuple(map(float, pair))
+        for pair in re.findall(r"M(-?[\d.]+) (-?[\d.]+)h0", path.get("d"))
     ]
 
 
@@ -51,8 +51,7 @@ def test_points_by_hand():
     points = low + [[0, 0], [2000, 1000], [1000, 250], [2001, 5], [5, -1]]
     drawn = drawing.draw_map(
         [_layer(points), _layer([[np.nan, 4e6]], kind="query")],
-        low,
-        high,
+        (low, high),
         title="Where",
     )
     assert _placed(drawn, "database") == [(0, 500), (1000, 0), (500, 375)]
@@ -69,32 +68,47 @@ def test_points_by_hand():
 )
 def test_scale(width, scale):
     low, high = np.zeros(2), np.array([width, width / 1.15])
-    drawn = drawing.draw_map([], low, high, title="")
+    drawn = drawing.draw_map([], (low, high), title="")
     assert f">{scale}</text>" in drawn.svg
     metres = float(scale.split()[0]) * (1000 if "km" in scale else 1)
     (end,) = re.findall(r"v12H(\d+)v", drawn.svg)
     assert int(end) == pytest.approx(1000 * metres / width, abs=0.5)
 
 
-def test_points_that_cover_each_other_are_one():
-    low, high = np.zeros(2), np.array([1000.0, 500.0])
-    points = [[1, 1], [13, 13], [15, 1], [15, 2]]
-    drawn = drawing.draw_map([_layer(points)], low, high, title="")
-    # Cells of 14 units, the diameter of a point, from the lower left.
-    assert _placed(drawn, "database") == [(1, 499), (15, 499)]
+def test_points_of_a_cell_are_one():
+    points = np.array([[1, 1], [13, 13], [15, 1], [15, 2], [15, 1]])
+    # Cells of 14 m from the lower left.
+    kept = drawing.thin(points, 14.0, 10)
+    assert kept.tolist() == [[1, 1], [15, 1]]
+    # At most 3 points: cells of 1 m hold 4 of them, and those of 2 m 3.
+    kept = drawing.thin(points, 1.0, 3)
+    assert kept.tolist() == [[1, 1], [13, 13], [15, 1]]
+    # All of them, but none twice.
+    assert len(drawing.thin(points, 0.1, 10)) == 4
+
+
+def test_a_cell_is_named_by_its_two_numbers():
+    """Points of a line and of a column do not fall together."""
+    grid = np.stack(np.meshgrid(np.arange(30), np.arange(40)), -1)
+    points = grid.reshape(-1, 2).astype(float)
+    assert len(drawing.thin(points, 1.0, 1200)) == 1200
 
 
 def test_lines_and_marks():
     low, high = np.zeros(2), np.array([1000.0, 500.0])
     drawn = drawing.draw_map(
         [_layer([[5, 5]])],
-        low,
-        high,
+        (low, high),
         title='"<Where>"',
         lines=np.array([[[0, 0], [100, 200]], [[0, 0], [np.nan, 1]]]),
         marks=[
-            drawing.Mark(kind="right", label="1", point=np.array([10, 20])),
+            drawing.Mark(
+                kind="right", label="1", point=np.array([10, 20]), name="<One>"
+            ),
             drawing.Mark(kind="other", label="2", point=np.array([10, 21])),
+            drawing.Mark(
+                kind="right", label="3", point=np.array([10, 20]), name="Three"
+            ),
         ],
     )
     root = ElementTree.fromstring(drawn.svg)
@@ -103,17 +117,62 @@ def test_lines_and_marks():
         path for path in root.iter(f"{SVG}path") if path.get("class") == "lines"
     ]
     assert lines.get("d") == "M0 500L100 300"
-    groups = list(root.iter(f"{SVG}g"))
-    # The first mark comes last, above the others.
-    assert [group.get("class") for group in groups] == ["other", "right"]
-    circles = [group.find(f"{SVG}circle") for group in groups]
-    assert [(c.get("cx"), c.get("cy")) for c in circles] == [
-        ("10", "479"),
-        ("10", "480"),
+    groups = [
+        group
+        for group in root.iter(f"{SVG}g")
+        if group.get("class").startswith("mark")
     ]
-    assert int(circles[1].get("r")) > int(circles[0].get("r"))
+    # The first mark comes last, above the others, with the third, which lies
+    # at its point.
+    assert [group.get("class") for group in groups] == [
+        "mark other",
+        "mark right",
+    ]
+    assert [group.get("transform") for group in groups] == [
+        "translate(10 479)",
+        "translate(10 480)",
+    ]
+    assert [group.get("data-marks") for group in groups] == ["2", "1 3"]
+    assert [group.find(f"{SVG}text").text for group in groups] == ["2", "1 3"]
+    assert groups[0].find(f"{SVG}title") is None
+    assert groups[1].find(f"{SVG}title").text == "<One>\nThree"
+    heights = [float(g.find(f"{SVG}rect").get("height")) for g in groups]
+    assert heights[1] > heights[0]
     # A page's policy may forbid styles.
     assert "style" not in drawn.svg
+
+
+def test_many_marks_of_one_point_have_a_short_label():
+    marks = [
+        drawing.Mark(kind="right", label=str(n), point=np.array([1.0, 1.0]))
+        for n in range(1, 6)
+    ]
+    corners = np.zeros(2), np.array([1000.0, 500.0])
+    drawn = drawing.draw_map([], corners, title="", marks=marks)
+    assert ">1 2 3…</text>" in drawn.svg
+    assert 'data-marks="1 2 3 4 5"' in drawn.svg
+
+
+def test_more_than_the_first_view():
+    """Points around the window are drawn, for who zooms out."""
+    window = np.zeros(2), np.array([1000.0, 500.0])
+    whole = np.array([-500.0, 100.0]), np.array([1200.0, 700.0])
+    drawn = drawing.draw_map(
+        [_layer([[0, 0], [-500, 700], [-600, 0]])],
+        window,
+        title="",
+        whole=whole,
+        world_per_m=1e-6,
+    )
+    assert _placed(drawn, "database") == [(0, 500), (-500, -200)]
+    root = ElementTree.fromstring(drawn.svg)
+    # Left and top, width and height of what holds both.
+    assert root.get("data-whole") == "-500 -200 1700 700"
+    assert float(root.get("data-unit-m")) == 1.0
+    # The upper left corner of the window, and a unit, in widths of the world;
+    # there, down is positive.
+    world = [float(value) for value in root.get("data-world").split()]
+    assert world == pytest.approx([0.0, -500e-6, 1e-6])
 
 
 def test_a_map_of_many_points_stays_small():
@@ -123,6 +182,6 @@ def test_a_map_of_many_points_stays_small():
         _layer(points[:70_000]),
         _layer(points[70_000:], kind="query", radius=4.5),
     ]
-    drawn = drawing.draw_map(layers, *drawing.corners(points), title="")
-    assert 1000 < len(_placed(drawn, "query")) < 43_000
-    assert len(drawn.svg) < 600_000
+    drawn = drawing.draw_map(layers, drawing.corners(points), title="")
+    assert 1000 < len(_placed(drawn, "query")) <= drawing.MOST_POINTS
+    assert len(drawn.svg) < 250_000

@@ -69,6 +69,19 @@ METRICS = {
         "recall_at_before": {"1": 0.8125, "5": 0.90625},
         "warnings": ["Epoch 0 is best.", "Validation has 16 queries."],
     },
+    "model": {
+        "name": "demo/export/3",
+        "dimension": 64,
+        "fingerprint": "e" * 64,
+        "backbone": "vgg16",
+        "aggregation": "netvlad",
+        "loss": "sare_joint",
+        "weights": None,
+        "image_size": [480, 640],
+        "checkpoint": "epoch-0007",
+        "epochs": 10,
+        "made": "2026-01-02T03:04:05+00:00",
+    },
     "dimension": 64,
     "search": {
         "metrics": "exact",
@@ -131,6 +144,11 @@ def _write(path, metrics=METRICS, cases=None, places=None):
     return path.read_text(encoding="utf-8")
 
 
+def _seen(page):
+    """The page without its scripts and its style."""
+    return re.sub(r"<(script|style)>.*?</\1>", "", page, flags=re.DOTALL)
+
+
 class _Reader(HTMLParser):
     """Collects pictures as (class of the figure, alt), and open tags."""
 
@@ -189,8 +207,12 @@ def test_figures_of_the_metrics_are_there(tmp_path):
     page = _write(tmp_path / "report.html")
     text = re.sub(r"<[^>]*>", "|", page)
     for words in (
-        "50.0 %||recall@1||40.0 to 60.0",
-        "75.0 %||recall@3||70.0 to 80.0",
+        "50.0 %||recall@1||40.0 to 60.0||pixels: 6.2 %",
+        "75.0 %||recall@3||70.0 to 80.0||pixels: 18.8 %",
+        "Model |demo/export/3|, epoch-0007 of 10.",
+        "network||vgg16 + netvlad|",
+        "epoch||epoch-0007 of 10|",
+        "input, rows x columns||480 x 640|",
         "12.5 %||mean average precision@10||10.0 to 20.0",
         "1,234",
         "of these counted||1,227|",
@@ -229,10 +251,11 @@ def test_what_is_not_known_is_left_out(tmp_path):
     }
     nowhere = np.full((6, 2), np.nan)
     places = dataclasses.replace(_places(), queries=nowhere)
-    page = _write(tmp_path / "report.html", metrics, places=places)
+    page = _seen(_write(tmp_path / "report.html", metrics, places=places))
     for words in (
         "ScaNN",
         "Confidence",
+        "weights of the backbone",
         "precision",
         "Where queries",
         "distance<",
@@ -261,11 +284,14 @@ def test_page_needs_nothing_else_and_is_reproducible(tmp_path):
     page = _write(tmp_path / "report.html")
     reader = _Reader()
     reader.feed(page)
-    # 2 queries with 3 pictures each, and 2 curves.
-    assert len(reader.sources) == 10
-    assert page.count("<svg xmlns=") == 1
+    # 2 queries with 3 pictures each.
+    assert len(reader.sources) == 8
+    # 2 curves and a map.
+    assert page.count("<svg xmlns=") == 3
+    # Pictures that are loaded late are not printed.
+    assert "loading=" not in page
     assert all(source.startswith("data:image/") for source in reader.sources)
-    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert "url(" not in page
     assert page == _write(tmp_path / "again.html")
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -333,7 +359,7 @@ def test_a_line_leads_from_each_wrong_query(tmp_path):
         cities=np.full(5, "17T", object),
     )
     page = _write(tmp_path / "report.html", places=places)
-    (lines,) = re.findall(r'class="lines" d="([^"]*)"', page)
+    (lines,) = re.findall(r'class="lines" [^>]*d="([^"]*)"', page)
     assert lines.count("L") == 2
     counts = {
         kind: len(re.findall("M", path))
@@ -341,7 +367,7 @@ def test_a_line_leads_from_each_wrong_query(tmp_path):
             r'<path class="(\w+)" stroke-width="[^"]*" d="([^"]*)"', page
         )
     }
-    assert counts == {"database": 1, "right": 2, "wrong": 3}
+    assert counts == {"lines": 2, "database": 1, "right": 2, "wrong": 3}
     assert re.findall(r'<i class="(\w+)"></i>([^<]*)<', page) == [
         ("database", "database"),
         ("right", "placed right"),
@@ -355,8 +381,43 @@ def test_a_line_leads_from_each_wrong_query(tmp_path):
         ("a.jpg", "a.jpg"),
         ("database/lift/a.jpg", "lift/a.jpg"),
         ("images/test/queries/@1@2@.jpg", "@1@2@.jpg"),
+        ("q/@1.5@2.5@32@T@@@.jpg", "q/@1.5@2.5@32@T@@@.jpg"),
+        ("database/@1.5@2@32@T@4@5@p7@@9@rain@.jpg", "p7 9 rain"),
     ],
 )
 def test_short_names(tmp_path, name, shown):
     page = _write(tmp_path / "report.html", cases=[_case(name, correct=[])])
     assert f'title="{name}">{shown}<' in page
+
+
+def test_the_contents_name_every_section(tmp_path):
+    def sections(page):
+        return (
+            re.findall(r'<li><a href="#([\w-]+)">', page),
+            re.findall(r'<h2 id="([\w-]+)">', page)[1:],
+        )
+
+    links, headings = sections(_write(tmp_path / "report.html"))
+    assert links == headings
+    assert len(links) == 7
+    # Sections that there are not are not named.
+    metrics = METRICS | {
+        "baselines": {},
+        "epoch_choice": None,
+        "confidence": [],
+        "breakdown": {},
+    }
+    nowhere = np.full((6, 2), np.nan)
+    places = dataclasses.replace(_places(), queries=nowhere)
+    page = _write(tmp_path / "less.html", metrics=metrics, places=places)
+    links, headings = sections(page)
+    assert links == headings == ["recall", "model", "queries"]
+
+
+def test_what_a_server_does_not_say_of_its_model_is_left_out(tmp_path):
+    known = {"name": "grpc://host:8500", "dimension": 64, "fingerprint": "e"}
+    model = dict.fromkeys(METRICS["model"]) | known
+    page = _write(tmp_path / "report.html", metrics=METRICS | {"model": model})
+    assert "Model <b>grpc://host:8500</b>." in page
+    assert "network" not in [row[0] for row in _rows(page) if row]
+    assert "None" not in _seen(page)

@@ -30,6 +30,23 @@ def test_thumbnail_keeps_colour_and_proportion(size, expected, kind):
     assert np.abs(difference).max() <= 4
 
 
+def test_a_large_picture_is_upright_and_has_no_headers():
+    exif = Image.Exif()
+    # Turned a quarter to the left, with a position.
+    exif[0x0112] = 6
+    exif[0x8825] = {1: "N", 2: (40.0, 30.0, 0.0)}
+    encoded = io.BytesIO()
+    Image.new("RGB", (2400, 1200)).save(encoded, "JPEG", exif=exif)
+    large = html.enlarged(html.Picture(encoded=encoded.getvalue(), name="a"))
+    with Image.open(io.BytesIO(large)) as image:
+        # Columns x rows after the turn; at most 1600 columns.
+        assert image.size == (1200, 2400)
+        assert not image.getexif()
+    wide = html.Picture(encoded=_encoded(size=(3200, 100)), name="a")
+    with Image.open(io.BytesIO(html.enlarged(wide))) as image:
+        assert image.size == (1600, 50)
+
+
 @pytest.mark.parametrize("encoded", [b"", b"not an image", _encoded()[:200]])
 def test_a_picture_that_cannot_be_decoded(encoded):
     picture = html.Picture(encoded=encoded, name="broken.jpg")

@@ -1,13 +1,11 @@
-"""The page that locates what is dropped on it: answers, refusals, a browser."""
+"""The page that locates what is dropped on it: answers and refusals."""
 
 import http.client
 import io
 import json
 import re
-import shutil
 import socket
 import struct
-import subprocess
 import threading
 import urllib.request
 import zlib
@@ -20,11 +18,20 @@ from absl.testing import flagsaver
 from PIL import Image
 
 from sare_tf import index, locate
-from sare_tf.pages import locate_server
+from sare_tf.pages import locate_server, map_tiles
+from sare_tf.pages.options import LocateOptions
 from sare_tf.search import locator
 from sare_tf.search.options import IndexOptions
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+class _NoPictures:
+    """Records whose images are gone."""
+
+    def read(self, names):
+        return [None] * len(names)
+
+    def queries(self, count):
+        return []
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +181,9 @@ def test_names_that_lead_here_by_their_owners_will(client, host, code):
 
 
 def test_a_name_that_is_listened_at(search):
-    server = locate_server.LocateServer(search, None, host="Photos.example")
+    server = locate_server.LocateServer(
+        search, _NoPictures(), host="Photos.example"
+    )
     client = server.app.test_client()
     found = client.get("/", headers={"Host": "photos.example:80"})
     assert found.status_code == 200
@@ -206,12 +215,14 @@ def test_everything_has_the_security_headers(client):
         client.get("/"),
         client.get("/locate.css"),
         client.get("/locate.js"),
+        client.get("/map.js"),
+        client.get("/image?id=none"),
         client.get("/nothing"),
         client.post("/locate", data=b"x"),
         client.post("/locate", data=toy_search.jpeg(1, 99)),
     ]
     assert [answer.status_code for answer in answers] == [
-        200, 200, 200, 404, 415, 200,
+        200, 200, 200, 200, 404, 404, 415, 200,
     ]  # fmt: skip
     for answer in answers:
         policy = answer.headers["Content-Security-Policy"]
@@ -223,12 +234,16 @@ def test_everything_has_the_security_headers(client):
 
 def test_the_page_needs_no_other_server(client):
     page = client.get("/").get_data(as_text=True)
-    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
-    assert sources == ["data:,", "/locate.css", "/locate.js"]
+    sources = re.findall(r'(?:src|href)="([^"]{0,11})', page)
+    # Three thumbnails, of queries to try.
+    assert sources == [
+        *("data:,", "/locate.css", "/map.js", "/locate.js"),
+        *["data:image/"] * 3,
+    ]
     # The policy forbids both.
     assert "<style" not in page
     assert not re.search(r"\son\w+=|style=", page)
-    for path in ("/locate.css", "/locate.js"):
+    for path in ("/locate.css", "/map.js", "/locate.js", "/tiles.js"):
         text = client.get(path).get_data(as_text=True)
         assert "url(" not in text
         assert "http" not in text
@@ -256,12 +271,13 @@ def test_pages_that_are_not_there(client):
 )
 def test_failures_are_logged_and_survived(search, caplog, failure, code, words):
     class Failing:
-        index, places = search.index, search.places
+        index, servable = search.index, search.servable
 
         def __call__(self, encoded, *, k):
             raise failure
 
-    client = locate_server.LocateServer(Failing(), None).app.test_client()
+    server = locate_server.LocateServer(Failing(), _NoPictures())
+    client = server.app.test_client()
     for _ in range(2):
         error = _error(
             client.post("/locate", data=toy_search.jpeg(1, 99)), code
@@ -272,11 +288,8 @@ def test_failures_are_logged_and_survived(search, caplog, failure, code, words):
 
 
 def test_an_image_that_left_the_records(search):
-    class Empty:
-        def read(self, names):
-            return [None] * len(names)
-
-    client = locate_server.LocateServer(search, Empty()).app.test_client()
+    server = locate_server.LocateServer(search, _NoPictures())
+    client = server.app.test_client()
     found = client.post("/locate", data=toy_search.jpeg(1, 99)).get_json()
     assert [match["thumbnail"] for match in found["matches"]] == [None] * 5
 
@@ -356,7 +369,9 @@ def test_a_warning_beyond_this_machine(search, caplog, monkeypatch):
     for host, warned in (("0.0.0.0", True), ("127.0.0.1", False)):
         caplog.clear()
         with pytest.raises(KeyboardInterrupt):
-            locate_server.LocateServer(search, None, host=host).serve(0)
+            locate_server.LocateServer(search, _NoPictures(), host=host).serve(
+                0
+            )
         assert waiting.closed
         assert ("Everyone who reaches" in caplog.text) == warned
 
@@ -385,83 +400,93 @@ def test_main_serves_what_the_flags_name(inputs, monkeypatch):
         assert 'data-upload-bytes="3145728"' in page
 
 
-# What a person does: a page of the same server drops a photograph.
-_TRY = """
-(async () => {
-  const bytes = await (await fetch("/try.jpg")).blob();
-  const file = new File([bytes], "try.jpg", { type: "image/jpeg" });
-  const moved = new DataTransfer();
-  moved.items.add(file);
-  document.dispatchEvent(new DragEvent("drop", { dataTransfer: moved }));
-})();
-"""
+def test_the_page_names_model_and_database(client, inputs):
+    page = client.get("/").get_data(as_text=True)
+    assert f"<b>{'/'.join((inputs['export'] / '1').parts[-3:])}</b>" in page
+    assert f"<b>{inputs['index']}</b>, 18 images, split test<" in page
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
-def test_in_a_browser(inputs, search, tmp_path):
-    app = locate_server.LocateServer(
-        search, locator.Gallery(inputs["records"], search.index), k=5
-    ).app
-    show_page = app.view_functions["show_page"]
-    script = '<script src="/try.js" defer></script></head>'
-    app.add_url_rule(
-        "/try", "try", lambda: show_page().replace("</head>", script, 1)
-    )
-    app.add_url_rule(
-        "/try.js",
-        "try_script",
-        lambda: (_TRY, {"Content-Type": "text/javascript"}),
-    )
-    app.add_url_rule(
-        "/try.jpg",
-        "try_photo",
-        lambda: (toy_search.jpeg(2, 99), {"Content-Type": "image/jpeg"}),
-    )
-    server = locate_server.waitress.create_server(app, host="127.0.0.1", port=0)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-
-    def browse(*options):
-        return subprocess.run(
-            [
-                CHROMIUM,
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--enable-logging=stderr",
-                f"--user-data-dir={tmp_path / 'profile'}",
-                "--timeout=20000",
-                "--virtual-time-budget=8000",
-                *options,
-                f"http://127.0.0.1:{server.effective_port}/try",
-            ],
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=True,
+def test_an_image_of_the_database_is_shown_large(client, search):
+    names = search.index.manifest["image_id"]
+    answer = client.get("/image", query_string={"id": names[3]})
+    assert answer.status_code == 200
+    assert answer.mimetype == "image/jpeg"
+    with Image.open(io.BytesIO(answer.data)) as image:
+        assert image.size == (32, 32)
+    # As the page asks, and not as another page would.
+    for site, code in (("same-origin", 200), ("cross-site", 403)):
+        answer = client.get(
+            "/image",
+            query_string={"id": names[3]},
+            headers={"Sec-Fetch-Site": site},
         )
+        assert answer.status_code == code
 
-    try:
-        for width, height in ((1366, 1200), (390, 2400)):
-            shot = tmp_path / f"{width}.png"
-            done = browse(
-                f"--screenshot={shot}", f"--window-size={width},{height}"
-            )
-            with Image.open(shot) as image:
-                assert image.size == (width, height)
-                colours = image.convert("RGB").getcolors(1 << 24)
-            # Green frames: the answer was drawn.
-            assert dict(map(reversed, colours)).get((26, 143, 76), 0) > 100
-            assert "Content Security Policy" not in done.stderr
-        drawn = browse("--dump-dom").stdout
-    finally:
-        server.task_dispatcher.shutdown()
-        server.close()
-        thread.join(10)
-    assert drawn.count("<li class=") == 5
-    assert drawn.count('<li class="same"') == 3
-    assert re.search(r"50020[024]\.0 m E, 4500000\.0 m N", drawn)
-    assert 'href="https://www.openstreetmap.org/?mlat=40.6' in drawn
-    assert re.search(r'<div id="map"><svg.*<g class="right"><circle', drawn)
-    said = "The most similar images are below."
-    assert f'id="status" role="status" aria-live="polite">{said}<' in drawn
+
+@pytest.mark.parametrize(
+    "name", ["", "../../etc/passwd", "<script>", "a" * 999]
+)
+def test_only_images_of_the_database_are_shown(client, name):
+    answer = client.get("/image", query_string={"id": name})
+    assert answer.status_code == 404
+    assert "<script" not in answer.get_data(as_text=True)
+
+
+def test_an_example_is_a_query_of_the_records(client):
+    page = client.get("/").get_data(as_text=True)
+    names = re.findall(r'data-image-id="([^"]*)"', page)
+    # Of 12 queries: the first, one in the middle and the last.
+    assert len(names) == 3
+    assert all("/queries/" in name for name in names)
+    photograph = client.get("/image", query_string={"id": names[0]}).data
+    answer = client.post("/locate", data=photograph).get_json()
+    assert len(answer["matches"]) == 4
+
+
+def test_large_images_that_left_the_records(search):
+    server = locate_server.LocateServer(search, _NoPictures())
+    name = search.index.manifest["image_id"].iloc[0]
+    answer = server.app.test_client().get("/image", query_string={"id": name})
+    assert answer.status_code == 404
+    assert "records have no such image" in answer.get_data(as_text=True)
+
+
+def test_tiles_are_allowed_by_name_only(search):
+    """Without the option, the policy names no other server."""
+    address = "https://tiles.example:8443/a/{z}/{x}/{y}.png?key=1"
+    server = locate_server.LocateServer(
+        search, _NoPictures(), tiles=map_tiles.named(address)
+    )
+    answer = server.app.test_client().get("/")
+    policy = answer.headers["Content-Security-Policy"]
+    assert "img-src 'self' data: blob: https://tiles.example:8443;" in policy
+    assert policy.count("http") == 1
+    assert answer.headers["Referrer-Policy"] == "strict-origin"
+    page = answer.get_data(as_text=True)
+    assert f'data-tiles="{address}"' in page
+    assert 'id="tiles" aria-pressed="false"' in page
+    assert '<small id="attribution" hidden>Map of tiles.example:8443<' in page
+    server = locate_server.LocateServer(
+        search, _NoPictures(), tiles=map_tiles.named("openstreetmap")
+    )
+    page = server.app.test_client().get("/").get_data(as_text=True)
+    assert "© OpenStreetMap contributors" in page
+    assert 'href="https://www.openstreetmap.org/copyright"' in page
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "osm", "https://a.example/{z}/{x}.png", "/{z}/{x}/{y}.png"),
+        "https://a.example/{z}/{x}/{y}.png; script-src *",
+        "https://a.example{z}/{x}/{y}",
+        "https://a'example/{z}/{x}/{y}",
+        "javascript://a.example/{z}/{x}/{y}",
+        "https://a.example/{z}/{x}/{y}/{y}",
+    ],
+)
+def test_tiles_that_are_none(name):
+    with pytest.raises(ValueError, match="'openstreetmap' or an address"):
+        LocateOptions(
+            index="i", export="e", records="r", serve=True, map_tiles=name
+        )

@@ -2,10 +2,14 @@
 (() => {
   const byId = (id) => document.getElementById(id);
   const drop = byId("drop"), input = byId("photo"), status = byId("status");
+  const large = byId("large");
   const mostBytes = Number(document.body.dataset.uploadBytes);
   const k = Number(document.body.dataset.k);
+  const tilesAddress = document.body.dataset.tiles || "";
   const mebibytes = mostBytes / 1048576;
-  let preview = "", latest = 0;
+  // A photograph: { name, preview, state, answer or error, button }.
+  let photos = [], current = null, map = null, tiles = null;
+  let isAsking = false, enlarged = 0;
 
   function make(tag, text, name) {
     const element = document.createElement(tag);
@@ -30,6 +34,23 @@
       match.utm_north_m.toFixed(1) + " m N";
   }
 
+  // The file, with its folder: files of several places may have one name. Of an
+  // @ name, what follows its coordinates.
+  function shortName(match) {
+    const parts = match.image_id.split("/"), file = parts[parts.length - 1];
+    const others = file.startsWith("@")
+      ? file.slice(0, file.lastIndexOf(".")).split("@").slice(7) : [];
+    return others.filter(Boolean).join(" ") || parts.slice(-2).join("/");
+  }
+
+  function placeOf(match) {
+    return match.place_id ? "place " + match.place_id : "";
+  }
+
+  function whereIs(match) {
+    return placeOf(match) || degrees(match) || metres(match) || shortName(match);
+  }
+
   function link(match, text) {
     const element = make("a", text);
     element.href = match.map_url;
@@ -49,8 +70,9 @@
 
   function showWhere(answer) {
     const first = answer.matches[0], table = byId("where");
-    byId("headline").textContent = answer.rejected ? "Not in this database" :
-      degrees(first) || metres(first) || first.place_id || first.image_id;
+    byId("headline").textContent = answer.rejected
+      ? "Not in this database"
+      : degrees(first) || metres(first) || first.place_id || first.image_id;
     table.replaceChildren();
     row(table, ("UTM " + first.utm_zone).trim(), metres(first));
     row(table, "place", first.place_id);
@@ -60,92 +82,244 @@
     row(table, "compared with", searched.images + " images" +
       (searched.places === null ? "" : " of " + searched.places + " places"));
     if (first.map_url) row(table, "on a map", link(first, "OpenStreetMap"));
-    byId("sure").textContent = answer.confidence_text;
+    showSure(answer);
+  }
+
+  // A bar only for what was measured.
+  function showSure(answer) {
+    const measured = answer.reliability, sure = byId("sure");
+    sure.textContent = answer.confidence_text;
+    byId("sure-explained").textContent = measured
+      ? "Measured on queries of " + measured.split + " whose places are known."
+      : answer.confidence === null ? ""
+      : "The margin says how much nearer the first match is than any other " +
+        "place. How often such answers are right was not measured for this " +
+        "database.";
+    if (!measured) return;
+    const meter = make("meter");
+    meter.min = 0;
+    meter.max = 1;
+    meter.value = measured.right;
+    meter.setAttribute("aria-label", "share of such answers that were right");
+    sure.append(meter);
   }
 
   function showMatches(matches) {
     byId("matches").replaceChildren(...matches.map((match, index) => {
       const item = make("li", undefined, match.same_place ? "same" : "other");
       const figure = make("figure"), caption = make("figcaption");
+      const rank = index + 1;
       if (match.thumbnail) {
-        const image = make("img");
+        const button = make("button", undefined, "open"), image = make("img");
+        button.type = "button";
+        button.title = "Open large";
         image.src = match.thumbnail;
-        image.alt = "Match " + (index + 1) + ": " + match.image_id;
-        figure.append(image);
+        image.alt = "Match " + rank + ", " + whereIs(match) +
+          (match.same_place ? "" : ", another place") + ": open large";
+        button.append(image);
+        button.addEventListener("click", () => openLarge(index));
+        figure.append(button);
       } else {
         figure.append(make("div", "not in the records", "absent"));
       }
       caption.append(make(
+        "span", rank + " · d² " + match.squared_distance.toFixed(3), "label"
+      ));
+      const place = placeOf(match);
+      if (place) caption.append(make("span", place, "place"));
+      caption.append(make(
         "span",
-        (index + 1) + " · d² " + match.squared_distance.toFixed(3),
-        "label"
+        index === 0 ? "first match" : match.same_place
+          ? "same place as the first" : "another place"
       ));
       if (match.map_url) caption.append(link(match, degrees(match)));
-      else caption.append(make("span", metres(match)));
-      const parts = match.image_id.split("/");
-      const name = make("span", parts[parts.length - 1], "name");
+      else if (metres(match)) caption.append(make("span", metres(match)));
+      const name = make("span", shortName(match), "name");
       name.title = match.image_id;
       caption.append(name);
-      // Files of several places often have the same names.
-      if (match.place_id) caption.append(make("span", match.place_id, "name"));
       figure.append(caption);
       item.append(figure);
+      for (const [event, on] of [
+        ["pointerenter", true], ["focusin", true],
+        ["pointerleave", false], ["focusout", false]
+      ]) item.addEventListener(event, () => point(rank, on));
       return item;
     }));
   }
 
-  function showMap(map) {
-    byId("map-panel").hidden = !map;
-    if (!map) return;
-    const drawn = new DOMParser().parseFromString(map, "image/svg+xml");
-    byId("map").replaceChildren(document.adoptNode(drawn.documentElement));
+  // Shows on the map which mark is a match.
+  function point(rank, on) {
+    for (const mark of byId("map").querySelectorAll(".mark")) {
+      const isThis = mark.dataset.marks.split(" ").includes(String(rank));
+      mark.classList.toggle("pointed", on && isThis);
+    }
   }
 
-  async function locate(file) {
-    const turn = ++latest;
-    byId("answer").hidden = true;
-    if (file.size > mostBytes) {
-      say("This photograph is larger than " + mebibytes + " MiB.", true);
+  function showMap(drawing) {
+    byId("map-panel").hidden = !drawing;
+    byId("map").replaceChildren();
+    map = null;
+    if (!drawing) return;
+    const drawn = new DOMParser().parseFromString(drawing, "image/svg+xml");
+    byId("map").append(document.adoptNode(drawn.documentElement));
+    map = pointMaps.enhance(byId("map"));
+    const choice = byId("tiles-choice");
+    if (!choice) return;
+    choice.hidden = !byId("map").firstChild.dataset.world;
+    showTiles(byId("tiles").getAttribute("aria-pressed") === "true");
+  }
+
+  function showTiles(on) {
+    byId("tiles").setAttribute("aria-pressed", on);
+    byId("attribution").hidden = !on;
+    if (tiles) tiles.remove();
+    tiles = null;
+    if (on && map && map.svg.dataset.world) {
+      tiles = new MapTiles(map, tilesAddress);
+    }
+  }
+
+  function select(photo) {
+    current = photo;
+    for (const one of photos) {
+      one.button.setAttribute("aria-current", one === photo);
+    }
+    byId("answer").hidden = !(photo && photo.answer);
+    if (!photo) return;
+    if (!photo.answer) {
+      say(photo.error || "Looking for this place …", photo.error);
       return;
     }
-    say("Looking for this place …");
-    let answer;
+    byId("query").src = photo.preview;
+    byId("query").alt = "The photograph " + photo.name + ": open large";
+    byId("query-name").textContent = photo.name;
+    showWhere(photo.answer);
+    showMatches(photo.answer.matches);
+    showMap(photo.answer.map);
+  }
+
+  function openLarge(index) {
+    const matches = current.answer.matches, match = matches[index];
+    enlarged = index;
+    byId("large-title").textContent =
+      "Match " + (index + 1) + " of " + matches.length + ": " + whereIs(match);
+    byId("large-query").src = current.preview;
+    byId("large-match").src =
+      "/image?id=" + encodeURIComponent(match.image_id);
+    byId("large-match").alt = "Match " + (index + 1) + ", " + whereIs(match);
+    byId("large-name").textContent = match.image_id;
+    byId("previous").disabled = index === 0;
+    byId("next").disabled = index === matches.length - 1;
+    if (!large.open) large.showModal();
+  }
+
+  function step(by) {
+    const index = enlarged + by;
+    if (index >= 0 && index < current.answer.matches.length) openLarge(index);
+  }
+
+  function refresh(photo) {
+    const [image, name, line] = photo.button.children;
+    image.src = photo.preview;
+    name.textContent = photo.name;
+    line.textContent = photo.error || (photo.answer
+      ? (photo.answer.rejected ? "not in this database"
+        : whereIs(photo.answer.matches[0]))
+      : "waiting");
+    photo.button.classList.toggle("failed", Boolean(photo.error));
+  }
+
+  function add(file, name) {
+    const photo = {
+      file, name, preview: URL.createObjectURL(file), button: make("button")
+    };
+    const image = make("img"), item = make("li");
+    image.alt = "";
+    photo.button.type = "button";
+    photo.button.append(image, make("b"), make("span"));
+    photo.button.addEventListener("click", () => {
+      select(photo);
+      if (photo.answer) byId("headline").focus({ preventScroll: true });
+    });
+    item.append(photo.button);
+    byId("photos").append(item);
+    photos.push(photo);
+    refresh(photo);
+    byId("list").hidden = photos.length < 2;
+    return photo;
+  }
+
+  async function ask(photo) {
+    const tooLarge = "This photograph is larger than " + mebibytes + " MiB.";
+    if (photo.file.size > mostBytes) return { error: tooLarge };
     try {
       const response = await fetch("/locate?k=" + k, {
         method: "POST",
-        body: file,
+        body: photo.file,
         headers: { "Content-Type": "application/octet-stream" }
       });
-      answer = await response.json().catch(() => ({
-        error: response.status === 413
-          ? "This photograph is larger than " + mebibytes + " MiB."
+      return await response.json().catch(() => ({
+        error: response.status === 413 ? tooLarge
           : "The server answered with status " + response.status + "."
       }));
     } catch {
-      answer = { error: "The server cannot be reached. Is it still running?" };
+      return { error: "The server cannot be reached. Is it still running?" };
     }
-    if (turn !== latest) return;
-    if (answer.error) {
-      say(answer.error, true);
-      return;
-    }
-    if (preview) URL.revokeObjectURL(preview);
-    preview = URL.createObjectURL(file);
-    byId("query").src = preview;
-    showWhere(answer);
-    showMatches(answer.matches);
-    showMap(answer.map);
-    byId("answer").hidden = false;
-    say("The most similar images are below.");
-    byId("headline").focus({ preventScroll: true });
   }
 
-  function first(files) {
-    if (files && files.length) locate(files[0]);
+  // Photographs are asked one at a time, in their order.
+  async function work() {
+    if (isAsking) return;
+    isAsking = true;
+    let photo;
+    while ((photo = photos.find((one) => !one.answer && !one.error))) {
+      const place = photos.length > 1
+        ? " (" + (photos.indexOf(photo) + 1) + " of " + photos.length + ")" : "";
+      say("Looking for this place …" + place);
+      const answer = await ask(photo);
+      if (answer.error) photo.error = answer.error;
+      else photo.answer = answer;
+      refresh(photo);
+      if (photo === current || !(current && current.answer)) {
+        if (photos.includes(photo)) select(photo);
+        if (photo.answer) byId("headline").focus({ preventScroll: true });
+      }
+    }
+    isAsking = false;
+    report();
+  }
+
+  function report() {
+    const failed = photos.filter((one) => one.error);
+    if (photos.length === 1 && failed.length) say(failed[0].error, true);
+    else if (!photos.length) say("");
+    else {
+      say(
+        "Looked up " + (photos.length - failed.length) + " of " +
+        photos.length + (photos.length === 1 ? " photograph." : " photographs.")
+      );
+    }
+  }
+
+  function clear() {
+    for (const photo of photos) URL.revokeObjectURL(photo.preview);
+    photos = [];
+    byId("photos").replaceChildren();
+    byId("list").hidden = true;
+    select(null);
+    say("");
+    input.focus();
+  }
+
+  function take(files) {
+    const taken = [...(files || [])].map((file) => add(file, file.name));
+    if (!taken.length) return;
+    select(taken[0]);
+    work();
   }
 
   input.addEventListener("change", () => {
-    first(input.files);
+    take(input.files);
     // The same file may be chosen again.
     input.value = "";
   });
@@ -159,9 +333,48 @@
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     drop.classList.remove("over");
-    first(event.dataTransfer.files);
+    take(event.dataTransfer.files);
   });
   document.addEventListener("paste", (event) => {
-    first(event.clipboardData.files);
+    take(event.clipboardData.files);
+  });
+  for (const button of document.querySelectorAll("#examples button")) {
+    button.addEventListener("click", async () => {
+      const name = button.dataset.imageId;
+      const response = await fetch("/image?id=" + encodeURIComponent(name));
+      if (!response.ok) {
+        say("The records no longer have this image.", true);
+        return;
+      }
+      select(add(await response.blob(), name));
+      work();
+    });
+  }
+  byId("clear").addEventListener("click", clear);
+  byId("photos").addEventListener("keydown", (event) => {
+    const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    if (!by) return;
+    const at = photos.findIndex((one) => one.button === event.target);
+    const next = photos[at + by];
+    if (!next) return;
+    event.preventDefault();
+    next.button.focus();
+    select(next);
+  });
+  if (byId("tiles")) {
+    byId("tiles").addEventListener("click", () => {
+      showTiles(byId("tiles").getAttribute("aria-pressed") !== "true");
+    });
+  }
+  byId("open-query").addEventListener("click", () => openLarge(0));
+  byId("previous").addEventListener("click", () => step(-1));
+  byId("next").addEventListener("click", () => step(1));
+  byId("close").addEventListener("click", () => large.close());
+  large.addEventListener("keydown", (event) => {
+    if (event.key === "ArrowLeft") step(-1);
+    if (event.key === "ArrowRight") step(1);
+  });
+  large.addEventListener("click", (event) => {
+    if (event.target === large) large.close();
   });
 })();

@@ -1,0 +1,4 @@
+// Prints what is folded up.
+addEventListener("beforeprint", () => {
+  for (const folded of document.querySelectorAll("details")) folded.open = true;
+});
