@@ -12,11 +12,13 @@ all. Rows of the table:
 - keep_warm, first: this code with --keep_warm, whose process is not there yet.
 - keep_warm, later: the same once it is there.
 
-Seconds are of whole processes; the ratio is the median of those to `before` in
-the same turn.
+Seconds are of whole processes: by the clock, and of cores, without those of
+the process that stays. Ratios are medians of those to `before` in the same
+turn.
 """
 
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -48,15 +50,17 @@ def take_out(commit: str, folder: Path) -> None:
     )
 
 
-def seconds_of(code: Path, arguments: Sequence[str], runtime: Path) -> float:
-    """Runs `locate` of some code once; returns its wall time in seconds."""
+def seconds_of(
+    code: Path, arguments: Sequence[str], runtime: Path
+) -> tuple[float, float]:
+    """Runs `locate` of some code once; returns seconds and core seconds."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(code),
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "XDG_RUNTIME_DIR": str(runtime),
     }
-    begin = time.perf_counter()
+    begin, cores = time.perf_counter(), _core_seconds()
     subprocess.run(
         [sys.executable, "-m", "sare_tf.locate", *arguments],
         env=environment,
@@ -64,7 +68,25 @@ def seconds_of(code: Path, arguments: Sequence[str], runtime: Path) -> float:
         check=True,
         capture_output=True,
     )
-    return time.perf_counter() - begin
+    return time.perf_counter() - begin, _core_seconds() - cores
+
+
+def _core_seconds() -> float:
+    """Returns the core seconds of all processes that were waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def median_ratio(
+    values: Sequence[tuple[float, float]],
+    others: Sequence[tuple[float, float]],
+    column: int,
+) -> float:
+    """Returns the median of the ratios turn by turn."""
+    return statistics.median(
+        value[column] / other[column]
+        for value, other in zip(values, others, strict=True)
+    )
 
 
 def main(argv):
@@ -102,17 +124,16 @@ def main(argv):
                     seconds[name].append(value)
     print(
         f"{FLAGS.turns} turns, before: {FLAGS.before}.\n\n"
-        "| | median s | from | to | ratio |\n|---|---:|---:|---:|---:|"
+        "| | median s | ratio | median core s | ratio |\n"
+        "|---|---:|---:|---:|---:|"
     )
     for name, values in seconds.items():
-        ratio = statistics.median(
-            value / other
-            for value, other in zip(values, seconds["before"], strict=True)
-        )
-        print(
-            f"| {name} | {statistics.median(values):.2f} | {min(values):.2f} | "
-            f"{max(values):.2f} | {ratio:.2f} |"
-        )
+        cells = [name]
+        for column in range(2):
+            median = statistics.median(value[column] for value in values)
+            ratio = median_ratio(values, seconds["before"], column)
+            cells += [f"{median:.2f}", f"{ratio:.2f}"]
+        print(f"| {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""TensorFlow's import for commands that only run an export: in half the time.
+"""TensorFlow's import for commands that only run an export.
 
 TensorFlow imports Keras at its end, and SciPy and h5py in a copy of an old
 Keras. It does without each of them where they are not installed
