@@ -25,7 +25,7 @@ from sare_tf.dataset import image_decoding
 from sare_tf.model.exported_graph import ExportedGraph
 from sare_tf.records.records import Records
 from sare_tf.serving import warmup_requests
-from sare_tf.training import whitening_fit
+from sare_tf.training import export_folder, whitening_fit
 from sare_tf.training.options import ExportOptions
 from sare_tf.training.place_network import PlaceNetwork
 from sare_tf.training.run_folder import load_embedder, read_state
@@ -526,7 +526,7 @@ def test_half_an_export_is_not_taken_for_whole(root, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(export.atomic_files, "write_json", fail)
+    monkeypatch.setattr(export_folder.sealed_json, "write", fail)
     with pytest.raises(OSError, match="No space"):
         export.run(
             ExportOptions(

@@ -119,7 +119,7 @@ def test_an_evaluation_gives_the_same_metrics(tmp_path):
     for metrics in (before, after):
         del metrics["speed"], metrics["versions"]
     # Added since.
-    added = {"baselines", "epoch_choice", "digests", "sha256"}
+    added = {"baselines", "epoch_choice", "digests", "model", "sha256"}
     assert set(after) - set(before) == added
     # Distances have the rounding of the processor that computed them.
     for one, other in zip(

@@ -390,8 +390,8 @@ def test_other_sizes_are_refused(tiny):
         network(keras.Input((480, 640, 3)))
     with pytest.raises(ValueError, match="height=30.*image_height=28"):
         network(keras.Input((30, None, 3)))
-    with pytest.raises(ValueError, match="other_sizes='crop'"):
-        vit.build(toy_vit.architecture(), other_sizes="crop")
+    with pytest.raises(ValueError, match="other_sizes='pad'"):
+        vit.build(toy_vit.architecture(), other_sizes="pad")
 
 
 def test_other_sizes_are_resized_on_request(tiny):

@@ -109,7 +109,8 @@ class _Graph:
 )
 def test_whitening_by_what_differs(samples, rank, copies, expected):
     rng = np.random.default_rng(0)
-    values = rng.normal(size=(samples, rank)) @ rng.normal(size=(rank, 96))
+    directions, _ = np.linalg.qr(rng.normal(size=(96, rank)))
+    values = rng.normal(size=(samples, rank)) @ directions.T
     values = np.concatenate([values, np.repeat(values[:1], copies, axis=0)])
     values += rng.normal(size=values.shape) * 1e-6
     values /= np.linalg.norm(values, axis=1, keepdims=True)

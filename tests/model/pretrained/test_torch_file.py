@@ -177,7 +177,6 @@ FOUR = _Storage("FloatStorage", "0", 4)
         (tensor(_Storage("FloatStorage", "0", 5), (4,), (1,)), "16 bytes, n"),
         (tensor(_Storage("FloatStorage", "0", 1 << 40), (4,), (1,)), "a stor"),
         (tensor(_Storage("FloatStorage", "../0", 4), (4,), (1,)), "named '../"),
-        (tensor(_Storage("QInt8Storage", "0", 4), (4,), (1,)), "QInt8"),
         (tensor(_Storage("Size", "0", 4), (4,), (1,)), "refers to a storage"),
         (_Named("os", "system", "touch MARK"), r"it names os\.system"),
         (_Named("builtins", "eval", "1"), "it names builtins.eval"),
