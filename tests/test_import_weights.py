@@ -454,12 +454,14 @@ def test_a_backbone_that_does_not_fit(found):
     }
     with pytest.raises(ValueError, match="Received: block1_conv1 in only one"):
         network_building.build(
-            imported_network.ImportedNetwork(layers=layers, **options)
+            imported_network.ImportedNetwork(layers=layers, **options),
+            aggregation="mac",
         )
     layers["block1_conv1"] = [first[0][:2], first[1]]
     with pytest.raises(ValueError, match="of shapes .* for block1_conv1"):
         network_building.build(
-            imported_network.ImportedNetwork(layers=layers, **options)
+            imported_network.ImportedNetwork(layers=layers, **options),
+            aggregation="mac",
         )
     layers["block1_conv1"] = first
     netvlad = imported_network.NetVLADWeights(

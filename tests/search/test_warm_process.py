@@ -46,7 +46,7 @@ class _Echo:
     def __init__(self):
         self.calls = 0
 
-    def __call__(self, encoded, *, k):
+    def __call__(self, encoded, *, k, leave_out=None):
         self.calls += 1
         if b"bad" in encoded:
             raise ValueError("Expected another one.")
