@@ -6,6 +6,8 @@ from typing import Any
 
 from sare_tf.runtime import atomic_files
 
+_FIRST = "epoch-0000"
+
 
 def start(folder: Path, config: Mapping[str, Any]) -> None:
     """Makes the folder of a run; a run without an epoch starts over.
@@ -15,7 +17,8 @@ def start(folder: Path, config: Mapping[str, Any]) -> None:
         config: options of the run, as JSON holds them.
 
     Raises:
-        ValueError: a folder of other files, or one that cannot be written to.
+        ValueError: a folder of other files, one that cannot be written to, or
+            epochs without the state of their run.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -30,6 +33,16 @@ def start(folder: Path, config: Mapping[str, Any]) -> None:
             "Expected an empty or new folder for checkpoints. Received: "
             f"checkpoints={str(folder)!r}, which holds other files. "
             "Choose another --checkpoints."
+        )
+    # A kill may have left the first epoch, which is saved before state.json.
+    later = sorted(
+        path.name for path in folder.glob("epoch-*") if path.name != _FIRST
+    )
+    if later:
+        raise ValueError(
+            f"Expected state.json beside {later[-1]}. Received: "
+            f"checkpoints={str(folder)!r} without it. Copy the folder again; "
+            "or delete it, to start over."
         )
     check_writable(folder)
     atomic_files.write_json(folder / "config.json", dict(config))

@@ -128,6 +128,19 @@ def test_nothing_was_trained(tmp_path):
         run_folder.read_state(tmp_path)
 
 
+def test_epochs_without_the_state_of_their_run(tmp_path, network):
+    """A kill leaves no more than the first one, and the run starts over."""
+    run = _open(tmp_path)
+    _finish(run, network, (0.2, 0.5, 0.6))
+    (tmp_path / "state.json").unlink()
+    run = _open(tmp_path)
+    assert run.last is None
+    _finish(run, network, (0.2, 0.5, 0.6), (0.3, 0.5, 0.6))
+    (tmp_path / "state.json").unlink()
+    with pytest.raises(ValueError, match="beside epoch-0001.*Copy the folder"):
+        _open(tmp_path)
+
+
 def test_the_disk_must_hold_what_is_kept(tmp_path, network, monkeypatch):
     """Three epochs and a new one of 10 MiB each; two are there already."""
     usage = shutil.disk_usage(tmp_path)
