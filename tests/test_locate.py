@@ -108,6 +108,12 @@ def test_confidence_and_positions_by_hand(inputs, photos):
     assert first.map_url.endswith(f"#map=18/{at}")
 
 
+def test_a_folder_of_photographs_has_no_calibration(tmp_path):
+    """Nor is its index made anew because of that."""
+    with pytest.raises(ValueError, match="calibration for --reject_below"):
+        LocateOptions(photo_folder=tmp_path, photos=["a"], reject_below=0.5)
+
+
 def test_a_folder_of_photographs_is_searched(inputs, tmp_path):
     folder = toy_photos.photographs(tmp_path / "photos")
     photos = [folder / "1/0.jpg", folder / "2/1.jpg", tmp_path / "new.jpg"]

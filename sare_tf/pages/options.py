@@ -90,6 +90,14 @@ class LocateOptions(
         if not self.photo_folder:
             self.require("index")
             self.require_model()
+        elif self.reject_below:
+            # Without known places, no answer can be measured.
+            raise ValueError(
+                "Expected an index with a calibration for --reject_below. "
+                f"Received: photos={str(self.photo_folder)!r}, whose index has "
+                "none. Leave out --reject_below, or evaluate an index of your "
+                "own with --calibrate."
+            )
         if self.map_tiles is not None:
             map_tiles.named(self.map_tiles)
         if self.serve:
