@@ -1,6 +1,6 @@
 """An embedder as an exported graph computes it.
 
-The same layers and weights, in the forms that TensorFlow computes fastest:
+The same layers and weights, in forms that TensorFlow can fuse:
 batch normalisation is part of the convolution before it (`folding`), and layers
 of the backbone are those of `inference_layers`.
 """
