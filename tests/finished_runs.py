@@ -31,13 +31,19 @@ def events(checkpoints):
     """What TensorBoard reads, in its order: step, tag, value."""
     paths = Path(checkpoints).glob("tensorboard/events.out.tfevents.*")
     found = []
-    for path in sorted(paths):
+    for path in sorted(paths, key=_when_written):
         for event in event_file_loader.EventFileLoader(str(path)).Load():
             found += [
                 (event.step, value.tag, tf.make_ndarray(value.tensor))
                 for value in event.summary.value
             ]
     return found
+
+
+def _when_written(path):
+    """The second, and among the files of a second their number."""
+    _, _, _, second, *_, number = path.name.partition(".epoch-")[0].split(".")
+    return int(second), int(number)
 
 
 def assert_same_run(one, other):

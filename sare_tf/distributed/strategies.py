@@ -148,7 +148,8 @@ def fit(network: keras.Model, dataset: tf.data.Dataset, **options):
     """
     if workers.is_used(network.distribute_strategy):
         return workers.fit(network, dataset, **options)
-    return network.fit(dataset, **options)
+    dataset, steps = _read_once(network, dataset)
+    return network.fit(dataset, steps_per_epoch=steps, **options)
 
 
 def predict(
@@ -194,10 +195,26 @@ def predict(
             ),
         )
     else:
+        dataset, steps = _read_once(embedder, dataset_of(padded, batch_size))
         descriptors = embedder.predict(
-            dataset_of(padded, batch_size), verbose=0, callbacks=callbacks
+            dataset, steps=steps, verbose=0, callbacks=callbacks
         )
     return descriptors[: len(rows)]
+
+
+def _read_once(
+    network: keras.Model, dataset: tf.data.Dataset
+) -> tuple[tf.data.Dataset, int | None]:
+    """Returns a dataset that Keras begins once, and its number of batches.
+
+    Keras begins a dataset of known cardinality again after its last batch, for
+    an epoch that does not come: this decodes batches in vain. A filter hides
+    the cardinality, and the number of batches takes its place.
+    """
+    steps = int(dataset.cardinality())
+    if steps < 1 or network.distribute_strategy.num_replicas_in_sync > 1:
+        return dataset, None
+    return dataset.filter(lambda *_: True), steps
 
 
 def _addresses(text: str) -> list[str]:

@@ -10,6 +10,8 @@ batch.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -83,10 +85,17 @@ def decoded(
 ) -> tf.data.Dataset:
     """Decodes images, string [], to uint8 [height, width, 3]."""
     return encoded_images.map(
-        lambda encoded: image_decoding.load(
-            encoded, height=height, width=width
-        ),
-        num_parallel_calls=tfdata_threads.THREADS,
+        _loading(height, width), num_parallel_calls=tfdata_threads.THREADS
+    )
+
+
+@functools.cache
+def _loading(height: int, width: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns a function that is traced once, not for each dataset."""
+    return tf.function(
+        functools.partial(image_decoding.load, height=height, width=width),
+        input_signature=[tf.TensorSpec((), tf.string)],
+        autograph=False,
     )
 
 

@@ -128,8 +128,9 @@ class Miner:
         numbers, position = np.unique(queries, return_inverse=True)
         rows = self._split.queries.iloc[numbers]
         mined = hard_negatives.mine(
-            self._split.embed(embedder, rows, shown=shown),
-            self._split.embed(embedder, self._split.database, shown=shown),
+            *self._split.embed_both(
+                embedder, rows, self._split.database, shown=shown
+            ),
             queries=numbers,
             candidates=self.candidates,
             negative_pool=self._options.negative_pool,

@@ -115,6 +115,24 @@ class Split:
             )
         return descriptors
 
+    def embed_both(
+        self,
+        embedder: keras.Model,
+        queries: pd.DataFrame,
+        database: pd.DataFrame,
+        *,
+        shown: progress.Pass | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Embeds queries and database images in one pass, see `embed`.
+
+        Returns:
+            Descriptors [len(queries), D] and [len(database), D].
+        """
+        descriptors = self.embed(
+            embedder, pd.concat([queries, database]), shown=shown
+        )
+        return descriptors[: len(queries)], descriptors[len(queries) :]
+
     def _embed_block(
         self,
         embedder: keras.Model,

@@ -63,9 +63,8 @@ class Validation:
         self, embedder: keras.Model, *, shown: progress.Pass | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns descriptors of the queries and of the database."""
-        return (
-            self._split.embed(embedder, self.queries, shown=shown),
-            self._split.embed(embedder, self.database, shown=shown),
+        return self._split.embed_both(
+            embedder, self.queries, self.database, shown=shown
         )
 
     def measure(
