@@ -29,6 +29,7 @@ PAGES_FLAGS := --flagfile=tests/browser/pages.flags
 
 # Processes that run tests, each with one thread of TensorFlow.
 JOBS ?= 2
+IN_PROCESSES := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # Mutations of each format that `make fuzz` tries, see tests/fuzz/fuzzing.py.
 MUTATIONS ?= 10000
@@ -40,11 +41,11 @@ demo: $(INSTALLED)
 	$(BIN)/python -m sare_tf.demo --flagfile=configs/demo.flags
 
 test: lint
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest $(IN_PROCESSES)
 
 # The inner loop: without trainings of whole runs, kills and several workers.
 quick: lint
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile \
+	$(BIN)/python -m pytest $(IN_PROCESSES) \
 		-m "not own_process and not slow"
 
 # docs/api.md, from the docstrings.

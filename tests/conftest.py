@@ -126,3 +126,5 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.relative_to(tests).as_posix() in _SLOW:
             item.add_marker(pytest.mark.slow)
+    # First what takes long, so that all processes end at about the same time.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

@@ -182,3 +182,13 @@ BAD = {
         "12000 x 9000 are more than 67,108,864 pixels",
     ),
 }
+
+
+def heic(pixels, **save):
+    """A HEIC file of uint8 [H, W, 3]."""
+    import pillow_heif
+
+    encoded = io.BytesIO()
+    image = pillow_heif.from_pillow(Image.fromarray(pixels))
+    image.save(encoded, quality=95, **save)
+    return encoded.getvalue()

@@ -5,12 +5,13 @@
     POST /locate        a photograph as the body -> its answer, JSON
 
 A photograph is sent as it is, without a form, so that there is no file name to
-trust; the server stores nothing of it. A body that is no JPEG or PNG, or too
-large, is refused by its first bytes before it is decoded. Photographs are
-answered one at a time. Pages of other servers may not use this one: requests
-must name this host (against DNS rebinding) and come from its own page. The page
-loads nothing from other servers, unless tiles for its map are named here and
-asked for there.
+trust; the server stores nothing of it. A body that is no JPEG, PNG or HEIC, or
+too large, is refused by its first bytes before it is decoded. Photographs are
+answered one at a time. With the answer to a HEIC comes a JPEG of it, since few
+browsers can show the file. Pages of other servers may not use this one:
+requests must name this host (against DNS rebinding) and come from its own page.
+The page loads nothing from other servers, unless tiles for its map are named
+here and asked for there.
 """
 
 import functools
@@ -24,7 +25,7 @@ from typing import Any
 
 from absl import logging
 
-from sare_tf.dataset import image_refusal, manifest
+from sare_tf.dataset import heif, image_refusal, manifest
 from sare_tf.pages import html, locate_map
 from sare_tf.pages.map_tiles import MapTiles
 from sare_tf.search.locator import Gallery, Locator
@@ -206,12 +207,15 @@ class LocateServer:
     def answer_photograph(self) -> flask.Response:
         """POST /locate: the answer, with thumbnails and the SVG of a map."""
         k = self._wanted_matches()
-        encoded = self._sent_photograph()
+        sent = self._sent_photograph()
         with self._busy:
+            encoded, preview = _converted(sent)
             (answer,) = self._locator([encoded], k=k)
         if answer.error:
             flask.abort(422, f"This photograph cannot be used: {answer.error}.")
         result = answer.as_json()
+        if preview:
+            result["preview"] = preview
         for match in result["matches"]:
             match["thumbnail"] = self._thumbnail(match["image_id"])
         drawn = self._map.around(answer)
@@ -295,10 +299,14 @@ class LocateServer:
                 "--data-binary @PHOTO.jpg.",
             )
         encoded = flask.request.get_data(cache=False)
+        if heif.is_heif(encoded[: heif.FIRST_BYTES]):
+            return encoded
         problem = image_refusal.header_problem(encoded)
         if problem:
             flask.abort(
-                415, f"Expected a JPEG or PNG photograph. Received: {problem}."
+                415,
+                "Expected a JPEG, PNG or HEIC photograph. Received: "
+                f"{problem}.",
             )
         return encoded
 
@@ -307,6 +315,22 @@ class LocateServer:
         if encoded is None:
             return None
         return html.thumbnail(html.Picture(encoded=encoded, name=image_id))
+
+
+def _converted(encoded: bytes) -> tuple[bytes, str]:
+    """Returns a photograph as JPEG or PNG; of a HEIC also a data URL."""
+    try:
+        converted = heif.as_jpeg(encoded)
+    except heif.MissingDecoder as error:
+        flask.abort(
+            415, f"Expected a JPEG or PNG photograph. Received: {error}."
+        )
+    except ValueError as error:
+        flask.abort(422, f"This photograph cannot be used: {error}.")
+    if converted is encoded:
+        return encoded, ""
+    shown = html.enlarged(html.Picture(encoded=converted, name="photograph"))
+    return converted, html.data_url("image/jpeg", shown)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,12 +1,12 @@
 """HEIC photographs: what they are, how they are read, and what else is said."""
 
-import importlib.util
 import io
 import struct
 import sys
 
 import numpy as np
 import pytest
+import toy_images
 import toy_search
 from PIL import Image
 
@@ -16,11 +16,6 @@ from sare_tf.dataset.readers import exif_photos
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
 from sare_tf.search import photo_files
-
-needs_heif = pytest.mark.skipif(
-    importlib.util.find_spec("pillow_heif") is None,
-    reason="pillow-heif is not installed: pip install -e .[heif]",
-)
 
 
 def _ftyp(major, *compatible):
@@ -91,15 +86,6 @@ def test_refused_with_the_command_without_the_extra(tmp_path, without_decoder):
     assert "heif-convert" in rejected
 
 
-def _heic(pixels, **save):
-    import pillow_heif
-
-    encoded = io.BytesIO()
-    image = pillow_heif.from_pillow(Image.fromarray(pixels))
-    image.save(encoded, quality=95, **save)
-    return encoded.getvalue()
-
-
 @pytest.fixture
 def pixels():
     """A gradient with one corner in red, 96 high and 64 wide."""
@@ -109,10 +95,9 @@ def pixels():
     return image.astype(np.uint8)
 
 
-@needs_heif
 def test_becomes_a_jpeg_of_the_same_picture(pixels, tmp_path):
     path = tmp_path / "IMG_1.HEIC"
-    path.write_bytes(_heic(pixels))
+    path.write_bytes(toy_images.heic(pixels))
     encoded = photo_files.read(path)
     decoded = image_decoding.pixels(encoded)
     assert decoded.shape == (96, 64, 3)
@@ -124,11 +109,10 @@ def test_becomes_a_jpeg_of_the_same_picture(pixels, tmp_path):
     assert photo_files.read(misnamed) == encoded
 
 
-@needs_heif
 def test_is_turned_upright_once(pixels):
     exif = Image.Exif()
     exif[0x0112] = 6  # The camera was turned: rotate by 90 degrees.
-    encoded = heif.as_jpeg(_heic(pixels, exif=exif.tobytes()))
+    encoded = heif.as_jpeg(toy_images.heic(pixels, exif=exif.tobytes()))
     with Image.open(io.BytesIO(encoded)) as converted:
         assert not converted.getexif()
     decoded = image_decoding.pixels(encoded).astype(int)
@@ -137,9 +121,8 @@ def test_is_turned_upright_once(pixels):
     assert np.abs(decoded - upright).mean() < 3
 
 
-@needs_heif
 def test_damage_and_size_are_said(pixels, monkeypatch):
-    encoded = _heic(pixels)
+    encoded = toy_images.heic(pixels)
     with pytest.raises(ValueError, match="damaged or truncated HEIC"):
         heif.as_jpeg(encoded[: len(encoded) // 2])
     monkeypatch.setattr(heif, "MOST_PIXELS", 96 * 64 - 1)
@@ -148,9 +131,8 @@ def test_damage_and_size_are_said(pixels, monkeypatch):
     assert image_limits.MOST_PIXELS == 8192 * 8192
 
 
-@needs_heif
 def test_records_hold_what_locate_embeds(pixels, tmp_path):
-    encoded = _heic(pixels)
+    encoded = toy_images.heic(pixels)
     records = Records(_build(_dataset(tmp_path / "data", encoded)))
     (name,) = [
         name for name in records.manifest["image_id"] if name.endswith("HEIC")
@@ -160,14 +142,13 @@ def test_records_hold_what_locate_embeds(pixels, tmp_path):
     assert (row["height"], row["width"]) == (96, 64)
 
 
-@needs_heif
 def test_position_is_read_from_its_header(pixels, tmp_path):
     exif = Image.Exif()
     gps = exif.get_ifd(0x8825)
     gps.update({1: "N", 2: (40.0, 26.0, 24.0), 3: "W", 4: (79.0, 59.0, 24.0)})
     exif[0x8825] = gps
     path = tmp_path / "a.heic"
-    path.write_bytes(_heic(pixels, exif=exif.tobytes()))
+    path.write_bytes(toy_images.heic(pixels, exif=exif.tobytes()))
     columns, doubt = exif_photos.parse(path, radius_m=25.0)
     assert columns["degrees"] == pytest.approx((40.44, -79.99))
     assert doubt == ""

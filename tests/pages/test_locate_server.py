@@ -1,15 +1,18 @@
 """The page that locates what is dropped on it: answers and refusals."""
 
+import base64
 import http.client
 import io
 import json
 import re
 import socket
 import struct
+import sys
 import threading
 import urllib.request
 import zlib
 
+import numpy as np
 import pytest
 import toy_images
 import toy_search
@@ -18,6 +21,7 @@ from absl.testing import flagsaver
 from PIL import Image
 
 from sare_tf import index, locate
+from sare_tf.dataset import heif
 from sare_tf.pages import locate_server, map_tiles
 from sare_tf.pages.options import LocateOptions
 from sare_tf.search import locator
@@ -130,6 +134,33 @@ def test_hostile_uploads_are_refused_and_the_next_answered(
     assert words in _error(client.post("/locate", data=sent), code)
     answer = client.post("/locate", data=toy_search.jpeg(1, 99))
     assert answer.status_code == 200
+
+
+def _pixels(encoded):
+    with Image.open(io.BytesIO(encoded)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def test_a_heic_is_answered_as_its_jpeg(client, search):
+    sent = toy_images.heic(_pixels(toy_search.jpeg(1, 99)))
+    answer = client.post("/locate", data=sent).json
+    (expected,) = search([heif.as_jpeg(sent)], k=4)
+    preview = answer.pop("preview")
+    assert preview.startswith("data:image/jpeg;base64,")
+    shown = _pixels(base64.b64decode(preview.partition(",")[2]))
+    assert shown.shape == _pixels(toy_search.jpeg(1, 99)).shape
+    assert [match["image_id"] for match in answer["matches"]] == [
+        match["image_id"] for match in expected.as_json()["matches"]
+    ]
+
+
+def test_a_heic_that_cannot_be_read(client, monkeypatch):
+    sent = toy_images.heic(_pixels(toy_search.jpeg(1, 99)))
+    error = _error(client.post("/locate", data=sent[: len(sent) // 2]), 422)
+    assert "damaged or truncated HEIC" in error
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    error = _error(client.post("/locate", data=sent), 415)
+    assert 'pip install "sare_tf[heif]"' in error
 
 
 @pytest.mark.parametrize("k", ["0", "51", "-1", "x", "9" * 5000, "²", "1e1"])

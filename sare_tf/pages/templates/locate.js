@@ -278,7 +278,11 @@
       say("Looking for this place …" + place);
       const answer = await ask(photo);
       if (answer.error) photo.error = answer.error;
-      else photo.answer = answer;
+      else {
+        photo.answer = answer;
+        // Of a file that browsers cannot show.
+        if (answer.preview) photo.preview = answer.preview;
+      }
       refresh(photo);
       if (photo === current || !(current && current.answer)) {
         if (photos.includes(photo)) select(photo);
