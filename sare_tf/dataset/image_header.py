@@ -8,11 +8,9 @@ segment, or behind the end of the image, do not count.
 A segment is a row of six numbers, int32: the second byte of its marker, its
 length without the marker, and the 6 bytes that follow, as numbers of 1, 2, 2
 and 1 bytes. Those of a frame are its precision, height, width and number of
-components; the first of a scan is its number of components. A chunk of a PNG is
-its length and name, int32 [2].
+components; the first of a scan is its number of components.
 
-Source: ITU-T T.81, sections B.1.1 and B.2; PNG specification, sections 5.3,
-11.2.2 and 11.3.4.5 (eXIf).
+Source: ITU-T T.81, sections B.1.1 and B.2.
 """
 
 from typing import NamedTuple
@@ -20,19 +18,16 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from sare_tf.dataset import exif_orientation
+from sare_tf.dataset import exif_orientation, png_header
+from sare_tf.dataset.image_limits import UNCOUNTED
+from sare_tf.dataset.png_header import PNG
 
-# First bytes of a file. JPEG: ITU-T T.81, section B.1.1: SOI, then another
-# marker. PNG specification, section 5.2.
+# First bytes of a file. ITU-T T.81, section B.1.1: SOI, then another marker.
 JPEG = b"\xff\xd8\xff"
-PNG = b"\x89PNG\r\n\x1a\n"
 
-# Blocks of a JPEG that are read, beside one per `_SCANS_BLOCK` of the file, and
-# chunks of a PNG. Ours: a header takes a few blocks, and a PNG of 130 MB has as
-# many chunks.
-MOST_BLOCKS, MOST_CHUNKS = 1 << 8, 1 << 14
-# The scans of a file that has more.
-UNCOUNTED = 1 << 24
+# Blocks of a JPEG that are read, beside one per `_SCANS_BLOCK` of it. Ours: a
+# header takes a few.
+MOST_BLOCKS = 1 << 8
 
 # Bytes of a block. Without metadata, the first scan begins in the first one.
 _HEADER_BLOCK, _SCANS_BLOCK = 1 << 10, 1 << 16
@@ -56,12 +51,6 @@ _JFIF, _AFTER_JFIF = b"\xff\xe0\0\x10", 20
 _MOST_FRONT = _AFTER_JFIF + _SEGMENT_BYTES
 # \C is any byte.
 _LOOKS_LIKE_EXIF = r"\C{6}(\C{18})?Exif\x00\x00\C*"
-
-_EXIF_CHUNK, _ZIPPED_TEXT, _ANY_TEXT, _LAST_CHUNK = (
-    int.from_bytes(name, "big") for name in (b"eXIf", b"zTXt", b"iTXt", b"IEND")
-)
-# Length and name before the data of a chunk, and a checksum after it.
-_BEFORE_DATA, _AROUND_DATA = 8, 12
 
 
 class Header(NamedTuple):
@@ -194,7 +183,7 @@ def _walk(image_bytes: tf.Tensor) -> tf.Tensor:
         lambda: _of_jpeg(image_bytes),
         lambda: tf.cond(
             tf.strings.substr(image_bytes, 0, len(PNG)) == PNG,
-            lambda: _of_png(image_bytes),
+            lambda: png_header.read(image_bytes),
             lambda: tf.constant(Header(0, 0, 1, 1)),
         ),
     )
@@ -376,53 +365,3 @@ def _is_one_of(values: tf.Tensor, numbers: tuple[int, ...]) -> tf.Tensor:
     table = np.zeros(256, bool)
     table[list(numbers)] = True
     return tf.gather(tf.constant(table), values)
-
-
-def _of_png(image_bytes: tf.Tensor) -> tf.Tensor:
-    """Reads the header of a PNG, int32 [4]."""
-    head = tf.strings.join([tf.strings.substr(image_bytes, 0, 24), 24 * "\0"])
-    # Width and height; from 2^31 on, which the format excludes, negative.
-    size = tf.maximum(_integers(head, 16)[::-1], 0)
-    num_bytes = tf.strings.length(image_bytes)
-
-    def step(count, at, name, exif, texts):
-        del name
-        data_bytes, name = tf.unstack(_integers(image_bytes, at))
-        is_text = (name == _ZIPPED_TEXT) | (name == _ANY_TEXT)
-        return (
-            count + 1,
-            at + _AROUND_DATA + tf.clip_by_value(data_bytes, 0, num_bytes),
-            name,
-            tf.where((name == _EXIF_CHUNK) & (exif == 0), at, exif),
-            texts + tf.cast(is_text, tf.int32),
-        )
-
-    count, _, _, exif, texts = tf.while_loop(
-        lambda count, at, name, *_: (
-            (name != _LAST_CHUNK)
-            & (at <= num_bytes - _AROUND_DATA)
-            & (count < MOST_CHUNKS)
-        ),
-        step,
-        tuple(map(tf.constant, (0, len(PNG), 0, 0, 0))),
-    )
-    orientation = tf.cond(
-        exif > 0, lambda: _of_exif_chunk(image_bytes, exif), lambda: 1
-    )
-    texts = tf.where(count == MOST_CHUNKS, UNCOUNTED, tf.maximum(texts, 1))
-    return tf.concat([size, [orientation, texts]], axis=0)
-
-
-def _of_exif_chunk(image_bytes: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-    """Returns the orientation in a chunk, int32 []."""
-    data_bytes = tf.maximum(_integers(image_bytes, start)[0], 0)
-    return exif_orientation.parse(
-        tf.strings.substr(image_bytes, start + _BEFORE_DATA, data_bytes)
-    )
-
-
-def _integers(image_bytes: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-    """Returns the two numbers of four bytes from `start` on, int32 [2]."""
-    raw = tf.strings.substr(image_bytes, start, 8)
-    numbers = tf.io.decode_raw(raw, tf.int32, little_endian=False)
-    return tf.ensure_shape(numbers, [2])

@@ -13,7 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from sare_tf.dataset import image_decoding, image_header, image_refusal
+from sare_tf.dataset import (
+    image_decoding,
+    image_header,
+    image_refusal,
+    png_header,
+)
 
 SHORT, LONG, SIGNED_SHORT, SIGNED_LONG = 3, 4, 8, 9
 ORIENTATION, THUMBNAIL = 0x0112, 0x0201
@@ -360,7 +365,7 @@ def test_the_same_in_a_pipeline():
 def test_what_is_no_header_is_none():
     for encoded in (b"", b"Exif\0\0", b"\xff", b"\xff\xd8", exif(), b"GIF89a"):
         assert read(encoded) == (0, 0, 1, 1)
-    for encoded in (PLAIN[:3], PLAIN[:60], image_header.PNG):
+    for encoded in (PLAIN[:3], PLAIN[:60], png_header.PNG):
         assert read(encoded)[:3] == (0, 0, 1)
     in_a_comment = encode(comment=encode(6)[:200])
     assert read(in_a_comment) == (40, 56, 1, 1)
@@ -448,7 +453,7 @@ def test_too_many_parts_are_not_counted():
     scan = progressive.rindex(b"\xff\xda")
     encoded = progressive[:scan] + comments + progressive[scan:]
     png = toy_images.GOOD["png"]
-    chunks = toy_images.chunk(b"tEXt", b"k\0") * image_header.MOST_CHUNKS
+    chunks = toy_images.chunk(b"tEXt", b"k\0") * png_header.MOST_CHUNKS
     for many, kind in (
         (encoded, "JPEG"),
         (png[:33] + chunks + png[33:], "PNG"),
