@@ -191,7 +191,7 @@ class Index:
 
         Raises:
             ValueError: another descriptor length, rows that are not unit
-                vectors, or k below 1.
+                vectors, or k that is no whole number from 1 on.
         """
         count, dimension = self.descriptors.shape
         if np.ndim(descriptors) != 2 or np.shape(descriptors)[1] != dimension:
@@ -200,10 +200,10 @@ class Index:
                 f"descriptors.shape={np.shape(descriptors)}. Embed with the "
                 "export that the index was built with."
             )
-        if k < 1:
+        if not isinstance(k, int | np.integer) or k < 1:
             raise ValueError(
-                f"Expected k of at least 1. Received: k={k}. Ask for more "
-                "neighbours."
+                f"Expected k of at least 1, a whole number. Received: k={k!r}. "
+                "Ask for more neighbours."
             )
         k = min(k, count)
         descriptors = np.ascontiguousarray(descriptors, np.float32)
