@@ -89,7 +89,10 @@ def _locator(
         return options, _open(options)
     prepared = _prepared(options, repair=False)
     try:
-        return prepared, _open(prepared)
+        locator = _open(prepared)
+        if isinstance(locator, warm_client.WarmLocator):
+            locator([], k=1)  # It loads nothing before it is asked.
+        return prepared, locator
     except Damaged as error:
         # An export that was named is not ours to make.
         if not error.is_within(Path(prepared.records).parent):

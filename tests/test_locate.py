@@ -530,6 +530,27 @@ def test_a_warm_process_answers_as_this_one(
     assert list(runtime_folder.glob("*.sock")) == []
 
 
+def test_a_damaged_cache_is_made_anew_for_a_warm_process(
+    inputs, tmp_path, runtime_folder, started, caplog
+):
+    folder = toy_photos.photographs(tmp_path / "photos")
+    toy_photos.prepare(folder, tmp_path / "cache", export=inputs["export"])
+    (index,) = (tmp_path / "cache").rglob("descriptors.npy")
+    with index.open("r+b") as file:
+        file.seek(200)
+        file.write(b"\xff" * 40)
+    options = LocateOptions(
+        export=inputs["export"],
+        photo_folder=folder,
+        cache=tmp_path / "cache",
+        photos=[folder / "1/0.jpg"],
+        keep_warm=True,
+    )
+    ((_, answer),) = locate.run(options)
+    assert answer.matches[0].image_id == "1/1.jpg"
+    assert "made anew" in caplog.text
+
+
 def test_what_a_warm_process_cannot_load_is_said(
     inputs, photos, runtime_folder, started
 ):
