@@ -27,6 +27,7 @@ from sare_tf import flags, serving
 from sare_tf.pages import map_tiles
 from sare_tf.pages.options import LocateOptions
 from sare_tf.runtime import progress, run_lock, stage_results, tensorflow_import
+from sare_tf.runtime.damage import Damaged
 from sare_tf.search import (
     calibration,
     photo_files,
@@ -88,9 +89,18 @@ def _locator(
         return options, _open(options)
     prepared = _prepared(options, repair=False)
     try:
-        return prepared, _open(prepared)
-    except (FileNotFoundError, ValueError) as error:
-        logging.warning("The cache is damaged and made anew: %s", error)
+        locator = _open(prepared)
+        if isinstance(locator, warm_client.WarmLocator):
+            locator([], k=1)  # It loads nothing before it is asked.
+        return prepared, locator
+    except Damaged as error:
+        # An export that was named is not ours to make.
+        if not error.is_within(Path(prepared.records).parent):
+            raise
+        logging.warning(
+            "The cache is damaged, or of another version, and made anew: %s",
+            error,
+        )
         prepared = _prepared(options, repair=True)
         return prepared, _open(prepared)
 

@@ -226,6 +226,9 @@ def test_search_refuses_what_does_not_fit(toy):
     query = toy_search.unit(0, 1, toy_search.DIMENSION)
     with pytest.raises(ValueError, match="k of at least 1.*k=0"):
         opened.search(query, 0)
+    for k in (2.5, "3", None):
+        with pytest.raises(ValueError, match="k of at least 1, a whole number"):
+            opened.search(query, k)
     with pytest.raises(ValueError, match=r"Expected descriptors \[Q, 48\]"):
         opened.search(toy_search.unit(0, 1, 5), 1)
     with pytest.raises(ValueError, match="length 2 for query 0"):

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -114,12 +115,13 @@ def test_a_folder_of_photographs_has_no_calibration(tmp_path):
         LocateOptions(photo_folder=tmp_path, photos=["a"], reject_below=0.5)
 
 
-def test_a_folder_of_photographs_is_searched(inputs, tmp_path):
+def test_a_folder_of_photographs_is_searched(inputs, tmp_path, caplog):
     folder = toy_photos.photographs(tmp_path / "photos")
     photos = [folder / "1/0.jpg", folder / "2/1.jpg", tmp_path / "new.jpg"]
     photos[2].write_bytes(toy_search.jpeg(0, 9))
+    export = shutil.copytree(inputs["export"], tmp_path / "export")
     options = {
-        "export": inputs["export"],
+        "export": export,
         "photo_folder": folder,
         "cache": tmp_path / "cache",
     }
@@ -147,6 +149,19 @@ def test_a_folder_of_photographs_is_searched(inputs, tmp_path):
     assert [answer.matches for answer in again] == [
         answer.matches for answer in answers
     ]
+    assert "damaged, or of another version, and made anew" in caplog.text
+    # What a user names wrongly is refused at once: nothing is made anew.
+    before = toy_photos.files(tmp_path / "cache")
+    shutil.rmtree(export)
+    with pytest.raises(FileNotFoundError, match="Expected an export"):
+        run(photos)
+    shutil.copytree(inputs["export"], export)
+    (model,) = export.rglob("saved_model.pb")
+    model.write_bytes(b"x")
+    with pytest.raises(ValueError, match="Expected a whole export"):
+        run(photos)
+    assert toy_photos.files(tmp_path / "cache") == before
+    shutil.copy(next(inputs["export"].rglob("saved_model.pb")), model)
     # The only photograph is.
     for path in folder.rglob("*.jpg"):
         if path != photos[0]:
@@ -513,6 +528,27 @@ def test_a_warm_process_answers_as_this_one(
     process.terminate()
     assert process.wait(20) == 0
     assert list(runtime_folder.glob("*.sock")) == []
+
+
+def test_a_damaged_cache_is_made_anew_for_a_warm_process(
+    inputs, tmp_path, runtime_folder, started, caplog
+):
+    folder = toy_photos.photographs(tmp_path / "photos")
+    toy_photos.prepare(folder, tmp_path / "cache", export=inputs["export"])
+    (index,) = (tmp_path / "cache").rglob("descriptors.npy")
+    with index.open("r+b") as file:
+        file.seek(200)
+        file.write(b"\xff" * 40)
+    options = LocateOptions(
+        export=inputs["export"],
+        photo_folder=folder,
+        cache=tmp_path / "cache",
+        photos=[folder / "1/0.jpg"],
+        keep_warm=True,
+    )
+    ((_, answer),) = locate.run(options)
+    assert answer.matches[0].image_id == "1/1.jpg"
+    assert "made anew" in caplog.text
 
 
 def test_what_a_warm_process_cannot_load_is_said(

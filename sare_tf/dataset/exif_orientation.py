@@ -9,6 +9,7 @@ Source: CIPA DC-008 (EXIF 2.3), sections 4.5 and 4.6.4, tag Orientation; TIFF
 6.0, section 2.
 """
 
+import numpy as np
 import tensorflow as tf
 
 _TAG = 0x0112
@@ -17,6 +18,24 @@ _TAG = 0x0112
 _SHORT, _LONG, _SIGNED_SHORT, _SIGNED_LONG = 3, 4, 8, 9
 # An entry of a directory: tag, type, count and value, of 2, 2, 4, 4 bytes.
 _ENTRY_BYTES = 12
+# Bytes of an entry that its tag, type, count, and value as a number of four and
+# of two bytes are made of: [first, end).
+_OF_NUMBERS = ((0, 2), (2, 4), (4, 8), (8, 12), (8, 10))
+
+
+def _weights(*, is_little: bool) -> np.ndarray:
+    """Makes what turns bytes of an entry into numbers, int32 [12, 5].
+
+    Numbers of four bytes become negative from 2^31 on.
+    """
+    weights = np.zeros((_ENTRY_BYTES, len(_OF_NUMBERS)), np.int32)
+    for number, (first, end) in enumerate(_OF_NUMBERS):
+        powers = 256 ** np.arange(end - first)
+        weights[first:end, number] = powers if is_little else powers[::-1]
+    return weights
+
+
+_LITTLE, _BIG = _weights(is_little=True), _weights(is_little=False)
 
 
 # Inlined into a condition, its ops would cost time even where it is false.
@@ -38,36 +57,30 @@ def parse(tiff: tf.Tensor) -> tf.Tensor:
     padded = tf.strings.join([tiff, _ENTRY_BYTES * "\0"])
     order = tf.strings.substr(padded, 0, 4)
     is_little = order == b"II*\0"
-
-    def numbers(start: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-        """Returns numbers of two bytes, int32 [count]."""
-        raw = tf.strings.substr(padded, start, 2 * count)
-        little, big = (
-            tf.io.decode_raw(raw, tf.uint16, little_endian=is_first)
-            for is_first in (True, False)
-        )
-        return tf.cast(tf.where(is_little, little, big), tf.int32)
-
-    def long(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
-        """Returns the number of two; negative from 2^31 on."""
-        return tf.where(
-            is_little, 65536 * second + first, 65536 * first + second
-        )
-
-    directory = long(*tf.unstack(numbers(4, 2), 2))
+    offset = tf.strings.substr(padded, 4, 4)
+    # Negative from 2^31 on.
+    directory = tf.where(
+        is_little,
+        tf.io.decode_raw(offset, tf.int32, little_endian=True),
+        tf.io.decode_raw(offset, tf.int32, little_endian=False),
+    )
+    directory = tf.reshape(directory, [])
     is_valid = (is_little | (order == b"MM\0*")) & (directory >= 0)
     directory = tf.where(is_valid, tf.minimum(directory, num_bytes), num_bytes)
-    entries = directory + 2
-    count = tf.minimum(
-        numbers(directory, 1)[0], (num_bytes - entries) // _ENTRY_BYTES
+    values = tf.io.decode_raw(
+        tf.strings.substr(padded, directory, num_bytes + 2), tf.uint8
     )
-    count = tf.maximum(count, 0)
-    table = tf.reshape(numbers(entries, 6 * count), (-1, 6))
-    tag, kind, *halves, first, second = tf.unstack(table, axis=1)
-    how_many = long(*halves)
+    weights = tf.where(is_little, _LITTLE, _BIG)
+    count = tf.reduce_sum(tf.cast(values[:2], tf.int32) * weights[:2, 0])
+    most = (num_bytes - directory - 2) // _ENTRY_BYTES
+    count = tf.maximum(tf.minimum(count, most), 0)
+    entries = tf.reshape(values[2 : 2 + _ENTRY_BYTES * count], (-1, 12))
+    tag, kind, how_many, long, short = tf.unstack(
+        tf.cast(entries, tf.int32) @ weights, axis=1
+    )
     is_long = (kind == _LONG) | (kind == _SIGNED_LONG)
     is_short = (kind == _SHORT) | (kind == _SIGNED_SHORT)
-    value = tf.where(is_long, long(first, second), first)
+    value = tf.where(is_long, long, short)
     # More numbers than an entry has room for are elsewhere.
     is_here = tf.where(is_long, how_many == 1, how_many <= 2)
     is_usable = is_here & (value >= 1) & (value <= 8)

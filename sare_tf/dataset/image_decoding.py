@@ -10,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from sare_tf.dataset import exif_orientation, image_header, image_refusal
-from sare_tf.dataset.image_header import PNG, Header
+from sare_tf.dataset.image_header import Header
 from sare_tf.dataset.image_refusal import why_not
 from sare_tf.dataset.interpolation import BILINEAR, Interpolation
+from sare_tf.dataset.png_header import PNG
 
 # Properties of usable images that a check reports.
 TRAITS = ("turned", "cmyk", "16_bit", "animated")
@@ -230,7 +231,7 @@ def _decode(image_bytes: tf.Tensor, header: Header) -> tf.Tensor:
     """
     # The op itself, because tf.debugging.Assert adds a condition around it.
     passed = tf.raw_ops.Assert(
-        condition=image_refusal.is_usable(header),
+        condition=image_refusal.is_usable(image_bytes, header),
         data=[
             "not a JPEG or PNG image, or beyond the limits",
             tf.stack(header),

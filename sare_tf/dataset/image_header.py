@@ -8,11 +8,9 @@ segment, or behind the end of the image, do not count.
 A segment is a row of six numbers, int32: the second byte of its marker, its
 length without the marker, and the 6 bytes that follow, as numbers of 1, 2, 2
 and 1 bytes. Those of a frame are its precision, height, width and number of
-components; the first of a scan is its number of components. A chunk of a PNG is
-its length and name, int32 [2].
+components; the first of a scan is its number of components.
 
-Source: ITU-T T.81, sections B.1.1 and B.2; PNG specification, sections 5.3,
-11.2.2 and 11.3.4.5 (eXIf).
+Source: ITU-T T.81, sections B.1.1 and B.2.
 """
 
 from typing import NamedTuple
@@ -20,26 +18,23 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from sare_tf.dataset import exif_orientation
+from sare_tf.dataset import exif_orientation, png_header
+from sare_tf.dataset.image_limits import UNCOUNTED
+from sare_tf.dataset.png_header import PNG
 
-# First bytes of a file. JPEG: ITU-T T.81, section B.1.1: SOI, then another
-# marker. PNG specification, section 5.2.
+# First bytes of a file. ITU-T T.81, section B.1.1: SOI, then another marker.
 JPEG = b"\xff\xd8\xff"
-PNG = b"\x89PNG\r\n\x1a\n"
 
-# Blocks of a JPEG that are read, beside one per `_SCANS_BLOCK` of the file, and
-# chunks of a PNG. Ours: a header takes a few blocks, and a PNG of 130 MB has as
-# many chunks.
-MOST_BLOCKS, MOST_CHUNKS = 1 << 8, 1 << 14
-# The scans of a file that has more.
-UNCOUNTED = 1 << 24
+# Blocks of a JPEG that are read, beside one per `_SCANS_BLOCK` of it. Ours: a
+# header takes a few.
+MOST_BLOCKS = 1 << 8
 
 # Bytes of a block. Without metadata, the first scan begins in the first one.
 _HEADER_BLOCK, _SCANS_BLOCK = 1 << 10, 1 << 16
 _SEGMENT_BYTES = 10
 # The bytes that each number of a segment is made of.
 _OF_NUMBERS = ((1,), (2, 3), (4,), (5, 6), (7, 8), (9,))
-_SOS, _EOI, _APP1 = 0xDA, 0xD9, 0xE1
+_SOF0, _SOS, _EOI, _APP1 = 0xC0, 0xDA, 0xD9, 0xE1
 _EXIF = (0x45, 0x7869, 0x6600, 0)  # "Exif\0\0"
 # Second bytes of markers. Frames hold the size: table B.1 without DHT, JPG and
 # DAC. The first ones, baseline and extended, may have a single scan.
@@ -50,12 +45,12 @@ _OF_SEGMENTS = (*range(0x02, 0xD0), *range(0xD9, 0xFF))
 # Those before the only scan of most files: without APP1, which may hold EXIF.
 _PLAIN = (0xC0, 0xC1, 0xC4, 0xDB, 0xDD, 0xE0, *range(0xE2, 0xF0), 0xFE)
 _NO_SCAN = b"\0\0\xff\xda" + bytes(_SEGMENT_BYTES)
-
-_EXIF_CHUNK, _ZIPPED_TEXT, _ANY_TEXT, _LAST_CHUNK = (
-    int.from_bytes(name, "big") for name in (b"eXIf", b"zTXt", b"iTXt", b"IEND")
-)
-# Length and name before the data of a chunk, and a checksum after it.
-_BEFORE_DATA, _AROUND_DATA = 8, 12
+# The first segment of most files, of 16 bytes (JFIF 1.02), and where the next
+# one starts.
+_JFIF, _AFTER_JFIF = b"\xff\xe0\0\x10", 20
+_MOST_FRONT = _AFTER_JFIF + _SEGMENT_BYTES
+# \C is any byte.
+_LOOKS_LIKE_EXIF = r"\C{6}(\C{18})?Exif\x00\x00\C*"
 
 
 class Header(NamedTuple):
@@ -87,15 +82,31 @@ def read(image_bytes: tf.Tensor) -> Header:
     return Header(*tf.unstack(header))
 
 
-def _first_look(image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Reads the header of a JPEG without APP1, of one scan, as most files are.
+# Inlined into a condition, ops would cost time even where it is false.
+_apart = tf.function(
+    input_signature=[tf.TensorSpec([], tf.string)],
+    experimental_attributes={"_noinline": True},
+    autograph=False,
+)
 
+
+def _first_look(image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Reads the header of a JPEG of one scan, as most files are.
+
+    EXIF may be in the first segment, or in the second one after a JFIF header
+    of the usual length. Nothing else may be in APP1, unless EXIF comes first.
     Each op takes time, so there are fewer of them than in a walk.
 
     Returns:
         Whether the file is such a JPEG, bool [], and its header, int32 [4].
     """
-    head = tf.strings.substr(image_bytes, 0, _HEADER_BLOCK)
+    head, orientation, passed_over = tf.cond(
+        tf.strings.regex_full_match(
+            tf.strings.substr(image_bytes, 0, _MOST_FRONT), _LOOKS_LIKE_EXIF
+        ),
+        lambda: _without_exif(image_bytes),
+        lambda: (tf.strings.substr(image_bytes, 0, _HEADER_BLOCK), 1, _SOF0),
+    )
     # Behind them a scan without components, so that there is a segment.
     values = tf.io.decode_raw(tf.strings.join([head, _NO_SCAN]), tf.uint8)
     # Segments after SOI, and what looks like one, [M].
@@ -105,20 +116,63 @@ def _first_look(image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     )
     markers, lengths, *_ = tf.unstack(segments, axis=1)
     starts = tf.cast(starts[:, 0], tf.int32)
-    is_followed = starts[1:] - starts[:-1] == lengths[:-1] + 2
-    is_passed = is_followed & _is_one_of(markers[:-1], _PLAIN)
-    last = tf.argmax(tf.concat([~is_passed, [True]], axis=0))
-    height, width, is_only_scan = _frame(segments, segments[last])
+    # The last one is not: the first starts at 0.
+    is_followed = starts + lengths + 2 == tf.roll(starts, -1, 0)
+    is_plain = _is_one_of(markers, _PLAIN) | (markers == passed_over)
+    last = tf.argmin(is_followed & is_plain)
+    height, width, is_only_scan = _frame(segments[: last + 1])
+    # A walk reads no segment of less than `_SEGMENT_BYTES`.
+    behind = 2 + _SEGMENT_BYTES + len(_NO_SCAN)
+    is_whole = starts[last] <= tf.size(values) - behind
     is_jpeg = tf.strings.substr(head, 0, len(JPEG)) == JPEG
-    return is_jpeg & is_only_scan, tf.stack([height, width, 1, 1])
+    header = tf.stack([height, width, orientation, 1])
+    return is_jpeg & is_only_scan & is_whole, header
 
 
-# Inlined into a condition, ops would cost time even where it is false.
-_apart = tf.function(
-    input_signature=[tf.TensorSpec([], tf.string)],
-    experimental_attributes={"_noinline": True},
-    autograph=False,
-)
+@_apart
+def _without_exif(
+    image_bytes: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Takes EXIF out of a JPEG, at the two places where cameras write it.
+
+    Returns:
+        The first bytes without the segment, whose previews would fill them,
+        string []; the orientation, and the second byte of markers that may
+        follow: APP1, because the first EXIF counts. If there is no EXIF, they
+        are as without it.
+    """
+    # Not zeros behind a short file: a name would end with them.
+    front = tf.strings.join(
+        [tf.strings.substr(image_bytes, 0, _MOST_FRONT), _MOST_FRONT * "-"]
+    )
+    is_behind = tf.strings.substr(front, 2, len(_JFIF)) == _JFIF
+    start = tf.where(is_behind, _AFTER_JFIF, 2)
+    segment = tf.strings.substr(front, start, _SEGMENT_BYTES)
+    length = tf.io.decode_raw(
+        tf.strings.substr(segment, 2, 2), tf.uint16, little_endian=False
+    )
+    num_bytes = tf.cast(tf.reshape(length, []), tf.int32) + 2
+    is_exif = (
+        (tf.strings.substr(segment, 0, 2) == b"\xff\xe1")
+        & (tf.strings.substr(segment, 4, 6) == b"Exif\0\0")
+        & (num_bytes > _SEGMENT_BYTES)
+    )
+    num_bytes = tf.where(is_exif, num_bytes, 0)
+    exif = tf.strings.substr(
+        image_bytes,
+        tf.where(is_exif, start + _SEGMENT_BYTES, 0),
+        tf.maximum(num_bytes - _SEGMENT_BYTES, 0),
+    )
+    after = tf.minimum(start + num_bytes, tf.strings.length(image_bytes))
+    head = tf.strings.join(
+        [
+            tf.strings.substr(image_bytes, 0, start),
+            tf.strings.substr(image_bytes, after, _HEADER_BLOCK),
+        ]
+    )
+    # No bytes at all say 1.
+    orientation = exif_orientation.parse(exif)
+    return head, orientation, tf.where(is_exif, _APP1, _SOF0)
 
 
 @_apart
@@ -129,19 +183,16 @@ def _walk(image_bytes: tf.Tensor) -> tf.Tensor:
         lambda: _of_jpeg(image_bytes),
         lambda: tf.cond(
             tf.strings.substr(image_bytes, 0, len(PNG)) == PNG,
-            lambda: _of_png(image_bytes),
+            lambda: png_header.read(image_bytes),
             lambda: tf.constant(Header(0, 0, 1, 1)),
         ),
     )
 
 
-@_apart
 def _of_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
     """Reads the header of a JPEG, int32 [4]."""
-    _, starts, segments = _read_blocks(
-        image_bytes, _HEADER_BLOCK, until=(_SOS, _EOI)
-    )
-    height, width, is_only_scan = _frame(segments, segments[-1])
+    _, starts, segments = _read_blocks(image_bytes, True)
+    height, width, is_only_scan = _frame(segments)
     is_exif = (segments[:, 0] == _APP1) & tf.reduce_all(
         segments[:, 2:] == _EXIF, axis=1
     )
@@ -168,40 +219,49 @@ def _of_jpeg(image_bytes: tf.Tensor) -> tf.Tensor:
     return tf.stack([height, width, orientation, scans])
 
 
-@_apart
 def _count_scans(rest: tf.Tensor) -> tf.Tensor:
     """Counts the scans of a JPEG, given from the first one on, int32 []."""
-    is_finished, _, segments = _read_blocks(rest, _SCANS_BLOCK, until=(_EOI,))
+    is_finished, _, segments = _read_blocks(rest, False)
     scans = tf.math.count_nonzero(segments[:, 0] == _SOS, dtype=tf.int32)
     return tf.where(is_finished, scans, UNCOUNTED)
 
 
+@tf.function(
+    input_signature=[
+        tf.TensorSpec([], tf.string),
+        tf.TensorSpec([], tf.bool),
+    ],
+    experimental_attributes={"_noinline": True},
+    autograph=False,
+)
 def _read_blocks(
-    image_bytes: tf.Tensor, num_bytes: int, *, until: tuple[int, ...]
+    image_bytes: tf.Tensor, is_header: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Reads block after block of a JPEG, until a marker.
+    """Reads block after block of a JPEG.
 
     Args:
         image_bytes: string [].
-        num_bytes: of a block.
-        until: second bytes of the markers to stop at.
+        is_header: whether to stop at the first scan, not at the image's end;
+            bool [].
 
     Returns:
         Whether that took no more than the blocks there may be, bool []; starts
         and segments, int32 [S] and [S, 6]. Those of zeros, of which the first
         is one, are none.
     """
+    num_bytes = tf.where(is_header, _HEADER_BLOCK, _SCANS_BLOCK)
+    until = tf.stack([_EOI, tf.where(is_header, _SOS, _EOI)])
     length = tf.strings.length(image_bytes)
     last = length - _SEGMENT_BYTES
     most = MOST_BLOCKS + length // _SCANS_BLOCK
 
     def is_unfinished(steps, at, starts, segments):
         del starts
-        is_over = _is_one_of(segments[-1, 0], until)
+        is_over = tf.reduce_any(segments[-1, 0] == until)
         return (at <= last) & ~is_over & (steps < most)
 
     def step(steps, at, *before):
-        at, *more = _read_block(image_bytes, at, num_bytes, until=until)
+        at, *more = _read_block(image_bytes, at, num_bytes, until)
         return (
             steps + 1,
             at,
@@ -231,17 +291,16 @@ def _read_blocks(
 def _read_block(
     image_bytes: tf.Tensor,
     at: tf.Tensor,
-    num_bytes: int,
-    *,
-    until: tuple[int, ...],
+    num_bytes: tf.Tensor,
+    until: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Reads segments that follow each other and start in a block.
 
     Args:
         image_bytes: string [].
         at: where the block begins, int32 [].
-        num_bytes: of the block.
-        until: second bytes of the markers to stop at.
+        num_bytes: of the block, int32 [].
+        until: second bytes of the markers to stop at, int32 [2].
 
     Returns:
         Where the next block begins, int32 []; starts and segments, int32 [S]
@@ -266,7 +325,8 @@ def _read_block(
     # Anything may lie between a scan, or the zeros, and the next marker.
     is_free = _is_one_of(markers, (0, _SOS))
     is_followed = is_free[:-1] | (ends[:-1] == starts[1:])
-    is_last = ~is_followed | _is_one_of(markers[:-1], until)
+    is_until = tf.reduce_any(markers[:-1, None] == until, axis=1)
+    is_last = ~is_followed | is_until
     last = tf.argmax(tf.concat([is_last, [True]], axis=0))
     end = tf.where(is_free[last], tf.size(values) - left, ends[last])
     return at + end, at + starts[: last + 1], segments[: last + 1]
@@ -281,13 +341,12 @@ def _numbers(segment_bytes: tf.Tensor) -> tf.Tensor:
 
 
 def _frame(
-    segments: tf.Tensor, last: tf.Tensor
+    segments: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Reads the frame of a JPEG.
 
     Args:
-        segments: int32 [S, 6], with the first scan or without any.
-        last: the last one of them, int32 [6].
+        segments: int32 [S, 6], up to the first scan or without any.
 
     Returns:
         Height and width, int32 [], 0 if there is no frame; and bool [], whether
@@ -296,7 +355,7 @@ def _frame(
     """
     frame = segments[tf.argmax(_is_one_of(segments[:, 0], _FRAMES))]
     kind, _, _, height, width, num_components = tf.unstack(frame)
-    marker, _, of_scan, *_ = tf.unstack(last)
+    marker, _, of_scan, *_ = tf.unstack(segments[-1])
     is_single = (of_scan == num_components) & (kind <= _SEQUENTIAL)
     return height, width, is_single & (marker == _SOS)
 
@@ -306,54 +365,3 @@ def _is_one_of(values: tf.Tensor, numbers: tuple[int, ...]) -> tf.Tensor:
     table = np.zeros(256, bool)
     table[list(numbers)] = True
     return tf.gather(tf.constant(table), values)
-
-
-@_apart
-def _of_png(image_bytes: tf.Tensor) -> tf.Tensor:
-    """Reads the header of a PNG, int32 [4]."""
-    head = tf.strings.join([tf.strings.substr(image_bytes, 0, 24), 24 * "\0"])
-    # Width and height; from 2^31 on, which the format excludes, negative.
-    size = tf.maximum(_integers(head, 16)[::-1], 0)
-    num_bytes = tf.strings.length(image_bytes)
-
-    def step(count, at, name, exif, texts):
-        del name
-        data_bytes, name = tf.unstack(_integers(image_bytes, at))
-        is_text = (name == _ZIPPED_TEXT) | (name == _ANY_TEXT)
-        return (
-            count + 1,
-            at + _AROUND_DATA + tf.clip_by_value(data_bytes, 0, num_bytes),
-            name,
-            tf.where((name == _EXIF_CHUNK) & (exif == 0), at, exif),
-            texts + tf.cast(is_text, tf.int32),
-        )
-
-    count, _, _, exif, texts = tf.while_loop(
-        lambda count, at, name, *_: (
-            (name != _LAST_CHUNK)
-            & (at <= num_bytes - _AROUND_DATA)
-            & (count < MOST_CHUNKS)
-        ),
-        step,
-        tuple(map(tf.constant, (0, len(PNG), 0, 0, 0))),
-    )
-    orientation = tf.cond(
-        exif > 0, lambda: _of_exif_chunk(image_bytes, exif), lambda: 1
-    )
-    texts = tf.where(count == MOST_CHUNKS, UNCOUNTED, tf.maximum(texts, 1))
-    return tf.concat([size, [orientation, texts]], axis=0)
-
-
-def _of_exif_chunk(image_bytes: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-    """Returns the orientation in a chunk, int32 []."""
-    data_bytes = tf.maximum(_integers(image_bytes, start)[0], 0)
-    return exif_orientation.parse(
-        tf.strings.substr(image_bytes, start + _BEFORE_DATA, data_bytes)
-    )
-
-
-def _integers(image_bytes: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-    """Returns the two numbers of four bytes from `start` on, int32 [2]."""
-    raw = tf.strings.substr(image_bytes, start, 8)
-    numbers = tf.io.decode_raw(raw, tf.int32, little_endian=False)
-    return tf.ensure_shape(numbers, [2])

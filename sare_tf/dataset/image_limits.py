@@ -11,3 +11,14 @@ MOST_PIXELS = 1 << 26
 # `MOST_PIXELS`, even if the scan says nothing. libpng takes 30 ms for each
 # compressed text of a PNG. Ten scans are usual, optimisers make up to 20: ours.
 MOST_SCANS = 32
+
+# Pixels times scans, so that the largest images, too, are decoded in about 2 s
+# of a core: ours.
+MOST_PIXELS_OF_SCANS = MOST_PIXELS * 16
+
+# libjpeg takes 15 to 40 ns for each byte that says something. Cameras of 60
+# million pixels write up to 50 MB. Pixels bound what a PNG can say: ours.
+MOST_JPEG_BYTES = 1 << 26
+
+# The scans of a file that has too many to count.
+UNCOUNTED = 1 << 24

@@ -18,6 +18,7 @@ from typing import Any
 from sare_tf.runtime import sealed_json, user_cache
 
 _COMMAND = "python -m sare_tf.locate --photos=..."
+_EXPORT_FILES = ("sare_tf.json", "saved_model.pb")
 _TYPES = {"network": dict, "listing": str}
 
 
@@ -48,6 +49,13 @@ class CacheEntry:
         self.records = self.path / "records"
         self.export = self.path / "export"
         self.index = self.path / "index"
+
+    def is_whole(self, *, with_export: bool) -> bool:
+        """Returns whether the files that are read first are there."""
+        needed = [self.index / "index.json"]
+        if with_export:
+            needed += [self.export / "1" / name for name in _EXPORT_FILES]
+        return all(path.is_file() for path in needed)
 
     def read_state(self) -> dict[str, Any] | None:
         """Returns what the entry was made of; None if it is not whole."""

@@ -46,6 +46,8 @@ def is_current(export: Path, made_of: dict[str, Any], *, count: int) -> bool:
         )
     except (OSError, ValueError):
         return False
+    if not (export / "1" / "saved_model.pb").is_file():
+        return False
     return card["made_of"] == made_of and serves(card["samples"], count=count)
 
 

@@ -77,7 +77,7 @@ def prepare(
         model = dataclasses.replace(model, export=export)
     database = Database(entry.records, entry.index, export)
     expected = {"network": made_of, "listing": listing.digest}
-    if not repair and _is_current(entry, expected):
+    if not repair and _is_current(entry, database, expected):
         return database
     # Imports the network, Keras and training.
     from sare_tf.photo_database import updating
@@ -97,9 +97,12 @@ def prepare(
     return database
 
 
-def _is_current(entry: CacheEntry, expected: dict[str, Any]) -> bool:
+def _is_current(
+    entry: CacheEntry, database: Database, expected: dict[str, Any]
+) -> bool:
     state = entry.read_state()
-    if state is None or not entry.index.is_dir():
+    with_export = database.export == entry.export
+    if state is None or not entry.is_whole(with_export=with_export):
         return False
     if state["network"] != expected["network"]:
         logging.info("The network in the cache is another one: making it anew.")

@@ -54,7 +54,8 @@ def update(
     if weights and not exporting.is_current(
         entry.export, weights.made_of, count=0
     ):
-        weights.file()  # Fails before any work is done.
+        weights.file()  # Fails before any work is done, as an export does.
+    servable = None if weights else serving.load(serving.named(model))
     listing, records = _build_records(entry, folder)
     count = len(records.manifest)
     if weights and not exporting.is_current(
@@ -64,7 +65,7 @@ def update(
     num_new = indexing.update(
         entry.index,
         records,
-        serving.load(serving.named(model)),
+        servable or serving.load(serving.named(model)),
         split=names.ALL_SPLITS,
         batch_size=batch_size,
     )

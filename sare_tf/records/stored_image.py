@@ -168,7 +168,7 @@ def _in_header(batch: tf.Tensor) -> tf.Tensor:
     def read(encoded: tf.Tensor) -> tf.Tensor:
         header = image_header.read(encoded)
         values = tf.stack(header[:3])
-        return tf.where(image_refusal.is_usable(header), values, 0)
+        return tf.where(image_refusal.is_usable(encoded, header), values, 0)
 
     return _for_each(read, batch, columns=3)
 

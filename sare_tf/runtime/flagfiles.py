@@ -5,6 +5,7 @@ mark for a part of the first flag, and fails on UTF-16, which PowerShell writes.
 `sare_tf:demo` is a flagfile that comes with the package, see `package_files`.
 """
 
+import re
 import shlex
 import shutil
 import sys
@@ -15,13 +16,15 @@ from sare_tf.runtime import package_files, paths, text_files
 
 _NAMES = ("--flagfile", "-flagfile")
 _COMMENTS = ("#", "//")
+_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 
 
 def insert(arguments: Sequence[str]) -> list[str]:
     """Replaces every --flagfile by the flags of its file.
 
-    Blank lines and lines that begin with # or // are comments. A file may name
-    other flagfiles, whose flags come in the place of the line.
+    Blank lines and lines that begin with # or // are comments. Values may stand
+    in quotes. A file may name other flagfiles, whose flags come in the place of
+    the line.
 
     Args:
         arguments: a command line. Arguments after -- stay.
@@ -104,4 +107,31 @@ def _flags_of(file: str, above: tuple[str, ...]) -> list[str]:
             f"Expected a flagfile. Received: flagfile={file!r}. {error}"
         ) from error
     lines = [line.strip() for line in lines]
-    return [line for line in lines if line and not line.startswith(_COMMENTS)]
+    return [
+        _flag_of(line, file)
+        for line in lines
+        if line and not line.startswith(_COMMENTS)
+    ]
+
+
+def _flag_of(line: str, file: str) -> str:
+    """Returns a flag without quotes around its value, as a shell passes it.
+
+    Raises:
+        ValueError: what would silently become a part of the value.
+    """
+    name, equals, value = line.partition("=")
+    if _QUOTED.fullmatch(value):
+        return name + equals + value[1:-1]
+    if "\0" in line:
+        raise ValueError(
+            f"Expected a flagfile in UTF-8. Received: flagfile={file!r} with "
+            f"the line {line!r:.60}. Save it as UTF-8."
+        )
+    if " # " in line:
+        raise ValueError(
+            f"Expected comments on lines of their own. Received: {line!r} in "
+            f"flagfile={file!r}. Move the comment, or write quotes around a "
+            "value that holds ' # '."
+        )
+    return line

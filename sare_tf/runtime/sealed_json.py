@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sare_tf.runtime import atomic_files
+from sare_tf.runtime.damage import Damaged
 
 _SEAL = "sha256"
 
@@ -41,16 +42,20 @@ def read(
 
     Raises:
         FileNotFoundError: the file is absent.
-        ValueError: it is not what was written, or lacks a value.
+        Damaged: it is not what was written, or lacks a value.
     """
-    content = atomic_files.read_json(path, made_by=made_by)
+    try:
+        content = atomic_files.read_json(path, made_by=made_by)
+    except ValueError as error:
+        raise Damaged(str(error), path=path) from error
     try:
         return opened(content, types=types)
     except ValueError as error:
-        raise ValueError(
+        raise Damaged(
             f"Expected {path.name} as it was written. Received: "
             f"path={str(path)!r} ({error}). Delete the folder and "
-            f"run {made_by} again."
+            f"run {made_by} again.",
+            path=path,
         ) from error
 
 

@@ -15,6 +15,7 @@ from sare_tf import serving
 from sare_tf.dataset import names
 from sare_tf.records.records import Records
 from sare_tf.runtime import file_digests, sealed_json
+from sare_tf.runtime.damage import Damaged
 from sare_tf.runtime.paths import expand
 from sare_tf.search import (
     exact_search,
@@ -114,7 +115,8 @@ class Index:
 
         Raises:
             FileNotFoundError: no finished index is there.
-            ValueError: an index is damaged, or several do not belong together.
+            Damaged: an index is.
+            ValueError: several do not belong together.
         """
         if isinstance(paths, str | Path):
             paths = [paths]
@@ -189,7 +191,7 @@ class Index:
 
         Raises:
             ValueError: another descriptor length, rows that are not unit
-                vectors, or k below 1.
+                vectors, or k that is no whole number from 1 on.
         """
         count, dimension = self.descriptors.shape
         if np.ndim(descriptors) != 2 or np.shape(descriptors)[1] != dimension:
@@ -198,10 +200,10 @@ class Index:
                 f"descriptors.shape={np.shape(descriptors)}. Embed with the "
                 "export that the index was built with."
             )
-        if k < 1:
+        if not isinstance(k, int | np.integer) or k < 1:
             raise ValueError(
-                f"Expected k of at least 1. Received: k={k}. Ask for more "
-                "neighbours."
+                f"Expected k of at least 1, a whole number. Received: k={k!r}. "
+                "Ask for more neighbours."
             )
         k = min(k, count)
         descriptors = np.ascontiguousarray(descriptors, np.float32)
@@ -246,18 +248,20 @@ class Index:
         """Refuses a model other than the one that built the index.
 
         Raises:
-            ValueError: the fingerprints differ, or no export built the index.
+            Damaged: the fingerprints differ.
+            ValueError: no export built the index.
         """
         expected = self.metadata["export_fingerprint"]
         if expected is None:
             raise self._built_from_vectors("export", servable.path)
         if servable.fingerprint != expected:
-            raise ValueError(
+            raise Damaged(
                 f"Expected the export that built the index {self.path!r}, "
                 f"with fingerprint {expected[:12]}. Received: export="
                 f"{str(servable.path)!r} with {servable.fingerprint[:12]}. "
                 f"Run {index_files.COMMAND} with this export, or name the "
-                "other one."
+                "other one.",
+                path=self.folders[0],
             )
 
     def check_records(self, records: Records, *, split: str) -> None:
@@ -350,9 +354,10 @@ def _open_folder(
         again = f"run {index_files.COMMAND} again"
         if metadata.get("built_from") == "vectors":
             again = "build it again with Index.build"
-        raise ValueError(
+        raise Damaged(
             f"Expected a whole index. Received: index={str(folder)!r} "
-            f"({error}). Delete it and {again}."
+            f"({error}). Delete it and {again}.",
+            path=folder,
         ) from error
     return metadata, opened
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from absl import logging
 
+from sare_tf.runtime.damage import Damaged
 from sare_tf.search import warm_protocol
 from sare_tf.search.answers import Answer
 
@@ -213,6 +214,8 @@ def _raise_again(reply: Mapping[str, Any]) -> None:
     Raises:
         An error of `_ERRORS`, or ValueError for one of another kind.
     """
+    if "path" in reply:
+        raise Damaged(reply["message"], path=reply["path"])
     if "kind" in reply:
         kind = _ERRORS.get(reply["kind"], ValueError)
         raise kind(reply["message"])

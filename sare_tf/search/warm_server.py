@@ -22,6 +22,7 @@ from typing import Any
 from absl import logging
 
 from sare_tf.runtime import tensorflow_import
+from sare_tf.runtime.damage import Damaged
 from sare_tf.search import warm_protocol
 
 # Ours: seconds for which a command may be silent while it is answered.
@@ -152,7 +153,10 @@ class _Notes(standard_logging.Handler):
 
 
 def _described(error: Exception) -> dict[str, str]:
-    return {"kind": type(error).__name__, "message": str(error)}
+    described = {"kind": type(error).__name__, "message": str(error)}
+    if isinstance(error, Damaged):
+        described["path"] = str(error.path)
+    return described
 
 
 def _is_same_user(connection: socket.socket) -> bool:

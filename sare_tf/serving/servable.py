@@ -20,6 +20,7 @@ import tensorflow as tf
 from absl import logging
 
 from sare_tf.runtime import file_digests, sealed_json
+from sare_tf.runtime.damage import Damaged
 from sare_tf.serving import export_folder
 from sare_tf.serving.file_embedding import EmbedsFiles
 from sare_tf.serving.options import ServableOptions
@@ -51,7 +52,7 @@ class Servable(EmbedsFiles):
 
     Raises:
         FileNotFoundError: sare_tf.json is absent.
-        ValueError: the model has other outputs.
+        Damaged: a file is, or the model has other outputs.
     """
 
     def __init__(self, path: Path):
@@ -63,10 +64,11 @@ class Servable(EmbedsFiles):
         self._serve = self._model.signatures["serving_default"]
         outputs = sorted(self._serve.structured_outputs)
         if outputs != _OUTPUTS:
-            raise ValueError(
+            raise Damaged(
                 f"Expected an export with the outputs {', '.join(_OUTPUTS)}. "
                 f"Received: export={str(path)!r} with {', '.join(outputs)}. "
-                f"Run {export_folder.COMMAND} again."
+                f"Run {export_folder.COMMAND} again.",
+                path=path,
             )
         self.dimension = self.metadata["dimension"]
         self.fingerprint = self.metadata["fingerprint"]
@@ -152,7 +154,7 @@ def _load(path: Path, metadata: dict[str, Any]) -> Any:
     """Loads the SavedModel of a version, once its files are compared.
 
     Raises:
-        ValueError: a file is damaged, or the model has no such signature.
+        Damaged: a file is, or the model has no such signature.
     """
     try:
         file_digests.check(path, metadata.get("digests", {}))
@@ -161,8 +163,9 @@ def _load(path: Path, metadata: dict[str, Any]) -> Any:
             raise ValueError("it has no signature serving_default")
     except Exception as error:  # A damaged model raises errors of any kind.
         reason = str(error).partition("\n")[0]
-        raise ValueError(
+        raise Damaged(
             f"Expected a whole export. Received: export={str(path)!r} "
-            f"({reason}). Delete it and run {export_folder.COMMAND} again."
+            f"({reason}). Delete it and run {export_folder.COMMAND} again.",
+            path=path,
         ) from error
     return model

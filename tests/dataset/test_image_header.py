@@ -13,7 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from sare_tf.dataset import image_decoding, image_header, image_refusal
+from sare_tf.dataset import (
+    image_decoding,
+    image_header,
+    image_refusal,
+    png_header,
+)
 
 SHORT, LONG, SIGNED_SHORT, SIGNED_LONG = 3, 4, 8, 9
 ORIENTATION, THUMBNAIL = 0x0112, 0x0201
@@ -201,6 +206,73 @@ def test_the_orientation_equals_pillows(name):
     np.testing.assert_array_equal(found, by_pillow(encoded))
 
 
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
+def both_ways(encoded):
+    """Whether the first look decides, what it found, and what a walk finds."""
+    return *image_header._first_look(encoded), image_header._walk(encoded)
+
+
+def is_decided(encoded):
+    """Returns whether the first look decides; what it finds must be right."""
+    decides, found, expected = both_ways(encoded)
+    if decides:
+        np.testing.assert_array_equal(found, expected)
+    return bool(decides)
+
+
+# What follows the directory in files of cameras: notes of the maker, and a
+# preview, which is a JPEG.
+NOTES = np.random.default_rng(0).bytes(9000) + encode(3)
+ORDINARY = {
+    "none": (1, PLAIN),
+    "without JFIF": (1, jpeg()),
+    "first": (6, jpeg(exif(after=NOTES))),
+    "behind JFIF": (6, jpeg(JFIF, exif(after=NOTES))),
+    "little endian": (8, jpeg(exif(entry(8), order="<", after=NOTES))),
+    "LONG": (3, jpeg(exif(entry(3, kind=LONG), after=NOTES))),
+    "no turn": (1, jpeg(exif(entry(1), after=NOTES))),
+    "without the tag": (1, jpeg(exif(entry(3, tag=0x0128), after=NOTES))),
+    "a dozen entries": (
+        6,
+        jpeg(exif(*[entry(1, tag=t) for t in range(12)], entry(6))),
+    ),
+    "of another order": (1, jpeg(segment(0xE1, b"Exif\0\0IM*\0" + NOTES))),
+    "before XMP": (6, jpeg(exif(after=NOTES), segment(0xE1, XMP + b"<x/>"))),
+    "before more": (6, jpeg(exif(), exif(entry(3)))),
+    "before a comment": (6, jpeg(exif(), segment(0xFE, b"comment"))),
+}
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_a_first_look_suffices_for_ordinary_files(name):
+    expected, encoded = ORDINARY[name]
+    assert is_decided(encoded)
+    assert read(encoded) == (40, 56, expected, 1)
+    np.testing.assert_array_equal(
+        image_decoding.decode(encoded), by_pillow(encoded)
+    )
+
+
+def test_what_a_first_look_decides_equals_a_walk():
+    """Also in damaged and truncated files."""
+    rng = np.random.default_rng(0)
+    decided = sum(is_decided(encoded) for _, encoded in HEADERS.values())
+    assert 20 < decided < len(HEADERS)
+    for _, encoded in ORDINARY.values():
+        scan = encoded.rindex(b"\xff\xda")
+        for end in range(scan, scan + 12):
+            is_decided(encoded[:end])
+        for _ in range(40):
+            damaged = bytearray(encoded)
+            # Lengths, names and tables: what lies before and after notes.
+            places = [*range(2, 60), *range(max(60, scan - 600), scan + 12)]
+            for place in rng.choice(places, 2):
+                damaged[place] = rng.choice([0, 6, 0xC0, 0xDA, 0xE1, 0xFF])
+            decided += is_decided(bytes(damaged))
+            decided += is_decided(bytes(damaged[: rng.integers(scan + 20)]))
+    assert decided > 200
+
+
 def moved_to_the_end(encoded):
     """A PNG with its chunk eXIf moved behind the last IDAT."""
     start = encoded.index(b"eXIf") - 4
@@ -278,6 +350,7 @@ def test_any_header_equals_pillows(before, entries, order, start, between):
     encoded = jpeg(JFIF, *before, header, *between)
     expected = orientation_by_pillow(encoded)
     assert read(encoded)[:3] == (40, 56, expected)
+    is_decided(encoded)
 
 
 def test_the_same_in_a_pipeline():
@@ -292,7 +365,7 @@ def test_the_same_in_a_pipeline():
 def test_what_is_no_header_is_none():
     for encoded in (b"", b"Exif\0\0", b"\xff", b"\xff\xd8", exif(), b"GIF89a"):
         assert read(encoded) == (0, 0, 1, 1)
-    for encoded in (PLAIN[:3], PLAIN[:60], image_header.PNG):
+    for encoded in (PLAIN[:3], PLAIN[:60], png_header.PNG):
         assert read(encoded)[:3] == (0, 0, 1)
     in_a_comment = encode(comment=encode(6)[:200])
     assert read(in_a_comment) == (40, 56, 1, 1)
@@ -380,7 +453,7 @@ def test_too_many_parts_are_not_counted():
     scan = progressive.rindex(b"\xff\xda")
     encoded = progressive[:scan] + comments + progressive[scan:]
     png = toy_images.GOOD["png"]
-    chunks = toy_images.chunk(b"tEXt", b"k\0") * image_header.MOST_CHUNKS
+    chunks = toy_images.chunk(b"tEXt", b"k\0") * png_header.MOST_CHUNKS
     for many, kind in (
         (encoded, "JPEG"),
         (png[:33] + chunks + png[33:], "PNG"),

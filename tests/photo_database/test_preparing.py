@@ -252,6 +252,20 @@ def test_damage_is_repaired(prepare, folder):
     assert toy_photos.contents(repaired) == before
 
 
+@pytest.mark.parametrize("kind", ["absent", "damaged"])
+def test_a_wrong_export_is_refused_before_any_work(
+    prepare, folder, tmp_path, export, kind
+):
+    wrong = tmp_path / "wrong"
+    if kind == "damaged":
+        shutil.copytree(export, wrong)
+        (model,) = wrong.rglob("saved_model.pb")
+        model.write_bytes(b"x")
+    with pytest.raises((FileNotFoundError, ValueError), match="an? .*export"):
+        prepare(folder, export=wrong)
+    assert not list((tmp_path / "cache").rglob("manifest.parquet"))
+
+
 def test_another_model_has_a_cache_of_its_own(prepare, folder, tmp_path):
     first = prepare(folder)
     other = toy_search.export(tmp_path / "other", length=1.00001)

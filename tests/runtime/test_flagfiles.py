@@ -29,6 +29,27 @@ def test_what_editors_and_shells_write(tmp_path, encoding, end):
     assert flagfiles.insert([f"--flagfile={path}"]) == [lines[0], lines[2]]
 
 
+def test_quotes_are_those_of_a_shell(tmp_path):
+    path = tmp_path / "own.flags"
+    path.write_text("--records=\"my # records\"\n--index='a b'\n--out=a'b\"")
+    expected = ["--records=my # records", "--index=a b", "--out=a'b\""]
+    assert flagfiles.insert([f"--flagfile={path}"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--index=runs/index # mine", "comments on lines of their own"),
+        ("--index=runs\0/index", "flagfile in UTF-8"),
+    ],
+)
+def test_no_value_takes_up_what_is_none(tmp_path, line, message):
+    path = tmp_path / "own.flags"
+    path.write_text(line)
+    with pytest.raises(ValueError, match=message):
+        flagfiles.insert([f"--flagfile={path}"])
+
+
 def test_what_is_no_flagfile(tmp_path):
     path = tmp_path / "a.flags"
     with pytest.raises(ValueError, match="Expected a flagfile.*No such file"):

@@ -18,6 +18,7 @@ import pytest
 from paths import ROOT
 
 from sare_tf.pages.options import LocateOptions
+from sare_tf.runtime.damage import Damaged
 from sare_tf.search import warm_client, warm_protocol, warm_server
 from sare_tf.search.answers import Answer
 
@@ -50,6 +51,8 @@ class _Echo:
         self.calls += 1
         if b"bad" in encoded:
             raise ValueError("Expected another one.")
+        if b"damaged" in encoded:
+            raise Damaged("Expected a whole one.", path="cache/index")
         return [Answer(error=f"{len(one)} {k}") for one in encoded]
 
 
@@ -225,6 +228,10 @@ def test_an_error_is_raised_again_and_the_process_goes_on(threads, settings):
     client = _client(settings)
     with pytest.raises(ValueError, match=r"^Expected another one\.$"):
         client([b"bad"], k=1)
+    with pytest.raises(Damaged, match=r"^Expected a whole one\.$") as damage:
+        client([b"damaged"], k=1)
+    assert damage.value.is_within("cache")
+    assert not damage.value.is_within("cache/export")
     assert _texts(client([b"a"], k=1)) == ["1 1"]
     assert len(threads.locators) == 1
 

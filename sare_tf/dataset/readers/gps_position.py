@@ -75,6 +75,8 @@ def _degrees(gps: Mapping[int, object], tag: int, signs: str) -> float:
     letter = text(gps.get(tag - 1)).upper()[:1]  # Its tag is the one before.
     if not letter or letter not in signs:
         raise ValueError(f"its position does not say {' or '.join(signs)}")
+    if isinstance(gps.get(tag), str | bytes):  # Letters are no numbers.
+        raise ValueError("its position is a text, not numbers")
     try:
         numbers = [number(value) for value in gps[tag]]
     except (KeyError, TypeError):

@@ -25,9 +25,15 @@ _EPSG = {
     "258": ("north", 28, 38),
     "269": ("north", 1, 23),
 }
-_EPSG_CODE = re.compile(r"(?:EPSG ?:+ ?)?(\d{3})(\d\d)")
+# Also as GeoJSON, OGC and PROJ write it, and as a column of floats.
+_EPSG_CODE = re.compile(
+    r"(?:(?:URN:OGC:DEF:CRS:|\+INIT=)?EPSG(?: ?:[\d.]*:? ?| )"
+    r"|HTTPS?://WWW\.OPENGIS\.NET/DEF/CRS/EPSG/[\d.]+/)?(\d{3})(\d\d)(?:\.0)?"
+)
+# Of EPSG, and of Esri: "WGS_1984_UTM_Zone_34S".
 _CRS_NAME = re.compile(
-    r"(?:(?:WGS ?84|ETRS89|NAD83) ?/ ?)UTM ZONE ?(\d{1,2}) ?([NS])"
+    r"(?:WGS ?(?:19)?84|ETRS ?(?:19)?89|NAD ?(?:19)?83)(?: ?/ ?| )"
+    r"UTM ZONE ?(\d{1,2}) ?([NS])"
 )
 _PROJ = re.compile(r"\+PROJ=UTM (?:.* )?\+ZONE=(\d{1,2})\b(.*)")
 _PLAIN = re.compile(

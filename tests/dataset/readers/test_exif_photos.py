@@ -78,6 +78,14 @@ def test_a_direction_that_is_no_heading(tmp_path, direction):
     assert "heading_deg" not in found
 
 
+@pytest.mark.parametrize("written", ["485", b"\x30\x10\x05"])
+def test_a_text_is_no_position(written):
+    """Its letters would be degrees, minutes and seconds."""
+    gps = PITTSBURGH | {GPS.GPSLatitude: written}
+    with pytest.raises(ValueError, match="a text, not numbers"):
+        gps_position.degrees(gps)
+
+
 def without(*tags):
     return {tag: value for tag, value in PITTSBURGH.items() if tag not in tags}
 
