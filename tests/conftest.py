@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from absl import logging
 from hypothesis import settings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -27,6 +28,12 @@ settings.register_profile(
     "tests", deadline=None, derandomize=True, database=None
 )
 settings.load_profile("tests")
+
+
+@pytest.fixture(autouse=True)
+def _log_is_that_of_a_command():
+    """Whatever an earlier test left of it."""
+    logging.set_verbosity(logging.INFO)
 
 
 @pytest.fixture(autouse=True, scope="session")
