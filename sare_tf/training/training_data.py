@@ -151,6 +151,7 @@ class TrainingData:
                 validation,
                 steps=steps,
                 images_per_step=images,
+                places=self.num_places if self.options.has_classes else 0,
             )
         tuples = self.options.tuples_per_batch
         images = tuples * (2 + self.options.num_negatives)
