@@ -77,7 +77,7 @@ test-backends: $(INSTALLED)
 			tests/backends tests/model/test_netvlad.py \
 			tests/model/test_pooling.py tests/losses/test_sare.py \
 			tests/losses/test_tuple_losses.py tests/losses/test_place_losses.py \
-			tests/losses/test_place_labels.py; \
+			tests/losses/test_place_labels.py tests/losses/test_pair_losses.py; \
 	done
 
 # What needs the extras beam and similarity, with the versions they allow.

@@ -17,6 +17,7 @@ from absl import app, flags
 
 from sare_tf import losses, model
 from sare_tf.distributed import strategies
+from sare_tf.losses.keras_losses import PlaceLoss
 from sare_tf.training.place_network import PlaceNetwork
 
 FLAGS = flags.FLAGS
@@ -53,6 +54,48 @@ def over_places(name, **settings):
     return build
 
 
+class Together(PlaceLoss):
+    """The mean of several losses over places."""
+
+    def __init__(self, parts):
+        super().__init__(
+            reduction="sum_over_batch_size", name="together", dtype=None
+        )
+        self.parts = parts
+
+    def call(self, y_true, y_pred):
+        return sum(loss.call(y_true, y_pred) for loss in self.parts) / len(
+            self.parts
+        )
+
+
+def together():
+    """Builds a network over places, and the mean of the losses over pairs."""
+    parts = [
+        losses.PlaceMultiSimilarityLoss(),
+        losses.PlaceNTXentLoss(temperature=0.1),
+        losses.PlaceSupConLoss(temperature=0.1),
+        losses.PlaceCircleLoss(scale=8.0),
+        losses.PlaceFastAPLoss(),
+        losses.PlaceSARELoss(inverse_bandwidth=5.0, miner="multi_similarity"),
+    ]
+    return PlaceNetwork(embedder()), Together(parts)
+
+
+def cosface():
+    """Builds a network over places, and a loss with weights of its own."""
+    loss = losses.PlaceCosFaceLoss(num_places=12, scale=8.0)
+    return PlaceNetwork(embedder()), loss
+
+
+def learned_bandwidth():
+    """Builds a network over places, and SARE that learns its bandwidth."""
+    bandwidth = losses.InverseBandwidth(5.0)
+    return PlaceNetwork(embedder(), chunk_images=1), losses.PlaceSARELoss(
+        inverse_bandwidth=bandwidth
+    )
+
+
 def tuple_data(rng):
     """Draws tuples of three images, with dummy targets."""
     return images(rng, 3), np.zeros(STEPS * BATCH, np.float32)
@@ -75,6 +118,13 @@ def data_with_positions(rng):
     }
 
 
+def data_with_weights(rng):
+    """Draws the same as `place_data`, and weights of the positives."""
+    pictures, labels = place_data(rng)
+    weights = rng.uniform(0.1, 1.0, (len(labels), 2)).astype(np.float32)
+    return pictures, {"labels": labels, "positive_weights": weights}
+
+
 CASES = {
     "tuples": (over_tuples, tuple_data),
     "places": (over_places("place_sare_joint"), place_data),
@@ -82,6 +132,12 @@ CASES = {
     "places, pairs counted over the batch": (
         over_places("place_triplet_semihard"),
         place_data,
+    ),
+    "places, losses over pairs": (together, place_data),
+    "places, CosFace": (cosface, place_data),
+    "places, in chunks, with a learned bandwidth and weights": (
+        learned_bandwidth,
+        data_with_weights,
     ),
     "places, in chunks, with a memory": (
         over_places(

@@ -78,7 +78,7 @@ def run(options: TrainingOptions) -> Path:
     strategy = strategies.make(options.strategy)
     # Refused before a run begins.
     compiled_network.check_batch(strategy, options)
-    compiled_network.build_loss(options)
+    compiled_network.build_loss(options, num_places=options.places_per_batch)
     records = Records(options.records)
     if options.dry_run:
         _report_plan(TrainingData.of(records, options))
@@ -183,12 +183,17 @@ def _open_folder(
 ) -> RunFolder:
     """Opens the folder of the run, in the same state on all workers."""
     options = data.options
-    # The cosine ends at the last epoch.
-    fixed = {"epochs"} if options.schedule == "cosine" else set()
+    # The cosine ends at the last epoch, and so may an inverse bandwidth.
+    ends = options.schedule == "cosine" or (
+        options.inverse_bandwidth_to is not None
+        and not options.inverse_bandwidth_epochs
+    )
+    fixed = {"epochs"} if ends else set()
     folder = RunFolder(
         options.checkpoints,
         {**options.of_the_run(), **data.fingerprints},
         may_change=set(_MAY_CHANGE) - fixed,
+        defaults=options.defaults_of_the_run(),
         writes=strategies.is_chief(strategy),
     )
     workers.check_same(
@@ -205,7 +210,9 @@ def _network(
     options = data.options
     with strategy.scope():
         if folder.last is None:
-            network = compiled_network.build(data.train, options)
+            network = compiled_network.build(
+                data.train, options, num_places=data.num_places
+            )
             remembered = (
                 data.miner.no_memory()
                 if data.miner
@@ -300,7 +307,8 @@ def _of_chief(
 
 
 def _log_epoch(measured: dict, options: TrainingOptions) -> None:
-    names = ("loss", "learning_rate", "violating", "images_per_s")
+    names = ("loss", "learning_rate", "inverse_bandwidth", "violating")
+    names += ("images_per_s",)
     values = [
         f"{name} {measured[name]:.4g}" for name in names if name in measured
     ]

@@ -181,6 +181,20 @@ def test_other_records_are_refused(toy_records, finished, tmp_path):
         run(toy_records, tmp_path / "run")
 
 
+def test_options_that_are_newer_than_a_run_have_their_defaults(
+    toy_records, finished, tmp_path
+):
+    shutil.copytree(finished, tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    config = atomic_files.read_json(path, made_by="train")
+    del config["place_miner"], config["inverse_bandwidth_limits"]
+    atomic_files.write_json(path, config)
+    toy_damage.forget_digests(tmp_path / "run" / "state.json")
+    run(toy_records, tmp_path / "run")
+    with pytest.raises(ValueError, match="place_miner: None there, 'none' now"):
+        run(toy_records, tmp_path / "run", place_miner="none")
+
+
 def test_a_folder_of_something_else_is_refused(toy_records, tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(ValueError, match="Choose another --checkpoints"):

@@ -31,6 +31,8 @@ class DescriptorLoss(keras.losses.Loss):
     """
 
     function: Callable
+    # The layer whose weights a network trains with the loss, if it has one.
+    layer: keras.layers.Layer | None = None
 
     def __init__(
         self, *, reduction: Reduction, name: str, dtype: DType, **loss_settings
@@ -40,13 +42,34 @@ class DescriptorLoss(keras.losses.Loss):
         self._setting_names = tuple(loss_settings)
         for setting, value in loss_settings.items():
             setattr(self, setting, value)
+            if isinstance(value, keras.layers.Layer):
+                self.layer = value
 
     def _settings(self) -> dict:
         """The settings by name."""
         return {name: getattr(self, name) for name in self._setting_names}
 
     def get_config(self):
-        return {**super().get_config(), **self._settings()}
+        return {
+            **super().get_config(),
+            **{
+                name: keras.saving.serialize_keras_object(value)
+                if isinstance(value, keras.layers.Layer)
+                else value
+                for name, value in self._settings().items()
+            },
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(
+            **{
+                name: keras.saving.deserialize_keras_object(value)
+                if isinstance(value, dict)
+                else value
+                for name, value in config.items()
+            }
+        )
 
 
 class TupleLoss(DescriptorLoss):
@@ -125,6 +148,30 @@ embedder.fit(images, labels)
     def call(self, y_true, y_pred):
         labels = place_labels.from_digits(y_true)
         return self.function(labels, y_pred, **self._settings())
+
+
+class PlacePairLoss(PlaceLoss):
+    """A loss over place batches whose positive pairs may have weights."""
+
+    def call_with_weights(self, y_true, y_pred, *, positive_weights):
+        """Computes the loss with weights of the positive pairs.
+
+        Args:
+            y_true: labels of the batch, [B] or [B, 1].
+            y_pred: descriptors of the batch, [B, D].
+            positive_weights: weight of each pair if it is a positive, [B, B],
+                of at least 0.
+
+        Returns:
+            Loss per anchor, float32 [B].
+        """
+        labels = place_labels.from_digits(y_true)
+        return self.function(
+            labels,
+            y_pred,
+            positive_weights=positive_weights,
+            **self._settings(),
+        )
 
 
 LossClass = TypeVar("LossClass", bound=type[DescriptorLoss])

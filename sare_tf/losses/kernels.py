@@ -67,7 +67,7 @@ def log_kernel(squared_distances, *, kernel, inverse_bandwidth):
     Args:
         squared_distances: d, any shape.
         kernel: a name in `KERNELS`.
-        inverse_bandwidth: b, a positive number.
+        inverse_bandwidth: b, a positive number, or an `InverseBandwidth`.
 
     Returns:
         log s, float32, the shape of `squared_distances`.
@@ -83,4 +83,6 @@ def log_kernel(squared_distances, *, kernel, inverse_bandwidth):
 
 
 def _scaled(squared_distances, inverse_bandwidth):
+    if callable(inverse_bandwidth):
+        return inverse_bandwidth(squared_distances)
     return inverse_bandwidth * ops.cast(squared_distances, "float32")

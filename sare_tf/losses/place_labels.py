@@ -84,6 +84,32 @@ def checked_float32(labels, descriptors):
     return ops.cast(labels, "float32"), descriptors
 
 
+def checked_classes(labels, descriptors, *, count):
+    """Makes int32 of numbers of places, and refuses other labels.
+
+    Args:
+        labels: numbers of places, [B] or [B, 1].
+        descriptors: [B, D].
+        count: number of all places.
+
+    Returns:
+        Labels, int32 [B], and descriptors, as in `checked`.
+
+    Raises:
+        ValueError: as in `checked`; labels below 0, or of `count` and more.
+    """
+    labels, descriptors = checked(labels, descriptors)
+    descriptors = _require_range(
+        labels,
+        descriptors,
+        lower=0,
+        upper=count - 1,
+        advice=f"The loss has {count} places. Number the places from 0, the "
+        "same in all batches, and give the loss their number",
+    )
+    return ops.cast(labels, "int32"), descriptors
+
+
 def numbers(labels):
     """Numbers the places of a batch, exactly for every type of labels.
 
@@ -110,10 +136,11 @@ def to_digits(numbers_of_places):
         numbers_of_places: int32 [B], of `numbers`.
 
     Returns:
-        A dictionary of two digits, int32 [B] each.
+        A dictionary of three digits, int32 [B] each; of numbers below 2 ** 24.
     """
     return {
-        "high": numbers_of_places // _DIGIT,
+        "high": numbers_of_places // _DIGIT**2,
+        "middle": numbers_of_places // _DIGIT % _DIGIT,
         "low": numbers_of_places % _DIGIT,
     }
 
@@ -122,12 +149,14 @@ def from_digits(y_true):
     """Returns the numbers of `to_digits`, or labels as they are.
 
     Args:
-        y_true: a dictionary of two digits, of any type, or labels.
+        y_true: a dictionary of digits, of any type, or labels.
     """
     if not isinstance(y_true, dict):
         return y_true
-    high, low = (ops.cast(y_true[name], "int32") for name in ("high", "low"))
-    return high * _DIGIT + low
+    high, middle, low = (
+        ops.cast(y_true[name], "int32") for name in ("high", "middle", "low")
+    )
+    return (high * _DIGIT + middle) * _DIGIT + low
 
 
 def same_place(labels):

@@ -8,8 +8,9 @@ length. Images with equal labels show the same place. Everything is float32.
 import keras
 from keras import ops
 
-from sare_tf.losses import distances, kernels, place_labels
-from sare_tf.losses.keras_losses import DType, PlaceLoss, Reduction
+from sare_tf.losses import distances, kernels, miners, place_labels
+from sare_tf.losses.bandwidth import InverseBandwidth
+from sare_tf.losses.keras_losses import PlaceLoss, Reduction
 
 # The exponential is 0 in float32; sums and differences are finite.
 _NEVER = -1e30
@@ -25,7 +26,9 @@ class PlaceSARELoss(PlaceLoss):
     the mean over its positives, or 0 if it has no positive or no negative.
 
     With `hardest_negatives`, only that many images of other places, the most
-    similar ones, repel an anchor.
+    similar ones, repel an anchor. With `miner="multi_similarity"`, only pairs
+    that are hard for the anchor count, see `miners.mined`; of their negatives,
+    `hardest_negatives` then takes the most similar ones.
 
     With several replicas, each replica computes the loss of its own part of the
     batch; in a `PlaceNetwork`, the loss of the whole batch.
@@ -39,12 +42,14 @@ class PlaceSARELoss(PlaceLoss):
     Args:
         form: "joint" or "independent".
         kernel: "gaussian", "cauchy" or "exponential".
-        inverse_bandwidth: factor on the squared distances; 1 is the paper's.
+        inverse_bandwidth: factor on the squared distances, or an
+            `InverseBandwidth`, which changes; 1 is the paper's.
         hardest_negatives: number of images of other places that repel an
             anchor; 0 for all.
+        miner: "none" for all pairs, or "multi_similarity".
         reduction: how Keras reduces [B]; its default is the mean.
         name: of the loss.
-        dtype: of the returned values.
+        **kwargs: `dtype`, of the returned values.
 
     Call arguments:
         y_true: labels of places, [B] or [B, 1]: integers, compared exactly, or
@@ -67,26 +72,50 @@ class PlaceSARELoss(PlaceLoss):
         *,
         form: str = "joint",
         kernel: str = "gaussian",
-        inverse_bandwidth: float = 1.0,
+        inverse_bandwidth: float | InverseBandwidth = 1.0,
         hardest_negatives: int = 0,
+        miner: str = "none",
         reduction: Reduction = "sum_over_batch_size",
         name: str = "place_sare_loss",
-        dtype: DType = None,
+        **kwargs,
     ):
         super().__init__(
             form=form,
             kernel=kernel,
             inverse_bandwidth=inverse_bandwidth,
             hardest_negatives=hardest_negatives,
+            miner=miner,
             reduction=reduction,
             name=name,
-            dtype=dtype,
+            **{"dtype": None, **kwargs},
         )
 
     def call(self, y_true, y_pred):
+        return self.call_with_weights(y_true, y_pred, positive_weights=None)
+
+    def call_with_weights(self, y_true, y_pred, *, positive_weights):
+        """Computes the loss with weights of the positive pairs.
+
+        The loss of an anchor is then the weighted mean over its positives.
+
+        Args:
+            y_true: labels of the batch, [B] or [B, 1].
+            y_pred: descriptors of the batch, [B, D].
+            positive_weights: weight of each pair if it is a positive, [B, B],
+                of at least 0; None for 1.
+
+        Returns:
+            Loss per anchor, float32 [B].
+
+        Raises:
+            ValueError: as `call_with_memory`.
+        """
         _, descriptors, positives, negatives = self._pairs(y_true, y_pred)
         return self._of_anchors(
-            distances.pairwise_distances(descriptors), positives, negatives
+            distances.pairwise_distances(descriptors),
+            positives,
+            negatives,
+            positive_weights,
         )
 
     def call_with_memory(self, y_true, y_pred, *, memory, counts):
@@ -137,8 +166,17 @@ class PlaceSARELoss(PlaceLoss):
         )
         return labels, descriptors, *place_labels.same_place(labels)
 
-    def _of_anchors(self, squared_distances, positives, negatives):
-        """Returns the loss of every anchor, [B], from three times [B, C]."""
+    def _of_anchors(
+        self, squared_distances, positives, negatives, positive_weights=None
+    ):
+        """Returns the loss of every anchor, [B], from [B, C] each."""
+        positives, negatives = miners.mined(
+            # Cosines of unit vectors.
+            1.0 - 0.5 * squared_distances,
+            positives,
+            negatives,
+            miner=self.miner,
+        )
         log_similarities = kernels.log_kernel(
             squared_distances,
             kernel=self.kernel,
@@ -153,8 +191,11 @@ class PlaceSARELoss(PlaceLoss):
             positives, ops.any(negatives, axis=1, keepdims=True)
         )
         weights = ops.cast(weights, "float32")
+        if positive_weights is not None:
+            weights = weights * ops.cast(positive_weights, "float32")
         total = ops.sum(pairs * weights, axis=1)
-        return total / ops.maximum(ops.sum(weights, axis=1), 1.0)
+        count = ops.sum(weights, axis=1)
+        return total / ops.where(count > 0.0, count, 1.0)
 
 
 def _joint(log_similarities, repelling):

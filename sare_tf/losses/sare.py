@@ -18,6 +18,7 @@ import keras
 from keras import ops
 
 from sare_tf.losses import distances, kernels
+from sare_tf.losses.bandwidth import InverseBandwidth
 from sare_tf.losses.keras_losses import DescriptorLoss, DType, Reduction
 
 
@@ -104,7 +105,8 @@ class SARELoss(DescriptorLoss):
     Args:
         form: "joint" or "independent".
         kernel: "gaussian", "cauchy" or "exponential".
-        inverse_bandwidth: factor on the squared distances; 1 is the paper's.
+        inverse_bandwidth: factor on the squared distances, or an
+            `InverseBandwidth`, which changes; 1 is the paper's.
         scaling: "tuples", or "negatives" to divide the joint form by N.
         reduction: how Keras reduces [B]; its default is the mean.
         name: of the loss.
@@ -130,7 +132,7 @@ class SARELoss(DescriptorLoss):
         *,
         form: str = "joint",
         kernel: str = "gaussian",
-        inverse_bandwidth: float = 1.0,
+        inverse_bandwidth: float | InverseBandwidth = 1.0,
         scaling: str = "tuples",
         reduction: Reduction = "sum_over_batch_size",
         name: str = "sare_loss",

@@ -9,19 +9,25 @@ import tensorflow as tf
 from sare_tf import losses, model
 from sare_tf.distributed import strategies
 from sare_tf.model.registry import WITH_CENTRES
-from sare_tf.training import optimizers
+from sare_tf.training import bandwidth_schedule, optimizers
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.place_network import PlaceNetwork
 from sare_tf.training.split import Split
 from sare_tf.training.stored_tuples import StoredTuples
 
 
-def build(train: Split | StoredTuples, options: TrainingOptions) -> keras.Model:
+def build(
+    train: Split | StoredTuples,
+    options: TrainingOptions,
+    *,
+    num_places: int = 0,
+) -> keras.Model:
     """Builds the network, and compiles it with its loss and optimizer.
 
     Args:
         train: data whose images NetVLAD's clusters are first made of.
         options: options of training.
+        num_places: number of places, see `build_loss`.
 
     Returns:
         keras.Model from batches to descriptors, compiled.
@@ -72,7 +78,7 @@ def build(train: Split | StoredTuples, options: TrainingOptions) -> keras.Model:
             weight_decay=options.weight_decay,
             averaging_momentum=options.averaging_momentum,
         ),
-        loss=build_loss(options),
+        loss=build_loss(options, num_places=num_places),
         jit_compile="auto"
         if options.jit_compile is None
         else options.jit_compile,
@@ -112,13 +118,28 @@ def build_embedder(options: TrainingOptions) -> keras.Model:
     return embedder
 
 
-def build_loss(options: TrainingOptions) -> keras.losses.Loss:
-    """Builds the loss over tuples or over places."""
+def build_loss(
+    options: TrainingOptions, *, num_places: int
+) -> keras.losses.Loss:
+    """Builds the loss over tuples or over places.
+
+    Args:
+        options: options of training.
+        num_places: number of places in the data, for a loss that tells all of
+            them apart.
+
+    Raises:
+        ValueError: options that do not fit the loss.
+    """
     return losses.build(
         options.loss,
         kernel=options.kernel,
-        inverse_bandwidth=options.inverse_bandwidth,
+        inverse_bandwidth=bandwidth_schedule.initial(options),
+        num_places=num_places if options.has_classes else None,
         margin=options.margin,
+        scale=options.similarity_scale,
+        temperature=options.temperature,
+        miner=options.place_miner,
         scaling=options.joint_scaling,
         hardest_negatives=options.hardest_negatives,
     )
@@ -164,4 +185,10 @@ def check_batch(
             "Expected memory_images=0 with a loss other than "
             "place_sare_joint and place_sare_independent. Received: "
             f"memory_images={options.memory_images}, loss={options.loss!r}."
+        )
+    if options.memory_images and options.positive_weights != "equal":
+        raise ValueError(
+            "Expected memory_images=0 with weights of positives. Received: "
+            f"memory_images={options.memory_images}, "
+            f"positive_weights={options.positive_weights!r}."
         )

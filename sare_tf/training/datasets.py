@@ -215,7 +215,8 @@ def planned_place_dataset(
         part: as in `tuple_dataset`.
 
     Returns:
-        As `place_dataset`, of the part.
+        As `place_dataset`, of the part. Where the plan has weights of
+        positives, the targets are {"labels", "positive_weights"}.
     """
     logging.info(
         "%d batches of %d images; left out: %d places with too few images, %d "
@@ -233,6 +234,9 @@ def planned_place_dataset(
     if with_positions:
         metres = _metres_from_the_middle(plan.rows)
         targets = {"labels": targets, "positions": metres[positions]}
+    if plan.positive_weights is not None:
+        weights = plan.positive_weights[:, layout.own]
+        targets = {"labels": targets, "positive_weights": weights}
     rows = plan.rows.iloc[positions.reshape(-1)]
     return batches.with_targets(
         batches.decoded(

@@ -15,7 +15,7 @@ import tensorflow as tf
 from sare_tf.dataset import tuple_lists
 from sare_tf.distributed import strategies, workers
 from sare_tf.runtime import progress
-from sare_tf.training import datasets, optimizers
+from sare_tf.training import bandwidth_schedule, datasets, optimizers
 from sare_tf.training.batches import draws_of
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.tensorboard import TrainingLog
@@ -159,6 +159,7 @@ class _Epoch:
         return {
             "loss": float(np.average(table["loss"], weights=table["queries"])),
             "learning_rate": self._rate(steps - 1, steps),
+            **bandwidth_schedule.measured(self.network),
             "violating": float(
                 np.average(table["violating"], weights=table["queries"])
             ),
@@ -280,6 +281,7 @@ class _Epoch:
         return {
             "loss": loss,
             "learning_rate": self._rate(steps - 1, steps),
+            **bandwidth_schedule.measured(self.network),
             "images_per_s": self._images_per_s(
                 steps * batches.images_per_batch, seconds
             ),
@@ -296,6 +298,13 @@ class _Epoch:
 
         def set_rate(batch: int, logs: dict[str, float]) -> None:
             network.optimizer.learning_rate.assign(rate_of(batch))
+            bandwidth_schedule.set_of(
+                network,
+                self._epochs_done(
+                    batches.first_step + batch, batches.steps_of_epoch
+                ),
+                self._options,
+            )
 
         def check_loss(batch: int, logs: dict[str, float]) -> None:
             shown.advance(batches.images_per_batch, loss=logs["loss"])
@@ -329,6 +338,12 @@ class _Epoch:
                 "train/loss": loss,
                 "train/learning_rate": rate_of(batches.steps - 1),
                 "train/images_per_s": shown.images_per_s,
+                **{
+                    f"train/{name}": value
+                    for name, value in bandwidth_schedule.measured(
+                        network
+                    ).items()
+                },
             },
         )
         return loss, shown.seconds
@@ -336,13 +351,17 @@ class _Epoch:
     def _rate(self, step: int, steps_of_epoch: int) -> float:
         """Returns the learning rate of a step of the epoch, from 0."""
         return optimizers.rate_at(
-            self.number - 1 + step / steps_of_epoch,
+            self._epochs_done(step, steps_of_epoch),
             schedule=self._options.schedule,
             learning_rate=self._options.learning_rate,
             epochs=self._options.epochs,
             warmup_epochs=self._options.warmup_epochs,
             halve_every=self._options.halve_every,
         )
+
+    def _epochs_done(self, step: int, steps_of_epoch: int) -> float:
+        """Counts the epochs of the run before a step of this one, from 0."""
+        return self.number - 1 + step / steps_of_epoch
 
     def _not_finite(
         self, batches: _Batches, batch: int, loss: float

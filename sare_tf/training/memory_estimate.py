@@ -32,6 +32,7 @@ class Workload:
         queries: queries of the longest round, whose descriptors are kept; 0
             without mining.
         database: images whose descriptors are kept; 0 without mining.
+        places: places that the loss has weights of; 0 without such weights.
     """
 
     epoch: str
@@ -40,6 +41,7 @@ class Workload:
     images_per_step: int
     queries: int = 0
     database: int = 0
+    places: int = 0
 
 
 def checkpoint_bytes(network: keras.Model) -> int:
@@ -120,6 +122,11 @@ def memory(
         * number
         * _kept_numbers(embedder, options),
     }
+    if workload.places:
+        weights = workload.places * embedder.output_shape[-1]
+        needed["weights of the loss, with gradient and state"] = (
+            weights * (2 + slots) * _FLOAT32
+        )
     database, queries = workload.database, workload.queries
     if database:
         length = embedder.output_shape[-1]

@@ -46,12 +46,11 @@ class CoupledSGD(keras.optimizers.Optimizer):
         momentum = self.momentums[self._get_variable_index(variable)]
         rate = ops.cast(learning_rate, variable.dtype)
         gradient = ops.cast(gradient, variable.dtype)
-        step = ops.add(
-            ops.multiply(momentum, self.momentum),
-            ops.add(
+        if self._use_weight_decay(variable):
+            gradient = ops.add(
                 gradient, ops.multiply(variable, self.coupled_weight_decay)
-            ),
-        )
+            )
+        step = ops.add(ops.multiply(momentum, self.momentum), gradient)
         self.assign(momentum, step)
         self.assign_sub(variable, ops.multiply(step, rate))
 

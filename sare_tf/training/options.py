@@ -7,7 +7,7 @@ import numpy as np
 
 from sare_tf.dataset.names import SPLITS
 from sare_tf.dataset.options import PositivesOptions, TrainPositivesOptions
-from sare_tf.losses.registry import KERNEL_NAMES, PLACE_LOSSES, TUPLE_LOSSES
+from sare_tf.losses.options import LossOptions
 from sare_tf.model.options import (
     CheckpointsFolderOptions,
     ModelOptions,
@@ -28,52 +28,6 @@ from sare_tf.runtime.options import (
     with_default,
 )
 from sare_tf.serving.options import ExportFolderOptions
-
-
-@options
-class LossOptions(Options):
-    """Options of the loss."""
-
-    loss: str = option(
-        "sare_joint",
-        "Over mined tuples, or over batches of places (place_*; similarity_* "
-        "needs the extra similarity). Only SARE has --kernel and "
-        "--inverse_bandwidth.",
-        choices=(*TUPLE_LOSSES, *PLACE_LOSSES),
-    )
-    margin: float | None = option(
-        None,
-        "Margin of triplet, triplet_unsquared, contrastive, lifted_structure "
-        "or quadruplet. Default: the one of its paper.",
-    )
-    kernel: str = option(
-        "gaussian",
-        "Kernel that turns a distance into a similarity.",
-        choices=KERNEL_NAMES,
-    )
-    inverse_bandwidth: float = option(
-        1.0,
-        "Factor on squared distances in the loss; 1 is the paper's. Training "
-        "from random weights needs more.",
-        minimum=0,
-    )
-    joint_scaling: str = option(
-        "tuples",
-        "sare_joint as the mean over tuples, or divided by --num_negatives, as "
-        "in the original code; see --learning_rate.",
-        choices=("tuples", "negatives"),
-    )
-    hardest_negatives: int = option(
-        0,
-        "Images of other places that repel an image, the most similar of the "
-        "batch; 0: all. For place_sare_joint and place_sare_independent.",
-        minimum=0,
-    )
-
-    @property
-    def is_over_places(self) -> bool:
-        """Whether the loss is over batches of places, not over tuples."""
-        return self.loss in PLACE_LOSSES
 
 
 @options
@@ -276,12 +230,21 @@ class TrainingOptions(
 
     def of_the_run(self) -> dict[str, Any]:
         """Returns the options that decide the result of a run, as JSON."""
-        values = dataclasses.asdict(self)
-        values["augment"] = list(self.augment)
+        return self._as_json(dataclasses.asdict(self))
+
+    @classmethod
+    def defaults_of_the_run(cls) -> dict[str, Any]:
+        """Returns the defaults of `of_the_run`."""
+        return cls._as_json(
+            {field.name: field.default for field in dataclasses.fields(cls)}
+        )
+
+    @classmethod
+    def _as_json(cls, values: dict[str, Any]) -> dict[str, Any]:
         return {
-            name: value
+            name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
-            if name not in self._NOT_OF_THE_RUN
+            if name not in cls._NOT_OF_THE_RUN
         }
 
     def seed_of(self, *parts: int) -> int:

@@ -77,6 +77,8 @@ class PlaceBatches:
         small_places: number of places that are left out, because they have
             fewer than K images.
         left_over: number of places that did not fill a batch.
+        positive_weights: float32 [M, P * K, K], weights of an image and the K
+            images of its place; None for equal ones.
     """
 
     rows: pd.DataFrame
@@ -85,6 +87,7 @@ class PlaceBatches:
     images_per_place: int
     small_places: int
     left_over: int
+    positive_weights: np.ndarray | None = None
 
 
 def number_places(rows: pd.DataFrame, *, radius_m: float = 10.0) -> np.ndarray:
@@ -122,7 +125,11 @@ def number_places(rows: pd.DataFrame, *, radius_m: float = 10.0) -> np.ndarray:
 
 
 def plan_batches(
-    rows: pd.DataFrame, *, rule: PlaceBatchRule, seed: int = 0
+    rows: pd.DataFrame,
+    *,
+    rule: PlaceBatchRule,
+    numbers: np.ndarray | None = None,
+    seed: int = 0,
 ) -> PlaceBatches:
     """Plans an epoch: every place at most once, in batches that are full.
 
@@ -133,6 +140,8 @@ def plan_batches(
     Args:
         rows: N rows of a manifest.
         rule: which places and images make a batch.
+        numbers: int [N], numbers of the images' places; None: those of
+            `number_places`.
         seed: seed of the order and of the images.
 
     Returns:
@@ -141,7 +150,8 @@ def plan_batches(
     Raises:
         ValueError: images without places, or too few places for one batch.
     """
-    numbers = number_places(rows, radius_m=rule.radius_m)
+    if numbers is None:
+        numbers = number_places(rows, radius_m=rule.radius_m)
     members = pd.Series(np.arange(len(rows))).groupby(numbers).indices
     large = [
         place

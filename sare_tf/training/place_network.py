@@ -10,7 +10,8 @@ In a training step, every replica
 3. computes the loss, the mean over all anchors of the whole batch, and its
    gradient with respect to the descriptors, [B, D],
 4. back-propagates its own rows of that gradient through the network. The
-   optimizer sums the gradients of all replicas.
+   optimizer sums the gradients of all replicas; those of weights of the loss
+   itself, which all replicas compute, are divided by their number before.
 
 The sum is the gradient of the whole batch, so any number of replicas trains the
 same network. Steps 1 and 4 only need the replica's own images, so they can
@@ -21,8 +22,9 @@ import keras
 import tensorflow as tf
 
 from sare_tf.losses import place_labels
-from sare_tf.losses.keras_losses import PlaceLoss
+from sare_tf.losses.keras_losses import DescriptorLoss
 from sare_tf.model.data_checks import ChecksData
+from sare_tf.training import chunks
 
 # What a configuration holds as layers.
 _PARTS = ("embedder", "augmentation")
@@ -44,6 +46,10 @@ class PlaceNetwork(ChecksData, keras.Model):
     without a gradient. A remembered image within `separation_m` of an image
     with another label is ignored for it, because they may show the same place.
     Only SARE losses take a memory.
+
+    A loss with weights of its own, such as `PlaceCosFaceLoss` or one with an
+    `InverseBandwidth`, is trained with the network and saved with it. These
+    weights are not decayed.
 
     Layers must not regularise their weights: let the optimizer decay them.
 
@@ -72,7 +78,10 @@ class PlaceNetwork(ChecksData, keras.Model):
     Input shape:
         [B, H, W, 3]; draws [B, R]. Targets in training are place labels, [B],
         integers, compared exactly; with a memory {"labels": [B], from 0 and
-        below 2 ** 24, "positions": float32 [B, 2]}, in metres, NaN if unknown.
+        below 2 ** 24, "positions": float32 [B, 2]}, in metres, NaN if unknown;
+        with weights of positives {"labels": [B], "positive_weights": float32
+        [B, K]}, of each image with the K images of its place, which stand
+        together in the batch, in order.
 
     Output shape:
         [B, D].
@@ -110,6 +119,7 @@ class PlaceNetwork(ChecksData, keras.Model):
         self.memory_images = memory_images
         self.memory_after_steps = memory_after_steps
         self.separation_m = separation_m
+        self.loss_layer = None
         if memory_images:
             self._memory = {
                 "labels": self._remembered("labels", (), empty=-1.0),
@@ -128,7 +138,7 @@ class PlaceNetwork(ChecksData, keras.Model):
     @chunk_images.setter
     def chunk_images(self, count):
         if count:
-            _check_repeatable(self.embedder)
+            chunks.check_repeatable(self.embedder)
         self._chunk_images = count
 
     def _remembered(self, name, shape, *, empty=0.0):
@@ -140,6 +150,25 @@ class PlaceNetwork(ChecksData, keras.Model):
             # The memory is the same on all replicas.
             aggregation="only_first_replica",
         )
+
+    def compile(self, *args, **kwargs):
+        super().compile(*args, **kwargs)
+        layer = getattr(self.loss, "layer", None)
+        # An attribute, so that Keras trains and saves its weights.
+        self.loss_layer = layer
+        if layer is None:
+            return
+        if not layer.built:
+            layer.build((None, self.embedder.output_shape[-1]))
+        if not self.optimizer.built:
+            self.optimizer.exclude_from_weight_decay(
+                var_list=layer.trainable_variables
+            )
+
+    def compile_from_config(self, config):
+        # Keras does not compile a model that overrides `compile`.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
 
     def build(self, input_shape):
         del input_shape
@@ -158,7 +187,7 @@ class PlaceNetwork(ChecksData, keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, *args, **kwargs):
         # The loss over one replica's images, as Keras needs it for `evaluate`.
         batch = self._batch(y, y_pred)
-        numbers = place_labels.numbers(batch["labels"])
+        numbers = self._numbers(batch["labels"])
         descriptors = batch["descriptors"]
         return super().compute_loss(x, numbers, descriptors, *args, **kwargs)
 
@@ -171,9 +200,12 @@ class PlaceNetwork(ChecksData, keras.Model):
             data
         )
         images = self._varied(images, training=True)
-        weights = self.trainable_variables
+        weights = self.embedder.trainable_variables
+        of_loss = []
+        if self.loss_layer is not None:
+            of_loss = self.loss_layer.trainable_variables
         if self.chunk_images:
-            own = self._embed_in_chunks(images)
+            own = chunks.embed(self.embedder, images, size=self.chunk_images)
         else:
             with tf.GradientTape() as tape:
                 own = self.embedder(images, training=True)
@@ -182,15 +214,26 @@ class PlaceNetwork(ChecksData, keras.Model):
         with tf.GradientTape() as loss_tape:
             loss_tape.watch(batch["descriptors"])
             loss = tf.reduce_mean(self._anchor_losses(batch))
-        by_descriptor = loss_tape.gradient(loss, batch["descriptors"])
+        by_descriptor, *by_loss_weight = loss_tape.gradient(
+            loss, [batch["descriptors"], *of_loss]
+        )
         replica = tf.distribute.get_replica_context()
+        # Each replica has the gradient of the whole batch: the sum is that.
+        by_loss_weight = [
+            tf.convert_to_tensor(gradient) / replica.num_replicas_in_sync
+            for gradient in by_loss_weight
+        ]
         first = replica.replica_id_in_sync_group * tf.shape(own)[0]
         own_part = by_descriptor[first : first + tf.shape(own)[0]]
         own_part = tf.ensure_shape(own_part, own.shape)
         if self.chunk_images:
-            gradients = self._propagate_in_chunks(images, own_part)
+            gradients = chunks.gradients(
+                self.embedder, images, own_part, size=self.chunk_images
+            )
         else:
             gradients = tape.gradient(own, weights, own_part)
+        gradients = [*gradients, *by_loss_weight]
+        weights = [*weights, *of_loss]
         self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
         if self.memory_images:
             for name, remembered in self._memory.items():
@@ -202,9 +245,11 @@ class PlaceNetwork(ChecksData, keras.Model):
     def _anchor_losses(self, batch):
         """Returns the loss of every image of the whole batch, [B]."""
         labels, descriptors = batch["labels"], batch["descriptors"]
+        if "positive_weights" in batch:
+            return self._weighted_losses(batch)
         if not self.memory_images:
-            numbers = place_labels.numbers(labels)
-            if not isinstance(self.loss, PlaceLoss):
+            numbers = self._numbers(labels)
+            if not isinstance(self.loss, DescriptorLoss):
                 # float32, as Keras gives labels to losses.
                 numbers = tf.cast(numbers, "float32")
             return self.loss.call(numbers, descriptors)
@@ -231,6 +276,30 @@ class PlaceNetwork(ChecksData, keras.Model):
             counts=(same | far) & filled & started,
         )
 
+    def _weighted_losses(self, batch):
+        """Returns the loss of every image, [B], with weights of positives."""
+        if not hasattr(self.loss, "call_with_weights") or self.memory_images:
+            raise ValueError(
+                "Expected a loss whose positives have weights, and no memory. "
+                f"Received: loss={self.loss}, "
+                f"memory_images={self.memory_images}."
+            )
+        # [B, K] for the K images of a place, which stand together; others
+        # are no positives, whatever their weights.
+        weights = batch["positive_weights"]
+        count, of_a_place = tf.unstack(tf.shape(weights))
+        return self.loss.call_with_weights(
+            place_labels.numbers(batch["labels"]),
+            batch["descriptors"],
+            positive_weights=tf.tile(weights, (1, count // of_a_place)),
+        )
+
+    def _numbers(self, labels):
+        """Returns labels for the loss: those of its classes, or of a batch."""
+        if getattr(self.loss, "has_classes", False):
+            return labels
+        return place_labels.numbers(labels)
+
     def _batch(self, targets, descriptors):
         """Returns labels, descriptors and, if given, positions of a step."""
         batch = targets if isinstance(targets, dict) else {"labels": targets}
@@ -244,8 +313,8 @@ class PlaceNetwork(ChecksData, keras.Model):
             # Replicas on GPUs gather int64, but not every type of integers.
             labels = tf.cast(labels, "int64")
         batch = {**batch, "labels": labels, "descriptors": descriptors}
-        if "positions" in batch:
-            batch["positions"] = tf.cast(batch["positions"], "float32")
+        for name in {"positions", "positive_weights"} & set(batch):
+            batch[name] = tf.cast(batch[name], "float32")
         return batch
 
     def _check_losses(self, sample_weight):
@@ -271,58 +340,6 @@ class PlaceNetwork(ChecksData, keras.Model):
                 "Expected a keras.losses.Loss whose reduction is the mean over "
                 f"anchors. Received: loss={self.loss}."
             )
-
-    def _in_chunks(self, tensor):
-        """[b, ...] -> [b / chunk_images, chunk_images, ...]."""
-        size, *rest = tensor.shape
-        if size is not None and size % self.chunk_images:
-            raise ValueError(
-                "Expected chunk_images to divide the images of a replica. "
-                f"Received: chunk_images={self.chunk_images}, {size} images."
-            )
-        # Height and width may only be known at run time.
-        shape = tf.concat([[-1, self.chunk_images], tf.shape(tensor)[1:]], 0)
-        chunks = tf.reshape(tensor, shape)
-        return tf.ensure_shape(chunks, (None, self.chunk_images, *rest))
-
-    def _embed_in_chunks(self, images):
-        """Returns descriptors, [b, D], without gradient."""
-        # A loop in the graph, one chunk after the other: TensorFlow would run
-        # several chunks of an unrolled loop at a time.
-        descriptors = tf.map_fn(
-            lambda chunk: self.embedder(chunk, training=True),
-            self._in_chunks(images),
-            parallel_iterations=1,
-            fn_output_signature=tf.float32,
-        )
-        return tf.reshape(descriptors, (-1, descriptors.shape[-1]))
-
-    def _propagate_in_chunks(self, images, by_descriptor):
-        """Returns the gradients of the weights, given those of [b, D]."""
-        weights = self.trainable_variables
-        images = self._in_chunks(images)
-        by_descriptor = self._in_chunks(by_descriptor)
-
-        def propagate(number, *sums):
-            with tf.GradientTape() as tape:
-                descriptors = self.embedder(images[number], training=True)
-            gradients = tape.gradient(
-                descriptors,
-                weights,
-                by_descriptor[number],
-                unconnected_gradients=tf.UnconnectedGradients.ZERO,
-            )
-            sums = [a + b for a, b in zip(sums, gradients, strict=True)]
-            return (number + 1, *sums)
-
-        zeros = [tf.zeros(weight.shape, weight.dtype) for weight in weights]
-        _, *sums = tf.while_loop(
-            lambda number, *_: number < tf.shape(images)[0],
-            propagate,
-            (0, *zeros),
-            parallel_iterations=1,
-        )
-        return sums
 
     def get_config(self):
         return {
@@ -360,21 +377,3 @@ def _gather(batch):
         name: tf.ensure_shape(rows, (None, *batch[name].shape[1:]))
         for name, rows in gathered.items()
     }
-
-
-def _check_repeatable(layer):
-    """Refuses layers that give an image another descriptor in another batch."""
-    for inner in getattr(layer, "layers", []):
-        _check_repeatable(inner)
-        normalises = isinstance(inner, keras.layers.BatchNormalization)
-        random = getattr(inner, "rate", 0) or (
-            not hasattr(inner, "rate") and hasattr(inner, "seed_generator")
-        )
-        if random or (normalises and inner.trainable):
-            raise ValueError(
-                "Expected layers that give an image the same descriptor in "
-                "every batch, to embed in chunks. "
-                f"Received: chunk_images with the layer {inner.name!r}, a "
-                f"{type(inner).__name__}. Freeze batch normalisation and set "
-                "the rate of dropout to 0, or leave chunk_images at 0."
-            )

@@ -27,13 +27,7 @@ import numpy as np
 import pandas as pd
 
 from sare_tf.dataset import tuple_lists
-from sare_tf.losses import (
-    place_losses,
-    place_sare,
-    sare,
-    similarity,
-    tuple_losses,
-)
+from sare_tf.losses import keras_modules
 from sare_tf.model import (
     augmentation,
     backbones,
@@ -55,7 +49,7 @@ from sare_tf.training import (
 
 # Keras finds the classes that a checkpoint names once they are imported.
 _REGISTERED = (
-    *(place_losses, place_sare, sare, similarity, tuple_losses),
+    *keras_modules.MODULES,
     *(augmentation, backbones, embedder, netvlad, pooling, vit),
     *(whitening, *heads.MODULES),
     *(optimizers, place_network),
@@ -76,6 +70,8 @@ class RunFolder:
         config: options of the run, as JSON holds them.
         may_change: names of options that a resumed run may have other values
             of.
+        defaults: values of options that a run was started without, because
+            they are newer than the run.
         writes: whether this process writes the folder; of several workers, one
             does.
 
@@ -98,12 +94,14 @@ class RunFolder:
         config: Mapping[str, Any],
         *,
         may_change: Collection[str],
+        defaults: Mapping[str, Any] | None = None,
         writes: bool = True,
     ):
         self.path = Path(folder)
         state = {"last": None, "best": None, "history": []}
         if (self.path / "state.json").is_file():
             started_with, state = read_state(self.path)
+            started_with = {**(defaults or {}), **started_with}
             run_start.check_same(self.path, started_with, config, may_change)
         elif writes:
             run_start.start(self.path, config)

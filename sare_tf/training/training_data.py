@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Collection
 from typing import Self
 
+import numpy as np
+import pandas as pd
 from absl import logging
 
 from sare_tf.records.records import Records
-from sare_tf.training import place_batches
+from sare_tf.training import place_batches, positive_weights
 from sare_tf.training.memory_estimate import Workload
 from sare_tf.training.miner import Miner
 from sare_tf.training.options import TrainingOptions
@@ -92,18 +94,45 @@ class TrainingData:
 
     def planned_places(self, *, epoch: int) -> place_batches.PlaceBatches:
         """Returns the batches of places of an epoch."""
-        manifest, options = self.records.manifest, self.options
-        is_used = (manifest["split"] == "train") & ~manifest["image_id"].isin(
-            self.bad
-        )
+        options, (rows, numbers) = self.options, self._places()
+        is_used = ~rows["image_id"].isin(self.bad)
         rule = place_batches.PlaceBatchRule(
             places_per_batch=options.places_per_batch,
             images_per_place=options.images_per_place,
             radius_m=options.train_positive_radius_m,
             separation_m=options.positive_radius_m,
         )
-        return place_batches.plan_batches(
-            manifest[is_used], rule=rule, seed=options.seed_of(epoch)
+        plan = place_batches.plan_batches(
+            rows[is_used],
+            rule=rule,
+            numbers=numbers[is_used],
+            seed=options.seed_of(epoch),
+        )
+        return dataclasses.replace(
+            plan,
+            positive_weights=positive_weights.of_batches(
+                plan,
+                rule=options.positive_weights,
+                radius_m=options.train_positive_radius_m,
+            ),
+        )
+
+    @property
+    def num_places(self) -> int:
+        """Number of places of the train split; 0 with a loss over tuples."""
+        if not self.options.is_over_places:
+            return 0
+        return int(self._places()[1].max()) + 1
+
+    def _places(self) -> tuple[pd.DataFrame, np.ndarray]:
+        """Images of the train split, also bad ones, and numbers of places.
+
+        So a place keeps its number if an image turns out to be unreadable.
+        """
+        manifest = self.records.manifest
+        rows = manifest[manifest["split"] == "train"]
+        return rows, place_batches.number_places(
+            rows, radius_m=self.options.train_positive_radius_m
         )
 
     def workload(self) -> Workload:
@@ -122,6 +151,7 @@ class TrainingData:
                 validation,
                 steps=steps,
                 images_per_step=images,
+                places=self.num_places if self.options.has_classes else 0,
             )
         tuples = self.options.tuples_per_batch
         images = tuples * (2 + self.options.num_negatives)

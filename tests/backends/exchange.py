@@ -70,6 +70,10 @@ def layers():
         "ChannelScale": (convnext.ChannelScale(), [maps]),
         "ClassToken": (vit_outputs.ClassToken(), [tokens]),
         "CropToPatches": (vit_sizes.CropToPatches(), [random(2, 31, 19, 3)]),
+        "InverseBandwidth": (
+            sare_tf.losses.InverseBandwidth(10.0),
+            [random(4, 4) ** 2],
+        ),
         "GeM": (model.GeM(), [maps]),
         "GeM-imported": (model.GeM(unit_locations=True), [maps]),
         "MAC": (model.MAC(), [maps]),
@@ -78,6 +82,10 @@ def layers():
         "NetVLAD-imported": (
             model.NetVLAD(num_clusters=3, use_bias=True, clamped=True),
             [maps],
+        ),
+        "PlaceClassifier": (
+            sare_tf.losses.PlaceClassifier(6),
+            [descriptors],
         ),
         "PatchMap": (
             vit_outputs.PatchMap(2, part=1, num_parts=3),
@@ -165,6 +173,13 @@ def calculations():
     # Small, and of pixels in 0..1: positions, which are rounded, weigh less.
     pixels = pictures()[0, :, :9, :12] / 255.0
     found["Augmentation"] = _vary, [pixels]
+    # A classification, whose labels are numbers of places.
+    found["PlaceCosFaceLoss"] = (
+        functools.partial(
+            sare_tf.losses.place_cosface, np.array([3, 0, 1, 3, 5, 1])
+        ),
+        [np.tanh(random(6, 7))],
+    )
     for name, loss in losses():
         # A loss is over tuples, or over images with labels; it refuses the
         # other.

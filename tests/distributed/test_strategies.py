@@ -131,7 +131,7 @@ def test_a_task_that_is_no_worker_is_refused(kind, index, monkeypatch):
         ),
         (
             {"loss": "place_n_pairs", "hardest_negatives": 3},
-            "hardest_negatives=0",
+            "hardest_negatives=3",
         ),
         ({"strategy": "several"}, "strategy='several'"),
     ],

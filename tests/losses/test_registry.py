@@ -27,7 +27,8 @@ def test_tuple_losses_take_tuples(name):
 @pytest.mark.parametrize("name", OURS)
 def test_place_losses_take_labels_and_descriptors(name):
     labels = np.float32([1, 1, 2, 2, 3, 3])
-    found = value(losses.build(name), labels, unit_vectors(6, 3))
+    needed = {"num_places": 4} if name == "place_cosface" else {}
+    found = value(losses.build(name, **needed), labels, unit_vectors(6, 3))
     assert found.shape == (6,)
 
 
@@ -67,6 +68,41 @@ def test_place_losses_take_labels_and_descriptors(name):
             {"margin": 0.4},
             losses.PlaceTripletHardLoss(margin=0.4),
         ),
+        (
+            "place_multi_similarity",
+            {"miner": "none", "margin": None},
+            losses.PlaceMultiSimilarityLoss(miner="none"),
+        ),
+        (
+            "place_nt_xent",
+            {"temperature": 0.2, "miner": "multi_similarity"},
+            losses.PlaceNTXentLoss(temperature=0.2, miner="multi_similarity"),
+        ),
+        (
+            "place_sup_con",
+            {"temperature": 0.2},
+            losses.PlaceSupConLoss(temperature=0.2),
+        ),
+        (
+            "place_circle",
+            {"margin": 0.3, "scale": 64.0},
+            losses.PlaceCircleLoss(margin=0.3, scale=64.0),
+        ),
+        (
+            "place_fast_ap",
+            {"kernel": "cauchy", "miner": "none"},
+            losses.PlaceFastAPLoss(),
+        ),
+        (
+            "place_cosface",
+            {"num_places": 7, "margin": 0.2, "scale": 64.0},
+            losses.PlaceCosFaceLoss(num_places=7, margin=0.2, scale=64.0),
+        ),
+        (
+            "place_sare_joint",
+            {"miner": "multi_similarity"},
+            losses.PlaceSARELoss(miner="multi_similarity"),
+        ),
     ],
 )
 def test_settings_arrive(name, settings, expected):
@@ -80,19 +116,39 @@ def test_settings_arrive(name, settings, expected):
     [
         ("softmax", {}, "sare_joint, .*place_n_pairs.*name='softmax'"),
         ("angular", {"margin": 0.1}, "angular, which has none.*margin=0.1"),
+        ("angular", {"width": 0.1}, r"settings of losses: .*\['width'\]"),
+        (
+            "place_multi_similarity",
+            {"temperature": 0.1},
+            "one: place_nt_xent, place_sup_con. .*Leave --temperature out",
+        ),
+        (
+            "place_fast_ap",
+            {"miner": "multi_similarity"},
+            "place_sare_joint, .*miner='multi_s.*--place_miner out",
+        ),
+        ("place_cosface", {}, "number of places .*num_places=None"),
+        ("place_cosface", {"num_places": 1}, "2 or more.*num_places=1"),
+        ("place_n_pairs", {"num_places": 5}, "one: place_cosface. "),
+        ("place_circle", {"scale": 0.0}, "positive and finite.*scale=0.0"),
+        ("place_circle", {"miner": "hard"}, r"\['none', 'multi_.*'hard'"),
         ("sare_joint", {"margin": 0.1}, "Leave --margin out"),
         ("triplet", {"margin": -1.0}, "positive and finite"),
         (
             "triplet",
             {"scaling": "negatives"},
-            "only sare_joint.*scaling='negatives'",
+            "only these have one: sare_joint.*scaling='negatives'",
         ),
-        ("sare_independent", {"scaling": "negatives"}, "only sare_joint"),
+        (
+            "sare_independent",
+            {"scaling": "negatives"},
+            "Leave --joint_scaling out",
+        ),
         ("sare_joint", {"scaling": "mean"}, "Received: scaling='mean'"),
         (
             "place_n_pairs",
             {"hardest_negatives": 2},
-            "only place_sare_joint.*hardest_negatives=2",
+            "one: place_sare_joint, .*hardest_negatives=2",
         ),
     ],
 )

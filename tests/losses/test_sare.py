@@ -401,6 +401,7 @@ def test_eager_and_graph_agree(form, kernel, eager):
             kernel="exponential",
             inverse_bandwidth=0.5,
             hardest_negatives=3,
+            miner="multi_similarity",
             reduction=None,
             name="other",
         ),
@@ -413,7 +414,7 @@ def test_configuration_comes_back(loss):
     assert type(again) is type(loss)
     assert again.get_config() == loss.get_config()
     settings = {"form", "kernel", "inverse_bandwidth", "reduction", "name"}
-    settings |= {"hardest_negatives"}
+    settings |= {"hardest_negatives", "miner"}
     for name in settings & set(loss.get_config()):
         assert getattr(again, name) == getattr(loss, name)
 
@@ -437,6 +438,66 @@ def test_unknown_settings_are_refused(loss, settings, message):
 def test_a_number_of_hardest_negatives_below_0_is_refused():
     with pytest.raises(ValueError, match="hardest_negatives=-1"):
         losses.PlaceSARELoss(hardest_negatives=-1)
+
+
+def mined_place_sare(labels, x, form, kernel, weights, bandwidth=3.0):
+    """The definition, of the pairs that the miner of Multi-Similarity keeps."""
+    result, kept = [], 0
+    for a, anchor in enumerate(x):
+        others = [i for i in range(len(x)) if i != a]
+        positives = [i for i in others if labels[i] == labels[a]]
+        negatives = [i for i in others if labels[i] != labels[a]]
+        lowest = min([anchor @ x[p] for p in positives], default=np.inf)
+        highest = max([anchor @ x[n] for n in negatives], default=-np.inf)
+        positives = [p for p in positives if anchor @ x[p] - 0.1 < highest]
+        negatives = [
+            squared(anchor, x[n])
+            for n in negatives
+            if anchor @ x[n] + 0.1 > lowest
+        ]
+        kept += len(positives) + len(negatives)
+        terms = [
+            sare(squared(anchor, x[p]), negatives, form, kernel, bandwidth)
+            for p in positives
+            if negatives
+        ]
+        of_positives = [weights[a][p] for p in positives if negatives]
+        result.append(np.average(terms, weights=of_positives) if terms else 0)
+    return np.array(result), kept
+
+
+@pytest.mark.parametrize(("form", "kernel"), SETTINGS)
+def test_mined_and_weighted_pairs_follow_the_definition(form, kernel):
+    labels = np.array([3, 8, 3, 5, 8, 3, 8])
+    x = unit_vectors(7, 8, seed=1)
+    weights = np.random.default_rng(0).uniform(0.1, 3.0, (7, 7))
+    loss = losses.PlaceSARELoss(
+        form=form,
+        kernel=kernel,
+        inverse_bandwidth=3.0,
+        miner="multi_similarity",
+    )
+    expected, kept = mined_place_sare(labels, x, form, kernel, weights)
+    assert kept < 7 * 6
+    found = loss.call_with_weights(
+        labels,
+        ops.convert_to_tensor(x.astype(np.float32)),
+        positive_weights=weights.astype(np.float32),
+    )
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(found), expected, rtol=2e-6, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        gradient(loss, labels, x),
+        finite_differences(
+            lambda y: mined_place_sare(
+                labels, y, form, kernel, np.ones((7, 7))
+            )[0].mean(),
+            x,
+        ),
+        atol=3e-6,
+        rtol=0,
+    )
 
 
 @pytest.mark.parametrize(("form", "kernel"), SETTINGS)

@@ -124,6 +124,17 @@ def test_the_other_parts():
     assert not [part for part in without if part.startswith("mining")]
 
 
+def test_weights_of_the_loss():
+    """100 places: weights, gradient and two arrays of AdamW."""
+    needed = memory_estimate.memory(
+        _embedder(),
+        TrainingOptions(**OPTIONS),
+        dataclasses.replace(WORK, places=100),
+    )
+    size = needed["weights of the loss, with gradient and state"]
+    assert size == 4 * 100 * (4 * 96) * 4
+
+
 def test_the_size_of_a_checkpoint(tmp_path):
     """Within its description of the layers, 1 MiB at most."""
     network = keras.Sequential(

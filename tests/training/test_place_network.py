@@ -4,8 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from toy_descriptors import finite_differences
 
 from sare_tf import losses, model
+from sare_tf.training import optimizers, run_folder
 from sare_tf.training.place_network import PlaceNetwork
 
 BATCH, STEPS, SIZE = 8, 5, 16
@@ -264,6 +266,165 @@ def test_saved_with_its_memory_and_gone_on_with(tmp_path):
         assert a == b
     for a, b in zip(numpy(made.weights), numpy(again.weights), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def definition(loss, labels, x, targets):
+    """A loss with weights of its own: plain numpy, float64.
+
+    Args:
+        loss: name of the loss.
+        labels: [B].
+        x: descriptors of unit length, [B, D].
+        targets: the weights: u of a bandwidth, or directions.
+    """
+    values = []
+    for a, label in enumerate(labels):
+        if loss == "cosface":
+            logits = (
+                x[a]
+                @ (targets / np.linalg.norm(targets, axis=1, keepdims=True)).T
+            )
+            logits[label] -= 0.4
+            logits *= 30
+            values.append(np.log(np.sum(np.exp(logits))) - logits[label])
+            continue
+        b = 0.5 * 200 ** (1 / (1 + np.exp(-targets)))
+        apart = np.sum((x - x[a]) ** 2, axis=1)
+        repelled = np.exp(-b * apart[labels != label]).sum()
+        values.append(
+            np.mean(
+                [
+                    np.log(1 + repelled / np.exp(-b * apart[p]))
+                    for p in range(len(x))
+                    if labels[p] == label and p != a
+                ]
+            )
+        )
+    return np.mean(values)
+
+
+def loss_with_weights(name):
+    if name == "cosface":
+        return losses.PlaceCosFaceLoss(num_places=12)
+    return losses.PlaceSARELoss(inverse_bandwidth=losses.InverseBandwidth(10.0))
+
+
+@pytest.mark.parametrize("chunk_images", [0, 4])
+@pytest.mark.parametrize("name", ["cosface", "bandwidth"])
+def test_weights_of_a_loss_are_trained(name, chunk_images):
+    """Plain SGD: a step is the gradient, of the definition by differences.
+
+    The rate is that of both, the embedder's and the loss's.
+    """
+    images, labels, _ = data()
+    made = network(loss=loss_with_weights(name), chunk_images=chunk_images)
+    (weight,) = made.loss_layer.trainable_variables
+    before = keras.ops.convert_to_numpy(weight).astype(float)
+    x = made.predict(images[:8], verbose=0).astype(float)
+    found = float(made.train_on_batch(images[:8], labels[:8]))
+    assert found == pytest.approx(
+        definition(name, labels[:8], x, before), rel=1e-5
+    )
+    step = keras.ops.convert_to_numpy(weight).astype(float) - before
+    expected = finite_differences(
+        lambda w: definition(name, labels[:8], x, w), before
+    )
+    assert np.abs(expected).max() > 1e-3
+    np.testing.assert_allclose(step, -0.1 * expected, atol=2e-6)
+    # As Keras computes it for `evaluate`.
+    assert made.evaluate(images[:8], labels[:8], verbose=0) == pytest.approx(
+        definition(
+            name,
+            labels[:8],
+            made.predict(images[:8], verbose=0).astype(float),
+            keras.ops.convert_to_numpy(weight).astype(float),
+        ),
+        rel=1e-5,
+    )
+
+
+@pytest.mark.parametrize("rule", ["adam", "sgd"])
+@pytest.mark.parametrize("name", ["cosface", "bandwidth"])
+def test_a_loss_with_weights_is_saved_and_resumed(name, rule, tmp_path):
+    """Bitwise, without a decay of the weights of the loss."""
+    images, labels, _ = data()
+    made = network(
+        loss=loss_with_weights(name),
+        optimizer=optimizers.build(rule, learning_rate=0.01, weight_decay=0.5),
+    )
+    made.optimizer.build(made.trainable_variables)
+    (weight,) = made.loss_layer.trainable_variables
+    # The optimizer has no gradient for it: it stays, if it does not decay.
+    before = keras.ops.convert_to_numpy(weight)
+    made.optimizer.apply([0 * v for v in made.trainable_variables])
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), before)
+    train(made, images, labels)
+    assert (keras.ops.convert_to_numpy(weight) != before).any()
+    made.save(tmp_path / "network.keras")
+    again = keras.saving.load_model(tmp_path / "network.keras")
+    assert again.loss_layer is again.loss.layer
+    np.testing.assert_array_equal(
+        train(made, images, labels), train(again, images, labels)
+    )
+    for a, b in zip(numpy(made.weights), numpy(again.weights), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # The embedder does not need them.
+    alone = run_folder.load_embedder(tmp_path / "network.keras")
+    assert len(alone.weights) == len(made.embedder.weights)
+
+
+def test_another_loss_takes_the_place_of_one_with_weights(tmp_path):
+    images, labels, _ = data()
+    made = network(loss=loss_with_weights("cosface"))
+    made.compile(
+        keras.optimizers.SGD(0.1), losses.PlaceSARELoss(inverse_bandwidth=5.0)
+    )
+    assert made.loss_layer is None
+    expected = train(network(), images, labels)
+    np.testing.assert_array_equal(train(made, images, labels), expected)
+    made.save(tmp_path / "network.keras")
+    again = keras.saving.load_model(tmp_path / "network.keras")
+    assert len(again.weights) == len(made.embedder.weights)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_labels_beyond_the_places_of_a_loss_are_refused(eager):
+    images, labels, _ = data()
+    made = network(loss=losses.PlaceCosFaceLoss(num_places=3))
+    made.run_eagerly = eager
+    refused = ValueError if eager else tf.errors.InvalidArgumentError
+    with pytest.raises(refused, match="from 0 to 2.*The loss has 3 places"):
+        made.train_on_batch(images[:8], labels[:8])
+
+
+def test_positives_have_weights():
+    """Of a batch of 2 places of 4 images, beside the whole matrix."""
+    images, _, _ = data()
+    labels = np.repeat([5, 3], 4)
+    weights = np.random.default_rng(0).uniform(size=(8, 4)).astype("float32")
+    whole = np.zeros((8, 8), np.float32)
+    whole[:4, :4], whole[4:, 4:] = weights[:4], weights[4:]
+    made = network()
+    x = made.predict(images[:8], verbose=0)
+    expected = np.mean(
+        made.loss.call_with_weights(
+            labels, tf.constant(x), positive_weights=whole
+        )
+    )
+    equal = np.mean(made.loss.call(labels, tf.constant(x)))
+    assert abs(expected - equal) > 1e-3
+    found = made.train_on_batch(
+        images[:8], {"labels": labels, "positive_weights": weights}
+    )
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+    for settings in (
+        {"loss": losses.PlaceNPairsLoss()},
+        {"memory_images": 4},
+    ):
+        targets = {"labels": labels, "positive_weights": weights}
+        targets["positions"] = np.zeros((8, 2), np.float32)
+        with pytest.raises(ValueError, match="have weights, and no memory"):
+            network(**settings).train_on_batch(images[:8], targets)
 
 
 def embedder_with(*layers, regularizer=None):
