@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "dataset": {"runtime"},
     "distributed": {"runtime"},
     "serving": {"runtime"},
+    "local_features": {"dataset"},
     "records": {"dataset"},
     "model": {"dataset"},
     "weights": {"model"},
