@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "dataset": {"runtime"},
     "distributed": {"runtime"},
     "serving": {"runtime"},
-    "local_features": {"dataset"},
+    "local_features": {"dataset", "serving"},
     "records": {"dataset"},
     "model": {"dataset"},
     "weights": {"model"},
