@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "records": {"dataset"},
     "model": {"dataset"},
     "weights": {"model"},
-    "search": {"serving", "records"},
+    "search": {"local_features", "records"},
     "evaluation": {"search"},
     "pages": {"evaluation"},
     "training": {"distributed", "evaluation", "losses", "model"},

@@ -11,6 +11,7 @@ from sare_tf.records.options import (
 from sare_tf.runtime import paths
 from sare_tf.runtime.common_options import (
     BatchOptions,
+    LocalFeatureOptions,
     OutOptions,
     RunnerOptions,
     WeightsOptions,
@@ -135,6 +136,7 @@ class IndexOptions(
     BatchOptions,
     RunnerOptions,
     TuningOptions,
+    LocalFeatureOptions,
 ):
     """Options of `index`: to build an index, or to change it."""
 
@@ -162,6 +164,12 @@ class IndexOptions(
     compact: bool = option(
         False,
         "Rebuild --index from its descriptors, without the removed images.",
+    )
+    local_features: str | None = path_option(
+        None,
+        "Folder of an export that export_local_features wrote, or rootsift, or "
+        "xfeat: local features of the images are stored beside --index. The "
+        "images come from --records and --add_records.",
     )
 
     def __post_init__(self):
