@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import threadpoolctl
 
-from sare_tf.local_features import matching, verification
+from sare_tf.local_features import matching, registry, verification
 from sare_tf.local_features.features import LocalFeatures
 from sare_tf.local_features.matching import MatchingRule
 from sare_tf.local_features.verification import Geometry
@@ -47,7 +47,7 @@ def main() -> None:
     for name, (dimension, rule) in _RULES.items():
         for place, shared in (("same", _SHARED), ("different", 0)):
             pairs = [_pair(rng, dimension, shared) for _ in range(_PAIRS)]
-            for kind in verification.GEOMETRIES:
+            for kind in registry.GEOMETRIES:
                 geometry = Geometry(
                     matching=rule, geometry=kind, tolerance=_TOLERANCE
                 )

@@ -70,7 +70,8 @@ def test_the_export_computes_what_the_graph_does(source, version, encoded):
     assert version.name == "1"
     extractor = extractors.load(str(version.parent), count=1, longest_side=32)
     assert (extractor.count, extractor.dimension) == (50, 64)
-    assert extractors.rule_of(extractor) == matching.RULE_OF_XFEAT
+    geometry = extractors.geometry_of(extractor, "homography")
+    assert geometry.matching == matching.RULE_OF_XFEAT
     graph = LocalFeatureGraph(
         network=xfeat.read(source), count=50, longest_side=96
     )

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from sare_tf.local_features import matching
 from sare_tf.local_features.features import Extractor
-from sare_tf.local_features.matching import MatchingRule
+from sare_tf.local_features.registry import ROOT_SIFT, TOLERANCES, XFEAT
+from sare_tf.local_features.verification import Geometry
 from sare_tf.runtime import user_cache
 
-ROOT_SIFT, XFEAT = "rootsift", "xfeat"
 _RULES = {
     ROOT_SIFT: matching.RULE_OF_ROOT_SIFT,
     XFEAT: matching.RULE_OF_XFEAT,
@@ -42,6 +42,15 @@ def load(name: str, *, count: int, longest_side: int) -> Extractor:
     return ExportedFeatures(xfeat_folder() if name == XFEAT else name)
 
 
-def rule_of(extractor: Extractor) -> MatchingRule:
-    """Returns the rule by which features of an extractor match."""
-    return _RULES[extractor.name]
+def geometry_of(extractor: Extractor, name: str) -> Geometry:
+    """Returns how matches of an extractor's features are verified.
+
+    Args:
+        extractor: the extractor.
+        name: one of `registry.GEOMETRIES`.
+    """
+    return Geometry(
+        matching=_RULES[extractor.name],
+        geometry=name,
+        tolerance=TOLERANCES[name],
+    )

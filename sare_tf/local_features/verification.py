@@ -29,7 +29,6 @@ from sare_tf.local_features.matching import MatchingRule
 
 # Least number of matches from which each is estimated: one more than define it.
 _FEWEST = {"homography": 5, "fundamental": 8}
-GEOMETRIES = tuple(_FEWEST)
 # As in common use (hloc, CosPlace's re-ranking): stop when a better geometry
 # has a chance of 1 %, or after 1,000 samples.
 _CONFIDENCE, _MOST_SAMPLES = 0.99, 1000
@@ -45,7 +44,7 @@ class Geometry:
 
     Args:
         matching: which features match.
-        geometry: one of `GEOMETRIES`.
+        geometry: one of `registry.GEOMETRIES`.
         tolerance: largest error of an inlier, as a share of the longer side of
             its image.
     """

@@ -23,7 +23,7 @@ from typing import Any
 
 from sare_tf.local_features import stored_features
 from sare_tf.runtime import sealed_json, versions
-from sare_tf.search import calibration, segments
+from sare_tf.search import calibration, rerank_file, segments
 from sare_tf.search.options import TuningOptions
 
 COMMAND = "python -m sare_tf.index --flagfile=..."
@@ -41,6 +41,7 @@ _TYPES = {
 NAMES = {
     "index.json",
     calibration.NAME,
+    rerank_file.NAME,
     stored_features.FOLDER,
     *segments.FILES,
     "added*",

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from sare_tf.dataset.options import SplitOptions
+from sare_tf.local_features.registry import GEOMETRIES
 from sare_tf.records.options import (
     VECTOR_LAYOUTS,
     LayoutOptions,
@@ -50,6 +51,28 @@ class SearchOptions(IndexFolderOptions):
         True,
         "Compare the files of --index with their digests when it is opened, "
         "which reads all of it: about a second for each GB.",
+    )
+
+
+@options
+class RerankOptions(LocalFeatureOptions):
+    """How the images that were found are re-ranked."""
+
+    rerank: str | None = path_option(
+        None,
+        "Folder of an export that export_local_features wrote, or rootsift, or "
+        "xfeat: the images that were found are ordered anew by descriptors and "
+        "by local features that agree on one geometry. They are those beside "
+        "--index, or else are computed from the images in --records.",
+    )
+    rerank_top: int = option(
+        20, "Images of each answer that --rerank orders anew.", minimum=2
+    )
+    rerank_geometry: str = option(
+        "homography",
+        "What local features agree on: homography, of planes and turned "
+        "cameras, or fundamental, the matrix of any rigid scene.",
+        choices=GEOMETRIES,
     )
 
 

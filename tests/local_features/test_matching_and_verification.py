@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sare_tf.local_features import matching, verification
+from sare_tf.local_features import matching, registry
 from sare_tf.local_features.features import LocalFeatures
 from sare_tf.local_features.matching import MatchingRule
 from sare_tf.local_features.root_sift import RootSIFT, root_sift
@@ -114,7 +114,7 @@ def _scene(rng, count, share, noise=0.5):
     return _features(points, vectors), _features(moved, vectors), is_true
 
 
-@pytest.mark.parametrize("geometry", verification.GEOMETRIES)
+@pytest.mark.parametrize("geometry", registry.GEOMETRIES)
 def test_inliers_are_the_points_that_moved_together(geometry):
     rng = np.random.default_rng(3)
     query, other, is_true = _scene(rng, 200, 0.6)
