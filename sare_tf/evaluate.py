@@ -6,7 +6,8 @@
 Recall is measured by exact search, so that it depends only on the model. The
 metrics also say what the index's ScaNN search loses against it. Descriptors of
 the database are read in blocks, so that memory does not grow with it.
-`--calibrate` measures how often answers of `locate` are right.
+`--calibrate` measures how often answers of `locate` are right. With `--rerank`,
+results are those in the new order, and `without_rerank` holds the others.
 """
 
 import dataclasses
@@ -25,16 +26,18 @@ from sare_tf.dataset.positives import choose_rule
 from sare_tf.evaluation import (
     calibrating,
     evaluate_descriptors,
+    metric_text,
     pixel_baseline,
     protocol_choice,
     protocols,
     query_positions,
+    reranking,
     search_comparison,
 )
 from sare_tf.evaluation.evaluate_descriptors import Task
 from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.evaluation.query_results import QueryResults
-from sare_tf.pages import evaluation_cases, evaluation_page
+from sare_tf.pages import evaluation_cases, evaluation_page, match_lines
 from sare_tf.records.records import Records
 from sare_tf.runtime import (
     atomic_files,
@@ -76,15 +79,7 @@ def run(options: EvaluationOptions) -> Path:
     atomic_files.check_replaceable(out, names=_FILES | _POSITIONS)
     position_paths = position_files.paths_of(options.write_positions)
     _check_positions(position_paths, out)
-    records = Records(options.records)
-    index = Index.open(
-        options.index_paths,
-        exact=options.exact_search,
-        check=options.check_index,
-    )
-    index.check_records(records, split=options.split)
-    servable = serving.load(serving.named(options))
-    index.check_export(servable)
+    records, index, servable = _open(options)
     task = _prepare(options, records, index)
     ks, left_out = _choose_ks(options.recall_at, task.num_searched)
     began = time.perf_counter()
@@ -99,6 +94,12 @@ def run(options: EvaluationOptions) -> Path:
     compared, search_seconds = search_comparison.compare(
         index, query_vectors, results
     )
+    reranked = None
+    if options.rerank:
+        reranked = reranking.rerank(
+            results, options, records=records, index=index, servable=servable
+        )
+        results = reranked.after
     metrics = {
         **_describe(
             task,
@@ -107,10 +108,9 @@ def run(options: EvaluationOptions) -> Path:
             left_out=left_out,
             splits=(options.split, index.metadata["split"]),
         ),
-        "baselines": _baselines(options, task, records, ks),
+        "baselines": pixel_baseline.baselines(options, task, records, ks),
+        **reranking.described(reranked, ks),
         "epoch_choice": _epoch_choice(servable),
-        "model": model_card.describe(servable),
-        "dimension": servable.dimension,
         "search": compared,
         "speed": {
             "embed_seconds": embed_seconds,
@@ -120,18 +120,47 @@ def run(options: EvaluationOptions) -> Path:
             / (embed_seconds + search_seconds),
         },
         "database_digest": _digest(task.database["image_id"]),
-        "export_fingerprint": servable.fingerprint,
-        "records_fingerprint": records.fingerprint,
-        "versions": versions.of("tensorflow", "scann", "numpy"),
+        **_made_with(records, servable),
     }
-    _write(out, metrics, results, records)
+    _write(out, metrics, results, records, reranked)
     if position_paths:
         position_files.write(
             position_paths, query_positions.of_results(results)
         )
     calibrated = _calibrate(options, records, index, servable)
+    if reranked is not None:
+        reranking.keep(reranked, index)
     _report(out, metrics, calibrated)
     return out / "metrics.json"
+
+
+def _open(
+    options: EvaluationOptions,
+) -> tuple[Records, Index, serving.Servable | serving.RemoteServable]:
+    """Opens records, index and model, and refuses those of others."""
+    records = Records(options.records)
+    index = Index.open(
+        options.index_paths,
+        exact=options.exact_search,
+        check=options.check_index,
+    )
+    index.check_records(records, split=options.split)
+    servable = serving.load(serving.named(options))
+    index.check_export(servable)
+    return records, index, servable
+
+
+def _made_with(
+    records: Records, servable: serving.Servable | serving.RemoteServable
+) -> dict[str, Any]:
+    """The model, and what else the figures were made with."""
+    return {
+        "model": model_card.describe(servable),
+        "dimension": servable.dimension,
+        "export_fingerprint": servable.fingerprint,
+        "records_fingerprint": records.fingerprint,
+        "versions": versions.of("tensorflow", "scann", "numpy"),
+    }
 
 
 def _calibrate(
@@ -280,36 +309,6 @@ def _describe(
     }
 
 
-def _baselines(
-    options: EvaluationOptions, task: Task, records: Records, ks: Sequence[int]
-) -> dict[str, dict[str, Any]]:
-    """Recall of small pictures as descriptors, unless there are many images."""
-    count = len(task.queries) + len(task.database)
-    is_of_records = task.database["image_id"].isin(records.manifest["image_id"])
-    if count > options.baseline_images or not is_of_records.all():
-        logging.info(
-            "Skipped the baseline of small pictures: %d images, %d of them not "
-            "in these records, --baseline_images=%d.",
-            count,
-            (~is_of_records).sum(),
-            options.baseline_images,
-        )
-        return {}
-    results = pixel_baseline.evaluate(
-        task,
-        records,
-        num_neighbours=max(evaluate_descriptors.NUM_NEIGHBOURS, *ks),
-    )
-    every = range(1, results.rows.shape[1] + 1)
-    curve = results.recall_at(every)
-    return {
-        "pixels": {
-            "recall_at": {str(k): curve[k] for k in ks},
-            "recall_curve": list(curve.values()),
-        }
-    }
-
-
 def _epoch_choice(
     servable: serving.Servable | serving.RemoteServable,
 ) -> dict[str, Any] | None:
@@ -331,7 +330,11 @@ def _digest(image_ids: pd.Series) -> str:
 
 
 def _write(
-    out: Path, metrics: dict[str, Any], results: QueryResults, records: Records
+    out: Path,
+    metrics: dict[str, Any],
+    results: QueryResults,
+    records: Records,
+    reranked: reranking.Reranked | None,
 ) -> None:
     with atomic_files.folder_in_one_piece(out) as folder:
         results.table().to_csv(folder / "queries.csv", index=False)
@@ -344,6 +347,7 @@ def _write(
             metrics=metrics,
             places=evaluation_page.places_of(results),
             cases=evaluation_cases.make(results, records),
+            pairs=match_lines.make(reranked, records) if reranked else (),
         )
 
 
@@ -351,14 +355,16 @@ def _report(
     out: Path, metrics: dict[str, Any], calibrated: tuple[Path, str] | None
 ) -> None:
     lines = [
-        f"{name}: {_recall_text(baseline['recall_at'])}."
+        f"{name}: {metric_text.recall(baseline['recall_at'])}."
         for name, baseline in metrics["baselines"].items()
     ]
     lines.append(
-        f"{_recall_text(metrics['recall_at'])}. Metrics in "
+        f"{metric_text.recall(metrics['recall_at'])}. Metrics in "
         f"{out / 'metrics.json'}; look at {out / 'report.html'}. To compare "
         f"with another evaluation: python -m sare_tf.compare ANOTHER {out}"
     )
+    if "rerank" in metrics:
+        lines.insert(-1, reranking.describe(metrics))
     if calibrated:
         path, measured = calibrated
         lines.append(f"{measured} locate uses it: {path}.")
@@ -374,13 +380,10 @@ def _report(
             for name, baseline in metrics["baselines"].items()
         },
         counts=metrics["counts"],
+        recall_at_without_rerank=metrics.get("without_rerank", {}).get(
+            "recall_at"
+        ),
         calibration=calibrated and calibrated[0],
-    )
-
-
-def _recall_text(recall_at: dict[str, float]) -> str:
-    return ", ".join(
-        f"recall@{k} {share:.3f}" for k, share in recall_at.items()
     )
 
 

@@ -28,7 +28,11 @@ from sare_tf.runtime.stage_help import describe_flags
 from sare_tf.search.options import IndexOptions, VectorOptions
 from sare_tf.serving.options import OnnxOptions
 from sare_tf.training.options import ExportOptions, TrainingOptions
-from sare_tf.weights.options import ExportWeightsOptions, ImportOptions
+from sare_tf.weights.options import (
+    ExportWeightsOptions,
+    ImportOptions,
+    LocalExportOptions,
+)
 
 # A stage reports its progress; absl's own default is to show only warnings.
 flags.FLAGS.set_default("verbosity", logging.INFO)
@@ -40,6 +44,7 @@ OPTIONS = {
     "evaluate": EvaluationOptions,
     "export": ExportOptions,
     "export_dataset": ExportDatasetOptions,
+    "export_local_features": LocalExportOptions,
     "export_onnx": OnnxOptions,
     "export_vectors": VectorOptions,
     "export_weights": ExportWeightsOptions,

@@ -18,6 +18,10 @@ approximate: settings follow rules, or are tuned to --target_recall, with
 --tune_tree by a choice of trees, too. `evaluate` measures what approximate
 search misses. Distances are squared Euclidean.
 
+With --local_features, local features of the images are stored as well; the log
+says how large they are. Store them again after a change of the index: only
+those of new images are computed.
+
 With --runner, workers of Apache Beam embed parts of the images, which are then
 put together: the files are the same (docs/beam.md).
 
@@ -35,12 +39,14 @@ from absl import logging
 
 from sare_tf import flags, serving
 from sare_tf.distributed import beam
+from sare_tf.local_features import extractors
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files, flagfiles, run_lock
 from sare_tf.runtime.executors import Executor
 from sare_tf.search import (
     index_changes,
     index_files,
+    local_index,
     scann_searcher,
     segment_building,
     segments,
@@ -75,6 +81,26 @@ def run(options: IndexOptions, *, executor: Executor | None = None) -> Path:
             changes that another export or records would lose.
     """
     executor = executor or beam.from_options(options)
+    extractor = None
+    if options.local_features:
+        extractor = extractors.load(
+            options.local_features,
+            count=options.local_count,
+            longest_side=options.local_side,
+        )
+    out = _build_or_change(options, executor)
+    if extractor is not None:
+        local_index.store(
+            out,
+            extractor,
+            records=[
+                path for path in (options.records, options.add_records) if path
+            ],
+        )
+    return out
+
+
+def _build_or_change(options: IndexOptions, executor: Executor | None) -> Path:
     if options.add_records:
         return index_changes.add(
             index=options.index,

@@ -20,6 +20,7 @@ STAGES = {
     },
     "export": {"checkpoints": "none", "export": "out"},
     "export_dataset": {"records": "none", "out": "out"},
+    "export_local_features": {"source": "none", "out": "out"},
     "export_onnx": {"export": "none", "out": "out"},
     "export_vectors": {
         **dict.fromkeys(["index", "records", "export"], "none"),

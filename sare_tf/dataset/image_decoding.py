@@ -224,6 +224,67 @@ def load_batch(
     return tf.ensure_shape(loaded, (None, height, width, 3)), valid[:-1]
 
 
+def load_within(
+    image_bytes: tf.Tensor, *, longest_side: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Decodes a batch of images of different sizes, and reduces large ones.
+
+    Args:
+        image_bytes: string [B]; B may be 0.
+        longest_side: pixels that the longer side has at most.
+
+    Returns:
+        uint8 [B, H, W, 3], filled up with zeros at the bottom and on the right;
+        int32 [B, 2], height and width of each image in it; and int32 [B, 2],
+        height and width before it was reduced. An image that cannot be decoded
+        has sizes of 0.
+    """
+    count = tf.size(image_bytes, out_type=tf.int64)
+    nothing = tf.zeros((1, 1, 3), tf.uint8), tf.zeros(2, tf.int32)
+    # Row B, so that the pipeline is never without an element.
+    last = tf.data.Dataset.from_tensors((count, *nothing, nothing[1]))
+
+    # AutoGraph would take seconds to read the source of all that it calls.
+    @tf.autograph.experimental.do_not_convert
+    def reduced(row: tf.Tensor, encoded: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        image = decode(encoded)
+        size = tf.shape(image)[:2]
+        scale = longest_side / tf.reduce_max(size)
+        height, width = tf.unstack(
+            tf.maximum(
+                tf.cast(tf.round(tf.cast(size, tf.float64) * scale), tf.int32),
+                1,
+            )
+        )
+        image = tf.cond(
+            scale < 1,
+            lambda: resize(image, height=height, width=width),
+            lambda: image,
+        )
+        return row, image, tf.shape(image)[:2], size
+
+    dataset = (
+        tf.data.Dataset.from_tensor_slices(image_bytes)
+        .enumerate()
+        .map(reduced, num_parallel_calls=tf.data.AUTOTUNE)
+        .ignore_errors()
+        .concatenate(last)
+        .padded_batch(count + 1, ([], [None, None, 3], [2], [2]))
+    )
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    rows, *loaded = dataset.with_options(options).get_single_element()
+    images, sizes, originals = (
+        tf.scatter_nd(
+            rows[:, None],
+            values,
+            tf.concat([[count + 1], tf.shape(values, tf.int64)[1:]], 0),
+        )[:-1]
+        for values in loaded
+    )
+    return images, sizes, originals
+
+
 def _decode(image_bytes: tf.Tensor, header: Header) -> tf.Tensor:
     """Decodes an image whose header has been read.
 

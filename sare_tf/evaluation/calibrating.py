@@ -6,6 +6,7 @@ holds the validation images, the queries are compared with all of its images;
 otherwise with the validation images alone, which are embedded for this.
 """
 
+import dataclasses
 import tempfile
 from pathlib import Path
 
@@ -50,6 +51,68 @@ def measure(
         The calibration of this index; None, with a warning, if the records
         have too few validation queries whose places are known.
     """
+    asked = ask(options, records=records, index=index, servable=servable)
+    if asked is None:
+        return None
+    results = asked.results
+    is_known = results.truth.counted & np.isfinite(results.confidence)
+    if is_known.sum() < calibration.LEAST_QUERIES:
+        _warn(int(is_known.sum()), len(results.database))
+        return None
+    absent = confidence_without_positives(
+        results, radius_m=options.positive_radius_m
+    )[is_known]
+    return Calibration(
+        export_fingerprint=servable.fingerprint,
+        index_digest=index.digest,
+        positive_radius_m=options.positive_radius_m,
+        split=calibration.SPLIT,
+        queries=int(is_known.sum()),
+        database=asked.num_searched,
+        same_database=asked.is_held,
+        protocol=protocols.describe(results.protocol),
+        groups=calibration.group(
+            results.confidence[is_known].tolist(),
+            (results.ranks == 1)[is_known].tolist(),
+            absent[np.isfinite(absent)].tolist(),
+        ),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the validation queries found.
+
+    Args:
+        results: of the queries.
+        is_held: whether they were compared with the images of the index;
+            otherwise with those of the split.
+        num_searched: images that they were compared with.
+    """
+
+    results: QueryResults
+    is_held: bool
+    num_searched: int
+
+
+def ask(
+    options: EvaluationOptions,
+    *,
+    records: Records,
+    index: Index,
+    servable: serving.Servable | serving.RemoteServable,
+) -> Asked | None:
+    """Asks the validation queries.
+
+    Args:
+        options: protocol, radius and batches.
+        records: the opened records of the index.
+        index: the opened index.
+        servable: the model of both.
+
+    Returns:
+        None, with a warning, if there are too few.
+    """
     rows = records.manifest[records.manifest["split"] == calibration.SPLIT]
     queries = rows[rows["role"] == "query"]
     is_held = calibration.SPLIT in names.splits_of(index.metadata["split"])
@@ -61,27 +124,8 @@ def measure(
     results = _ask(
         options, records, task, servable, index.descriptors if is_held else None
     )
-    is_known = task.truth.counted & np.isfinite(results.confidence)
-    if is_known.sum() < calibration.LEAST_QUERIES:
-        _warn(int(is_known.sum()), len(database))
-        return None
-    absent = confidence_without_positives(
-        results, radius_m=options.positive_radius_m
-    )[is_known]
-    return Calibration(
-        export_fingerprint=servable.fingerprint,
-        index_digest=index.digest,
-        positive_radius_m=options.positive_radius_m,
-        split=calibration.SPLIT,
-        queries=int(is_known.sum()),
-        database=task.num_searched,
-        same_database=is_held,
-        protocol=protocols.describe(task.protocol),
-        groups=calibration.group(
-            results.confidence[is_known].tolist(),
-            (results.ranks == 1)[is_known].tolist(),
-            absent[np.isfinite(absent)].tolist(),
-        ),
+    return Asked(
+        results=results, is_held=is_held, num_searched=task.num_searched
     )
 
 
@@ -111,7 +155,7 @@ def _ask(
 ) -> QueryResults:
     """Searches for the queries, deep enough to do without their positives."""
     logging.info(
-        "Calibrating the confidence on %d queries of %s.",
+        "Calibrating on %d queries of %s.",
         len(task.queries),
         calibration.SPLIT,
     )
@@ -195,7 +239,7 @@ def _embed_to_disk(
 
 def _warn(num_queries: int, num_images: int) -> None:
     logging.warning(
-        "The confidence is not calibrated: the split %s has %d queries whose "
+        "Nothing is calibrated: the split %s has %d queries whose "
         "places are known, of at least %d, and %d database images.",
         calibration.SPLIT,
         num_queries,

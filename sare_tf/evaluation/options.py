@@ -8,7 +8,11 @@ from sare_tf.evaluation.protocols import PROTOCOLS
 from sare_tf.records.options import RecordsFolderOptions
 from sare_tf.runtime.common_options import BatchOptions
 from sare_tf.runtime.options import option, options, path_option
-from sare_tf.search.options import PositionFileOptions, SearchOptions
+from sare_tf.search.options import (
+    PositionFileOptions,
+    RerankOptions,
+    SearchOptions,
+)
 from sare_tf.serving.options import ServableOptions
 
 
@@ -43,6 +47,7 @@ class ProtocolOptions(PositivesOptions, SplitOptions):
 @options
 class EvaluationOptions(
     SearchOptions,
+    RerankOptions,
     PositionFileOptions,
     RecordsFolderOptions,
     ServableOptions,

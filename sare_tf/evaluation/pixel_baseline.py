@@ -1,12 +1,17 @@
 """A baseline without a network: small pictures as descriptors."""
 
 import io
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from absl import logging
 from PIL import Image
 
+from sare_tf.evaluation import evaluate_descriptors
 from sare_tf.evaluation.evaluate_descriptors import Task
+from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.evaluation.query_results import QueryResults
 from sare_tf.records.records import Records
 
@@ -55,3 +60,43 @@ def pixel_descriptors(records: Records, rows: pd.DataFrame) -> np.ndarray:
         pixels -= pixels.mean()
         descriptors[row] = pixels / max(np.linalg.norm(pixels), 1e-6)
     return descriptors
+
+
+def baselines(
+    options: EvaluationOptions, task: Task, records: Records, ks: Sequence[int]
+) -> dict[str, dict[str, Any]]:
+    """Measures recall of small pictures, unless there are many images.
+
+    Args:
+        options: how many images are many.
+        task: the queries and their ground truth.
+        records: have the images.
+        ks: the values of N of recall@N.
+
+    Returns:
+        JSON, empty if there are many.
+    """
+    count = len(task.queries) + len(task.database)
+    is_of_records = task.database["image_id"].isin(records.manifest["image_id"])
+    if count > options.baseline_images or not is_of_records.all():
+        logging.info(
+            "Skipped the baseline of small pictures: %d images, %d of them not "
+            "in these records, --baseline_images=%d.",
+            count,
+            (~is_of_records).sum(),
+            options.baseline_images,
+        )
+        return {}
+    results = evaluate(
+        task,
+        records,
+        num_neighbours=max(evaluate_descriptors.NUM_NEIGHBOURS, *ks),
+    )
+    every = range(1, results.rows.shape[1] + 1)
+    curve = results.recall_at(every)
+    return {
+        "pixels": {
+            "recall_at": {str(k): curve[k] for k in ks},
+            "recall_curve": list(curve.values()),
+        }
+    }

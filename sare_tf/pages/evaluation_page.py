@@ -11,6 +11,7 @@ from sare_tf.dataset import manifest
 from sare_tf.evaluation.query_results import QueryResults, cities
 from sare_tf.pages import curves, drawing, html
 from sare_tf.pages.evaluation_cases import Case
+from sare_tf.pages.match_lines import Pair
 from sare_tf.runtime import atomic_files
 
 # Ours: groups in a table of the page, and cities with a map of their own.
@@ -58,6 +59,7 @@ def write(
     metrics: dict[str, Any],
     places: Places,
     cases: Sequence[Case],
+    pairs: Sequence[Pair],
 ) -> None:
     """Writes the page.
 
@@ -66,6 +68,7 @@ def write(
         metrics: content of metrics.json.
         places: what the maps show.
         cases: queries of the gallery, in order.
+        pairs: what re-ranking changed; empty without it.
 
     Raises:
         ValueError: a picture that cannot be decoded; names it.
@@ -88,6 +91,7 @@ def write(
             distance=localisation and curves.recall_over_distance(localisation),
             maps=_maps(places),
             cases=cases,
+            pairs=pairs,
             conditions=sorted({case.condition for case in cases} - {""}),
             most_groups=_GROUPS,
         ),

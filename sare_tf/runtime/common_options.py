@@ -50,7 +50,25 @@ class OutOptions(Options):
     out: str | None = path_option(
         None,
         "What synthetic_city, import_weights, export_weights, export_onnx, "
-        "export_dataset and export_vectors write.",
+        "export_dataset, export_vectors and export_local_features write.",
+    )
+
+
+@options
+class LocalFeatureOptions(Options):
+    """The local features of an image."""
+
+    local_count: int = option(
+        1000,
+        "Local features of an image, of RootSIFT or of an export that "
+        "export_local_features writes.",
+        minimum=8,
+    )
+    local_side: int = option(
+        640,
+        "Pixels of the longer side to which an image is reduced for its local "
+        "features.",
+        minimum=32,
     )
 
 

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from sare_tf.dataset.options import SplitOptions
+from sare_tf.local_features.registry import GEOMETRIES
 from sare_tf.records.options import (
     VECTOR_LAYOUTS,
     LayoutOptions,
@@ -11,6 +12,7 @@ from sare_tf.records.options import (
 from sare_tf.runtime import paths
 from sare_tf.runtime.common_options import (
     BatchOptions,
+    LocalFeatureOptions,
     OutOptions,
     RunnerOptions,
     WeightsOptions,
@@ -49,6 +51,28 @@ class SearchOptions(IndexFolderOptions):
         True,
         "Compare the files of --index with their digests when it is opened, "
         "which reads all of it: about a second for each GB.",
+    )
+
+
+@options
+class RerankOptions(LocalFeatureOptions):
+    """How the images that were found are re-ranked."""
+
+    rerank: str | None = path_option(
+        None,
+        "Folder of an export that export_local_features wrote, or rootsift, or "
+        "xfeat: the images that were found are ordered anew by descriptors and "
+        "by local features that agree on one geometry. They are those beside "
+        "--index, or else are computed from the images in --records.",
+    )
+    rerank_top: int = option(
+        20, "Images of each answer that --rerank orders anew.", minimum=2
+    )
+    rerank_geometry: str = option(
+        "homography",
+        "What local features agree on: homography, of planes and turned "
+        "cameras, or fundamental, the matrix of any rigid scene.",
+        choices=GEOMETRIES,
     )
 
 
@@ -135,6 +159,7 @@ class IndexOptions(
     BatchOptions,
     RunnerOptions,
     TuningOptions,
+    LocalFeatureOptions,
 ):
     """Options of `index`: to build an index, or to change it."""
 
@@ -162,6 +187,12 @@ class IndexOptions(
     compact: bool = option(
         False,
         "Rebuild --index from its descriptors, without the removed images.",
+    )
+    local_features: str | None = path_option(
+        None,
+        "Folder of an export that export_local_features wrote, or rootsift, or "
+        "xfeat: local features of the images are stored beside --index. The "
+        "images come from --records and --add_records.",
     )
 
     def __post_init__(self):

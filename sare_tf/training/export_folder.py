@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from sare_tf.model.exported_graph import ExportedGraph
+from sare_tf.model.local_feature_graph import LocalFeatureGraph
 from sare_tf.runtime import atomic_files, file_digests, sealed_json
 from sare_tf.serving import warmup_requests
 
 
 def write_version(
-    graph: ExportedGraph, path: Path, card: dict[str, Any]
+    graph: ExportedGraph | LocalFeatureGraph, path: Path, card: dict[str, Any]
 ) -> Path:
     """Writes the next version of an export.
 

@@ -14,6 +14,7 @@ from sare_tf.model.options import (
 from sare_tf.runtime.common_options import (
     BatchOptions,
     ImageSizeOptions,
+    LocalFeatureOptions,
     OutOptions,
 )
 from sare_tf.runtime.options import (
@@ -39,8 +40,20 @@ class FormatOptions(Options):
 
 
 @options
+class SourceOptions(Options):
+    """The file of trained weights."""
+
+    source: str | None = path_option(
+        None,
+        "File of trained weights that import_weights or export_local_features "
+        "reads.",
+    )
+
+
+@options
 class ImportOptions(
     OutOptions,
+    SourceOptions,
     FormatOptions,
     ImageSizeOptions,
     DatasetOptions,
@@ -51,9 +64,6 @@ class ImportOptions(
 
     REQUIRED: ClassVar = ("source", "out")
 
-    source: str | None = path_option(
-        None, "File of trained weights that import_weights reads."
-    )
     pca: str | None = path_option(
         None, "PCA that lies beside a training of OpenIBL, pca_params_*.h5."
     )
@@ -73,6 +83,11 @@ class ImportOptions(
     whitening_dimension: int | None = with_default(
         WhiteningOptions, "whitening_dimension", None
     )
+
+
+@options
+class LocalExportOptions(OutOptions, SourceOptions, LocalFeatureOptions):
+    """Options of `export_local_features`."""
 
 
 @options

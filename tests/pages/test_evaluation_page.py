@@ -139,7 +139,11 @@ def _write(path, metrics=METRICS, cases=None, places=None):
             _case("good", correct=[True, True, False], condition="night"),
         ]
     evaluation_page.write(
-        path, metrics=metrics, places=places or _places(), cases=cases
+        path,
+        metrics=metrics,
+        places=places or _places(),
+        cases=cases,
+        pairs=(),
     )
     return path.read_text(encoding="utf-8")
 

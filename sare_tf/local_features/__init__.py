@@ -1,0 +1,1 @@
+"""Local features of images, and whether they agree on one geometry."""
