@@ -12,8 +12,8 @@ be read, it is named, the others are answered, and the exit code is 1. `--json`
 prints one object per photograph, `--picture` draws the matches,
 `--write_positions` writes files for maps, and `--serve` opens a page that
 answers the photographs dropped on it. `--keep_warm` leaves a process running
-that answers the next calls at once. `search.confidence` defines the confidence
-of an answer.
+that answers the next calls at once. `--rerank` orders the matches anew by local
+features. `search.confidence` defines the confidence of an answer.
 """
 
 import dataclasses
@@ -138,6 +138,7 @@ def _open(options: LocateOptions) -> "Locator | warm_client.WarmLocator":
         check=options.check_index,
         positive_radius_m=options.positive_radius_m,
         reject_below=options.reject_below,
+        rerank=options.rerank_settings,
     )
 
 

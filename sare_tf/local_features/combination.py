@@ -24,6 +24,8 @@ THRESHOLDS = (5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 60)
 # Weights that are tried, in units of the median difference of the last and the
 # first squared distance. With 0 geometry does not count.
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 100.0)
+# Standard errors that a gain must exceed, as usual.
+_ERRORS = 2
 # Where nothing was measured: a threshold above most that were, in our trials
 # (docs/after_retrieval.md), and the middle of the weights.
 _DEFAULT_THRESHOLD, _DEFAULT_WEIGHT = 15, 1.0
@@ -96,7 +98,8 @@ def calibrate(
     The mean reciprocal rank among the candidates counts, because recall@1 says
     the same of many settings; and its mean over neighbouring settings, because
     a single one may be the best by chance. Of equal ones, the highest threshold
-    and the lowest weight change least.
+    and the lowest weight change least. The weight is 0, and the order that of
+    retrieval, if the gain is not above twice its standard error.
 
     Args:
         squared_distances: [Q, T], nearest first.
@@ -114,15 +117,19 @@ def calibrate(
     values = np.array(
         [
             [
-                _reciprocal_rank(hits, one.order(squared_distances, inliers))
+                _reciprocal_ranks(hits, one.order(squared_distances, inliers))
                 for one in of_threshold
             ]
             for of_threshold in tried
         ]
     )
-    smooth = _with_neighbours(values)
+    smooth = _with_neighbours(values.mean(axis=2))
     # The first of those that differ by rounding only.
     row, column = np.argwhere(smooth >= smooth.max() - 1e-9)[0]
+    # Without weight, it is the order of retrieval.
+    gains = values[row, column] - values[row, 0]
+    if gains.mean() <= _ERRORS * gains.std() / len(gains) ** 0.5:
+        column = 0
     best = tried[row][column]
     ordered = best.order(squared_distances, inliers)
     return Calibrated(
@@ -158,8 +165,8 @@ def _with_neighbours(values: np.ndarray) -> np.ndarray:
     )
 
 
-def _reciprocal_rank(hits: np.ndarray, order: np.ndarray) -> float:
-    """Mean over queries of 1 / rank of the first right candidate, or 0."""
+def _reciprocal_ranks(hits: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """1 / rank of the first right candidate, or 0, float64 [Q]."""
     ordered = np.take_along_axis(hits, order, axis=1)
     ranks = ordered.argmax(axis=1) + 1
-    return float(np.where(ordered.any(axis=1), 1 / ranks, 0).mean())
+    return np.where(ordered.any(axis=1), 1 / ranks, 0)

@@ -102,6 +102,28 @@ def verify(
             )
 
 
+def inlier_lines(
+    left: LocalFeatures, right: LocalFeatures, verified: Verified, *, most: int
+) -> np.ndarray:
+    """Returns some inliers as lines from one image to the other.
+
+    Args:
+        left: features of the query.
+        right: features of the candidate.
+        verified: their matches.
+        most: lines, at most.
+
+    Returns:
+        float32 [n, 4], x and y in one and x and y in the other, in pixels.
+    """
+    rows = verified.matches[verified.is_inlier]
+    count = min(most, len(rows))
+    rows = rows[np.linspace(0, len(rows) - 1, count).round().astype(int)]
+    return np.concatenate(
+        [left.keypoints[rows[:, 0]], right.keypoints[rows[:, 1]]], axis=1
+    )
+
+
 @functools.cache
 def _controller() -> threadpoolctl.ThreadpoolController:
     """Looks for the libraries of matrix products once: it takes a while."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import ConnectionPatch
 from PIL import Image
 
 from sare_tf.dataset import image_decoding
@@ -19,6 +20,7 @@ _DPI = 120
 # Pixels of an image's longer side, enough for `_INCHES` at `_DPI`.
 _SIDE = 320
 _QUERY, _SAME, _OTHER = "#1d2733", "#1a8f4c", "#9aa6b2"
+_LINE = "#ffb000"
 _TEXT = {"fontsize": 8, "color": "#1d2733", "loc": "left", "linespacing": 1.35}
 
 
@@ -58,7 +60,8 @@ def write(
 ) -> None:
     """Draws a row for each photograph: itself, then its matches.
 
-    A green frame marks images of the place of the first match, a grey frame
+    Lines join local features of a photograph and its first match that agree. A
+    green frame marks images of the place of the first match, a grey frame
     images of other places.
 
     Args:
@@ -87,6 +90,8 @@ def write(
         ):
             colour = _SAME if match.same_place else _OTHER
             _draw(axes, image, _caption(rank, match), colour)
+        if answer.matches and images[0] is not None:
+            _join(line[0], line[1], answer.matches[0].lines)
     temporary = Path(path).with_name(f".{Path(path).name}.unfinished")
     figure.savefig(temporary, format="png", dpi=_DPI)
     temporary.replace(path)
@@ -105,8 +110,33 @@ def _draw(axes: Axes, encoded: bytes | None, title: str, colour: str) -> None:
         axes.text(0.5, 0.5, "not in the records", ha="center", fontsize=8)
         return
     image = Image.fromarray(image_decoding.pixels(encoded))
+    width, height = image.size
     image.thumbnail((_SIDE, _SIDE))
-    axes.imshow(np.asarray(image))
+    # In pixels of the whole image, as lines are.
+    axes.imshow(
+        np.asarray(image), extent=(-0.5, width - 0.5, height - 0.5, -0.5)
+    )
+
+
+def _join(
+    left: Axes, right: Axes, lines: Sequence[tuple[float, float, float, float]]
+) -> None:
+    """Draws lines from one image to another."""
+    for x, y, other_x, other_y in lines:
+        line = ConnectionPatch(
+            xyA=(x, y),
+            xyB=(other_x, other_y),
+            coordsA="data",
+            coordsB="data",
+            axesA=left,
+            axesB=right,
+            color=_LINE,
+            linewidth=0.6,
+            alpha=0.8,
+        )
+        # Otherwise the layout makes room for the lines.
+        line.set_in_layout(False)
+        right.figure.add_artist(line)
 
 
 def _sureness(answer: Answer) -> str:
@@ -128,7 +158,8 @@ def _caption(rank: int, match: Match) -> str:
         where = f"{match.latitude:.5f}, {match.longitude:.5f}"
     elif match.utm_east_m is not None:
         where = f"{match.utm_east_m:.0f} m E, {match.utm_north_m:.0f} m N"
-    return f"{rank}: d² {match.squared_distance:.3f}\n{where}"
+    inliers = "" if match.inliers is None else f", {match.inliers} inliers"
+    return f"{rank}: d² {match.squared_distance:.3f}{inliers}\n{where}"
 
 
 def _short(name: str) -> str:

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from sare_tf.evaluation.reranking import Reranked
 from sare_tf.local_features.features import LocalFeatures
-from sare_tf.local_features.verification import Verified
+from sare_tf.local_features.verification import Verified, inlier_lines
 from sare_tf.pages import html
 from sare_tf.pages.html import Picture
 from sare_tf.records.records import Records
@@ -137,7 +137,9 @@ def draw(
         offsets.append(start)
         scales.append(scale)
         start += width + _GAP
-    lines = lines_of(left_features, right_features, verified)
+    lines = inlier_lines(
+        left_features, right_features, verified, most=_MOST_LINES
+    )
     for x, y, other_x, other_y in lines.tolist():
         parts.append(
             Markup(
@@ -154,16 +156,4 @@ def draw(
         "</svg>"
     ).format(
         start - _GAP, _HEIGHT, left.name, right.name, Markup("").join(parts)
-    )
-
-
-def lines_of(
-    left: LocalFeatures, right: LocalFeatures, verified: Verified
-) -> np.ndarray:
-    """Returns the ends of some inliers, float [n, 4]: x, y and x, y."""
-    rows = verified.matches[verified.is_inlier]
-    count = min(_MOST_LINES, len(rows))
-    rows = rows[np.linspace(0, len(rows) - 1, count).round().astype(int)]
-    return np.concatenate(
-        [left.keypoints[rows[:, 0]], right.keypoints[rows[:, 1]]], axis=1
     )

@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from sare_tf.dataset.options import RadiusOptions
+from sare_tf.local_features.registry import EXTRACTORS
 from sare_tf.pages import map_tiles
 from sare_tf.records.options import RecordsFolderOptions
 from sare_tf.runtime.common_options import BatchOptions
@@ -13,6 +14,7 @@ from sare_tf.search.options import (
     NeighbourOptions,
     PhotoFolderOptions,
     PositionFileOptions,
+    RerankOptions,
     SearchOptions,
 )
 from sare_tf.serving.options import ServableOptions
@@ -21,6 +23,7 @@ from sare_tf.serving.options import ServableOptions
 @options
 class LocateOptions(
     SearchOptions,
+    RerankOptions,
     NeighbourOptions,
     PositionFileOptions,
     ServableOptions,
@@ -98,6 +101,12 @@ class LocateOptions(
                 "none. Leave out --reject_below, or evaluate an index of your "
                 "own with --calibrate."
             )
+        if self.rerank and self.reject_below:
+            raise ValueError(
+                "Expected --rerank or --reject_below: the confidence is that "
+                "of the order of retrieval. Received: both. Leave out one of "
+                "them."
+            )
         if self.map_tiles is not None:
             map_tiles.named(self.map_tiles)
         if self.serve:
@@ -126,13 +135,21 @@ class LocateOptions(
     def warm_settings(self) -> dict[str, Any]:
         """What a process of --keep_warm loads, for `warm_server.load`."""
         servable = dataclasses.asdict(self.part(ServableOptions))
-        for field in dataclasses.fields(ServableOptions):
-            # The process has a working folder of its own.
-            if field.metadata["expand"] and servable[field.name] is not None:
-                servable[field.name] = os.path.abspath(servable[field.name])
+        rerank = dataclasses.asdict(self.part(RerankOptions))
+        for part, values in (
+            (ServableOptions, servable),
+            (RerankOptions, rerank),
+        ):
+            for field in dataclasses.fields(part):
+                value = values[field.name]
+                # The process has a working folder of its own.
+                is_path = field.metadata["expand"] and value is not None
+                if is_path and value not in EXTRACTORS:
+                    values[field.name] = os.path.abspath(value)
         return {
             "index": [os.path.abspath(path) for path in self.index_paths],
             "servable": servable,
+            "rerank": rerank if self.rerank else None,
             "exact": self.exact_search,
             "check": self.check_index,
             "positive_radius_m": self.positive_radius_m,

@@ -31,6 +31,10 @@ class Match:
         utm_zone: empty if unknown.
         latitude: degrees north, None if unknown.
         longitude: degrees east, None if unknown.
+        inliers: local features that agree with the photograph's; None if the
+            match was not verified.
+        lines: some of these, each as x and y in the photograph and x and y in
+            the match, in pixels. Not part of the JSON.
     """
 
     image_id: str
@@ -42,6 +46,8 @@ class Match:
     utm_zone: str
     latitude: float | None
     longitude: float | None
+    inliers: int | None = None
+    lines: Sequence[tuple[float, float, float, float]] = ()
 
     @property
     def map_url(self) -> str | None:
@@ -52,6 +58,12 @@ class Match:
             f"https://www.openstreetmap.org/?mlat={self.latitude:.6f}&mlon={self.longitude:.6f}"
             f"#map=18/{self.latitude:.6f}/{self.longitude:.6f}"
         )
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the match as a JSON object."""
+        fields = {**_fields_of(self), "map_url": self.map_url}
+        del fields["lines"]
+        return fields
 
     def as_text(self) -> str:
         """Returns the match in words, on one line."""
@@ -66,6 +78,8 @@ class Match:
             )
         if self.latitude is not None:
             words.append(f"{self.latitude:.6f}, {self.longitude:.6f}")
+        if self.inliers is not None:
+            words.append(f"{self.inliers} inliers")
         if not self.same_place:
             words.append("(another place)")
         return "  ".join(words)
@@ -115,6 +129,8 @@ class Answer:
             the index has no calibration that fits.
         rejected: whether the photograph is declared not to be in the database.
         rejection: how often that is wrong; None without `--reject_below`.
+        reranked: what re-ranking did, in words; empty without it. If it put
+            another place first, there is no confidence.
     """
 
     matches: Sequence[Match] = ()
@@ -124,6 +140,7 @@ class Answer:
     reliability: Reliability | None = None
     rejected: bool = False
     rejection: RejectionRates | None = None
+    reranked: str = ""
 
     @property
     def confidence_text(self) -> str:
@@ -133,6 +150,8 @@ class Answer:
         if self.reliability is not None:
             words = self.reliability.as_text()
             return f"not in this database: {words}" * self.rejected or words
+        if self.confidence is None and self.reranked:
+            return self.reranked
         if self.confidence is None:
             return "no other place to compare with"
         word = next(word for end, word in _MARGINS if self.confidence <= end)
@@ -151,11 +170,9 @@ class Answer:
             "reliability": _fields_of(self.reliability),
             "rejected": self.rejected,
             "rejection": _fields_of(self.rejection),
+            "reranked": self.reranked,
             "searched": _fields_of(self.searched),
-            "matches": [
-                {**_fields_of(match), "map_url": match.map_url}
-                for match in self.matches
-            ],
+            "matches": [match.as_json() for match in self.matches],
         }
 
     @classmethod
@@ -173,6 +190,7 @@ class Answer:
             reliability=_made(Reliability, written["reliability"]),
             rejected=written["rejected"],
             rejection=_made(RejectionRates, written["rejection"]),
+            reranked=written["reranked"],
         )
 
     def as_text(self) -> str:
@@ -182,6 +200,8 @@ class Answer:
         lines = [self.confidence_text]
         if self.searched is not None:
             lines[0] += f", compared with {self.searched.as_text()}"
+        if self.reranked not in ("", self.confidence_text):
+            lines[0] += f"; {self.reranked}"
         for rank, match in enumerate(self.matches, 1):
             lines.append(f"{rank:>4}  {match.as_text()}")
         if self.matches and self.matches[0].map_url and not self.rejected:

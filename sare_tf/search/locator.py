@@ -7,6 +7,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,8 @@ from sare_tf.search import calibration, confidence
 from sare_tf.search.answers import Answer, Match, Searched
 from sare_tf.search.descriptor_arrays import check_unit
 from sare_tf.search.opened_index import Index
+from sare_tf.search.options import RerankOptions
+from sare_tf.search.reranker import NewOrder, Reranker
 
 
 class Locator:
@@ -36,6 +39,7 @@ class Locator:
         reject_below: answers of a confidence that is right less often than
             this are rejected: the photograph is declared not to be in the
             database. 0: none is.
+        rerank: how matches are ordered anew; None: they are not.
 
     Raises:
         FileNotFoundError: index or export do not exist.
@@ -67,6 +71,7 @@ class Locator:
         check: bool = True,
         positive_radius_m: float = 25.0,
         reject_below: float = 0.0,
+        rerank: RerankOptions | None = None,
     ):
         # The model is loaded while the files of the index are read.
         with ThreadPoolExecutor(1) as pool:
@@ -96,6 +101,10 @@ class Locator:
             self._rejection = self._rates_of(reject_below, why_not)
             logging.info("%s", self._rejection.as_text())
 
+        self._reranker = None
+        if rerank is not None:
+            self._reranker = Reranker(rerank, self.index)
+
     @property
     def servable(self) -> serving.Servable | serving.RemoteServable:
         """The model."""
@@ -112,58 +121,93 @@ class Locator:
         answers = [Answer(error=error) for error in errors]
         good = [number for number, error in enumerate(errors) if not error]
         count = len(self.index.manifest)
-        searched = searched_in(self.index, max(k, confidence.DEPTH))
+        depth = max(k, confidence.DEPTH)
+        if self._reranker is not None:
+            depth = max(depth, self._reranker.top)
+        searched = searched_in(self.index, depth)
         own = np.full(len(good), -1)
         if leave_out is not None and count > 1:
             known = pd.Index(self._rows["image_id"])
             own = known.get_indexer([leave_out[number] for number in good])
         has_own = own >= 0
         rows, distances = confidence.without(
-            *self.index.search(
-                descriptors[good], max(k, confidence.DEPTH) + has_own.any()
-            ),
+            *self.index.search(descriptors[good], depth + has_own.any()),
             own,
         )
         same = self.places.same_as_first(rows)
         confidences = confidence.of_neighbours(
             distances, same, count=count - has_own
         )
+        new_orders = [None] * len(good)
+        if self._reranker is not None:
+            images = [encoded[number] for number in good]
+            new_orders = self._reranker(images, rows, distances)
         for line, number in enumerate(good):
             sure = confidences[line]
-            sure = None if np.isnan(sure) else float(sure)
             answers[number] = self._answer(
-                sure,
-                matches=[
-                    self._match(
-                        rows[line, i], distances[line, i], same[line, i]
-                    )
-                    for i in range(min(k, count))
-                    if rows[line, i] >= 0
-                ],
+                None if np.isnan(sure) else float(sure),
+                rows[line],
+                distances[line],
+                k=k,
                 searched=searched,
+                new_order=new_orders[line],
             )
         return answers
 
     def _answer(
         self,
         sure: float | None,
+        rows: np.ndarray,
+        distances: np.ndarray,
         *,
-        matches: Sequence[Match],
+        k: int,
         searched: Searched,
+        new_order: NewOrder | None,
     ) -> Answer:
-        """Adds how often answers of a confidence are right."""
+        """Makes the answer of a photograph: its matches, and how sure it is.
+
+        Args:
+            sure: the confidence in the first image of retrieval.
+            rows: int [n], the images of retrieval; -1 for none.
+            distances: [n].
+            k: matches of the answer, at most.
+            searched: what was searched.
+            new_order: of re-ranking.
+        """
+        reranked, details = "", [{}] * len(rows)
+        if new_order is not None:
+            reranked = new_order.text
+            first, rows = rows[0], rows[new_order.order]
+            distances = distances[new_order.order]
+            details = [
+                {"inliers": inliers, "lines": lines}
+                for inliers, lines in zip(
+                    new_order.inliers, new_order.lines, strict=True
+                )
+            ]
+            # The confidence says nothing of another place.
+            if not self.places.same_as_first(
+                np.array([[first, rows[0]]])
+            ).all():
+                sure = None
+        same = self.places.same_as_first(rows[None])[0]
         reliability = None
         if self._calibration is not None and sure is not None:
             reliability = self._calibration.reliability_of(sure)
         rejection = self._rejection
         return Answer(
-            matches=matches,
+            matches=[
+                self._match(rows[i], distances[i], same[i], **details[i])
+                for i in range(min(k, len(rows)))
+                if rows[i] >= 0
+            ],
             confidence=sure,
             searched=searched,
             reliability=reliability,
             rejected=bool(rejection and reliability)
             and reliability.right < rejection.reject_below,
             rejection=rejection,
+            reranked=reranked,
         )
 
     def _rates_of(
@@ -192,7 +236,9 @@ class Locator:
                 errors[number] = str(error)
         return descriptors, errors
 
-    def _match(self, row: int, distance: float, same_place: bool) -> Match:
+    def _match(
+        self, row: int, distance: float, same_place: bool, **details: Any
+    ) -> Match:
         east, north = self.places.positions[row].tolist()
         known = bool(np.isfinite([east, north]).all())
         image_id, place_id, zone = self._rows.iloc[row]
@@ -209,6 +255,7 @@ class Locator:
             utm_zone=zone,
             latitude=latitude,
             longitude=longitude,
+            **details,
         )
 
 

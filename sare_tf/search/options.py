@@ -55,7 +55,7 @@ class SearchOptions(IndexFolderOptions):
 
 
 @options
-class RerankOptions(LocalFeatureOptions):
+class RerankOptions(RecordsFolderOptions, LocalFeatureOptions):
     """How the images that were found are re-ranked."""
 
     rerank: str | None = path_option(
@@ -74,6 +74,11 @@ class RerankOptions(LocalFeatureOptions):
         "cameras, or fundamental, the matrix of any rigid scene.",
         choices=GEOMETRIES,
     )
+
+    @property
+    def rerank_settings(self) -> "RerankOptions | None":
+        """These options, or None if nothing is re-ranked."""
+        return self.part(RerankOptions) if self.rerank else None
 
 
 @options

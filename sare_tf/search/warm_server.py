@@ -35,17 +35,24 @@ def load(settings: Mapping[str, Any]) -> Callable:
 
     Args:
         settings: `index`, folders; `servable`, fields of `ServableOptions`;
+            `rerank`, fields of `RerankOptions`, or None;
             and `exact`, `check`, `positive_radius_m` and `reject_below` of
             `Locator`.
     """
     tensorflow_import.without_keras()
     from sare_tf import serving
     from sare_tf.search.locator import Locator
+    from sare_tf.search.options import RerankOptions
     from sare_tf.serving.options import ServableOptions
 
     rest = dict(settings)
     options = ServableOptions(**rest.pop("servable"))
-    return Locator(export=serving.named(options), **rest)
+    rerank = rest.pop("rerank")
+    return Locator(
+        export=serving.named(options),
+        rerank=rerank and RerankOptions(**rerank),
+        **rest,
+    )
 
 
 class WarmServer:

@@ -1,0 +1,180 @@
+"""locate --rerank: the new order, what is said of it, and its picture."""
+
+import io
+
+import numpy as np
+import pytest
+import rerank_world
+from PIL import Image
+
+from sare_tf import evaluate, locate
+from sare_tf.evaluation.options import EvaluationOptions
+from sare_tf.pages import locate_picture
+from sare_tf.pages.options import LocateOptions
+from sare_tf.search.answers import Answer
+from sare_tf.search.options import RerankOptions
+
+RERANK = {
+    "rerank": "rootsift",
+    "rerank_top": 12,
+    "local_count": 200,
+    "local_side": 128,
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """An index of 12 places whose new order was measured on 12 others."""
+    root = tmp_path_factory.mktemp("world")
+    world = rerank_world.build(root)
+    evaluate.run(
+        EvaluationOptions(**world, **RERANK, evaluation=root / "evaluation")
+    )
+    return world
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Photographs of all places of the split test, and of a blank wall."""
+    paths = []
+    for place in range(rerank_world.PLACES, 2 * rerank_world.PLACES):
+        path = tmp_path / f"place{place:03d}.png"
+        Image.fromarray(rerank_world.view(place, 5)).save(path)
+        paths.append(path)
+    wall = tmp_path / "wall.png"
+    Image.fromarray(np.full((96, 128, 3), 180, np.uint8)).save(wall)
+    return [*paths, wall]
+
+
+def _run(world, photos, **options):
+    options = {**world, **RERANK, **options}
+    return [
+        answer
+        for _, answer in locate.run(LocateOptions(photos=photos, **options))
+    ]
+
+
+def test_the_place_that_geometry_finds_comes_first(world, photos):
+    *plain, _ = _run(world, photos, rerank=None, k=1)
+    *answers, _ = _run(world, photos, k=3)
+    places = [path.stem for path in photos[:-1]]
+    right = [
+        sum(
+            answer.matches[0].place_id == place
+            for answer, place in zip(those, places, strict=True)
+        )
+        for those in (plain, answers)
+    ]
+    assert right[0] <= 8
+    assert right[1] == 12
+    for before, answer in zip(plain, answers, strict=True):
+        assert len(answer.matches) == 3
+        assert answer.matches[0].same_place
+        assert not answer.matches[1].same_place
+        assert answer.matches[0].inliers > max(
+            match.inliers for match in answer.matches[1:]
+        )
+        changed = answer.matches[0].image_id != before.matches[0].image_id
+        assert ("chose the first match" in answer.reranked) == changed
+        # The confidence is that of retrieval: it says nothing of another place.
+        assert (answer.confidence is None) == changed
+        assert answer.reranked in answer.as_text()
+        assert "inliers" in answer.matches[0].as_text()
+
+
+def test_lines_lead_to_the_same_point_of_the_place(world, photos):
+    """A place moves by a whole number of pixels between two views."""
+    (answer,) = _run(world, photos[:1])
+    lines = np.array(answer.matches[0].lines)
+    assert len(lines) >= 10
+    moved = lines[:, 2:] - lines[:, :2]
+    offset = np.median(moved, axis=0)
+    assert np.abs(offset - offset.round()).max() < 0.2
+    assert (np.abs(moved - offset).max(axis=1) < 2).mean() > 0.9
+
+
+def test_json_holds_the_inliers_and_not_the_lines(world, photos):
+    (answer,) = _run(world, photos[:1])
+    written = answer.as_json()
+    assert "lines" not in written["matches"][0]
+    assert written["matches"][0]["inliers"] == answer.matches[0].inliers
+    read = Answer.from_json(written)
+    assert read.reranked == answer.reranked
+    assert read.as_json() == written
+
+
+def test_a_wall_without_features_gets_the_plain_answer(world, photos):
+    """The wall has no direction either in this export: a faint corner does."""
+    corner = np.full((96, 128, 3), 180, np.uint8)
+    corner[:48] += 2
+    file = io.BytesIO()
+    Image.fromarray(corner).save(file, "PNG")
+    photos[-1].write_bytes(file.getvalue())
+    (plain,) = _run(world, photos[-1:], rerank=None)
+    (answer,) = _run(world, photos[-1:])
+    assert (
+        answer.reranked == "not re-ranked, the photograph has no local features"
+    )
+    assert [match.image_id for match in answer.matches] == [
+        match.image_id for match in plain.matches
+    ]
+    assert answer.confidence == plain.confidence
+    assert answer.reranked in answer.as_text()
+
+
+def test_another_geometry_has_no_measured_order(world, photos, caplog):
+    (answer,) = _run(world, photos[:1], rerank_geometry="fundamental")
+    assert "because" in caplog.text
+    assert "was made for another --rerank_geometry" in caplog.text
+    assert answer.matches[0].place_id == photos[0].stem
+
+
+def test_what_is_missing_is_said(world, photos, tmp_path):
+    with pytest.raises(ValueError, match="without local features, and no rec"):
+        _run({**world, "records": None}, photos)
+    with pytest.raises(ValueError, match="Expected --rerank or --reject_below"):
+        _run(world, photos, reject_below=0.5)
+    with pytest.raises(
+        FileNotFoundError, match="rootsift, xfeat or the folder"
+    ):
+        _run(world, photos, rerank=str(tmp_path / "none"))
+
+
+def test_the_picture_joins_what_agrees(world, photos, tmp_path, monkeypatch):
+    joined = []
+    real = locate_picture._join
+
+    def join(left, right, lines):
+        joined.append(len(lines))
+        real(left, right, lines)
+
+    monkeypatch.setattr(locate_picture, "_join", join)
+    pictures = []
+    for name, rerank in (("reranked", "rootsift"), ("plain", None)):
+        path = tmp_path / f"{name}.png"
+        _run(world, photos[:1], picture=str(path), rerank=rerank)
+        with Image.open(path) as picture:
+            pictures.append(np.asarray(picture.convert("RGB")))
+    assert joined[0] >= 10
+    assert joined[1:] == [0]
+    assert pictures[0].shape == pictures[1].shape
+    # Lines of #ffb000 over the images.
+    orange = [
+        ((one[..., 0] > 200) & (one[..., 2] < 60)).sum() for one in pictures
+    ]
+    assert orange[0] > orange[1] + 100
+
+
+def test_a_warm_process_gets_the_same_settings(world, photos, monkeypatch):
+    monkeypatch.chdir(world["index"].parent)
+    options = LocateOptions(
+        photos=photos,
+        keep_warm=True,
+        **{**world, **RERANK, "records": "records"},
+    )
+    settings = options.warm_settings["rerank"]
+    assert settings["rerank"] == "rootsift"
+    assert settings["records"] == str(world["records"])
+    assert RerankOptions(**settings).rerank_top == 12
+    plain = LocateOptions(photos=photos, **world)
+    assert plain.warm_settings["rerank"] is None
