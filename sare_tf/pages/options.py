@@ -13,6 +13,7 @@ from sare_tf.search.options import (
     NeighbourOptions,
     PhotoFolderOptions,
     PositionFileOptions,
+    PriorOptions,
     SearchOptions,
 )
 from sare_tf.serving.options import ServableOptions
@@ -23,6 +24,7 @@ class LocateOptions(
     SearchOptions,
     NeighbourOptions,
     PositionFileOptions,
+    PriorOptions,
     ServableOptions,
     RecordsFolderOptions,
     PhotoFolderOptions,
@@ -97,6 +99,18 @@ class LocateOptions(
                 f"Received: photos={str(self.photo_folder)!r}, whose index has "
                 "none. Leave out --reject_below, or evaluate an index of your "
                 "own with --calibrate."
+            )
+        if self.prior is not None and (self.serve or self.reject_below):
+            raise ValueError(
+                "Expected no prior with "
+                + (
+                    "--serve, whose page has fields for it. "
+                    if self.serve
+                    else "--reject_below: how often answers are right was "
+                    "measured without one. "
+                )
+                + f"Received: a search {self.prior.as_text()}. Leave out one "
+                "of the two."
             )
         if self.map_tiles is not None:
             map_tiles.named(self.map_tiles)

@@ -46,8 +46,9 @@ class _Echo:
     def __init__(self):
         self.calls = 0
 
-    def __call__(self, encoded, *, k, leave_out=None):
+    def __call__(self, encoded, *, k, leave_out=None, prior=None):
         self.calls += 1
+        self.prior = prior
         if b"bad" in encoded:
             raise ValueError("Expected another one.")
         return [Answer(error=f"{len(one)} {k}") for one in encoded]
