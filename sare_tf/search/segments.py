@@ -37,9 +37,9 @@ _TYPES = {
 # Approximate search is asked for this many times as many neighbours, again and
 # again, until enough of them are allowed. Ours.
 _ASK_MORE = 4
-# Fewer rows that agree with a prior are searched exactly: the rows of which
-# `scann_searcher` builds no tree. Ours.
-_EXACT_BELOW = 20_000
+# Rows that agree with a prior are searched exactly if they are fewer than this,
+# of which `scann_searcher` builds no tree, and than this share. Ours.
+_EXACT_BELOW, _EXACT_SHARE = 20_000, 0.5
 
 
 def finish(
@@ -245,7 +245,7 @@ class Segment:
         if where is None:
             return k
         count = int(where.sum())
-        if count < _EXACT_BELOW:
+        if count < min(_EXACT_BELOW, _EXACT_SHARE * len(where)):
             return None
         return math.ceil(k * len(where) / count)
 
