@@ -42,6 +42,7 @@ from .model.whitening import Whitening as Whitening
 from .model.whitening import fit_whitening as fit_whitening
 from .records.records import Records as Records
 from .search.opened_index import Index as Index
+from .search.prior import Prior as Prior
 from .serving.servable import load_export as load_export
 from .training.batches import AugmentationDraws as AugmentationDraws
 from .training.datasets import place_dataset as place_dataset

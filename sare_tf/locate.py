@@ -11,9 +11,12 @@ Photographs are files, folders, or patterns such as 'trip/*.jpg'. If one cannot
 be read, it is named, the others are answered, and the exit code is 1. `--json`
 prints one object per photograph, `--picture` draws the matches,
 `--write_positions` writes files for maps, and `--serve` opens a page that
-answers the photographs dropped on it. `--keep_warm` leaves a process running
-that answers the next calls at once. `--rerank` orders the matches anew by local
-features. `search.confidence` defines the confidence of an answer.
+answers the photographs dropped on it. `--near=LAT,LON --within_m=2000`,
+`--region`, `--taken_from`, `--taken_until`, `--conditions` and `--place_ids`
+search only the images that agree with what is known. `--rerank` orders the
+matches anew by local features. `--keep_warm` leaves a process running that
+answers the next calls at once. `search.confidence` defines the confidence of an
+answer.
 """
 
 import dataclasses
@@ -58,7 +61,8 @@ def run(options: LocateOptions) -> Iterator[tuple[str, Answer]]:
     Raises:
         FileNotFoundError: index, export or records do not exist.
         ValueError: the index was built with another export or from other
-            records, or a picture cannot hold so many photographs.
+            records, no image agrees with what is known, or a picture cannot
+            hold so many photographs.
     """
     paths = [
         path for photo in options.photos for path in photo_files.expand(photo)
@@ -169,7 +173,7 @@ def _answers(
         for start in range(0, len(paths), options.batch_size):
             batch = paths[start : start + options.batch_size]
             for path, encoded, answer in _answer_batch(
-                batch, own, locator, options.k
+                batch, own, locator, options
             ):
                 if gallery is not None and not answer.error:
                     drawn.append((path.name, encoded, answer))
@@ -192,7 +196,7 @@ def _answer_batch(
     paths: Sequence[Path],
     own: Mapping[Path, str],
     locator: "Locator | warm_client.WarmLocator",
-    k: int,
+    options: LocateOptions,
 ) -> Iterator[tuple[Path, bytes, Answer]]:
     photographs, errors = {}, {}
     for path in paths:
@@ -202,8 +206,9 @@ def _answer_batch(
             errors[path] = Answer(error=str(error))
     answers = locator(
         list(photographs.values()),
-        k=k,
+        k=options.k,
         leave_out=[own[path] for path in photographs],
+        prior=options.prior,
     )
     answers = errors | dict(zip(photographs, answers, strict=True))
     for path in paths:

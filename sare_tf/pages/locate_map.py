@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from sare_tf.dataset import manifest
-from sare_tf.dataset.readers import utm
 from sare_tf.pages import drawing
+from sare_tf.search import geography
 from sare_tf.search.answers import Answer, Match
 
 # Ours: matches farther from the first one are not in the first view, which
@@ -23,8 +23,6 @@ _FAR_M, _NEAR_M = 5000, 150
 _MOST_FAR, _AROUND = 4000, 1.0
 # The equator of Web Mercator, a sphere (EPSG:3857).
 _EQUATOR_M = 2 * np.pi * 6_378_137.0
-# Metres that a position may move when it is converted there and back.
-_TOLERANCE_M = 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,11 +48,7 @@ class DatabaseMap:
 
     def __init__(self, database: pd.DataFrame):
         positions = manifest.coordinates(database)
-        degrees = np.full_like(positions, np.nan)
-        zones = database["utm_zone"].to_numpy(object)
-        for zone in pd.unique(zones):
-            of_zone = zones == zone
-            degrees[of_zone] = _degrees(positions[of_zone], zone)
+        degrees = geography.degrees_of_images(database)
         has_degrees = np.isfinite(degrees).all(axis=1)
         self._areas = {"world": _area(_mercator(degrees[has_degrees]))}
         has_metres = np.isfinite(positions).all(axis=1) & ~has_degrees
@@ -96,21 +90,6 @@ class DatabaseMap:
             if first.latitude is not None
             else None,
         )
-
-
-def _degrees(positions: np.ndarray, zone: str) -> np.ndarray:
-    """Latitude and longitude [P, 2], NaN where metres have none."""
-    try:
-        # Metres far from the globe overflow, and are none of its points.
-        with np.errstate(all="ignore"):
-            degrees = utm.to_degrees(*positions.T, zone)
-            back = np.stack(utm.to_utm(*degrees, zone), axis=1)
-    except ValueError:
-        return np.full_like(positions, np.nan)
-    moved = np.abs(back - positions).max(axis=1, initial=0)
-    degrees = np.stack(degrees, axis=1)
-    degrees[~(moved <= _TOLERANCE_M)] = np.nan
-    return degrees
 
 
 def _mercator(degrees: np.ndarray) -> np.ndarray:

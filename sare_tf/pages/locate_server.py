@@ -2,7 +2,8 @@
 
     GET /               the page, with /locate.css and three scripts
     GET /image?id=...   an image of the database, or an example, large
-    POST /locate        a photograph as the body -> its answer, JSON
+    POST /locate        a photograph as the body -> its answer, JSON; `?k=`,
+                        and what is known of it, see `request_prior`
 
 A photograph is sent as it is, without a form, so that there is no file name to
 trust; the server stores nothing of it. A body that is no JPEG, PNG or HEIC, or
@@ -26,9 +27,10 @@ from typing import Any
 from absl import logging
 
 from sare_tf.dataset import heif, image_refusal, manifest
-from sare_tf.pages import html, locate_map
+from sare_tf.pages import html, locate_map, request_prior
 from sare_tf.pages.map_tiles import MapTiles
 from sare_tf.search.locator import Gallery, Locator
+from sare_tf.search.prior import Prior
 from sare_tf.serving import model_card
 
 try:
@@ -176,6 +178,7 @@ class LocateServer:
                 {"image_id": name, "thumbnail": self._thumbnail(name)}
                 for name in self._examples
             ],
+            known=request_prior.fields_of(index.prior_rows),
             k=self._k,
             upload_bytes=self._upload_bytes,
             tiles=self._tiles,
@@ -207,10 +210,11 @@ class LocateServer:
     def answer_photograph(self) -> flask.Response:
         """POST /locate: the answer, with thumbnails and the SVG of a map."""
         k = self._wanted_matches()
+        prior = self._known_before()
         sent = self._sent_photograph()
         with self._busy:
             encoded, preview = _converted(sent)
-            (answer,) = self._locator([encoded], k=k)
+            (answer,) = self._locator([encoded], k=k, prior=prior)
         if answer.error:
             flask.abort(422, f"This photograph cannot be used: {answer.error}.")
         result = answer.as_json()
@@ -289,6 +293,17 @@ class LocateServer:
                 f"k={text[:20]}.",
             )
         return int(text)
+
+    def _known_before(self) -> Prior | None:
+        """What the request says is known of the photograph."""
+        try:
+            prior = request_prior.read(flask.request.args)
+            if prior is not None:
+                with self._busy:
+                    self._locator.index.prior_rows.allowed(prior)
+        except ValueError as error:
+            flask.abort(400, str(error))
+        return prior
 
     def _sent_photograph(self) -> bytes:
         """The body of the request, if it begins as a photograph does."""

@@ -14,6 +14,7 @@ from sare_tf.search.options import (
     NeighbourOptions,
     PhotoFolderOptions,
     PositionFileOptions,
+    PriorOptions,
     RerankOptions,
     SearchOptions,
 )
@@ -26,6 +27,7 @@ class LocateOptions(
     RerankOptions,
     NeighbourOptions,
     PositionFileOptions,
+    PriorOptions,
     ServableOptions,
     RecordsFolderOptions,
     PhotoFolderOptions,
@@ -106,6 +108,18 @@ class LocateOptions(
                 "Expected --rerank or --reject_below: the confidence is that "
                 "of the order of retrieval. Received: both. Leave out one of "
                 "them."
+            )
+        if self.prior is not None and (self.serve or self.reject_below):
+            raise ValueError(
+                "Expected no prior with "
+                + (
+                    "--serve, whose page has fields for it. "
+                    if self.serve
+                    else "--reject_below: how often answers are right was "
+                    "measured without one. "
+                )
+                + f"Received: a search {self.prior.as_text()}. Leave out one "
+                "of the two."
             )
         if self.map_tiles is not None:
             map_tiles.named(self.map_tiles)

@@ -90,20 +90,26 @@ class Searched:
     """What a photograph was compared with.
 
     Args:
-        images: number of images.
-        places: number of their places; None if the place of one is unknown.
+        images: number of images that were searched.
+        indexed: number of images of the index; more than `images` if a prior
+            left some out.
+        places: number of places of those that were searched; None if the place
+            of one is unknown.
         split: the splits of the records that they are from, such as "test" or
             "all"; None if the index was not built from records.
         search: "exact" or "scann".
         recall: the share of the nearest images that the search finds, see
             `Index.recall_at`; None if it is not known.
+        prior: what was known of the photograph, in words; empty for nothing.
     """
 
     images: int
+    indexed: int
     places: int | None
     split: str | None
     search: str
     recall: float | None
+    prior: str = ""
 
     def as_text(self) -> str:
         """Returns it in words, such as "558 images of 40 places"."""
@@ -112,6 +118,8 @@ class Searched:
             words += f" of {self.places} place{'s' * (self.places != 1)}"
         if self.split not in (None, names.ALL_SPLITS):
             words += f" (split {self.split})"
+        if self.prior:
+            words += f" {self.prior}, out of {self.indexed}"
         return words
 
 

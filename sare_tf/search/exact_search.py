@@ -10,6 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from sare_tf.search import distance_blocks
+from sare_tf.search.descriptor_arrays import GatheredRows
+
+# Where a smaller share of the rows is allowed, only these are read. Ours: a
+# copy of rows costs less than products with rows that are not allowed.
+_GATHERED_SHARE = 0.9
 
 
 def nearest(
@@ -30,7 +35,8 @@ def nearest(
         queries: [Q, D].
         database: [N, D]; may be a memory map, which is read once.
         k: neighbours per query.
-        allowed: bool [N], rows that may be neighbours; None: all.
+        allowed: bool [N], rows that may be neighbours; None: all. If they are
+            few, the others are not read.
         block: database rows held in memory at a time.
 
     Returns:
@@ -53,6 +59,12 @@ def nearest(
             f"Expected k from 1 to the {count} rows of the database. "
             f"Received: k={k}. Ask for fewer neighbours, or add images."
         )
+    if allowed is not None and count < _GATHERED_SHARE * len(database):
+        kept = np.flatnonzero(allowed)
+        rows, distances = nearest(
+            queries, GatheredRows([database], [kept]), k, block=block
+        )
+        return kept[rows], distances
     queries = np.asarray(queries, np.float32)
     best = _Best(len(queries), k)
     for (

@@ -15,13 +15,13 @@ from absl import logging
 
 from sare_tf import serving
 from sare_tf.dataset import image_refusal, manifest
-from sare_tf.dataset.readers import utm
 from sare_tf.records.records import Records
-from sare_tf.search import calibration, confidence
+from sare_tf.search import calibration, confidence, geography
 from sare_tf.search.answers import Answer, Match, Searched
 from sare_tf.search.descriptor_arrays import check_unit
 from sare_tf.search.opened_index import Index
 from sare_tf.search.options import RerankOptions
+from sare_tf.search.prior import Prior
 from sare_tf.search.reranker import NewOrder, Reranker
 
 
@@ -51,15 +51,18 @@ class Locator:
         k: matches to find for each; all images if the index has fewer.
         leave_out: for each photograph the image_id of its own image in the
             index, which is no match of it, or ""; None: none has one. The only
-            image of an index is a match of itself.
+            image that is searched is a match of itself.
+        prior: searches only the images that agree with it. Calibrations were
+            measured without one, so the answers have no reliability.
 
     Output:
         B answers.
 
     Raises:
         FileNotFoundError: index or export does not exist.
-        ValueError: one of them is damaged, or the index was built with another
-            export.
+        ValueError: one of them is damaged, the index was built with another
+            export, no image agrees with a prior, or answers shall be rejected
+            beside a prior.
     """
 
     def __init__(
@@ -116,22 +119,28 @@ class Locator:
         *,
         k: int,
         leave_out: Sequence[str] | None = None,
+        prior: Prior | None = None,
     ) -> list[Answer]:
+        where = self._where(prior)
         descriptors, errors = self._embed(encoded)
         answers = [Answer(error=error) for error in errors]
         good = [number for number, error in enumerate(errors) if not error]
-        count = len(self.index.manifest)
+        count = len(self.index.manifest) if where is None else int(where.sum())
         depth = max(k, confidence.DEPTH)
         if self._reranker is not None:
             depth = max(depth, self._reranker.top)
-        searched = searched_in(self.index, depth)
+        searched = searched_in(self.index, depth, prior=prior, where=where)
         own = np.full(len(good), -1)
         if leave_out is not None and count > 1:
             known = pd.Index(self._rows["image_id"])
             own = known.get_indexer([leave_out[number] for number in good])
+            if where is not None:
+                own[~where[own]] = -1
         has_own = own >= 0
         rows, distances = confidence.without(
-            *self.index.search(descriptors[good], depth + has_own.any()),
+            *self.index.search(
+                descriptors[good], depth + has_own.any(), where=where
+            ),
             own,
         )
         same = self.places.same_as_first(rows)
@@ -192,7 +201,8 @@ class Locator:
                 sure = None
         same = self.places.same_as_first(rows[None])[0]
         reliability = None
-        if self._calibration is not None and sure is not None:
+        measured = self._calibration is not None and not searched.prior
+        if measured and sure is not None:
             reliability = self._calibration.reliability_of(sure)
         rejection = self._rejection
         return Answer(
@@ -209,6 +219,18 @@ class Locator:
             rejection=rejection,
             reranked=reranked,
         )
+
+    def _where(self, prior: Prior | None) -> np.ndarray | None:
+        """Returns the images to search, bool [N]; None: all."""
+        if prior is None:
+            return None
+        if self._rejection is not None:
+            raise ValueError(
+                "Expected no prior with --reject_below: how often answers are "
+                "right was measured without one. Received: a search "
+                f"{prior.as_text()}. Leave out one of the two."
+            )
+        return self.index.prior_rows.allowed(prior)
 
     def _rates_of(
         self, reject_below: float, why_not: str
@@ -300,17 +322,33 @@ class Gallery:
         return queries.iloc[rows.round().astype(int)].tolist()
 
 
-def searched_in(index: Index, k: int) -> Searched:
-    """Describes a search of an index for k images."""
+def searched_in(
+    index: Index,
+    k: int,
+    *,
+    prior: Prior | None = None,
+    where: np.ndarray | None = None,
+) -> Searched:
+    """Describes a search of an index for k images.
+
+    Args:
+        index: the index.
+        k: neighbours per query.
+        prior: what is known of the photographs.
+        where: bool [N], the images that agree with it; None: all.
+    """
+    images = index.manifest if where is None else index.manifest[where]
     places = None
-    if manifest.has_places(index.manifest):
-        places = index.manifest["place_id"].nunique()
+    if manifest.has_places(images):
+        places = images["place_id"].nunique()
     return Searched(
-        images=len(index.manifest),
+        images=len(images),
+        indexed=len(index.manifest),
         places=places,
         split=index.metadata["split"],
         search=index.searches_with,
-        recall=index.recall_at(k),
+        recall=index.recall_at(k, where=where),
+        prior="" if prior is None else prior.as_text(),
     )
 
 
@@ -328,13 +366,8 @@ def degrees_of(
         Degrees north and east; None if the zone lacks its latitude band, or if
         no position on the globe has these metres.
     """
-    metres = [east_m], [north_m]
-    try:
-        degrees = utm.to_degrees(*metres, zone)
-        back = utm.to_utm(*degrees, zone)
-    except ValueError:
+    positions = np.array([[east_m, north_m]], np.float64)
+    latitude, longitude = geography.degrees_of(positions, zone)[0].tolist()
+    if np.isnan(latitude):
         return None, None
-    if not np.allclose(back, metres, rtol=0, atol=1):
-        return None, None
-    latitude, longitude = (float(value[0]) for value in degrees)
     return latitude, longitude

@@ -4,9 +4,8 @@ Several indexes of one export are searched as one: shards of a database.
 `index_files` says what the folder of an index holds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,17 +13,19 @@ import pandas as pd
 from sare_tf import serving
 from sare_tf.dataset import names
 from sare_tf.records.records import Records
-from sare_tf.runtime import file_digests, sealed_json
 from sare_tf.runtime.damage import Damaged
 from sare_tf.runtime.paths import expand
 from sare_tf.search import (
     exact_search,
     index_files,
     index_folders,
+    index_opening,
     segments,
     vector_index,
 )
 from sare_tf.search.descriptor_arrays import GatheredRows, check_unit
+from sare_tf.search.prior import Prior
+from sare_tf.search.prior_rows import PriorRows
 
 
 class Index:
@@ -38,6 +39,7 @@ class Index:
         manifest: DataFrame; row i describes row i of the descriptors.
         descriptors: float32 or float16 [N, D], read when it is indexed.
         segments: the opened segments, in the order of the rows.
+        prior_rows: says which images agree with a prior.
         searches_with: "scann" or "exact".
         records_fingerprints: of all records whose images are in it.
     """
@@ -53,12 +55,13 @@ class Index:
         self.path = path
         self.folders = list(folders)
         opened = [
-            _open_folder(folder, exact=exact, check=check) for folder in folders
+            index_opening.open_folder(folder, exact=exact, check=check)
+            for folder in folders
         ]
         all_metadata = [metadata for metadata, _ in opened]
         self.metadata = all_metadata[0]
         self.digest = index_files.digest_of(all_metadata)
-        _check_one_export(all_metadata, folders)
+        index_opening.check_one_export(all_metadata, folders)
         self.segments = [
             segment for _, of_folder in opened for segment in of_folder
         ]
@@ -75,6 +78,7 @@ class Index:
             [segment.manifest.iloc[segment.live] for segment in self.segments],
             ignore_index=True,
         )
+        self.prior_rows = PriorRows(self.manifest)
         twice = self.manifest["image_id"].duplicated()
         if twice.any():
             raise ValueError(
@@ -175,14 +179,23 @@ class Index:
         return cls.open(out)
 
     def search(
-        self, descriptors: np.ndarray, k: int
+        self,
+        descriptors: np.ndarray,
+        k: int,
+        *,
+        where: Prior | np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Finds the nearest database images.
 
+        With `where`, exact search returns what filtering its order afterwards
+        would, and approximate search as much of it as `recall_at` says.
+
         Args:
             descriptors: [Q, D], rows of unit length.
-            k: neighbours per query. If the index has fewer images, k is their
+            k: neighbours per query. If fewer images are searched, k is their
                 number.
+            where: searches only the images that agree with a prior, or those
+                that a bool array [N] marks, by rows of `manifest`.
 
         Returns:
             int64 [Q, k] rows of `manifest`, nearest first, and float32 [Q, k]
@@ -191,7 +204,8 @@ class Index:
 
         Raises:
             ValueError: another descriptor length, rows that are not unit
-                vectors, or k that is no whole number from 1 on.
+                vectors, k that is no whole number from 1 on, or no image is
+                left to search.
         """
         count, dimension = self.descriptors.shape
         if np.ndim(descriptors) != 2 or np.shape(descriptors)[1] != dimension:
@@ -205,22 +219,63 @@ class Index:
                 f"Expected k of at least 1, a whole number. Received: k={k!r}. "
                 "Ask for more neighbours."
             )
-        k = min(k, count)
+        where = self._marked(where)
+        k = min(k, count if where is None else int(where.sum()))
         descriptors = np.ascontiguousarray(descriptors, np.float32)
         check_unit(
             descriptors, [f"query {row}" for row in range(len(descriptors))]
         )
         neighbours, first = [], 0
-        for segment in self.segments:
-            if len(segment.live):
+        for segment, of_segment, left in self._parts(where):
+            if left:
                 rows, distances = segment.search(
-                    descriptors, min(k, len(segment.live))
+                    descriptors, min(k, left), where=of_segment
                 )
                 neighbours.append((first + rows, distances))
-                first += len(segment.live)
+            first += len(segment.live)
         return exact_search.merge(neighbours, k)
 
-    def recall_at(self, k: int) -> float | None:
+    def _marked(self, where: Prior | np.ndarray | None) -> np.ndarray | None:
+        """Returns the images to search, bool [N]; None: all."""
+        if where is None:
+            return None
+        if isinstance(where, Prior):
+            return self.prior_rows.allowed(where)
+        where = np.asarray(where)
+        if where.shape != (len(self.manifest),) or where.dtype != bool:
+            raise ValueError(
+                f"Expected where as a Prior, or bool [{len(self.manifest)}], a "
+                f"value for each row of the manifest. Received: {where.dtype} "
+                f"{list(where.shape)}."
+            )
+        if not where.any():
+            raise ValueError(
+                "Expected at least one image to search. Received: where with "
+                f"none of the {len(where)} of the index. Mark more of them."
+            )
+        return where
+
+    def _parts(
+        self, where: np.ndarray | None
+    ) -> Iterator[tuple[segments.Segment, np.ndarray | None, int]]:
+        """Yields each segment, its part of `where`, and its images to search.
+
+        The part is None if all images of the segment are searched.
+        """
+        first = 0
+        for segment in self.segments:
+            of_segment, left = None, len(segment.live)
+            if where is not None:
+                of_segment = where[first : first + len(segment.live)]
+                left = int(of_segment.sum())
+                if left == len(segment.live):
+                    of_segment = None
+            first += len(segment.live)
+            yield segment, of_segment, left
+
+    def recall_at(
+        self, k: int, *, where: Prior | np.ndarray | None = None
+    ) -> float | None:
         """Returns which share of the k nearest images `search` finds.
 
         It was measured when the index was built, for images of the index as
@@ -228,19 +283,21 @@ class Index:
 
         Args:
             k: neighbours per query.
+            where: as of `search`.
 
         Returns:
             From 0 to 1, 1 for exact search; None if an index of version 0.1
             searches a tree of ScaNN, whose recall it does not know.
         """
-        counts = np.array([len(one.live) for one in self.segments])
+        parts = [part for part in self._parts(self._marked(where)) if part[2]]
+        counts = [left for *_, left in parts]
         recalls = [
-            one.recall_at(min(k, count))
-            for one, count in zip(self.segments, counts, strict=True)
+            segment.recall_at(min(k, left), where=of_segment)
+            for segment, of_segment, left in parts
         ]
         if None in recalls:
             return None
-        return float(np.dot(counts, recalls) / counts.sum())
+        return float(np.dot(counts, recalls) / sum(counts))
 
     def check_export(
         self, servable: serving.Servable | serving.RemoteServable
@@ -301,76 +358,3 @@ class Index:
             "Index.build made from descriptors. Search it by Index.search, or "
             f"build another with {index_files.COMMAND}."
         )
-
-
-def _check_one_export(
-    all_metadata: Sequence[dict[str, Any]], folders: Sequence[Path]
-) -> None:
-    """Refuses indexes whose descriptors cannot be compared.
-
-    Raises:
-        ValueError: they are of different exports or lengths.
-    """
-    for metadata, folder in zip(all_metadata, folders, strict=True):
-        for name in ("export_fingerprint", "dimension"):
-            if metadata[name] != all_metadata[0][name]:
-                raise ValueError(
-                    "Expected indexes that one export built. Received: "
-                    f"{str(folder)!r} with another {name} than "
-                    f"{str(folders[0])!r}. Build them again with one."
-                )
-
-
-def _open_folder(
-    folder: Path, *, exact: bool, check: bool
-) -> tuple[dict[str, Any], list[segments.Segment]]:
-    """Returns index.json and the segments of one folder."""
-    metadata = index_files.read(folder)
-    try:
-        removed = _removed(folder, metadata, check=check)
-        opened, first = [], 0
-        for description in metadata["segments"]:
-            sealed_json.check_types(description, {"folder": str, "count": int})
-            stop = first + description["count"]
-            in_segment = removed[(removed >= first) & (removed < stop)]
-            opened.append(
-                segments.Segment(
-                    folder / description["folder"],
-                    description,
-                    removed=in_segment - first,
-                    exact=exact,
-                    check=check,
-                )
-            )
-            first = stop
-        if sum(len(segment.live) for segment in opened) != metadata["count"]:
-            raise ValueError(f"there are not {metadata['count']} images")
-        for segment in opened:
-            if segment.descriptors.shape[1] != metadata["dimension"]:
-                raise ValueError(
-                    f"descriptors are not of length {metadata['dimension']}"
-                )
-    except (OSError, ValueError) as error:
-        again = f"run {index_files.COMMAND} again"
-        if metadata.get("built_from") == "vectors":
-            again = "build it again with Index.build"
-        raise Damaged(
-            f"Expected a whole index. Received: index={str(folder)!r} "
-            f"({error}). Delete it and {again}.",
-            path=folder,
-        ) from error
-    return metadata, opened
-
-
-def _removed(
-    folder: Path, metadata: dict[str, Any], *, check: bool
-) -> np.ndarray:
-    """Reads the rows that were removed, int64 [n], and refuses others."""
-    if metadata["removed"] is None:
-        return np.zeros(0, np.int64)
-    if check:
-        file_digests.check(folder, metadata.get("digests", {}))
-    removed = np.load(folder / metadata["removed"])
-    if removed.ndim != 1 or removed.dtype != np.int64:
-        raise ValueError(f"{metadata['removed']} holds no list of rows")
-    return removed

@@ -1,5 +1,6 @@
 """Options of an index: building, changing and searching it."""
 
+import dataclasses
 from typing import ClassVar
 
 from sare_tf.dataset.options import SplitOptions
@@ -19,6 +20,8 @@ from sare_tf.runtime.common_options import (
 )
 from sare_tf.runtime.options import Options, option, options, path_option
 from sare_tf.search import position_files
+from sare_tf.search import region as regions
+from sare_tf.search.prior import Prior
 from sare_tf.serving.options import ServableOptions
 
 # Types of the descriptors on disk.
@@ -90,6 +93,63 @@ class NeighbourOptions(Options):
         "Matches to find for a photograph, or neighbours to export.",
         minimum=1,
     )
+
+
+@options
+class PriorOptions(Options):
+    """What is known of photographs before they are looked up."""
+
+    near: tuple[float, ...] = option(
+        (),
+        "LAT,LON: search only images within --within_m of this point, in "
+        "degrees.",
+    )
+    within_m: float | None = option(
+        None, "Largest distance from --near, in metres along the ground."
+    )
+    region: str | None = path_option(
+        None,
+        "File of GeoJSON: search only images inside its Polygon or "
+        "MultiPolygon, cut in two where it crosses the antimeridian.",
+    )
+    taken_from: str | None = option(
+        None,
+        "Search only images taken at this time or later, such as 2016, 2016-07 "
+        "or 2016-07-31T12:45. Time zones are ignored.",
+    )
+    taken_until: str | None = option(
+        None,
+        "Search only images taken until then; 2016-07 ends with that month.",
+    )
+    conditions: tuple[str, ...] = option(
+        (), "Search only images of these conditions, such as day,sunset."
+    )
+    place_ids: tuple[str, ...] = option(
+        (), "Search only images of these places."
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        _ = self.prior  # refuses what cannot be searched
+
+    @property
+    def prior(self) -> Prior | None:
+        """The prior; None if nothing is known.
+
+        Raises:
+            FileNotFoundError: there is no file of the region.
+            ValueError: see `Prior`.
+        """
+        given = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(PriorOptions)
+            if getattr(self, field.name) not in (None, ())
+        }
+        if not given:
+            return None
+        if "region" in given:
+            given["region"] = regions.read(given["region"])
+        return Prior(**given)
 
 
 @options

@@ -7,6 +7,7 @@
 An index begins as one segment. Each addition of images makes one more.
 """
 
+import math
 import shutil
 import types
 from pathlib import Path
@@ -34,8 +35,11 @@ _TYPES = {
     "scann": (dict, types.NoneType),
 }
 # Approximate search is asked for this many times as many neighbours, again and
-# again, until enough of them are not removed. Ours.
+# again, until enough of them are allowed. Ours.
 _ASK_MORE = 4
+# Rows that agree with a prior are searched exactly if they are fewer than this,
+# of which `scann_searcher` builds no tree, and than this share. Ours.
+_EXACT_BELOW, _EXACT_SHARE = 20_000, 0.5
 
 
 def finish(
@@ -207,44 +211,83 @@ class Segment:
                 description.get("settings"),
             )
 
-    def recall_at(self, k: int) -> float | None:
+    def recall_at(
+        self, k: int, *, where: np.ndarray | None = None
+    ) -> float | None:
         """Returns the measured recall of search; None if it is not known.
 
         It is the share of the k exact neighbours that are found for rows of the
-        segment.
+        segment. With `where`, it is the lowest of the settings that a search
+        may take.
+
+        Args:
+            k: neighbours per query.
+            where: as of `search`.
         """
-        setting = self.searcher and self.searcher.setting_for(k)
-        return setting["recall"] if setting else 1.0
+        asked = self._asked_first(k, where)
+        setting = asked and self.searcher.setting_for(asked)
+        if where is None or not setting:
+            return setting["recall"] if setting else 1.0
+        recalls = []
+        while setting and asked <= len(self.descriptors):
+            recalls.append(setting["recall"])
+            asked *= _ASK_MORE
+            setting = self.searcher.setting_for(asked)
+        return None if None in recalls else min(recalls, default=1.0)
+
+    def _asked_first(self, k: int, where: np.ndarray | None) -> int | None:
+        """Returns how many rows ScaNN is first asked for; None: search exactly.
+
+        Among so many rows, k agree with `where` on average.
+        """
+        if not self.searcher:
+            return None
+        if where is None:
+            return k
+        count = int(where.sum())
+        if count < min(_EXACT_BELOW, _EXACT_SHARE * len(where)):
+            return None
+        return math.ceil(k * len(where) / count)
 
     def search(
-        self, queries: np.ndarray, k: int
+        self,
+        queries: np.ndarray,
+        k: int,
+        *,
+        where: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Finds the k nearest rows that were not removed.
 
         Queries for which approximate search finds fewer than k are searched
-        exactly.
+        exactly. ScaNN is asked for more neighbours, by a setting that was
+        measured for so many: all that a query misses are misses of that search.
 
         Args:
             queries: float32 [Q, D], of unit length.
-            k: at most the number of live rows.
+            k: at most the number of live rows, or of those in `where`.
+            where: bool, for each live row whether it may be found; None: all.
 
         Returns:
             int64 [Q, k] positions in `live`, nearest first, and float32 [Q, k]
             squared distances.
         """
+        allowed = self._allowed
+        if where is not None:
+            allowed = np.zeros_like(allowed)
+            allowed[self.live[where]] = True
         rows = np.empty((len(queries), k), np.int64)
         distances = np.empty((len(queries), k), np.float32)
         remaining = np.arange(len(queries))  # queries without an answer yet
-        asked = k
+        asked = self._asked_first(k, where)
         while (
-            self.searcher
+            asked is not None
             and self.searcher.setting_for(asked)
             and len(remaining)
             and asked <= len(self.descriptors)
         ):
             near, far = self.searcher.search(queries[remaining], asked)
             padded = near < 0
-            kept = ~padded & self._allowed[near]
+            kept = ~padded & allowed[near]
             full = kept.sum(axis=1) >= k
             # Kept neighbours first, in their order.
             order = np.argsort(~kept[full], axis=1, kind="stable")[:, :k]
@@ -257,7 +300,7 @@ class Segment:
             asked *= _ASK_MORE
         if len(remaining):
             rows[remaining], distances[remaining] = exact_search.nearest(
-                queries[remaining], self.descriptors, k, allowed=self._allowed
+                queries[remaining], self.descriptors, k, allowed=allowed
             )
         if len(self.live) < len(self.descriptors):
             rows = np.searchsorted(self.live, rows)

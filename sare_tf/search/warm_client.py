@@ -22,6 +22,7 @@ from absl import logging
 from sare_tf.runtime.damage import Damaged
 from sare_tf.search import warm_protocol
 from sare_tf.search.answers import Answer
+from sare_tf.search.prior import Prior
 
 try:
     import fcntl
@@ -63,6 +64,7 @@ class WarmLocator:
         encoded: bytes of B photographs.
         k: matches to find for each; all images if the index has fewer.
         leave_out: as of a `Locator`.
+        prior: as of a `Locator`.
 
     Output:
         B answers.
@@ -81,8 +83,10 @@ class WarmLocator:
         *,
         k: int,
         leave_out: Sequence[str] | None = None,
+        prior: Prior | None = None,
     ) -> list[Answer]:
         asked = {"k": k, "leave_out": leave_out}
+        asked["prior"] = None if prior is None else prior.as_json()
         answers = self._ask(encoded, asked)
         if answers is None:
             with self._only_starter():

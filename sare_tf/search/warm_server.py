@@ -24,6 +24,7 @@ from absl import logging
 from sare_tf.runtime import tensorflow_import
 from sare_tf.runtime.damage import Damaged
 from sare_tf.search import warm_protocol
+from sare_tf.search.prior import Prior
 
 # Ours: seconds for which a command may be silent while it is answered.
 _SILENCE_S = 30.0
@@ -132,10 +133,12 @@ class WarmServer:
         )
         request, photographs = warm_protocol.receive(stream)
         try:
+            prior = request.get("prior")
             answers = self._locator(
                 photographs,
                 k=request["k"],
                 leave_out=request.get("leave_out"),
+                prior=None if prior is None else Prior.from_json(prior),
             )
             reply = {
                 "status": "answers",

@@ -176,11 +176,72 @@ def test_more_matches_than_images_are_all_images(client):
     assert len(answer.json["matches"]) == 18
     assert answer.json["searched"] == {
         "images": 18,
+        "indexed": 18,
         "places": None,
         "split": "test",
         "search": "scann",
         "recall": 1.0,
+        "prior": "",
     }
+
+
+# Place 2 of the toy stands at 500,200 to 500,204 m of zone 17T, 4,500,000 m
+# north; the next place is 100 m away.
+NEAR_2 = {"near": "40.65063,-80.99761", "within_m": "30"}
+
+
+def _square(west, east):
+    ring = [[west, 40], [east, 40], [east, 41], [west, 41], [west, 40]]
+    return json.dumps({"type": "Polygon", "coordinates": [ring]})
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        (NEAR_2, "within 30 m of 40.6506, -80.9976"),
+        ({"region": _square(-80.99764, -80.9975)}, "inside the region"),
+    ],
+)
+def test_a_prior_of_a_request(client, search, known, words):
+    encoded = toy_search.jpeg(4, 99)
+    answer = client.post("/locate", query_string=known, data=encoded).json
+    assert answer["searched"]["images"] == 3
+    assert answer["searched"]["indexed"] == 18
+    assert answer["searched"]["prior"] == words
+    east = [match["utm_east_m"] for match in answer["matches"]]
+    assert sorted(east) == [500_200, 500_202, 500_204]
+    # Empty fields of the page are no prior.
+    fields = {"near": "", "within_m": "", "condition": ""}
+    answer = client.post("/locate", query_string=fields, data=encoded).json
+    assert answer["searched"]["images"] == 18
+
+
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        ({"near": "here", "within_m": "5"}, "Expected near as 41.8902,12.4922"),
+        ({"near": "40,-81"}, "within_m=None. Give both or none"),
+        ({**NEAR_2, "within_m": "far"}, "Expected within_m as 2000"),
+        ({**NEAR_2, "near": "10,10"}, "none of the 18 images"),
+        ({"region": "x"}, "no JSON"),
+        ({"region": '{"type": "Point"}'}, "Received: type='Point'"),
+        ({"taken_from": "2016"}, "images with a time that can be read"),
+        ({"condition": "night"}, "images with a condition"),
+        ({"place_id": ["a", "b"]}, "of place a or b. Received: an index of 18"),
+    ],
+)
+def test_a_prior_that_cannot_be_searched(client, known, message):
+    answer = client.post(
+        "/locate", query_string=known, data=toy_search.jpeg(1, 99)
+    )
+    assert message in _error(answer, 400)
+
+
+def test_the_page_has_fields_for_what_the_index_knows(client):
+    page = client.get("/").text
+    assert 'name="near"' in page
+    assert 'name="taken_from"' not in page
+    assert 'name="condition"' not in page
 
 
 def test_forms_and_their_file_names_are_not_taken(client):
@@ -304,7 +365,7 @@ def test_failures_are_logged_and_survived(search, caplog, failure, code, words):
     class Failing:
         index, servable = search.index, search.servable
 
-        def __call__(self, encoded, *, k):
+        def __call__(self, encoded, *, k, prior):
             raise failure
 
     server = locate_server.LocateServer(Failing(), _NoPictures())

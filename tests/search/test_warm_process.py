@@ -21,6 +21,7 @@ from sare_tf.pages.options import LocateOptions
 from sare_tf.runtime.damage import Damaged
 from sare_tf.search import warm_client, warm_protocol, warm_server
 from sare_tf.search.answers import Answer
+from sare_tf.search.prior import Prior
 
 pytestmark = pytest.mark.skipif(
     not hasattr(socket, "AF_UNIX"), reason="this system has no Unix sockets"
@@ -47,8 +48,9 @@ class _Echo:
     def __init__(self):
         self.calls = 0
 
-    def __call__(self, encoded, *, k, leave_out=None):
+    def __call__(self, encoded, *, k, leave_out=None, prior=None):
         self.calls += 1
+        self.prior = prior
         if b"bad" in encoded:
             raise ValueError("Expected another one.")
         if b"damaged" in encoded:
@@ -133,6 +135,15 @@ def test_one_process_answers_all_calls_and_ends_when_idle(threads, settings):
     assert not path.exists()
     assert _texts(client([b"a"], k=1)) == ["1 1"]
     assert len(threads.locators) == 2
+
+
+def test_a_prior_is_sent_to_the_same_process(threads, settings):
+    client = _client(settings)
+    prior = Prior(near=(1, 2), within_m=5, conditions=("day",))
+    for known in (prior, None):
+        client([b"a"], k=3, prior=known)
+        assert threads.locators[0].prior == known
+    assert len(threads.locators) == 1
 
 
 def test_a_changed_index_or_model_gets_another_process(threads, settings):

@@ -80,7 +80,9 @@
     row(table, "shown by", same + " of " + answer.matches.length + " matches");
     const searched = answer.searched;
     row(table, "compared with", searched.images + " images" +
-      (searched.places === null ? "" : " of " + searched.places + " places"));
+      (searched.places === null ? "" : " of " + searched.places + " places") +
+      (searched.prior ? " " + searched.prior + ", out of " + searched.indexed
+        : ""));
     if (first.map_url) row(table, "on a map", link(first, "OpenStreetMap"));
     showSure(answer);
   }
@@ -89,7 +91,10 @@
   function showSure(answer) {
     const measured = answer.reliability, sure = byId("sure");
     sure.textContent = answer.confidence_text;
-    byId("sure-explained").textContent = measured
+    byId("sure-explained").textContent = answer.searched.prior
+      ? "How often such answers are right was not measured for a search of a " +
+        "part of the database."
+      : measured
       ? "Measured on queries of " + measured.split + " whose places are known."
       : answer.confidence === null ? ""
       : "The margin says how much nearer the first match is than any other " +
@@ -185,6 +190,10 @@
       one.button.setAttribute("aria-current", one === photo);
     }
     byId("answer").hidden = !(photo && photo.answer);
+    if (byId("near-match")) {
+      byId("near-match").disabled =
+        !(photo && photo.answer && degrees(photo.answer.matches[0]));
+    }
     if (!photo) return;
     if (!photo.answer) {
       say(photo.error || "Looking for this place …", photo.error);
@@ -249,11 +258,25 @@
     return photo;
   }
 
+  // What is known of the photographs, for the address of a request.
+  function knownBefore() {
+    const form = byId("known"), asked = new URLSearchParams({ k });
+    if (!form) return asked;
+    for (const [name, value] of new FormData(form)) {
+      const text = value.trim();
+      // A distance means nothing without its point.
+      if (text && !(name === "within_m" && !form.near.value.trim())) {
+        asked.set(name, text);
+      }
+    }
+    return asked;
+  }
+
   async function ask(photo) {
     const tooLarge = "This photograph is larger than " + mebibytes + " MiB.";
     if (photo.file.size > mostBytes) return { error: tooLarge };
     try {
-      const response = await fetch("/locate?k=" + k, {
+      const response = await fetch("/locate?" + photo.asked, {
         method: "POST",
         body: photo.file,
         headers: { "Content-Type": "application/octet-stream" }
@@ -276,7 +299,10 @@
       const place = photos.length > 1
         ? " (" + (photos.indexOf(photo) + 1) + " of " + photos.length + ")" : "";
       say("Looking for this place …" + place);
-      const answer = await ask(photo);
+      photo.asked = knownBefore().toString();
+      const asked = photo.asked, answer = await ask(photo);
+      // Asked again meanwhile, with something else known.
+      if (photo.asked !== asked) continue;
       if (answer.error) photo.error = answer.error;
       else {
         photo.answer = answer;
@@ -303,6 +329,15 @@
         photos.length + (photos.length === 1 ? " photograph." : " photographs.")
       );
     }
+  }
+
+  function askAgain() {
+    for (const photo of photos) {
+      photo.answer = photo.error = photo.asked = undefined;
+      refresh(photo);
+    }
+    if (photos.length) select(current || photos[0]);
+    work();
   }
 
   function clear() {
@@ -355,6 +390,19 @@
     });
   }
   byId("clear").addEventListener("click", clear);
+  if (byId("known")) {
+    byId("known").addEventListener("submit", (event) => {
+      event.preventDefault();
+      askAgain();
+    });
+    byId("known").addEventListener("reset", () => setTimeout(askAgain));
+  }
+  if (byId("near-match")) {
+    byId("near-match").addEventListener("click", () => {
+      byId("known").near.value = degrees(current.answer.matches[0]);
+      askAgain();
+    });
+  }
   byId("photos").addEventListener("keydown", (event) => {
     const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
     if (!by) return;
