@@ -104,6 +104,7 @@ def locate_page():
                 "places": None,
             },
             examples=[{"image_id": '"><script>', "thumbnail": None}],
+            known={"position": True, "time": True, "conditions": ["<dusk>"]},
             k=5,
             upload_bytes=3 << 20,
             tiles=map_tiles.named("openstreetmap"),
@@ -114,6 +115,7 @@ def locate_page():
 def test_names_are_escaped_on_the_locate_page(locate_page):
     assert "<b>&lt;model&gt;</b></dd>" in locate_page
     assert "<b>&lt;index&gt;</b>, 1,234 images</dd>" in locate_page
+    assert "<option>&lt;dusk&gt;</option>" in locate_page
     assert '"><script>' not in locate_page
 
 

@@ -391,11 +391,17 @@
   }
   byId("clear").addEventListener("click", clear);
   if (byId("known")) {
-    byId("known").addEventListener("submit", (event) => {
+    byId("known").addEventListener("submit", (event) => event.preventDefault());
+    byId("known").addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.target.tagName !== "INPUT") return;
       event.preventDefault();
       askAgain();
     });
-    byId("known").addEventListener("reset", () => setTimeout(askAgain));
+    byId("ask-again").addEventListener("click", askAgain);
+    byId("forget").addEventListener("click", () => {
+      byId("known").reset();
+      askAgain();
+    });
   }
   if (byId("near-match")) {
     byId("near-match").addEventListener("click", () => {
