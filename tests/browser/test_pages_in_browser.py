@@ -449,7 +449,7 @@ def test_several_photographs_at_once(open_page, address, photographs, tmp_path):
     assert buttons.count() == 4
     # A name is text, not HTML.
     assert "<b>broken.jpg" in buttons.nth(3).inner_text()
-    assert "Expected a JPEG or PNG" in buttons.nth(3).inner_text()
+    assert "Expected a JPEG, PNG or HEIC" in buttons.nth(3).inner_text()
     shown = page.locator("#query-name").inner_text()
     assert shown == photographs[0].name
     buttons.nth(0).focus()
