@@ -178,6 +178,7 @@ def run(options: ExportOptions) -> Path:
     counts = None
     if records and records.fingerprint == config["records_fingerprint"]:
         counts = records.metadata["counts"]
+    choice = epoch_choice.describe(state, epoch)
     version = export_folder.write_version(
         graph,
         Path(options.export),
@@ -187,12 +188,12 @@ def run(options: ExportOptions) -> Path:
             "licence": options.model_licence,
             "checkpoint": epoch,
             "validation": state["history"][_number(epoch)],
-            "epoch_choice": epoch_choice.describe(state, epoch),
+            "epoch_choice": choice,
             "training": config,
             "training_images": counts,
         },
     )
-    for warning in epoch_choice.warnings(state["history"], epoch):
+    for warning in choice["warnings"]:
         logging.warning("%s", warning)
     stage_results.report(
         "export",

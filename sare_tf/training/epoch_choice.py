@@ -74,7 +74,8 @@ def describe(state: Mapping[str, Any], epoch: str) -> dict[str, Any]:
     Returns:
         `epoch`, and the number of `epochs`; `val_queries`, or None; recall@N on
         validation of the epoch, `recall_at`, and of epoch 0,
-        `recall_at_before`, or None; `warnings`, sentences.
+        `recall_at_before`, or None; `warnings`, sentences, none if another
+        epoch is the best: then it was not chosen by validation.
     """
     history = state["history"]
     measured = history[int(epoch.removeprefix("epoch-"))]
@@ -84,5 +85,5 @@ def describe(state: Mapping[str, Any], epoch: str) -> dict[str, Any]:
         "val_queries": history[0].get("val_queries"),
         "recall_at": measured["recall_at"],
         "recall_at_before": history[0]["recall_at"],
-        "warnings": warnings(history, epoch),
+        "warnings": warnings(history, epoch) if epoch == state["best"] else [],
     }

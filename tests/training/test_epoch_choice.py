@@ -64,7 +64,7 @@ def test_few_queries_are_doubtful():
 
 
 def test_the_choice_in_words():
-    state = {"history": history(queries=7)}
+    state = {"history": history(queries=7), "best": "epoch-0002"}
     state["history"][2]["recall_at"] = {"1": 0.5, "5": 0.75, "10": 1.0}
     described = epoch_choice.describe(state, "epoch-0002")
     assert described.pop("warnings") == epoch_choice.warnings(
@@ -77,3 +77,8 @@ def test_the_choice_in_words():
         "recall_at": {"1": 0.5, "5": 0.75, "10": 1.0},
         "recall_at_before": {1: 0.2, 5: 0.5, 10: 0.6},
     }
+
+
+def test_nothing_is_said_of_an_epoch_that_validation_did_not_choose():
+    state = {"history": history(queries=7), "best": "epoch-0002"}
+    assert epoch_choice.describe(state, "epoch-0000")["warnings"] == []
