@@ -96,10 +96,12 @@ def test_locate_searches_all_places_and_says_so(inputs, folders, photo):
     assert "compared with 18 images of 9 places\n" in answer.as_text()
     assert answer.as_json()["searched"] == {
         "images": 18,
+        "indexed": 18,
         "places": 9,
         "split": "all",
         "search": "scann",
         "recall": 1.0,
+        "prior": "",
     }
 
 
