@@ -78,6 +78,9 @@ def together():
         losses.PlaceCircleLoss(scale=8.0),
         losses.PlaceFastAPLoss(),
         losses.PlaceSARELoss(inverse_bandwidth=5.0, miner="multi_similarity"),
+        losses.build("place_n_pairs"),
+        # Counts pairs over the batch.
+        losses.build("place_triplet_semihard"),
     ]
     return PlaceNetwork(embedder()), Together(parts)
 
@@ -128,11 +131,6 @@ def data_with_weights(rng):
 CASES = {
     "tuples": (over_tuples, tuple_data),
     "places": (over_places("place_sare_joint"), place_data),
-    "places, N-pairs": (over_places("place_n_pairs"), place_data),
-    "places, pairs counted over the batch": (
-        over_places("place_triplet_semihard"),
-        place_data,
-    ),
     "places, losses over pairs": (together, place_data),
     "places, CosFace": (cosface, place_data),
     "places, in chunks, with a learned bandwidth and weights": (
