@@ -74,7 +74,9 @@ class _Failure(Exception):
 def _opened(url: str, timeout_s: float) -> http.client.HTTPResponse:
     try:
         request = urllib.request.Request(url, headers=_AGENT)
-        return urllib.request.urlopen(request, timeout=timeout_s)
+        # `urlopen` would keep the proxies that were set at its first call.
+        opener = urllib.request.build_opener()
+        return opener.open(request, timeout=timeout_s)
     except urllib.error.HTTPError as error:
         error.close()
         raise _Failure(f"the answer {error.code} {error.reason}") from error
