@@ -127,9 +127,9 @@ def build(
         cut_layer: name of the layer whose output is the feature map. The
             activation of a convolution is left out. None: the default of the
             backbone.
-        train_from: name of the first layer to train; later layers up to the
-            cut are trained, too. "aggregation" trains none of them. None: the
-            default of the backbone.
+        train_from: name of the first layer or block to train; later layers up
+            to the cut are trained, too. "aggregation" trains none of them.
+            None: the default of the backbone.
         class_token: whether to output the class token, too, if the backbone
             has one.
 

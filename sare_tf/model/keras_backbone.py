@@ -34,9 +34,9 @@ def build(
             float32 [B, H, W, 3], to features.
         cut_layer: name of the layer whose output is taken; None for the
             model's own output.
-        train_from: name of the first layer that is trained, with all layers
-            after it; "aggregation" for none of them; None for the layers that
-            are trainable in the model.
+        train_from: name of the first layer or block that is trained, with all
+            layers after it; "aggregation" for none of them; None for the
+            layers that are trainable in the model.
 
     Returns:
         A model named "backbone", [B, H, W, 3] -> [B, h, w, C] or [B, L, C].
@@ -85,9 +85,14 @@ def layer_named(
 def train_after(backbone: keras.Model, train_from: str, name: str) -> None:
     """Freezes the layers before the first one that is trained.
 
+    TensorFlow removes from the graph of a training step what no gradient of a
+    trained weight needs: it keeps nothing of frozen layers.
+
     Args:
         backbone: the layers, in their order.
-        train_from: name of that layer, or "aggregation" to freeze all.
+        train_from: name of that layer; or of its block, with which the names
+            of the block's layers begin, such as "block8" for "block8_norm1";
+            or "aggregation" to freeze all.
         name: of the backbone, for the message.
 
     Raises:
@@ -95,16 +100,26 @@ def train_after(backbone: keras.Model, train_from: str, name: str) -> None:
     """
     candidates, first = backbone.layers[1:], None
     if train_from != AGGREGATION:
-        first = layer_named(
+        first = _first_layer_of(train_from, candidates) or layer_named(
             train_from,
             candidates,
-            f"train_from to be {AGGREGATION!r} or a layer of {name} up to its "
-            f"cut, {candidates[-1].name}",
+            f"train_from to be {AGGREGATION!r} or a layer or block of {name} "
+            f"up to its cut, {candidates[-1].name}",
         )
     trained = False
     for layer in backbone.layers:
         trained = trained or layer is first
         layer.trainable = trained
+
+
+def _first_layer_of(
+    block: str, candidates: Sequence[layers.Layer]
+) -> layers.Layer | None:
+    """Returns the first layer of a block, or None if no layer has its name."""
+    for layer in candidates:
+        if layer.name == block or layer.name.startswith(f"{block}_"):
+            return layer
+    return None
 
 
 def make_repeatable(layer: layers.Layer) -> None:

@@ -57,9 +57,9 @@ class ModelOptions(WeightsOptions):
     )
     train_from: str | None = option(
         None,
-        "First layer of the backbone that is trained, with all layers after "
-        "it. aggregation: none of the backbone is trained. Default: the "
-        "backbone's own.",
+        "First layer or block of the backbone that is trained, such as block8 "
+        "of a vision transformer, with all layers after it. aggregation: none "
+        "of the backbone is trained. Default: the backbone's own.",
     )
     netvlad_centres: str | None = path_option(
         None,

@@ -403,8 +403,10 @@ def test_names_of_weights_reach_the_backbone(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_layers_of_the_backbone_by_name():
-    embedder = small("gem", cut_layer="stage3_relu", train_from="stage3_conv")
+@pytest.mark.parametrize("train_from", ["stage3_conv", "stage3"])
+def test_layers_of_the_backbone_by_name(train_from):
+    """A block begins with its first layer."""
+    embedder = small("gem", cut_layer="stage3_relu", train_from=train_from)
     assert embedder.output_shape == (None, 64)
     trained = [weight.path for weight in embedder.trainable_weights]
     assert [path.split("/")[-2] for path in trained] == [
