@@ -121,6 +121,7 @@ _SLOW = {
     "test_train.py",
     "test_wheel.py",
     "training/test_epoch_loop.py",
+    "training/test_fine_tuning.py",
     "training/test_place_batches.py",
     "training/test_place_network.py",
     "training/test_train_tuples.py",

@@ -12,7 +12,7 @@ import keras
 from absl import logging
 from keras import ops
 
-from sare_tf.model import backbones, keras_backbone
+from sare_tf.model import backbones, drop_path, keras_backbone
 from sare_tf.model.augmentation import Augmentation
 from sare_tf.model.data_checks import ChecksData, Embedder
 from sare_tf.model.registry import (
@@ -62,8 +62,8 @@ def build_embedder(
             come from `initialise_netvlad`.
         cut_layer: name of the backbone's layer whose output is aggregated; None
             for its own.
-        train_from: name of the first layer that is trained; None for the
-            backbone's own, "aggregation" for none of the backbone.
+        train_from: name of the first layer or block that is trained; None for
+            the backbone's own, "aggregation" for none of the backbone.
         image_size: height and width in pixels; None for any, or for the size
             of a backbone that has only one.
 
@@ -138,7 +138,10 @@ def make_aggregation(name: str, **settings) -> keras.layers.Layer:
 
 
 def over_tuples(
-    embedder: keras.Model, *, augmentation: Augmentation | None = None
+    embedder: keras.Model,
+    *,
+    augmentation: Augmentation | None = None,
+    path_draws: int = 0,
 ) -> keras.Model:
     """Applies an embedder to every image of every tuple.
 
@@ -155,12 +158,15 @@ def over_tuples(
             shared, not copied: training the result trains it.
         augmentation: varies the images in training; None: they stay as they
             are.
+        path_draws: random numbers of an image that come with the tuples for
+            stochastic depth; 0: its layers draw them.
 
     Returns:
         A `TupleNetwork`, [B, T, H, W, 3] -> float32 [B, T, D], for any B and
         T. With an augmentation it takes {"images": the same, "draws": float32
-        [B, T, R]}, as `tuple_dataset` gives them. The embedder is its layer
-        "embedder", also after it was saved and loaded.
+        [B, T, R]}, as `tuple_dataset` gives them; with path_draws also
+        "path_draws", of as many numbers. The embedder is its layer "embedder",
+        also after it was saved and loaded.
 
     Raises:
         ValueError: another name.
@@ -173,10 +179,16 @@ def over_tuples(
     merge = MergeTuples(dtype="float32", name="merge_tuples")
     split = SplitTuples(dtype="float32", name="split_tuples")
     images, inputs = merge(tuples), tuples
+    if path_draws:
+        path = keras.Input((None, path_draws), name="path_draws")
+        images = drop_path.TakesPathDraws(dtype="float32")(images, path)
+        inputs = {"images": tuples, "path_draws": path}
     if augmentation is not None:
         draws = keras.Input((None, augmentation.num_draws), name="draws")
         images = augmentation(images, merge(draws))
         inputs = {"images": tuples, "draws": draws}
+        if path_draws:
+            inputs["path_draws"] = path
     descriptors = embedder(images)  # [B * T, D]
     return TupleNetwork(inputs, split(descriptors, tuples), name="over_tuples")
 
@@ -305,6 +317,13 @@ class TupleNetwork(ChecksData, keras.Model):
     Output shape:
         [B, T, D].
     """
+
+    def call(self, inputs, training=None, mask=None):
+        path = inputs.get("path_draws") if isinstance(inputs, dict) else None
+        if path is not None:
+            path = ops.reshape(path, (-1, path.shape[-1]))
+        with drop_path.given(path):
+            return super().call(inputs, training=training, mask=mask)
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True

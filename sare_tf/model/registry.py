@@ -86,6 +86,13 @@ class Backbone:
     published_arrays: int | None = None
 
     @property
+    def path_draws(self) -> int:
+        """Random numbers of an image for stochastic depth; 0: it has none."""
+        architecture = self.arguments.get("architecture")
+        # One for each of the two branches of a block.
+        return 2 * architecture.depth if architecture else 0
+
+    @property
     def is_application(self) -> bool:
         """Whether it is one of keras.applications, with ImageNet weights."""
         return self.network.startswith("keras.applications.")

@@ -44,16 +44,12 @@ _OTHER_SIZES = {
 def build(
     architecture: Architecture,
     *,
-    drop_path_rate: float = 0.0,
     other_sizes: str = "refuse",
 ) -> keras.Model:
     """A network with random weights.
 
     Args:
         architecture: its sizes.
-        drop_path_rate: in training, the last block's branches are left out of
-            so many images, those of earlier blocks of fewer (stochastic
-            depth).
         other_sizes: what happens to images whose sides are no multiples of
             14: "refuse"; "resize" to the nearest ones; or "crop" the middle.
 
@@ -61,7 +57,7 @@ def build(
         [B, H, W, 3] -> all maps of patches, [B, h, w, D]; see the module.
 
     Raises:
-        ValueError: another policy, or a rate outside of 0..1.
+        ValueError: another policy.
     """
     if other_sizes not in _OTHER_SIZES:
         raise ValueError(
@@ -81,12 +77,11 @@ def build(
     )(patched)
     maps = []
     for block in range(architecture.depth):
-        rate = drop_path_rate * block / max(architecture.depth - 1, 1)
         count = architecture.num_aggregating
         if count and block == architecture.aggregate_from:
             x = PrependedTokens(count, name="aggregating")(x)
             prefix, leading = prefix + count, count
-        x, qkv = _block(x, f"block{block}", architecture, rate)
+        x, qkv = _block(x, f"block{block}", architecture)
         for part, facet in enumerate(_FACETS):
             maps.append(
                 PatchMap(
@@ -109,7 +104,41 @@ def build(
     return keras.Model(images, maps)
 
 
-def _block(x, name, architecture, drop_rate):
+def set_drop_path(backbone: keras.Model, rate: float) -> None:
+    """Sets stochastic depth in the blocks that are trained.
+
+    In training, the last block's branches are left out of so many images, those
+    of earlier blocks of fewer. Frozen blocks keep all branches: their features
+    do not depend on chance. Source: Huang et al., "Deep Networks with
+    Stochastic Depth", ECCV 2016, with DINOv2's linear rule.
+
+    Args:
+        backbone: a model of `build`, or a part of it.
+        rate: share of the images for which the last block's branches are left
+            out, from 0 to below 1.
+
+    Raises:
+        ValueError: a model without such blocks, or another rate.
+    """
+    residuals = [
+        layer for layer in backbone.layers if isinstance(layer, ScaledResidual)
+    ]
+    if not residuals:
+        raise ValueError(
+            "Expected drop_path=0 with a backbone other than the vision "
+            f"transformers dinov2_*. Received: drop_path={rate} with a "
+            "backbone without their blocks."
+        )
+    last = len(residuals) // 2 - 1
+    for column, layer in enumerate(residuals):
+        layer.column = column
+        block = column // 2
+        layer.set_drop_rate(
+            rate * block / max(last, 1) if layer.trainable else 0.0
+        )
+
+
+def _block(x, name, architecture):
     """Tokens after a block, and its queries, keys and values, [B, N, 3 * D]."""
 
     def dense(length, suffix, activation=None):
@@ -131,11 +160,11 @@ def _block(x, name, architecture, drop_rate):
     qkv = dense(3 * dimension, "qkv")(normalise(x, 1))
     y = SelfAttention(architecture.num_heads, name=f"{name}_attention")(qkv)
     y = dense(dimension, "proj")(y)
-    x = ScaledResidual(drop_rate, name=f"{name}_ls1")(x, y)
+    x = ScaledResidual(name=f"{name}_ls1")(x, y)
     y = normalise(x, 2)
     if architecture.swiglu:
         y = dense(2 * hidden, "w12")(y)
         y = dense(dimension, "w3")(SwiGLU(name=f"{name}_gate")(y))
     else:
         y = dense(dimension, "fc2")(dense(hidden, "fc1", "gelu")(y))
-    return ScaledResidual(drop_rate, name=f"{name}_ls2")(x, y), qkv
+    return ScaledResidual(name=f"{name}_ls2")(x, y), qkv

@@ -11,6 +11,7 @@ layers/.
 import keras
 from keras import layers, ops
 
+from sare_tf.model import drop_path
 from sare_tf.model.position_grid import interpolate
 from sare_tf.model.vit_architectures import GRID, PATCH
 from sare_tf.model.vit_sizes import check_size
@@ -195,10 +196,12 @@ class ScaledResidual(layers.Layer):
     """Adds a branch to the tokens, times a trained factor per channel.
 
     Layer scale and stochastic depth: in training, the branch is left out of
-    some images, and larger in the others by as much.
+    some images, and larger in the others by as much. The random numbers come
+    with the batch, see `drop_path`.
 
     Args:
         drop_rate: share of the images for which it is left out.
+        column: which number of an image the layer takes.
 
     Call arguments:
         tokens: what the branch is added to.
@@ -211,16 +214,19 @@ class ScaledResidual(layers.Layer):
         [B, N, D].
     """
 
-    def __init__(self, drop_rate=0.0, **kwargs):
+    def __init__(self, drop_rate=0.0, column=0, **kwargs):
         super().__init__(**kwargs)
+        self.column = column
+        self.set_drop_rate(drop_rate)
+
+    def set_drop_rate(self, drop_rate):
+        """Changes the share of the images."""
         if not 0 <= drop_rate < 1:
             raise ValueError(
                 "Expected a share of images from 0 to below 1. Received: "
                 f"drop_rate={drop_rate}."
             )
         self.drop_rate = drop_rate
-        if drop_rate:
-            self.seeds = keras.random.SeedGenerator()
 
     def build(self, tokens_shape, branch_shape):
         self.scale = self.add_weight(
@@ -231,10 +237,8 @@ class ScaledResidual(layers.Layer):
         branch = branch * self.scale
         if training and self.drop_rate:
             keep = 1.0 - self.drop_rate
-            draws = keras.random.uniform(
-                (ops.shape(branch)[0], 1, 1), dtype="float32", seed=self.seeds
-            )
-            kept = ops.cast(draws < keep, branch.dtype)
+            draws = drop_path.drawn(self.column)
+            kept = ops.cast(draws < keep, branch.dtype)[:, None, None]
             branch = branch * kept / keep
         return tokens + branch
 
@@ -242,7 +246,11 @@ class ScaledResidual(layers.Layer):
         return tokens_shape
 
     def get_config(self):
-        return {**super().get_config(), "drop_rate": self.drop_rate}
+        return {
+            **super().get_config(),
+            "drop_rate": self.drop_rate,
+            "column": self.column,
+        }
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")

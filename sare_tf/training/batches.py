@@ -5,8 +5,8 @@ image, H W C image.
 
 A batch with draws is {"images": images, "draws": float32 [..., R]}: R uniform
 numbers in 0..1 for each image, by which `Augmentation` varies it on the
-device. The draws depend only on the seed, the step and the position in the
-batch.
+device; "path_draws" are those of stochastic depth, see `drop_path`. The draws
+depend only on the seed, the step and the position in the batch.
 """
 
 import dataclasses
@@ -34,23 +34,27 @@ class AugmentationDraws:
         same_in_group: give all images of a tuple, or of a place, the same
             numbers.
         seed: seed of the numbers.
+        path_draws: further numbers of an image, for stochastic depth, which
+            differ between all images.
     """
 
     per_image: int
     same_in_group: bool = False
     seed: int = 0
+    path_draws: int = 0
 
 
 def draws_of(
     options: TrainingOptions, *, seed: int
 ) -> AugmentationDraws | None:
-    """Returns the draws of the effects of `augment`; None without effects."""
-    if not options.augment:
+    """Returns the draws of augmentation and stochastic depth; None: neither."""
+    if not options.augment and not options.path_draws:
         return None
     return AugmentationDraws(
         sum(AUGMENTATION_DRAWS[effect] for effect in options.augment),
         options.augment_same,
         seed,
+        options.path_draws,
     )
 
 
@@ -125,9 +129,16 @@ def with_targets(
         )
         if draws is None:
             return images_of_batch, targets_of_batch
-        numbers = _draw(draws, layout, step)[layout.own]
-        numbers = tf.reshape(numbers, (*shape, draws.per_image))
-        return {"images": images_of_batch, "draws": numbers}, targets_of_batch
+        inputs = {"images": images_of_batch}
+        if draws.per_image:
+            numbers = _draw(draws, layout, step)[layout.own]
+            inputs["draws"] = tf.reshape(numbers, (*shape, draws.per_image))
+        if draws.path_draws:
+            numbers = _path_draws(draws, layout, step)[layout.own]
+            inputs["path_draws"] = tf.reshape(
+                numbers, (*shape, draws.path_draws)
+            )
+        return inputs, targets_of_batch
 
     batches = images.batch(int(np.prod(shape)), drop_remainder=True)
     numbered = tf.data.Dataset.zip(batches, targets).enumerate()
@@ -145,3 +156,15 @@ def _draw(
     )
     numbers = tf.broadcast_to(numbers, (layout.groups, images, count))
     return tf.reshape(numbers, (-1, count))
+
+
+def _path_draws(
+    draws: AugmentationDraws, layout: BatchLayout, step: tf.Tensor
+) -> tf.Tensor:
+    """Draws for stochastic depth in the whole batch, [images, R]."""
+    # Seeds of augmentation are below 2 ** 32.
+    seed = tf.constant(draws.seed + (1 << 32), tf.int64)
+    return tf.random.stateless_uniform(
+        (layout.groups * layout.images_per_group, draws.path_draws),
+        tf.stack([seed, step]),
+    )

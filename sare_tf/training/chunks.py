@@ -7,6 +7,9 @@ a replica, D descriptor length.
 import keras
 import tensorflow as tf
 
+# Attributes by which layers depend on chance: dropout, stochastic depth.
+_RATES = ("rate", "drop_rate")
+
 
 def check_repeatable(layer: keras.layers.Layer) -> None:
     """Refuses layers that give an image another descriptor in another batch.
@@ -17,7 +20,7 @@ def check_repeatable(layer: keras.layers.Layer) -> None:
     for inner in getattr(layer, "layers", []):
         check_repeatable(inner)
         normalises = isinstance(inner, keras.layers.BatchNormalization)
-        random = getattr(inner, "rate", 0) or (
+        random = any(getattr(inner, name, 0) for name in _RATES) or (
             not hasattr(inner, "rate") and hasattr(inner, "seed_generator")
         )
         if random or (normalises and inner.trainable):

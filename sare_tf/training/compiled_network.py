@@ -8,8 +8,13 @@ import tensorflow as tf
 
 from sare_tf import losses, model
 from sare_tf.distributed import strategies
+from sare_tf.model import vit
 from sare_tf.model.registry import WITH_CENTRES
-from sare_tf.training import bandwidth_schedule, optimizers
+from sare_tf.training import (
+    bandwidth_schedule,
+    fine_tuning_optimizers,
+    rate_factors,
+)
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.place_network import PlaceNetwork
 from sare_tf.training.split import Split
@@ -70,14 +75,13 @@ def build(
             separation_m=options.positive_radius_m,
         )
     else:
-        network = model.over_tuples(embedder, augmentation=augmentation)
+        network = model.over_tuples(
+            embedder,
+            augmentation=augmentation,
+            path_draws=options.path_draws,
+        )
     network.compile(
-        optimizer=optimizers.build(
-            options.optimizer,
-            learning_rate=options.learning_rate,
-            weight_decay=options.weight_decay,
-            averaging_momentum=options.averaging_momentum,
-        ),
+        optimizer=_build_optimizer(embedder, options),
         loss=build_loss(options, num_places=num_places),
         jit_compile="auto"
         if options.jit_compile is None
@@ -86,6 +90,28 @@ def build(
     # Built now, so that epoch 0 is saved with it and training can resume there.
     network.optimizer.build(network.trainable_variables)
     return network
+
+
+def _build_optimizer(
+    embedder: keras.Model, options: TrainingOptions
+) -> keras.optimizers.Optimizer:
+    """Builds the optimizer, with rates of the weights if they differ."""
+    factors = rate_factors.of_embedder(
+        embedder,
+        backbone_rate=options.backbone_rate,
+        head_rate=options.head_rate,
+        netvlad_rate=options.netvlad_rate,
+        layer_decay=options.layer_decay,
+    )
+    return fine_tuning_optimizers.build(
+        options.optimizer,
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
+        averaging_momentum=options.averaging_momentum,
+        rate_factors=factors,
+        l2_to_start=options.l2_to_start,
+        num_pulled=len(embedder.get_layer("backbone").trainable_weights),
+    )
 
 
 def build_embedder(options: TrainingOptions) -> keras.Model:
@@ -108,6 +134,8 @@ def build_embedder(options: TrainingOptions) -> keras.Model:
         )
     finally:
         keras.config.set_dtype_policy(policy)
+    if options.drop_path:
+        vit.set_drop_path(embedder.get_layer("backbone"), options.drop_path)
     if not embedder.trainable_weights:
         raise ValueError(
             "Expected weights to train. Received: "

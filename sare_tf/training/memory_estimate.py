@@ -109,13 +109,16 @@ def memory(
     """
     trained, frozen = parameters(embedder)
     slots = _SLOTS[options.optimizer] + bool(options.averaging_momentum)
+    starts = 0
+    if options.l2_to_start:
+        starts, _ = parameters(embedder.get_layer("backbone"))
     pixels = options.image_height * options.image_width * 3
     number = 2 if options.precision == "mixed_bfloat16" else _FLOAT32
     images = workload.images_per_step
     needed = {
         "weights": (trained + frozen) * _FLOAT32,
         "gradients of the weights": trained * _FLOAT32,
-        "state of the optimizer": trained * slots * _FLOAT32,
+        "state of the optimizer": (trained * slots + starts) * _FLOAT32,
         # As bytes and as numbers.
         "images of a step": images * pixels * (1 + _FLOAT32),
         "activations of a step": images

@@ -28,6 +28,7 @@ from sare_tf.runtime.options import (
     with_default,
 )
 from sare_tf.serving.options import ExportFolderOptions
+from sare_tf.training.fine_tuning_options import FineTuningOptions
 
 
 @options
@@ -142,6 +143,7 @@ class TrainingOptions(
     TupleOptions,
     PlaceBatchOptions,
     OptimizerOptions,
+    FineTuningOptions,
     BatchOptions,
     SeedOptions,
 ):

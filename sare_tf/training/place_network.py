@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from sare_tf.losses import place_labels
 from sare_tf.losses.keras_losses import DescriptorLoss
+from sare_tf.model import drop_path
 from sare_tf.model.data_checks import ChecksData
 from sare_tf.training import chunks
 
@@ -73,7 +74,8 @@ class PlaceNetwork(ChecksData, keras.Model):
 
     Call arguments:
         images: RGB, 0..255, of any number type; with an augmentation
-            {"images", "draws"}.
+            {"images", "draws"}; with "path_draws", too, if numbers of
+            stochastic depth come with the batch, see `drop_path`.
 
     Input shape:
         [B, H, W, 3]; draws [B, R]. Targets in training are place labels, [B],
@@ -174,12 +176,14 @@ class PlaceNetwork(ChecksData, keras.Model):
         del input_shape
 
     def call(self, images, training=None):
+        path_draws = _path_draws(images)
         images = self._varied(images, training=training)
-        return self.embedder(images, training=training)
+        with drop_path.given(path_draws):
+            return self.embedder(images, training=training)
 
     def _varied(self, images, *, training):
         if self.augmentation is None:
-            return images
+            return images["images"] if isinstance(images, dict) else images
         return self.augmentation(
             images["images"], images["draws"], training=training
         )
@@ -199,6 +203,7 @@ class PlaceNetwork(ChecksData, keras.Model):
         images, targets, sample_weight = keras.utils.unpack_x_y_sample_weight(
             data
         )
+        path_draws = _path_draws(images)
         images = self._varied(images, training=True)
         weights = self.embedder.trainable_variables
         of_loss = []
@@ -207,7 +212,7 @@ class PlaceNetwork(ChecksData, keras.Model):
         if self.chunk_images:
             own = chunks.embed(self.embedder, images, size=self.chunk_images)
         else:
-            with tf.GradientTape() as tape:
+            with tf.GradientTape() as tape, drop_path.given(path_draws):
                 own = self.embedder(images, training=True)
         self._check_losses(sample_weight)
         batch = _gather(self._batch(targets, own))
@@ -363,6 +368,11 @@ class PlaceNetwork(ChecksData, keras.Model):
             for part in _PARTS
         }
         return cls(**{**config, **parts})
+
+
+def _path_draws(images):
+    """Returns the numbers of stochastic depth, [B, R], of a batch with them."""
+    return images.get("path_draws") if isinstance(images, dict) else None
 
 
 def _gather(batch):

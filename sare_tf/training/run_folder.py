@@ -42,6 +42,7 @@ from sare_tf.model.embedder import in_float32
 from sare_tf.runtime import atomic_files, file_digests, sealed_json
 from sare_tf.training import (
     epoch_choice,
+    fine_tuning_optimizers,
     optimizers,
     place_network,
     run_start,
@@ -52,7 +53,7 @@ _REGISTERED = (
     *keras_modules.MODULES,
     *(augmentation, backbones, embedder, netvlad, pooling, vit),
     *(whitening, *heads.MODULES),
-    *(optimizers, place_network),
+    *(optimizers, fine_tuning_optimizers, place_network),
 )
 
 _FIRST = "epoch-0000"

@@ -12,6 +12,7 @@ from keras import ops
 from sare_tf.model import (
     backbones,
     build_embedder,
+    drop_path,
     position_grid,
     vit,
     vit_layers,
@@ -259,9 +260,9 @@ def test_a_file_of_keras_comes_back(tiny, tmp_path):
 def test_layers_come_back_by_their_configuration():
     network = vit.build(
         toy_vit.architecture(registers=4, swiglu=True),
-        drop_path_rate=0.5,
         other_sizes="resize",
     )
+    vit.set_drop_path(network, 0.5)
     for layer in network.layers:
         again = type(layer).from_config(layer.get_config())
         assert again.get_config() == layer.get_config()
@@ -343,13 +344,16 @@ def test_aggregating_tokens_join_before_a_block(monkeypatch):
 
 
 def test_stochastic_depth_leaves_out_branches_of_images():
-    layer = vit_layers.ScaledResidual(0.25)
+    layer = vit_layers.ScaledResidual(0.25, column=1)
+    draws = np.random.default_rng(0).uniform(size=(4000, 2))
     tokens, branch = pictures(2, 5, batch=4000, seed=1), np.float32(2.0)
     branch = np.full_like(tokens[..., 0], branch)
     tokens = tokens[..., 1]
-    found = numpy(layer(tokens, branch, training=True)) - tokens
+    with drop_path.given(draws.astype(np.float32)):
+        found = numpy(layer(tokens, branch, training=True)) - tokens
     per_image = found.reshape(4000, -1)
     dropped = np.abs(per_image).max(axis=1) < 1e-6
+    np.testing.assert_array_equal(dropped, draws[:, 1] >= 0.75)
     np.testing.assert_allclose(per_image[~dropped], 2.0 / 0.75, rtol=1e-5)
     assert dropped.mean() == pytest.approx(0.25, abs=0.03)
     np.testing.assert_allclose(
@@ -359,7 +363,8 @@ def test_stochastic_depth_leaves_out_branches_of_images():
 
 def test_stochastic_depth_grows_with_the_block():
     architecture = toy_vit.architecture(depth=3)
-    network = vit.build(architecture, drop_path_rate=0.2)
+    network = vit.build(architecture)
+    vit.set_drop_path(network, 0.2)
     rates = [
         network.get_layer(f"block{block}_ls{number}").drop_rate
         for block in range(3)
@@ -368,10 +373,11 @@ def test_stochastic_depth_grows_with_the_block():
     assert rates == [0.0, 0.0, 0.1, 0.1, 0.2, 0.2]
     images = pictures(28, 28, batch=8)
     network = until(network, "patches")
-    first, second = (numpy(network(images, training=True)) for _ in range(2))
-    assert np.abs(first - second).max() > 1e-3
+    with pytest.raises(ValueError, match="path_draws=None. Train on a dataset"):
+        network(images, training=True)
+    network(images)
     with pytest.raises(ValueError, match="drop_rate=1.0"):
-        vit.build(architecture, drop_path_rate=1.0)
+        vit.set_drop_path(network, 1.0)
 
 
 # Sizes.

@@ -113,6 +113,15 @@ def test_the_other_parts():
     assert needed["weights"] == needed["gradients of the weights"] == 4 * count
     # Two moments and the average.
     assert needed["state of the optimizer"] == 3 * 4 * count
+    pulled = memory_estimate.memory(
+        _embedder(train_from="stage3"),
+        TrainingOptions(**OPTIONS, l2_to_start=0.1),
+        WORK,
+    )
+    # Two moments, and the start of the backbone's.
+    assert pulled["state of the optimizer"] == 4 * (
+        2 * (THIRD + REST) + THIRD + REST - 2 * 4 * 96
+    )
     assert needed["images of a step"] == 5 * IMAGE * (1 + 4)
     assert needed["mining: descriptors"] == (7 + 11) * 4 * 96 * 2
     assert needed["mining: distances"] == 7 * 11 * 4
