@@ -54,6 +54,15 @@ def _run(world, photos, **options):
     ]
 
 
+def test_only_what_a_prior_leaves_is_ordered_anew(world, photos):
+    place = photos[0].stem
+    (answer,) = _run(world, photos[:1], k=50, place_ids=(place,))
+    assert {match.place_id for match in answer.matches} == {place}
+    assert answer.searched.images == len(answer.matches)
+    assert answer.searched.indexed > answer.searched.images
+    assert all(match.inliers is not None for match in answer.matches)
+
+
 def test_the_place_that_geometry_finds_comes_first(world, photos):
     *plain, _ = _run(world, photos, rerank=None, k=1)
     *answers, _ = _run(world, photos, k=3)

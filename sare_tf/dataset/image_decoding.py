@@ -6,6 +6,8 @@ EXIF header says how the camera was held is turned, as viewers do. The original
 code, and most others of this field, leave such images as they are stored.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
@@ -189,39 +191,21 @@ def load_batch(
         [B, height, width, 3], see `resize`, zeros where an image cannot be
         decoded, and bool [B], whether it can.
     """
-    count = tf.size(image_bytes, out_type=tf.int64)
-    # Row B, so that the pipeline is never without an element.
-    last = tf.data.Dataset.from_tensors(
-        (count, tf.zeros((height, width, 3), _dtype(interpolation)))
+    nothing = tf.zeros((height, width, 3), _dtype(interpolation))
+    (loaded,), valid = _of_each(
+        image_bytes,
+        lambda encoded: [
+            load(
+                encoded,
+                height=height,
+                width=width,
+                interpolation=interpolation,
+            )
+        ],
+        nothing=[nothing],
+        in_batches_of=tf.data.Dataset.batch,
     )
-    dataset = (
-        tf.data.Dataset.from_tensor_slices(image_bytes)
-        .enumerate()
-        .map(
-            lambda row, encoded: (
-                row,
-                load(
-                    encoded,
-                    height=height,
-                    width=width,
-                    interpolation=interpolation,
-                ),
-            ),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
-        .ignore_errors()
-        .concatenate(last)
-        .batch(count + 1)
-    )
-    # One batch is too short for tuning; without it, all cores decode.
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    rows, loaded = dataset.with_options(options).get_single_element()
-    rows = rows[:, None]
-    shape = tf.stack([count + 1, height, width, 3])
-    loaded = tf.scatter_nd(rows, loaded, shape)[:-1]
-    valid = tf.scatter_nd(rows, tf.ones_like(rows[:, 0], tf.bool), [count + 1])
-    return tf.ensure_shape(loaded, (None, height, width, 3)), valid[:-1]
+    return tf.ensure_shape(loaded, (None, height, width, 3)), valid
 
 
 def load_within(
@@ -239,14 +223,8 @@ def load_within(
         height and width before it was reduced. An image that cannot be decoded
         has sizes of 0.
     """
-    count = tf.size(image_bytes, out_type=tf.int64)
-    nothing = tf.zeros((1, 1, 3), tf.uint8), tf.zeros(2, tf.int32)
-    # Row B, so that the pipeline is never without an element.
-    last = tf.data.Dataset.from_tensors((count, *nothing, nothing[1]))
 
-    # AutoGraph would take seconds to read the source of all that it calls.
-    @tf.autograph.experimental.do_not_convert
-    def reduced(row: tf.Tensor, encoded: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def reduced(encoded: tf.Tensor) -> list[tf.Tensor]:
         image = decode(encoded)
         size = tf.shape(image)[:2]
         scale = longest_side / tf.reduce_max(size)
@@ -261,28 +239,65 @@ def load_within(
             lambda: resize(image, height=height, width=width),
             lambda: image,
         )
-        return row, image, tf.shape(image)[:2], size
+        return [image, tf.shape(image)[:2], size]
+
+    size = tf.zeros(2, tf.int32)
+    (images, sizes, originals), _ = _of_each(
+        image_bytes,
+        reduced,
+        nothing=[tf.zeros((1, 1, 3), tf.uint8), size, size],
+        in_batches_of=tf.data.Dataset.padded_batch,
+    )
+    return images, sizes, originals
+
+
+def _of_each(
+    image_bytes: tf.Tensor,
+    function: Callable[[tf.Tensor], list[tf.Tensor]],
+    *,
+    nothing: list[tf.Tensor],
+    in_batches_of: Callable[[tf.data.Dataset, tf.Tensor], tf.data.Dataset],
+) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Computes something of each image of a batch, on all cores.
+
+    Args:
+        image_bytes: string [B]; B may be 0.
+        function: encoded image, string [] -> tensors.
+        nothing: such tensors of no image.
+        in_batches_of: batches a dataset.
+
+    Returns:
+        The tensors of all images, [B, ...] each, zeros where an image cannot be
+        decoded; and bool [B], whether it can.
+    """
+    count = tf.size(image_bytes, out_type=tf.int64)
+
+    # AutoGraph would take seconds to read the source of all that it calls.
+    @tf.autograph.experimental.do_not_convert
+    def numbered(row: tf.Tensor, encoded: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return row, *function(encoded)
 
     dataset = (
         tf.data.Dataset.from_tensor_slices(image_bytes)
         .enumerate()
-        .map(reduced, num_parallel_calls=tf.data.AUTOTUNE)
+        .map(numbered, num_parallel_calls=tf.data.AUTOTUNE)
         .ignore_errors()
-        .concatenate(last)
-        .padded_batch(count + 1, ([], [None, None, 3], [2], [2]))
+        # Row B, so that the pipeline is never without an element.
+        .concatenate(tf.data.Dataset.from_tensors((count, *nothing)))
     )
+    # One batch is too short for tuning; without it, all cores decode.
     options = tf.data.Options()
     options.autotune.enabled = False
-    rows, *loaded = dataset.with_options(options).get_single_element()
-    images, sizes, originals = (
-        tf.scatter_nd(
-            rows[:, None],
-            values,
-            tf.concat([[count + 1], tf.shape(values, tf.int64)[1:]], 0),
-        )[:-1]
-        for values in loaded
-    )
-    return images, sizes, originals
+    dataset = in_batches_of(dataset, count + 1).with_options(options)
+    rows, *values = dataset.get_single_element()
+
+    def placed(of_rows: tf.Tensor) -> tf.Tensor:
+        rest = tf.shape(of_rows, tf.int64)[1:]
+        shape = tf.concat([[count + 1], rest], axis=0)
+        return tf.scatter_nd(rows[:, None], of_rows, shape)[:-1]
+
+    valid = placed(tf.ones_like(rows, tf.bool))
+    return [placed(one) for one in values], valid
 
 
 def _decode(image_bytes: tf.Tensor, header: Header) -> tf.Tensor:

@@ -17,13 +17,12 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from sare_tf.runtime import atomic_files, sealed_json
+from sare_tf.runtime import sealed_json
+from sare_tf.search import bound_file
 
 NAME = "calibration.json"
-# Why there is none, where nobody made one.
-ABSENT = "the index has none"
 COMMAND = "python -m sare_tf.evaluate --flagfile=... --calibrate"
 # The split that is asked: models are chosen on it, and reports are of another.
 SPLIT = "val"
@@ -300,40 +299,26 @@ def read(
         The calibration, and an empty text. Or None, and why there is none that
         fits, in words that follow "because".
     """
-    expected = {
-        "export_fingerprint": export_fingerprint,
-        "index_digest": index_digest,
-        "positive_radius_m": positive_radius_m,
-    }
-    why = ABSENT
-    for folder in folders:
-        path = folder / NAME
-        if not path.is_file():
-            continue
-        try:
-            found = _read(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            why = f"{path} is damaged ({error})"
-            continue
-        other = [
-            name
-            for name, value in expected.items()
-            if getattr(found, name) != value
-        ]
-        if not other:
-            return found, ""
-        why = f"{path} was made for another {_WORDS[other[0]]}"
-    return None, why
-
-
-def _read(path: Path) -> Calibration:
-    written = sealed_json.opened(
-        atomic_files.read_json(path, made_by=COMMAND), types=_TYPES
+    return bound_file.read(
+        folders,
+        NAME,
+        made_by=COMMAND,
+        types=_TYPES,
+        bound_to={
+            "export_fingerprint": export_fingerprint,
+            "index_digest": index_digest,
+            "positive_radius_m": positive_radius_m,
+        },
+        words=_WORDS,
+        make=_of_written,
     )
-    groups = [Group(**fields) for fields in written.pop("groups")]
+
+
+def _of_written(written: dict[str, Any]) -> Calibration:
+    groups = [Group(**fields) for fields in written["groups"]]
     if not groups:
         raise ValueError("it holds no groups")
-    return Calibration(**written, groups=groups)
+    return Calibration(**{**written, "groups": groups})
 
 
 def wilson_interval(successes: int, count: int) -> tuple[float, float]:

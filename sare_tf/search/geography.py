@@ -12,10 +12,7 @@ from sare_tf.dataset import manifest
 from sare_tf.dataset.readers import utm
 from sare_tf.search.region import Polygon, Ring
 
-# WGS84.
-_EQUATOR_M = 6_378_137.0
-_FLATTENING = 1 / 298.257223563
-_SQUARED_ECCENTRICITY = _FLATTENING * (2 - _FLATTENING)
+_SQUARED_ECCENTRICITY = utm.FLATTENING * (2 - utm.FLATTENING)
 # Metres that a position may move when it is converted there and back. Ours.
 _TOLERANCE_M = 1.0
 
@@ -81,7 +78,7 @@ def metres_from(point: tuple[float, float], degrees: np.ndarray) -> np.ndarray:
     chord = np.linalg.norm(_on_ellipsoid(degrees) - _on_ellipsoid(here), axis=1)
     narrow = 1 - _SQUARED_ECCENTRICITY * np.sin(np.radians(point[0])) ** 2
     # Gauss's mean radius, sqrt(M N).
-    radius = _EQUATOR_M * np.sqrt(1 - _SQUARED_ECCENTRICITY) / narrow
+    radius = utm.EQUATOR_M * np.sqrt(1 - _SQUARED_ECCENTRICITY) / narrow
     # Antipodes are a little farther apart than two such radii.
     half = np.minimum(chord / (2 * radius), 1)
     return 2 * radius * np.arcsin(half)
@@ -128,7 +125,7 @@ def _on_ellipsoid(degrees: np.ndarray) -> np.ndarray:
     """Returns points [N, 3] of the ellipsoid, metres from its centre."""
     latitude, longitude = np.radians(degrees).T
     sine, cosine = np.sin(latitude), np.cos(latitude)
-    radius = _EQUATOR_M / np.sqrt(1 - _SQUARED_ECCENTRICITY * sine**2)
+    radius = utm.EQUATOR_M / np.sqrt(1 - _SQUARED_ECCENTRICITY * sine**2)
     return np.stack(
         [
             radius * cosine * np.cos(longitude),

@@ -16,7 +16,7 @@ from absl import logging
 from sare_tf import serving
 from sare_tf.dataset import image_refusal, manifest
 from sare_tf.records.records import Records
-from sare_tf.search import calibration, confidence, geography
+from sare_tf.search import bound_file, calibration, confidence, geography
 from sare_tf.search.answers import Answer, Match, Searched
 from sare_tf.search.descriptor_arrays import check_unit
 from sare_tf.search.opened_index import Index
@@ -94,7 +94,7 @@ class Locator:
         self._rejection = None
         if self._calibration is not None:
             logging.info("%s", self._calibration.describe())
-        elif why_not != calibration.ABSENT:
+        elif why_not != bound_file.ABSENT:
             logging.warning(
                 "The calibration is not used, because %s. %s makes another.",
                 why_not,

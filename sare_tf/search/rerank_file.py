@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sare_tf.local_features.combination import Calibrated, Combination
-from sare_tf.runtime import atomic_files, sealed_json
-from sare_tf.search import calibration
+from sare_tf.runtime import sealed_json
+from sare_tf.search import bound_file, calibration
 
 NAME = "rerank.json"
 COMMAND = "python -m sare_tf.evaluate --flagfile=... --rerank=..."
@@ -70,23 +70,15 @@ def read(
         The combination, and an empty text. Or None, and why there is none that
         fits, in words that follow "because".
     """
-    why = calibration.ABSENT
-    for folder in folders:
-        path = folder / NAME
-        if not path.is_file():
-            continue
-        try:
-            written = sealed_json.opened(
-                atomic_files.read_json(path, made_by=COMMAND), types=_TYPES
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            why = f"{path} is damaged ({error})"
-            continue
-        other = [key for key in _WORDS if written[key] != bound_to[key]]
-        if not other:
-            return _calibrated(written), ""
-        why = f"{path} was made for another {_WORDS[other[0]]}"
-    return None, why
+    return bound_file.read(
+        folders,
+        NAME,
+        made_by=COMMAND,
+        types=_TYPES,
+        bound_to=bound_to,
+        words=_WORDS,
+        make=_calibrated,
+    )
 
 
 def _calibrated(written: dict[str, Any]) -> Calibrated:

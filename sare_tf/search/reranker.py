@@ -13,7 +13,7 @@ from sare_tf.local_features.feature_source import FeatureSource
 from sare_tf.local_features.features import Extractor, LocalFeatures
 from sare_tf.local_features.verification import Verified
 from sare_tf.records.records import Records
-from sare_tf.search import calibration, local_index, rerank_file
+from sare_tf.search import bound_file, local_index, rerank_file
 from sare_tf.search.opened_index import Index
 from sare_tf.search.options import RerankOptions
 
@@ -179,7 +179,7 @@ class Reranker:
             index.folders, bound_to=bound_to(options, index, extractor)
         )
         if self._calibrated is None:
-            if why_not == calibration.ABSENT:
+            if why_not == bound_file.ABSENT:
                 why_not = f"{why_not}: {rerank_file.COMMAND} makes it"
             logging.warning(
                 "The new order is made with the default threshold and weight, "

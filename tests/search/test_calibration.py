@@ -8,7 +8,7 @@ import pytest
 import scipy.optimize
 import scipy.stats
 
-from sare_tf.search import calibration
+from sare_tf.search import bound_file, calibration
 from sare_tf.search.calibration import Calibration, Group
 
 
@@ -145,7 +145,7 @@ FITS = {
 
 def test_is_read_as_it_was_written(tmp_path):
     written = _calibration(GROUPS)
-    assert calibration.read([tmp_path], **FITS) == (None, calibration.ABSENT)
+    assert calibration.read([tmp_path], **FITS) == (None, bound_file.ABSENT)
     written.write(tmp_path)
     assert calibration.read([tmp_path], **FITS) == (written, "")
     # One of several folders holds it.

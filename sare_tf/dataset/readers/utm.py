@@ -14,16 +14,16 @@ import re
 import numpy as np
 
 # WGS84, and UTM's scale and false origin.
-_EQUATOR_M = 6_378_137.0
-_FLATTENING = 1 / 298.257223563
+EQUATOR_M = 6_378_137.0
+FLATTENING = 1 / 298.257223563
 _SCALE = 0.9996
 _FALSE_EAST_M = 500_000.0
 # Added to northings south of the equator.
 FALSE_NORTH_M = 10_000_000.0
 
-_ECCENTRICITY = np.sqrt(_FLATTENING * (2 - _FLATTENING))
-_N = _FLATTENING / (2 - _FLATTENING)
-_RADIUS_M = _EQUATOR_M / (1 + _N) * (1 + _N**2 / 4 + _N**4 / 64)
+_ECCENTRICITY = np.sqrt(FLATTENING * (2 - FLATTENING))
+_N = FLATTENING / (2 - FLATTENING)
+_RADIUS_M = EQUATOR_M / (1 + _N) * (1 + _N**2 / 4 + _N**4 / 64)
 _POWERS = _N ** np.arange(1, 5)
 _ALPHA = [
     np.array([1 / 2, -2 / 3, 5 / 16, 41 / 180]) @ _POWERS,
