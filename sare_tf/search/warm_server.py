@@ -84,6 +84,7 @@ class WarmServer:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))
         self._listener.listen(_BACKLOG)
+        self._bound = _identity(path)
 
     def serve(self) -> None:
         """Answers until it ends; the socket is then removed."""
@@ -104,8 +105,17 @@ class WarmServer:
         finally:
             # First the name, so that nobody who comes now is sent away. Whoever
             # waits at the socket finds it closed, and starts another process.
-            self._path.unlink(missing_ok=True)
+            self._remove_name()
             self._listener.close()
+
+    def _remove_name(self) -> None:
+        """Removes the socket, unless another process has bound the name since.
+
+        Whoever was sent away starts one at once, often before this one ends.
+        """
+        if self._bound is not None and _identity(self._path) == self._bound:
+            self._path.unlink(missing_ok=True)
+        self._bound = None
 
     def _answer_all(self, connection: socket.socket) -> bool:
         """Answers one command; returns whether this process is still right."""
@@ -122,7 +132,7 @@ class WarmServer:
     def _answer(self, stream: Any) -> bool:
         hello, _ = warm_protocol.receive(stream)
         if hello["content"] != self._content:
-            self._path.unlink(missing_ok=True)
+            self._remove_name()
             warm_protocol.send(stream, {"status": "other"})
             logging.info("Ended: a command means another index, model or code.")
             return False
@@ -167,6 +177,15 @@ def _described(error: Exception) -> dict[str, str]:
     if isinstance(error, Damaged):
         described["path"] = str(error.path)
     return described
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Returns device and inode of a path; None if nothing is there."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _is_same_user(connection: socket.socket) -> bool:

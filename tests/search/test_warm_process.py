@@ -191,6 +191,31 @@ def test_an_index_that_changes_while_it_is_loaded_is_loaded_again(
         _client(settings)([b"a"], k=1)
 
 
+def test_a_process_that_ends_leaves_the_socket_of_the_next(
+    threads, settings, monkeypatch
+):
+    """The first one ends only after the second has bound the same name."""
+    client = _client(settings)
+    client([b"a"], k=1)
+    (folder,) = settings["index"]
+    (Path(folder) / "index.json").write_text('{"change": 1}')
+    is_started = threading.Event()
+    removed = warm_server.WarmServer._remove_name
+    first = threads.threads[0]
+
+    def removed_late(server):
+        if server._bound is None and threading.current_thread() is first:
+            assert is_started.wait(20)
+        removed(server)
+
+    monkeypatch.setattr(warm_server.WarmServer, "_remove_name", removed_late)
+    client([b"a"], k=1)
+    is_started.set()
+    first.join(20)
+    client([b"a"], k=1)
+    assert [locator.calls for locator in threads.locators] == [1, 2]
+
+
 def test_other_code_gets_another_process(threads, settings, monkeypatch):
     client = _client(settings)
     client([b"a"], k=1)
