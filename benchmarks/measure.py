@@ -18,6 +18,11 @@ def resident_bytes() -> int:
     return _status_bytes("VmRSS")
 
 
+def resident_file_bytes() -> int:
+    """Returns the part of it that pages of files have (RssFile)."""
+    return _status_bytes("RssFile")
+
+
 def peak_bytes() -> int:
     """Returns the most memory since the start or `reset_peak` (VmHWM).
 

@@ -6,7 +6,8 @@
     python -m sare_tf.index --flagfile=... --compact
     python -m sare_tf.index --flagfile=... --runner=FlinkRunner -- ...
 
-    descriptors.npy   float32 or float16 [N, D], rows of unit length
+    descriptors.npy   float32 or float16 [N, D], rows of unit length; or
+    codes.npy         codes of a quarter to a 32nd of float32, with codec.npz
     manifest.parquet  row i describes row i of the descriptors
     scann/            ScaNN's searcher, movable; absent where ScaNN is
     index.json        dimension, count, and what all this was made from
@@ -44,8 +45,10 @@ from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files, flagfiles, run_lock
 from sare_tf.runtime.executors import Executor
 from sare_tf.search import (
+    descriptor_arrays,
     index_changes,
     index_files,
+    index_size,
     local_index,
     scann_searcher,
     segment_building,
@@ -137,6 +140,7 @@ def _build(options: IndexOptions, executor: Executor | None) -> Path:
     }
     finished = _find(out, made_from)
     if finished:
+        descriptor_arrays.remove_coded(out)
         if _is_tuned(finished, tuning):
             index_changes.report(
                 f"{out} is up to date: nothing to do.",
@@ -147,6 +151,8 @@ def _build(options: IndexOptions, executor: Executor | None) -> Path:
             )
             return out
         return index_changes.compact(index=out, tuning=tuning)
+    dtype, dimension = options.index_dtype, servable.dimension
+    index_size.check(out, len(rows), dimension, dtype=dtype, tuning=tuning)
     with atomic_files.folder_to_resume(
         out,
         {**made_from, "batch_size": options.batch_size, "count": len(rows)},
@@ -157,16 +163,17 @@ def _build(options: IndexOptions, executor: Executor | None) -> Path:
             rows,
             servable,
             batch_size=options.batch_size,
-            dtype=options.index_dtype,
+            dtype=descriptor_arrays.dtype_embedded(dtype),
             executor=executor,
         )
         index_files.write_new(
             unfinished.folder,
-            segments.finish(unfinished.folder, rows, tuning),
+            segments.finish(unfinished.folder, rows, tuning, dtype=dtype),
             made_from=made_from,
-            dimension=servable.dimension,
+            dimension=dimension,
             tuning=tuning,
         )
+    descriptor_arrays.remove_coded(out)
     index_changes.report(
         f"Index of {len(rows)} images in {out}.",
         out,
@@ -236,10 +243,7 @@ def _is_tuned(index: Index, tuning: TuningOptions) -> bool:
     if scann_searcher.scann_module() is None:
         return True
     metadata = index.metadata
-    if (metadata.get("target_recall"), metadata.get("tune_tree")) != (
-        tuning.target_recall,
-        tuning.tune_tree,
-    ):
+    if index_changes.tuning_of(metadata) != tuning:
         return False
     try:
         for segment in metadata["segments"]:

@@ -100,7 +100,7 @@ def update(
         )
         index_files.write_new(
             unfinished.folder,
-            segments.finish(unfinished.folder, rows, tuning),
+            segments.finish(unfinished.folder, rows, tuning, dtype=_DTYPE),
             made_from=made_from,
             dimension=servable.dimension,
             tuning=tuning,

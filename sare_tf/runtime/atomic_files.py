@@ -165,6 +165,14 @@ class Unfinished:
         self._progress.unlink(missing_ok=True)
 
 
+def unfinished_bytes(path: str | Path) -> int:
+    """Returns how much of a folder a run that was stopped has written."""
+    folder = _Replacement(path).unfinished
+    return sum(
+        child.stat().st_size for child in folder.rglob("*") if child.is_file()
+    )
+
+
 @contextlib.contextmanager
 def folder_to_resume(
     path: str | Path, made_from: dict[str, Any]

@@ -1,6 +1,8 @@
 """Arrays of descriptors: checked, written as a stream, gathered from several.
 
-Descriptors are float [N, D], rows of unit length.
+Descriptors are float [N, D], rows of unit length. In the folder of a segment
+they are descriptors.npy, or else codes.npy, uint8 or int8 [N, C], with
+codec.npz; see `search.codes`.
 """
 
 import hashlib
@@ -13,10 +15,14 @@ import numpy as np
 from absl import logging
 
 from sare_tf.runtime import atomic_files
-from sare_tf.search.options import DTYPES
+from sare_tf.search import codes
+from sare_tf.search.options import CODES, DTYPES
 
+FLOATS, CODED, CODEC = "descriptors.npy", "codes.npy", "codec.npz"
 _UNIT_TOLERANCE = 1e-4  # ours: a float32 norm is off by less
 _BUFFER_BYTES = 1 << 20
+# Rows that become codes at a time. Ours.
+_CODED_ROWS = 4096
 
 
 def check_unit(descriptors: np.ndarray, names: Sequence[str]) -> None:
@@ -48,21 +54,22 @@ def write(
     dtype: str,
     record_every: int = 4096,
 ) -> None:
-    """Writes descriptors.npy from a stream, in bounded memory.
+    """Writes descriptors.npy or codes.npy from a stream, in bounded memory.
 
     A run that resumes after a kill, see `start_or_resume`, cuts the file back
     to the rows that are recorded as done.
 
     Args:
-        blocks: float [b, D] each, the rows from `unfinished.done` on.
+        blocks: [b, D] each, the rows from `unfinished.done` on.
         unfinished: the folder of the file; it records the rows that are safe
             on the disk.
-        shape: (N, D), of the whole file.
-        dtype: of the file.
+        shape: (N, D), or (N, C) of codes, of the whole file.
+        dtype: of the file; that of codes is uint8 or int8.
         record_every: rows after which they are forced to disk and recorded.
     """
     done = unfinished.done
-    with _path(unfinished).open("r+b" if done else "wb") as file:
+    path = _path(unfinished, dtype)
+    with path.open("r+b" if done else "wb") as file:
         digest = _digest_of_rows(file, done, shape=shape, dtype=dtype)
         file.truncate()
         for block in blocks:
@@ -89,7 +96,7 @@ def start_or_resume(
     # An earlier version recorded no digest.
     if not (unfinished.done and unfinished.sha256):
         return
-    path = _path(unfinished)
+    path = _path(unfinished, dtype)
     try:
         with path.open("r+b") as file:
             digest = _digest_of_rows(
@@ -107,8 +114,9 @@ def start_or_resume(
         unfinished.start_over()
 
 
-def _path(unfinished: atomic_files.Unfinished) -> Path:
-    return unfinished.folder / "descriptors.npy"
+def _path(unfinished: atomic_files.Unfinished, dtype: str) -> Path:
+    is_float = np.issubdtype(np.dtype(dtype), np.floating)
+    return unfinished.folder / (FLOATS if is_float else CODED)
 
 
 def _digest_of_rows(
@@ -131,24 +139,90 @@ def _digest_of_rows(
     return digest
 
 
-def read(path: Path) -> np.ndarray:
+def dtype_embedded(dtype: str) -> str:
+    """Returns the type in which descriptors are embedded to become `dtype`."""
+    return "float16" if dtype in CODES else dtype
+
+
+def read(folder: Path) -> np.ndarray | codes.DecodedRows:
+    """Opens the descriptors [N, D] of a segment, as a read-only memory map.
+
+    Codes are decoded when they are indexed.
+
+    Raises:
+        OSError, ValueError: they cannot be read, or are something else.
+    """
+    if not (folder / CODED).exists():
+        return read_floats(folder)
+    codec = codes.read(folder / CODEC)
+    rows = _map(folder / CODED)
+    if rows.dtype != codec.dtype or rows.shape[1:] != (codec.length,):
+        raise ValueError(
+            f"{CODED} holds {rows.dtype} {rows.shape}, not {codec.dtype} "
+            f"[N, {codec.length}]"
+        )
+    return codes.DecodedRows(rows, codec)
+
+
+def read_floats(folder: Path) -> np.ndarray:
     """Opens descriptors.npy as a read-only memory map [N, D].
 
     Raises:
-        OSError, ValueError: it cannot be read, or holds something else.
+        OSError, ValueError: as `read`.
     """
+    descriptors = _map(folder / FLOATS)
+    floats = [dtype for dtype in DTYPES if dtype not in CODES]
+    if descriptors.ndim != 2 or descriptors.dtype.name not in floats:
+        raise ValueError(
+            f"{FLOATS} holds {descriptors.dtype} {descriptors.shape}, not "
+            f"{' or '.join(floats)} [N, D]"
+        )
+    return descriptors
+
+
+def _map(path: Path) -> np.ndarray:
     try:
-        descriptors = np.load(path, mmap_mode="r")
+        return np.load(path, mmap_mode="r")
     except OSError:
         raise
     except Exception as error:  # A damaged header raises errors of any kind.
         raise ValueError(f"{path.name} cannot be read: {error}") from error
-    if descriptors.ndim != 2 or descriptors.dtype.name not in DTYPES:
-        raise ValueError(
-            f"{path.name} holds {descriptors.dtype} {descriptors.shape}, not "
-            f"{' or '.join(DTYPES)} [N, D]"
-        )
-    return descriptors
+
+
+def write_codes(folder: Path, dtype: str) -> None:
+    """Writes codes.npy of the descriptors.npy in a folder, which is kept.
+
+    A codec.npz that is there, of images that were added to others, is used.
+
+    Args:
+        folder: the folder.
+        dtype: "int8", "product" or "binary".
+
+    Raises:
+        ValueError: too few rows, see `codes.fit`.
+    """
+    descriptors = read_floats(folder)
+    if not (folder / CODEC).exists():
+        with atomic_files.file_in_one_piece(folder / CODEC) as temporary:
+            codes.write(codes.fit(dtype, descriptors), temporary)
+    codec = codes.read(folder / CODEC)
+    with atomic_files.file_in_one_piece(folder / CODED) as temporary:
+        with temporary.open("wb") as file:
+            header = {
+                "descr": np.lib.format.dtype_to_descr(codec.dtype),
+                "fortran_order": False,
+                "shape": (len(descriptors), codec.length),
+            }
+            np.lib.format.write_array_header_2_0(file, header)
+            for start in range(0, len(descriptors), _CODED_ROWS):
+                block = descriptors[start : start + _CODED_ROWS]
+                file.write(codec.encode(block).data)
+
+
+def remove_coded(folder: Path) -> None:
+    """Removes descriptors.npy where codes stand for it."""
+    if (folder / CODED).exists():
+        (folder / FLOATS).unlink(missing_ok=True)
 
 
 class GatheredRows:
@@ -168,7 +242,7 @@ class GatheredRows:
         )
         self._row_in_array = np.concatenate(kept)
         self.shape = (len(self._row_in_array), arrays[0].shape[1])
-        self.dtype = np.result_type(*arrays)
+        self.dtype = np.result_type(*(array.dtype for array in arrays))
 
     def __len__(self) -> int:
         return len(self._row_in_array)

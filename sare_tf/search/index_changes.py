@@ -22,8 +22,10 @@ from sare_tf.runtime import (
 )
 from sare_tf.runtime.executors import Executor
 from sare_tf.search import (
+    codes,
     descriptor_arrays,
     index_files,
+    index_size,
     segment_building,
     segments,
 )
@@ -69,11 +71,10 @@ def add(
     servable = serving.load(export)
     before.check_export(servable)
     _check_absent(before, rows["image_id"])
-    tuning = TuningOptions(
-        target_recall=before.metadata["target_recall"],
-        tune_tree=before.metadata.get("tune_tree", False),
-    )
+    tuning, dtype = tuning_of(before.metadata), before.metadata["dtype"]
     whole = folder / "added"
+    size = len(rows), servable.dimension
+    index_size.check(whole, *size, dtype=dtype, tuning=tuning)
     with atomic_files.folder_to_resume(
         whole,
         {
@@ -89,10 +90,12 @@ def add(
             rows,
             servable,
             batch_size=batch_size,
-            dtype=before.metadata["dtype"],
+            dtype=descriptor_arrays.dtype_embedded(dtype),
             executor=executor,
         )
-        segment = segments.finish(unfinished.folder, rows, tuning)
+        # One codec, so that codes of all segments can be put together.
+        _copy_codec(folder, unfinished.folder)
+        segment = segments.finish(unfinished.folder, rows, tuning, dtype=dtype)
     # Other changes may have come meanwhile.
     now = Index.open(folder, exact=True, check=False)
     now.check_export(servable)
@@ -101,6 +104,7 @@ def add(
     name = f"added-{metadata['changes'] + 1:05d}"
     shutil.rmtree(folder / name, ignore_errors=True)
     whole.rename(folder / name)
+    descriptor_arrays.remove_coded(folder / name)
     metadata["segments"] = [
         *metadata["segments"],
         {"folder": name, **segment},
@@ -190,30 +194,36 @@ def compact(*, index: str | Path, tuning: TuningOptions) -> Path:
         folder,
         {
             "compacted": metadata,
-            "target_recall": tuning.target_recall,
-            "tune_tree": tuning.tune_tree,
+            **_words(tuning),
         },
     ) as unfinished:
-        shape = (metadata["count"], metadata["dimension"])
-        descriptor_arrays.start_or_resume(
-            unfinished, shape=shape, dtype=metadata["dtype"]
-        )
+        stored = _stored(before)
+        form = {"shape": stored.shape, "dtype": stored.dtype.name}
+        descriptor_arrays.start_or_resume(unfinished, **form)
         descriptor_arrays.write(
             (
-                before.descriptors[first : first + step]
+                stored[first : first + step]
                 for first in range(unfinished.done, metadata["count"], step)
             ),
             unfinished,
-            shape=shape,
-            dtype=metadata["dtype"],
+            **form,
         )
-        segment = segments.finish(unfinished.folder, before.manifest, tuning)
+        _copy_codec(folder, unfinished.folder)
+        segment = segments.finish(
+            unfinished.folder, before.manifest, tuning, dtype=metadata["dtype"]
+        )
         _check_unchanged(folder, before)
-        metadata["segments"] = [{"folder": ".", **segment}]
+        metadata["segments"] = [
+            {
+                "folder": ".",
+                **segment,
+                # Codes are not made again, so this was measured before.
+                "code_recall": metadata["segments"][0].get("code_recall"),
+            }
+        ]
         metadata["removed"] = None
         metadata.pop("digests", None)
-        metadata["target_recall"] = tuning.target_recall
-        metadata["tune_tree"] = tuning.tune_tree
+        metadata |= _words(tuning)
         index_files.write(unfinished.folder, metadata)
     report(
         f"Index of {metadata['count']} images in {folder}.",
@@ -222,6 +232,15 @@ def compact(*, index: str | Path, tuning: TuningOptions) -> Path:
         action="compacted",
     )
     return folder
+
+
+def tuning_of(metadata: dict[str, Any]) -> TuningOptions:
+    """Returns how ScaNN's settings were chosen, by index.json."""
+    return TuningOptions(
+        target_recall=metadata["target_recall"],
+        tune_tree=metadata.get("tune_tree", False),
+        reorder_from=metadata.get("reorder_from", "memory"),
+    )
 
 
 def report(
@@ -249,6 +268,30 @@ def report(
         count=metadata["count"],
         segments=len(metadata["segments"]),
         next_command=next_command,
+    )
+
+
+def _words(tuning: TuningOptions) -> dict[str, Any]:
+    """Returns the entries of index.json that `tuning_of` reads."""
+    return {
+        "target_recall": tuning.target_recall,
+        "tune_tree": tuning.tune_tree,
+        "reorder_from": tuning.reorder_from,
+    }
+
+
+def _copy_codec(folder: Path, out: Path) -> None:
+    if (folder / descriptor_arrays.CODEC).exists():
+        shutil.copy(folder / descriptor_arrays.CODEC, out)
+
+
+def _stored(index: Index) -> np.ndarray | descriptor_arrays.GatheredRows:
+    """Returns what is on disk of the images of an index: numbers or codes."""
+    if not isinstance(index.segments[0].descriptors, codes.DecodedRows):
+        return index.descriptors
+    return descriptor_arrays.GatheredRows(
+        [segment.descriptors.codes for segment in index.segments],
+        [segment.live for segment in index.segments],
     )
 
 

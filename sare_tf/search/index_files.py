@@ -101,6 +101,7 @@ def write_new(
             "added_records_fingerprints": [],
             "target_recall": tuning.target_recall,
             "tune_tree": tuning.tune_tree,
+            "reorder_from": tuning.reorder_from,
             "segments": [{"folder": ".", **segment}],
             "removed": None,
             "changes": 0,

@@ -37,7 +37,8 @@ class Index:
         digest: hex digest of the content: what index.json of each folder says.
         metadata: index.json; of several folders, of the first.
         manifest: DataFrame; row i describes row i of the descriptors.
-        descriptors: float32 or float16 [N, D], read when it is indexed.
+        descriptors: float32 or float16 [N, D], read when it is indexed; codes
+            are decoded to float32.
         segments: the opened segments, in the order of the rows.
         prior_rows: says which images agree with a prior.
         searches_with: "scann" or "exact".
@@ -161,7 +162,8 @@ class Index:
             utm_zone: UTM zone of the positions, such as "17T"; empty if they
                 count from another origin.
             place_ids: N names of places; images of one place have the same.
-            dtype: of the descriptors on disk, float32 or float16.
+            dtype: of the descriptors on disk: float32, float16, or codes:
+                int8, product or binary.
 
         Raises:
             ValueError: shapes that do not fit, an image twice, descriptors

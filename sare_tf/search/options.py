@@ -24,8 +24,9 @@ from sare_tf.search import region as regions
 from sare_tf.search.prior import Prior
 from sare_tf.serving.options import ServableOptions
 
-# Types of the descriptors on disk.
-DTYPES = ("float32", "float16")
+# Codes of descriptors on disk, see `search.codes`; what descriptors may be.
+CODES = ("int8", "product", "binary")
+DTYPES = ("float32", "float16", *CODES)
 
 
 @options
@@ -190,7 +191,7 @@ class PositionFileOptions(Options):
 
 @options
 class TuningOptions(Options):
-    """How the settings of ScaNN are chosen."""
+    """How ScaNN searches, and how its settings are chosen."""
 
     target_recall: float = option(
         0.0,
@@ -203,6 +204,14 @@ class TuningOptions(Options):
         False,
         "With --target_recall, build three to seven trees, without SOAR, of "
         "coarser codes and of more leaves, and keep the fastest.",
+    )
+    reorder_from: str = option(
+        "memory",
+        "Where ScaNN finds the descriptors of the best images, to compare them "
+        "again. memory: it holds all as float32, and is fastest. disk: it "
+        "holds D / 4 bytes of an image, twice, and reads few descriptors of "
+        "the index; always so with codes (--index_dtype).",
+        choices=("memory", "disk"),
     )
 
     def __post_init__(self):
@@ -239,7 +248,9 @@ class IndexOptions(
     )
     index_dtype: str = option(
         "float32",
-        "Type of the descriptors on disk.",
+        "Type of the descriptors on disk: numbers, or codes of 1/4 (int8), "
+        "1/16 (product) or 1/32 (binary) of the size of float32. The recall of "
+        "codes is measured and logged.",
         choices=DTYPES,
     )
     add_records: str | None = path_option(

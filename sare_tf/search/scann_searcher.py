@@ -5,11 +5,17 @@ Euclidean, 2 - 2 times the product. Neighbours are rows, nearest first.
 
 Below 20,000 rows ScaNN compares a query with all of them. Above, it searches a
 tree with SOAR, compares by asymmetric hashing in the leaves, and computes the
-distances of the best rows again. Building a tree takes three times the memory
-of the descriptors as float32, and twice that of the rows that train it, at most
-2 GiB (measured: 3.5 times at 60,000 x 512 with a fifth of the rows in training,
-5 times with all of 30,000 x 1,024). Searching takes twice the descriptors.
-Build shards if that is too much.
+distances of the best rows again, which is called reordering.
+
+Reordering from memory, ScaNN holds all rows as float32. Building a tree takes
+three times the memory of that, and twice that of the rows that train it, at
+most 2 GiB (measured: 3.5 times at 60,000 x 512 with a fifth of the rows in
+training, 5 times with all of 30,000 x 1,024). Searching takes twice the
+descriptors.
+
+Reordering from disk, ScaNN holds only its codes, D / 4 bytes a row, twice with
+SOAR. The tree is built of the rows that train it, and the others are added
+block by block. The best rows are read from the file of the descriptors.
 """
 
 import importlib
@@ -33,6 +39,10 @@ _TRAINING_SAMPLE = 250_000
 _TRAINING_NUMBERS = 1 << 29
 # ScaNN's docs/algorithms.md.
 _DIMENSIONS_PER_BLOCK = 2
+# Numbers that are added to a tree, or reordered, at a time: 64 MiB. Ours.
+_HELD_NUMBERS = 1 << 24
+# Rows that ScaNN adds together. Ours.
+_ADDED_TOGETHER = 256
 # Neighbours that the settings above are for, and the query where it is a row
 # itself. For k of them, the power of k that leaves grow with, and rows
 # reordered, times k. Ours.
@@ -45,7 +55,9 @@ _MORE_REORDERED = 8
 Setting = dict[str, Any]
 
 
-def rules(*, count: int, dimension: int) -> dict[str, Any]:
+def rules(
+    *, count: int, dimension: int, reorder_from: str = "memory"
+) -> dict[str, Any]:
     """Chooses ScaNN's parameters for a database.
 
     The tree has about sqrt(count) leaves. Its k-means is seeded by kmeans++,
@@ -55,12 +67,15 @@ def rules(*, count: int, dimension: int) -> dict[str, Any]:
     Args:
         count: rows of the database.
         dimension: descriptor length.
+        reorder_from: "memory" or "disk".
 
     Returns:
-        Parameters of `Searcher.build`, as JSON holds them.
+        Parameters of `Searcher.build`, as JSON holds them. The searcher "exact"
+        is none: few rows on disk are compared without ScaNN.
     """
     if count < _TREE_FROM:
-        return {"searcher": "brute_force"}
+        is_held = reorder_from == "memory"
+        return {"searcher": "brute_force" if is_held else "exact"}
     num_leaves = round(math.sqrt(count))
     sample = min(count, _TRAINING_SAMPLE, _TRAINING_NUMBERS // dimension)
     return {
@@ -73,6 +88,7 @@ def rules(*, count: int, dimension: int) -> dict[str, Any]:
         "anisotropic_quantization_threshold": 0.2,
         # AlloyDB's tuning pages: more from 500 dimensions on.
         "reordering_num_neighbors": 200 if dimension < 500 else 400,
+        "reorder_from": reorder_from,
     }
 
 
@@ -100,15 +116,26 @@ class Searcher:
         searcher: Any,
         parameters: dict[str, Any],
         settings: Sequence[Setting] | None = None,
+        *,
+        stored: np.ndarray | None = None,
     ):
         self._searcher = searcher
+        self._stored = stored
+        self._order = None
+        if parameters.get("reorder_from") == "disk":
+            self._order = _order(stored, parameters)
         self._settings = settings
         self._parallel = True
         self.parameters = parameters
 
     @classmethod
     def build(
-        cls, scann: Any, descriptors: np.ndarray, parameters: dict[str, Any]
+        cls,
+        scann: Any,
+        descriptors: np.ndarray,
+        parameters: dict[str, Any],
+        *,
+        stored: np.ndarray | None = None,
     ) -> "Searcher":
         """Builds a searcher over descriptors [N, D].
 
@@ -116,36 +143,26 @@ class Searcher:
             scann: the module, see `scann_module`.
             descriptors: float32 or float16; may be a memory map.
             parameters: as `rules` returns them.
+            stored: the rows that are reordered from disk; None: `descriptors`.
         """
-        # Unit vectors: the largest product is the smallest distance, and SOAR
-        # and residual quantisation exist for products only.
-        builder = scann.scann_ops_pybind.builder(
-            np.asarray(descriptors, np.float32), 10, "dot_product"
-        )
-        if parameters["searcher"] == "brute_force":
-            return cls(builder.score_brute_force().build(), parameters)
-        searcher = (
-            builder.tree(
-                num_leaves=parameters["num_leaves"],
-                num_leaves_to_search=parameters["num_leaves_to_search"],
-                training_sample_size=parameters["training_sample_size"],
-                spherical=True,
-                # 1.2 times as fast for batches (benchmarks/RESULTS.md).
-                quantize_centroids=False,
-                random_init=False,
-                soar_lambda=parameters["soar_lambda"],
+        if stored is None:
+            stored = descriptors
+        if parameters.get("reorder_from") == "disk":
+            order = _order(descriptors, parameters)
+            sample = parameters["training_sample_size"]
+            searcher = _tree(
+                scann, descriptors[order[:sample]], parameters
+            ).build()
+            _add(searcher, descriptors, order[sample:])
+            return cls(searcher, parameters, stored=stored)
+        if parameters["searcher"] == "tree":
+            searcher = _tree(scann, descriptors, parameters).reorder(
+                parameters["reordering_num_neighbors"]
             )
-            .score_ah(
-                parameters["dimensions_per_block"],
-                anisotropic_quantization_threshold=parameters[
-                    "anisotropic_quantization_threshold"
-                ],
-                training_sample_size=parameters["training_sample_size"],
-            )
-            .reorder(parameters["reordering_num_neighbors"])
-            .build()
+            return cls(searcher.build(), parameters)
+        return cls(
+            _builder(scann, descriptors).score_brute_force().build(), parameters
         )
-        return cls(searcher, parameters)
 
     @classmethod
     def load(
@@ -154,6 +171,8 @@ class Searcher:
         folder: Path,
         parameters: dict[str, Any],
         settings: Sequence[Setting] | None = None,
+        *,
+        stored: np.ndarray | None = None,
     ) -> "Searcher":
         """Loads what `write` wrote; the folder may have been moved.
 
@@ -162,6 +181,7 @@ class Searcher:
             folder: the folder.
             parameters: of the searcher that was written.
             settings: of `scann_recall.settings_by_k`, if they were measured.
+            stored: [N, D], the rows, which are read to reorder from disk.
 
         Raises:
             ValueError: a file is damaged.
@@ -173,7 +193,7 @@ class Searcher:
             raise ValueError(
                 f"{folder.name}/ cannot be loaded: {reason}"
             ) from error
-        return cls(searcher, parameters, settings)
+        return cls(searcher, parameters, settings, stored=stored)
 
     def write(self, folder: Path) -> None:
         """Writes the searcher to a new folder."""
@@ -206,22 +226,44 @@ class Searcher:
             distances; -1 and infinity after the last row if the leaves that
             are searched hold fewer than k.
         """
-        options = {}
+        options, found = {}, k
         if self.parameters["searcher"] == "tree":
             setting = setting or self.setting_for(k) or self._unmeasured(k)
-            options = {
-                "leaves_to_search": setting["leaves"],
-                "pre_reorder_num_neighbors": max(setting["reordered"], k),
-            }
+            options["leaves_to_search"] = setting["leaves"]
+            reordered = max(setting["reordered"], k)
+            if self._order is None:
+                options["pre_reorder_num_neighbors"] = reordered
+            else:
+                found = min(reordered, len(self._order))
         search = self._searcher.search_batched
         if self._parallel:
             search = self._searcher.search_batched_parallel
-        rows, products = search(queries, final_num_neighbors=k, **options)
+        rows, products = search(queries, final_num_neighbors=found, **options)
         # ScaNN pads with row 0 and NaN.
         padded = np.isnan(products)
+        if self._order is not None:
+            rows = self._order[rows]
+            products = self._products(queries, rows)
         rows = np.where(padded, -1, rows.astype(np.int64))
         distances = np.maximum(np.float32(2) - 2 * products, 0)
-        return rows, np.where(padded, np.float32(np.inf), distances)
+        distances = np.where(padded, np.float32(np.inf), distances)
+        if self._order is None:
+            return rows, distances
+        nearest = np.lexsort((rows, distances))[:, :k]
+        return (
+            np.take_along_axis(rows, nearest, axis=1),
+            np.take_along_axis(distances, nearest, axis=1),
+        )
+
+    def _products(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Returns products [Q, n] of queries [Q, D] and stored rows [Q, n]."""
+        products = np.empty(rows.shape, np.float32)
+        step = max(1, _HELD_NUMBERS // (rows.shape[1] * queries.shape[1]))
+        for start in range(0, len(queries), step):
+            some = slice(start, start + step)
+            held = np.asarray(self._stored[rows[some]], np.float32)
+            products[some] = (held @ queries[some, :, None])[..., 0]
+        return products
 
     def setting_for(self, k: int) -> Setting | None:
         """Returns the setting for k neighbours; None: search exactly."""
@@ -243,3 +285,58 @@ class Searcher:
             **{"k": k, "leaves": leaves, "reordered": reordered},
             "recall": None,
         }
+
+
+def _builder(scann: Any, descriptors: np.ndarray) -> Any:
+    # Unit vectors: the largest product is the smallest distance, and SOAR and
+    # residual quantisation exist for products only.
+    return scann.scann_ops_pybind.builder(
+        np.asarray(descriptors, np.float32), 10, "dot_product"
+    )
+
+
+def _tree(
+    scann: Any, descriptors: np.ndarray, parameters: dict[str, Any]
+) -> Any:
+    """Returns the builder of a tree that does not reorder."""
+    return (
+        _builder(scann, descriptors)
+        .tree(
+            num_leaves=parameters["num_leaves"],
+            num_leaves_to_search=parameters["num_leaves_to_search"],
+            training_sample_size=parameters["training_sample_size"],
+            spherical=True,
+            # 1.2 times as fast for batches (benchmarks/RESULTS.md).
+            quantize_centroids=False,
+            random_init=False,
+            soar_lambda=parameters["soar_lambda"],
+        )
+        .score_ah(
+            parameters["dimensions_per_block"],
+            anisotropic_quantization_threshold=parameters[
+                "anisotropic_quantization_threshold"
+            ],
+            training_sample_size=parameters["training_sample_size"],
+        )
+    )
+
+
+def _order(descriptors: np.ndarray, parameters: dict[str, Any]) -> np.ndarray:
+    """Returns the rows in the order in which they go into a tree, int64 [N].
+
+    First come those that train it, which are spread over all.
+    """
+    count, sample = len(descriptors), parameters["training_sample_size"]
+    first = np.arange(sample) * count // sample
+    is_other = np.ones(count, bool)
+    is_other[first] = False
+    return np.concatenate([first, np.flatnonzero(is_other)])
+
+
+def _add(searcher: Any, descriptors: np.ndarray, rows: np.ndarray) -> None:
+    """Adds rows to a tree, which keeps no copy of them."""
+    step = max(1, _HELD_NUMBERS // descriptors.shape[1])
+    for start in range(0, len(rows), step):
+        block = np.asarray(descriptors[rows[start : start + step]], np.float32)
+        # Without names, rows are counted on.
+        searcher.searcher.upsert([None] * len(block), block, _ADDED_TOGETHER)

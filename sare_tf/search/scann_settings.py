@@ -46,11 +46,12 @@ class HeldOutRows:
     Args:
         descriptors: [N, D], rows of unit length, at least 11; may be a memory
             map.
+        most: queries.
     """
 
-    def __init__(self, descriptors: np.ndarray):
+    def __init__(self, descriptors: np.ndarray, *, most: int = _MOST_QUERIES):
         rng = np.random.default_rng(0)
-        self.count = min(_MOST_QUERIES, len(descriptors))
+        self.count = min(most, len(descriptors))
         self._own_rows = np.sort(
             rng.choice(len(descriptors), self.count, replace=False)
         )
@@ -80,6 +81,17 @@ class HeldOutRows:
             ),
             "queries_per_second": self.count / seconds,
         }
+
+    def recall_of(self, other: np.ndarray) -> float:
+        """Returns the recall of exact search in another array [N, D].
+
+        Args:
+            other: descriptors of the same rows, such as decoded codes.
+        """
+        rows, _ = exact_search.nearest(self._queries, other, _ASKED)
+        return exact_search.recall_of_search(
+            self._distances(rows), self._exact_distances
+        )
 
     def _distances(self, rows: np.ndarray) -> np.ndarray:
         return distances_of_rows(

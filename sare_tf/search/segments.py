@@ -1,6 +1,7 @@
 """A segment of an index: images that are searched by themselves.
 
-    descriptors.npy   float32 or float16 [N, D], rows of unit length
+    descriptors.npy   float32 or float16 [N, D], rows of unit length; or
+    codes.npy         their codes [N, C], with codec.npz, see `search.codes`
     manifest.parquet  row i describes row i of the descriptors
     scann/            ScaNN's searcher, movable; absent where ScaNN is
 
@@ -24,11 +25,18 @@ from sare_tf.search import (
     exact_search,
     scann_recall,
     scann_searcher,
+    scann_settings,
     scann_tuning,
 )
-from sare_tf.search.options import TuningOptions
+from sare_tf.search.options import CODES, TuningOptions
 
-FILES = {"descriptors.npy", "manifest.parquet", "scann"}
+FILES = {
+    descriptor_arrays.FLOATS,
+    descriptor_arrays.CODED,
+    descriptor_arrays.CODEC,
+    "manifest.parquet",
+    "scann",
+}
 # Types of values that describe a segment.
 _TYPES = {
     **{"folder": str, "count": int, "bytes": dict},
@@ -37,38 +45,56 @@ _TYPES = {
 # Approximate search is asked for this many times as many neighbours, again and
 # again, until enough of them are allowed. Ours.
 _ASK_MORE = 4
+# Rows whose neighbours by codes are compared with those by numbers. Ours.
+_CODE_QUERIES = 200
 # Rows that agree with a prior are searched exactly if they are fewer than this,
 # of which `scann_searcher` builds no tree, and than this share. Ours.
 _EXACT_BELOW, _EXACT_SHARE = 20_000, 0.5
 
 
 def finish(
-    folder: Path, rows: pd.DataFrame, tuning: TuningOptions
+    folder: Path, rows: pd.DataFrame, tuning: TuningOptions, *, dtype: str
 ) -> dict[str, Any]:
-    """Adds manifest and searcher to a folder that holds descriptors.npy.
+    """Adds manifest and searcher to a folder that holds descriptors.
+
+    These are descriptors.npy, which becomes codes if `dtype` is a name of
+    those, or codes.npy and codec.npz. Afterwards the caller removes
+    descriptors.npy by `descriptor_arrays.remove_coded`.
 
     Args:
         folder: the folder.
         rows: manifest of the N descriptors.
         tuning: how the settings of ScaNN are chosen.
+        dtype: of the segment, as in index.json.
 
     Returns:
         What `Segment` needs to open it, as JSON holds it.
     """
-    descriptors = np.load(folder / "descriptors.npy", mmap_mode="r")
+    code_recall = None
+    if dtype in CODES and (folder / descriptor_arrays.FLOATS).exists():
+        descriptor_arrays.write_codes(folder, dtype)
+        code_recall = _code_recall(folder, dtype)
+    stored = descriptor_arrays.read(folder)
     manifest.write(rows.reset_index(drop=True), folder / "manifest.parquet")
     parameters, tuned, settings = None, None, None
     if scann := scann_searcher.scann_module():
-        logging.info("Building the ScaNN searcher.")
-        parameters, tuned = _build_searcher(
-            scann, descriptors, folder / "scann", tuning
+        rules = scann_searcher.rules(
+            count=len(stored),
+            dimension=stored.shape[1],
+            reorder_from="disk" if dtype in CODES else tuning.reorder_from,
         )
+        parameters, tuned = rules, None
+        if rules["searcher"] != "exact":
+            logging.info("Building the ScaNN searcher.")
+            parameters, tuned = _build_searcher(
+                scann, folder, rules, tuning, stored
+            )
         if parameters["searcher"] == "tree":
             settings = scann_recall.settings_by_k(
                 scann_searcher.Searcher.load(
-                    scann, folder / "scann", parameters
+                    scann, folder / "scann", parameters, stored=stored
                 ),
-                descriptors,
+                stored,
                 target_recall=tuning.target_recall,
             )
     names = _names(folder)
@@ -77,36 +103,61 @@ def finish(
         "scann": parameters,
         "tuned": tuned,
         "settings": settings,
+        "code_recall": code_recall,
         "bytes": {name: (folder / name).stat().st_size for name in names},
         "digests": file_digests.of(folder, names),
     }
 
 
+def _code_recall(folder: Path, dtype: str) -> float | None:
+    """Measures which neighbours codes keep, by rows held out."""
+    embedded = descriptor_arrays.read_floats(folder)
+    if len(embedded) <= scann_settings.NEIGHBOURS:
+        return None
+    kept = scann_settings.HeldOutRows(embedded, most=_CODE_QUERIES).recall_of(
+        descriptor_arrays.read(folder)
+    )
+    logging.info(
+        "Codes (%s) keep %.4f of the 10 nearest images of %s.",
+        dtype,
+        kept,
+        descriptor_arrays.FLOATS,
+    )
+    return kept
+
+
 def _build_searcher(
-    scann: Any, descriptors: np.ndarray, folder: Path, tuning: TuningOptions
+    scann: Any,
+    folder: Path,
+    rules: dict[str, Any],
+    tuning: TuningOptions,
+    stored: np.ndarray,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Writes a searcher; returns its parameters and the report of `tune`."""
     best = None
+    # Codes of a tree are better if they are made of what was embedded.
+    embedded = stored
+    if (folder / descriptor_arrays.FLOATS).exists():
+        embedded = descriptor_arrays.read_floats(folder)
 
     def build(parameters: dict[str, Any]) -> scann_searcher.Searcher:
-        return scann_searcher.Searcher.build(scann, descriptors, parameters)
+        return scann_searcher.Searcher.build(
+            scann, embedded, parameters, stored=stored
+        )
 
     def keep(searcher: scann_searcher.Searcher) -> None:
         nonlocal best
         best = searcher.parameters
-        shutil.rmtree(folder, ignore_errors=True)
-        searcher.write(folder)
+        shutil.rmtree(folder / "scann", ignore_errors=True)
+        searcher.write(folder / "scann")
 
-    rules = scann_searcher.rules(
-        count=len(descriptors), dimension=descriptors.shape[1]
-    )
     if not tuning.target_recall or rules["searcher"] != "tree":
         keep(build(rules))
         return best, None
     tuned = scann_tuning.tune(
         build,
         rules,
-        descriptors,
+        stored,
         target_recall=tuning.target_recall,
         tune_tree=tuning.tune_tree,
         keep=keep,
@@ -151,7 +202,10 @@ def check_files(
 
 def _names(folder: Path) -> list[str]:
     """Returns the files of a segment, by path in the folder."""
-    paths = [folder / "descriptors.npy", folder / "manifest.parquet"]
+    names = [descriptor_arrays.FLOATS]
+    if (folder / descriptor_arrays.CODED).exists():
+        names = [descriptor_arrays.CODED, descriptor_arrays.CODEC]
+    paths = [folder / name for name in (*names, "manifest.parquet")]
     if (folder / "scann").is_dir():
         paths += sorted((folder / "scann").iterdir())
     return [path.relative_to(folder).as_posix() for path in paths]
@@ -161,7 +215,8 @@ class Segment:
     """An opened segment.
 
     Attributes:
-        descriptors: [N, D], a read-only memory map.
+        descriptors: [N, D], a read-only memory map; codes are decoded when
+            they are indexed.
         manifest: DataFrame; row i describes row i of the descriptors.
         searcher: a `scann_searcher.Searcher`, or None: search is exact.
         live: int64, the rows that were not removed.
@@ -187,7 +242,7 @@ class Segment:
         check: bool,
     ):
         check_files(folder, description, scann=not exact, digests=check)
-        self.descriptors = descriptor_arrays.read(folder / "descriptors.npy")
+        self.descriptors = descriptor_arrays.read(folder)
         self.manifest = manifest.read(folder / "manifest.parquet")
         counts = {len(self.descriptors), len(self.manifest)}
         if counts != {description["count"]}:
@@ -203,12 +258,15 @@ class Segment:
             return
         if not description["scann"]:
             logging.warning("The index was built without ScaNN: exact search.")
+        elif description["scann"]["searcher"] == "exact":
+            return
         elif scann := scann_searcher.scann_module():
             self.searcher = scann_searcher.Searcher.load(
                 scann,
                 folder / "scann",
                 description["scann"],
                 description.get("settings"),
+                stored=self.descriptors,
             )
 
     def recall_at(

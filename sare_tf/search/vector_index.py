@@ -8,7 +8,7 @@ import pandas as pd
 
 from sare_tf.dataset import manifest
 from sare_tf.runtime import atomic_files, run_lock
-from sare_tf.search import index_files, segments
+from sare_tf.search import descriptor_arrays, index_files, index_size, segments
 from sare_tf.search.descriptor_arrays import check_unit
 from sare_tf.search.options import DTYPES, TuningOptions
 
@@ -46,6 +46,7 @@ def write(
         )
     atomic_files.check_replaceable(out, names=index_files.NAMES)
     tuning = TuningOptions()
+    index_size.check(Path(out), *descriptors.shape, dtype=dtype, tuning=tuning)
     with (
         run_lock.only_run(out),
         atomic_files.folder_in_one_piece(out) as folder,
@@ -53,7 +54,7 @@ def write(
         stored = np.lib.format.open_memmap(
             folder / "descriptors.npy",
             mode="w+",
-            dtype=dtype,
+            dtype=descriptor_arrays.dtype_embedded(dtype),
             shape=descriptors.shape,
         )
         for start, block in _blocks(descriptors):
@@ -63,11 +64,12 @@ def write(
         stored.flush()
         index_files.write_new(
             folder,
-            segments.finish(folder, rows, tuning),
+            segments.finish(folder, rows, tuning, dtype=dtype),
             made_from={**MADE_FROM, "dtype": dtype},
             dimension=descriptors.shape[1],
             tuning=tuning,
         )
+        descriptor_arrays.remove_coded(folder)
 
 
 def rows_of(

@@ -16,7 +16,7 @@ from sare_tf.search import (
     segments,
 )
 from sare_tf.search.opened_index import Index
-from sare_tf.search.options import IndexOptions, TuningOptions
+from sare_tf.search.options import CODES, IndexOptions, TuningOptions
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +210,7 @@ def test_changes_are_made_to_one_index(built, more):
             change(index=built["out"].parent, **options)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "binary"])
 def test_compaction_changes_nothing_but_the_files(
     toy, more, tmp_path, monkeypatch, dtype
 ):
@@ -229,17 +229,49 @@ def test_compaction_changes_nothing_but_the_files(
     )
     index_changes.compact(index=out, tuning=TuningOptions())
     after = Index.open(out, exact=True)
+    files = {"descriptors.npy", "scann"}
+    if dtype in CODES:
+        files = {"codes.npy", "codec.npz"}
     assert {path.name for path in out.iterdir()} == {
-        *("index.json", "manifest.parquet", "descriptors.npy", "scann"),
+        *("index.json", "manifest.parquet", *files),
     }
     assert after.manifest.equals(before.manifest)
-    assert after.descriptors.dtype == np.dtype(dtype)
+    assert after.metadata["dtype"] == dtype
+    assert after.descriptors.dtype == descriptors.dtype
     np.testing.assert_array_equal(after.descriptors, descriptors)
     again = after.search(toy_search.unit(4, 9, toy_search.DIMENSION), 20)
     np.testing.assert_array_equal(again[0], found[0])
     np.testing.assert_array_equal(again[1], found[1])
     assert after.records_fingerprints == before.records_fingerprints
-    assert Index.open(out).searches_with == "scann"
+    expected = "exact" if dtype in CODES else "scann"
+    assert Index.open(out).searches_with == expected
+
+
+def test_codes_that_were_stopped_need_no_images_again(
+    toy, tmp_path, monkeypatch
+):
+    options = IndexOptions(
+        records=toy["records"],
+        export=toy["export"],
+        index=tmp_path / "index",
+        index_dtype="int8",
+    )
+    finish = segments.finish
+
+    def stopped(*arguments, **others):
+        finish(*arguments, **others)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(segments, "finish", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        index.run(options)
+    monkeypatch.undo()
+    monkeypatch.setattr(embedding, "embed_batches", lambda *_, **__: iter([]))
+    index.run(options)
+    opened = Index.open(options.index)
+    exact = np.asarray(Index.open(toy["out"]).descriptors)
+    np.testing.assert_allclose(np.asarray(opened.descriptors), exact, atol=0.01)
+    assert not (tmp_path / "index" / "descriptors.npy").exists()
 
 
 def test_a_change_during_compaction_is_not_lost(built, tmp_path, monkeypatch):

@@ -20,10 +20,15 @@ def descriptors():
     return toy_index.clustered(1, 60, 50, 16)
 
 
-@pytest.fixture
-def parameters(monkeypatch):
+@pytest.fixture(params=["memory", "disk"])
+def parameters(request, monkeypatch):
     monkeypatch.setattr(scann_searcher, "_TREE_FROM", 0)
-    return scann_searcher.rules(count=3000, dimension=16)
+    # So that rows are added to a tree, in several blocks.
+    monkeypatch.setattr(scann_searcher, "_TRAINING_SAMPLE", 1000)
+    monkeypatch.setattr(scann_searcher, "_HELD_NUMBERS", 12_000)
+    return scann_searcher.rules(
+        count=3000, dimension=16, reorder_from=request.param
+    )
 
 
 @pytest.fixture
@@ -40,6 +45,9 @@ def test_rules_grow_with_the_database():
     assert scann_searcher.rules(count=19_999, dimension=64) == {
         "searcher": "brute_force"
     }
+    assert scann_searcher.rules(
+        count=19_999, dimension=64, reorder_from="disk"
+    ) == {"searcher": "exact"}
     tree = scann_searcher.rules(count=1_000_000, dimension=512)
     assert tree["num_leaves"] == 1000
     assert tree["num_leaves_to_search"] == 200
@@ -114,10 +122,21 @@ def test_a_written_tree_can_be_moved(tree, scann, descriptors, tmp_path):
     tree.write(tmp_path / "here")
     shutil.move(tmp_path / "here", tmp_path / "there")
     loaded = scann_searcher.Searcher.load(
-        scann, tmp_path / "there", tree.parameters
+        scann, tmp_path / "there", tree.parameters, stored=descriptors
     )
     second = loaded.search(queries, 10)
     assert_same_neighbours(queries, descriptors, second, first)
+
+
+def test_a_tree_that_reorders_from_disk_holds_no_rows(
+    tree, descriptors, tmp_path
+):
+    tree.write(tmp_path / "scann")
+    size = sum(path.stat().st_size for path in (tmp_path / "scann").iterdir())
+    is_held = tree.parameters["reorder_from"] == "memory"
+    assert (size > descriptors.nbytes) == is_held
+    order = scann_searcher._order(descriptors, tree.parameters)
+    np.testing.assert_array_equal(np.sort(order), np.arange(3000))
 
 
 def test_float16_rows(scann, descriptors, parameters):

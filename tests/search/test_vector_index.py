@@ -165,7 +165,10 @@ def test_an_index_is_replaced_and_another_folder_is_not(
         ({"image_ids": NAMES[1:]}, r"39 image_ids.*shape=\(40, 12\)"),
         ({"positions": np.zeros((40, 3))}, r"positions \[40, 2\].*\(40, 3\)"),
         ({"place_ids": ["a"]}, r"40 place_ids.*len\(place_ids\)=1"),
-        ({"dtype": "int8"}, "float32, float16. Received: dtype='int8'"),
+        (
+            {"dtype": "int4"},
+            "float32, float16, int8, product, binary. Received: dtype='int4'",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, descriptors, changes, message):
