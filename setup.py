@@ -127,7 +127,7 @@ setup(
         # Its nmslib has wheels for Linux on x86, and is compiled elsewhere.
         "similarity": ["tensorflow-similarity~=0.17.1"],
         # The page of `locate --serve`.
-        "web": ["flask>=3.1", "waitress>=3.0.1"],
+        "web": ["flask>=3.1", "prometheus_client>=0.20", "waitress>=3.0.1"],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

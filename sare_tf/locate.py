@@ -244,6 +244,7 @@ def main(argv) -> None:
 
 def _serve(options: LocateOptions) -> None:
     # Flask and waitress are an extra.
+    from sare_tf.pages import web_server
     from sare_tf.pages.locate_server import LocateServer
 
     options, locator = _locator(options)
@@ -252,7 +253,12 @@ def _serve(options: LocateOptions) -> None:
         locator,
         _gallery(options, locator),
         k=options.k,
-        upload_bytes=options.upload_mebibytes << 20,
+        limits=web_server.Limits(
+            upload_bytes=options.upload_mebibytes << 20,
+            batch=options.serve_batch,
+            waiting=options.serve_waiting,
+            within_s=options.serve_within_s,
+        ),
         host=options.host,
         tiles=None if tiles is None else map_tiles.named(tiles),
     )

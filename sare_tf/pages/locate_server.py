@@ -4,54 +4,56 @@
     GET /image?id=...   an image of the database, or an example, large
     POST /locate        a photograph as the body -> its answer, JSON; `?k=`,
                         and what is known of it, see `request_prior`
+    GET /health         whether photographs are answered, JSON; 503 at the end
+    GET /metrics        counts and times, as Prometheus reads them
 
 A photograph is sent as it is, without a form, so that there is no file name to
 trust; the server stores nothing of it. A body that is no JPEG, PNG or HEIC, or
-too large, is refused by its first bytes before it is decoded. Photographs are
-answered one at a time. With the answer to a HEIC comes a JPEG of it, since few
-browsers can show the file. Pages of other servers may not use this one:
-requests must name this host (against DNS rebinding) and come from its own page.
-The page loads nothing from other servers, unless tiles for its map are named
-here and asked for there.
+too large, is refused by its first bytes before it is decoded. Photographs of
+several clients are answered together. If too many wait, or one waits for too
+long, the answer is 503 with Retry-After. With the answer to a HEIC comes a JPEG
+of it, since few browsers can show the file. Pages of other servers may not use
+this one: requests must name this host (against DNS rebinding) and come from its
+own page. The page loads nothing from other servers, unless tiles for its map
+are named here and asked for there.
 """
 
 import functools
 import http
-import ipaddress
 import json
-import socket
 import threading
-import urllib.parse
+import time
 from typing import Any
 
 from absl import logging
 
-from sare_tf.dataset import heif, image_refusal, manifest
+from sare_tf.dataset import manifest
 from sare_tf.pages import html, locate_map, request_prior
 from sare_tf.pages.map_tiles import MapTiles
+from sare_tf.search.answers import Answer
 from sare_tf.search.locator import Gallery, Locator
 from sare_tf.search.prior import Prior
 from sare_tf.serving import model_card
+from sare_tf.serving.batching import Batcher, Overloaded
 
 try:
     import flask
-    import waitress
     from werkzeug import exceptions
+
+    from sare_tf.pages import request_photograph, server_metrics, web_server
 except ImportError as missing:
     raise ImportError(
-        "Expected Flask and waitress for --serve. Received: "
-        f'{missing}. Run pip install "sare_tf[web]".'
+        "Expected Flask, waitress and prometheus_client for --serve. "
+        f'Received: {missing}. Run pip install "sare_tf[web]".'
     ) from missing
 
 # The limits are ours.
 _MOST_MATCHES = 50
-# Connections at a time, each of which may hold a photograph, and seconds that
-# a connection may be silent.
-_CONNECTIONS, _SILENCE_S = 32, 30
-_THREADS = 4
 _KEPT_THUMBNAILS = 1024
 # Ours: queries of the records that the page offers to try.
 _EXAMPLES = 3
+# Ours: when another server may have taken the place of one that ends.
+_RETRY_AT_THE_END_S = 10
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' "
     "data: blob:{tiles}; connect-src 'self'; base-uri 'none'; form-action "
@@ -76,7 +78,7 @@ class LocateServer:
         gallery: has the images of the matches.
         k: matches of an answer, unless the request names another `?k=`; all
             images if the index has fewer.
-        upload_bytes: largest size of a photograph.
+        limits: what it holds at a time.
         host: address or name to listen at. Requests may name it, beside
             localhost and any numeric address.
         tiles: a map that the page offers to draw below positions; None: none.
@@ -91,14 +93,14 @@ class LocateServer:
         gallery: Gallery,
         *,
         k: int = 5,
-        upload_bytes: int = 20 << 20,
+        limits: web_server.Limits | None = None,
         host: str = "127.0.0.1",
         tiles: MapTiles | None = None,
     ):
         self._locator = locator
         self._gallery = gallery
         self._k = min(k, len(locator.index.manifest), _MOST_MATCHES)
-        self._upload_bytes = upload_bytes
+        self._limits = limits or web_server.Limits()
         self._host = host
         self._tiles = tiles
         self._map = locate_map.DatabaseMap(locator.index.manifest)
@@ -108,15 +110,25 @@ class LocateServer:
         self._thumbnail = functools.lru_cache(_KEPT_THUMBNAILS)(
             self._make_thumbnail
         )
-        # One model: answers are made one after the other, in bounded memory.
+        # Pictures are made one after the other, in bounded memory.
         self._busy = threading.Lock()
+        self._load = web_server.Load()
+        self._batcher = Batcher(
+            self._answers,
+            most=self._limits.batch,
+            waiting=self._limits.waiting,
+            watch=lambda *batch: self._metrics.batch(*batch),
+        )
+        self._metrics = server_metrics.ServerMetrics(lambda: len(self._batcher))
         self.app = flask.Flask(__name__, static_folder=None)
-        self.app.config["MAX_CONTENT_LENGTH"] = upload_bytes
+        self.app.config["MAX_CONTENT_LENGTH"] = self._limits.upload_bytes
+        self.app.before_request(self.begin)
         self.app.before_request(self.check_origin)
         self.app.after_request(self.add_headers)
         self.app.register_error_handler(
             exceptions.HTTPException, self.show_error
         )
+        self.app.register_error_handler(Overloaded, self.refuse)
         self.app.register_error_handler(Exception, self.survive)
         for path, view in (
             ("/", self.show_page),
@@ -125,6 +137,8 @@ class LocateServer:
             ("/map.js", self.show_script),
             ("/tiles.js", self.show_script),
             ("/image", self.show_image),
+            ("/health", self.show_health),
+            ("/metrics", self.show_metrics),
         ):
             self.app.add_url_rule(path, view_func=view)
         self.app.add_url_rule(
@@ -132,7 +146,7 @@ class LocateServer:
         )
 
     def serve(self, port: int) -> None:
-        """Serves the page until it is interrupted.
+        """Serves the page until SIGTERM or Ctrl-C.
 
         Args:
             port: the port to listen at; 0: any free port.
@@ -140,26 +154,13 @@ class LocateServer:
         Raises:
             OSError: the address cannot be listened at.
         """
-        with _listen(self._host, port) as listener:
-            port = listener.getsockname()[1]
-            server = waitress.create_server(
-                self.app,
-                sockets=[listener],
-                threads=_THREADS,
-                connection_limit=_CONNECTIONS,
-                channel_timeout=_SILENCE_S,
-                # The page answers a little too much, waitress anything more.
-                max_request_body_size=2 * self._upload_bytes,
-                ident=None,
-            )
-            shown = f"[{self._host}]" if ":" in self._host else self._host
-            logging.info(
-                "Open http://%s:%d in a browser. Ctrl-C ends it.", shown, port
-            )
-            try:
-                server.run()
-            finally:
-                server.close()
+        web_server.serve(
+            self.app,
+            host=self._host,
+            port=port,
+            limits=self._limits,
+            load=self._load,
+        )
 
     def show_page(self) -> str:
         """GET /: the page."""
@@ -180,7 +181,7 @@ class LocateServer:
             ],
             known=request_prior.fields_of(index.prior_rows),
             k=self._k,
-            upload_bytes=self._upload_bytes,
+            upload_bytes=self._limits.upload_bytes,
             tiles=self._tiles,
         )
 
@@ -209,12 +210,15 @@ class LocateServer:
 
     def answer_photograph(self) -> flask.Response:
         """POST /locate: the answer, with thumbnails and the SVG of a map."""
+        self._batcher.check_room()  # Before the photograph is read.
         k = self._wanted_matches()
         prior = self._known_before()
-        sent = self._sent_photograph()
+        sent = request_photograph.read(flask.request)
         with self._busy:
-            encoded, preview = _converted(sent)
-            (answer,) = self._locator([encoded], k=k, prior=prior)
+            encoded, preview = request_photograph.converted(sent)
+        answer = self._batcher(
+            encoded, key=(k, prior), within_s=self._limits.within_s
+        )
         if answer.error:
             flask.abort(422, f"This photograph cannot be used: {answer.error}.")
         result = answer.as_json()
@@ -226,10 +230,35 @@ class LocateServer:
         result["map"] = drawn and drawn.svg
         return _json(result, 200)
 
+    def show_health(self) -> flask.Response:
+        """GET /health: whether photographs are answered."""
+        if self._load.is_ending:
+            return _json({"status": "ending"}, 503)
+        return _json(
+            {"status": "ok", "images": len(self._locator.index.manifest)}, 200
+        )
+
+    def show_metrics(self) -> flask.Response:
+        """GET /metrics: counts and times."""
+        return flask.Response(
+            self._metrics.text(), content_type=server_metrics.CONTENT_TYPE
+        )
+
+    def _answers(self, key: Any, photographs: list[bytes]) -> list[Answer]:
+        """Answers a batch of photographs, for which the same is wanted."""
+        k, prior = key
+        return self._locator(photographs, k=k, prior=prior)
+
+    def begin(self) -> None:
+        """Notes when a request came; refuses photographs at the end."""
+        flask.g.began = time.monotonic()
+        if self._load.is_ending and flask.request.method == "POST":
+            raise Overloaded(_RETRY_AT_THE_END_S)
+
     def check_origin(self) -> None:
         """Refuses requests that other servers' pages may have sent."""
         request = flask.request
-        if not _is_this_host(request.host, self._host):
+        if not web_server.is_this_host(request.host, self._host):
             flask.abort(403, "Open this page by its address or as localhost.")
         origin = request.headers.get("Origin")
         site = request.headers.get("Sec-Fetch-Site", "none")
@@ -242,8 +271,16 @@ class LocateServer:
             )
 
     def add_headers(self, response: flask.Response) -> flask.Response:
-        """Adds the security headers."""
+        """Adds the security headers, and counts the request."""
         response.headers.update(_HEADERS)
+        if self._load.is_ending:
+            response.headers["Connection"] = "close"
+        rule = flask.request.url_rule
+        self._metrics.request(
+            rule.rule if rule else "other",
+            response.status_code,
+            time.monotonic() - flask.g.began,
+        )
         if self._tiles is not None:
             # Servers of tiles refuse requests that name no page; they learn
             # the address of this server, not of a page of it.
@@ -259,12 +296,24 @@ class LocateServer:
         if error.code == 413:
             message = (
                 "The photograph is larger than "
-                f"{self._upload_bytes / 2**20:g} MiB: make it smaller."
+                f"{self._limits.upload_bytes / 2**20:g} MiB: make it smaller."
             )
         if flask.request.path == "/locate":
             return _json({"error": message}, error.code)
         page = self._templates.get_template("locate_error.html")
         return page.render(title=error.name, message=message), error.code
+
+    def refuse(self, error: Overloaded) -> Any:
+        """Answers that it is worth another try later."""
+        message = (
+            "Too many photographs wait for an answer. Try again in "
+            f"{error.retry_after_s} s."
+        )
+        response = flask.make_response(
+            self.show_error(exceptions.ServiceUnavailable(message))
+        )
+        response.headers["Retry-After"] = str(error.retry_after_s)
+        return response
 
     def survive(self, error: Exception) -> Any:
         """Answers after a failure of ours, which only the log describes."""
@@ -305,26 +354,6 @@ class LocateServer:
             flask.abort(400, str(error))
         return prior
 
-    def _sent_photograph(self) -> bytes:
-        """The body of the request, if it begins as a photograph does."""
-        if flask.request.mimetype == "multipart/form-data":
-            flask.abort(
-                415,
-                "Send the photograph itself, without a form: curl "
-                "--data-binary @PHOTO.jpg.",
-            )
-        encoded = flask.request.get_data(cache=False)
-        if heif.is_heif(encoded[: heif.FIRST_BYTES]):
-            return encoded
-        problem = image_refusal.header_problem(encoded)
-        if problem:
-            flask.abort(
-                415,
-                "Expected a JPEG, PNG or HEIC photograph. Received: "
-                f"{problem}.",
-            )
-        return encoded
-
     def _make_thumbnail(self, image_id: str) -> str | None:
         (encoded,) = self._gallery.read([image_id])
         if encoded is None:
@@ -332,61 +361,7 @@ class LocateServer:
         return html.thumbnail(html.Picture(encoded=encoded, name=image_id))
 
 
-def _converted(encoded: bytes) -> tuple[bytes, str]:
-    """Returns a photograph as JPEG or PNG; of a HEIC also a data URL."""
-    try:
-        converted = heif.as_jpeg(encoded)
-    except heif.MissingDecoder as error:
-        flask.abort(
-            415, f"Expected a JPEG or PNG photograph. Received: {error}."
-        )
-    except ValueError as error:
-        flask.abort(422, f"This photograph cannot be used: {error}.")
-    if converted is encoded:
-        return encoded, ""
-    shown = html.enlarged(html.Picture(encoded=converted, name="photograph"))
-    return converted, html.data_url("image/jpeg", shown)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise OSError(
-            "Expected an address of this machine with a free port. Received: "
-            f"--host={host} --port={port} ({error}). Choose another --port."
-        ) from error
-    address = listener.getsockname()[0]
-    if not ipaddress.ip_address(address).is_loopback:
-        logging.warning(
-            "Everyone who reaches %s can see the database's images and send "
-            "photographs, without a password and without encryption. With "
-            "--host=127.0.0.1, only this machine can.",
-            host,
-        )
-    return listener
-
-
 def _json(value: dict[str, Any], code: int) -> flask.Response:
     return flask.Response(
         json.dumps(value), http.HTTPStatus(code), mimetype="application/json"
     )
-
-
-def _is_this_host(named: str, host: str) -> bool:
-    """Whether a Host header names this server as no other site could.
-
-    A name can be made to lead anywhere by its owner; an address cannot.
-    """
-    try:
-        name = urllib.parse.urlsplit(f"//{named}").hostname or ""
-    except ValueError:
-        return False
-    if name in ("localhost", host.lower()):
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

@@ -82,6 +82,23 @@ class LocateOptions(
     upload_mebibytes: int = option(
         20, "Largest size of a photograph sent to --serve.", minimum=1
     )
+    serve_batch: int = option(
+        8,
+        "Photographs of several clients that --serve answers together, at "
+        "most.",
+        minimum=1,
+    )
+    serve_waiting: int = option(
+        64,
+        "Photographs that may wait at --serve; more are refused with 503.",
+        minimum=1,
+        maximum=1000,
+    )
+    serve_within_s: float = option(
+        30.0,
+        "Seconds within which --serve answers, or refuses with 503.",
+        minimum=0.1,
+    )
     map_tiles: str | None = option(
         None,
         "Streets that the page of --serve offers to draw below its map: "
