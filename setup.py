@@ -106,6 +106,7 @@ setup(
             "onnxruntime~=1.32",
             "opencv-python-headless>=5,<6",
             "pillow-heif>=1.1",
+            "prometheus_client>=0.20",
             "pytest",
             "pytest-timeout",
             "pytest-xdist",
