@@ -27,9 +27,10 @@ With --runner, workers of Apache Beam embed parts of the images, which are then
 put together: the files are the same (docs/beam.md).
 
 Added images become a segment of their own, and removed ones are passed over.
-Both take as long as the change, not the database. --compact makes one segment
-again, which is worth it after some ten additions, or when a tenth is removed.
-One such command runs at a time; the index may be searched meanwhile.
+Both take as long as the change, not the database. Segments are merged by and
+by, see `segment_merging`, so that many changes keep the index quick and small;
+--compact makes one of all. One such command runs at a time; the index may be
+searched meanwhile.
 """
 
 from pathlib import Path
@@ -52,6 +53,7 @@ from sare_tf.search import (
     local_index,
     scann_searcher,
     segment_building,
+    segment_merging,
     segments,
 )
 from sare_tf.search.opened_index import Index
@@ -104,8 +106,9 @@ def run(options: IndexOptions, *, executor: Executor | None = None) -> Path:
 
 
 def _build_or_change(options: IndexOptions, executor: Executor | None) -> Path:
+    stale = options.compact_when_stale
     if options.add_records:
-        return index_changes.add(
+        out = index_changes.add(
             index=options.index,
             records=options.add_records,
             export=serving.named(options),
@@ -113,8 +116,12 @@ def _build_or_change(options: IndexOptions, executor: Executor | None) -> Path:
             batch_size=options.batch_size,
             executor=executor,
         )
+        segment_merging.tidy(out, stale=stale)
+        return out
     if options.remove_ids:
-        return index_changes.remove(index=options.index, ids=options.remove_ids)
+        out = index_changes.remove(index=options.index, ids=options.remove_ids)
+        segment_merging.tidy(out, stale=stale)
+        return out
     if options.compact:
         return index_changes.compact(
             index=options.index, tuning=options.part(TuningOptions)
@@ -243,7 +250,7 @@ def _is_tuned(index: Index, tuning: TuningOptions) -> bool:
     if scann_searcher.scann_module() is None:
         return True
     metadata = index.metadata
-    if index_changes.tuning_of(metadata) != tuning:
+    if segment_merging.tuning_of(metadata) != tuning:
         return False
     try:
         for segment in metadata["segments"]:

@@ -16,24 +16,20 @@ from sare_tf import serving
 from sare_tf.records.records import Records
 from sare_tf.runtime import (
     atomic_files,
-    file_digests,
     stage_results,
     text_files,
 )
 from sare_tf.runtime.executors import Executor
 from sare_tf.search import (
-    codes,
     descriptor_arrays,
     index_files,
     index_size,
     segment_building,
+    segment_merging,
     segments,
 )
 from sare_tf.search.opened_index import Index
 from sare_tf.search.options import TuningOptions
-
-# Numbers copied at a time: 256 MiB of float32. Ours.
-_COPIED_NUMBERS = 1 << 26
 
 
 def add(
@@ -71,7 +67,8 @@ def add(
     servable = serving.load(export)
     before.check_export(servable)
     _check_absent(before, rows["image_id"])
-    tuning, dtype = tuning_of(before.metadata), before.metadata["dtype"]
+    tuning = segment_merging.tuning_of(before.metadata)
+    dtype = before.metadata["dtype"]
     whole = folder / "added"
     size = len(rows), servable.dimension
     index_size.check(whole, *size, dtype=dtype, tuning=tuning)
@@ -94,13 +91,43 @@ def add(
             executor=executor,
         )
         # One codec, so that codes of all segments can be put together.
-        _copy_codec(folder, unfinished.folder)
+        segment_merging.write_codec(
+            before.segments[0].descriptors, unfinished.folder
+        )
         segment = segments.finish(unfinished.folder, rows, tuning, dtype=dtype)
     # Other changes may have come meanwhile.
     now = Index.open(folder, exact=True, check=False)
     now.check_export(servable)
     _check_absent(now, rows["image_id"])
-    metadata = dict(now.metadata)
+    metadata = _append(
+        folder, whole, segment, dict(now.metadata), opened.fingerprint
+    )
+    report(
+        f"Added {len(rows)} images: {metadata['count']} in {folder}, in "
+        f"{len(metadata['segments'])} segments.",
+        folder,
+        metadata,
+        action="added",
+    )
+    return folder
+
+
+def _append(
+    folder: Path,
+    whole: Path,
+    segment: dict[str, Any],
+    metadata: dict[str, Any],
+    fingerprint: str,
+) -> dict[str, Any]:
+    """Makes a new segment count; returns index.json with it.
+
+    Args:
+        folder: of the index.
+        whole: of the new segment.
+        segment: what `segments.finish` returned.
+        metadata: index.json without it.
+        fingerprint: of the records that it was made from.
+    """
     name = f"added-{metadata['changes'] + 1:05d}"
     shutil.rmtree(folder / name, ignore_errors=True)
     whole.rename(folder / name)
@@ -111,18 +138,11 @@ def add(
     ]
     metadata["added_records_fingerprints"] = [
         *metadata["added_records_fingerprints"],
-        opened.fingerprint,
+        fingerprint,
     ]
-    metadata["count"] += len(rows)
-    _write_change(folder, metadata)
-    report(
-        f"Added {len(rows)} images: {metadata['count']} in {folder}, in "
-        f"{len(metadata['segments'])} segments.",
-        folder,
-        metadata,
-        action="added",
-    )
-    return folder
+    metadata["count"] += segment["count"]
+    segment_merging.write_change(folder, metadata)
+    return metadata
 
 
 def remove(*, index: str | Path, ids: str | Path) -> Path:
@@ -150,14 +170,9 @@ def remove(*, index: str | Path, ids: str | Path) -> Path:
         first += len(segment.descriptors)
     kept = np.delete(np.concatenate(live), rows)
     removed = np.setdiff1d(np.arange(first), kept)
-    name = f"removed-{metadata['changes'] + 1:05d}.npy"
-    with atomic_files.file_in_one_piece(folder / name) as temporary:
-        with temporary.open("wb") as file:
-            np.save(file, removed)
-    metadata["removed"] = name
-    metadata["digests"] = file_digests.of(folder, [name])
+    segment_merging.write_removed(folder, removed, metadata)
     metadata["count"] = len(kept)
-    _write_change(folder, metadata)
+    segment_merging.write_change(folder, metadata)
     report(
         f"Removed {len(rows)} images: {len(kept)} in {folder}. --compact frees "
         f"the space of {len(removed)} removed images.",
@@ -186,61 +201,15 @@ def compact(*, index: str | Path, tuning: TuningOptions) -> Path:
             something else.
     """
     folder = _one_folder(index)
-    atomic_files.check_replaceable(folder, names=index_files.NAMES)
     before = Index.open(folder, exact=True)
-    metadata = dict(before.metadata)
-    step = max(1, _COPIED_NUMBERS // metadata["dimension"])
-    with atomic_files.folder_to_resume(
-        folder,
-        {
-            "compacted": metadata,
-            **_words(tuning),
-        },
-    ) as unfinished:
-        stored = _stored(before)
-        form = {"shape": stored.shape, "dtype": stored.dtype.name}
-        descriptor_arrays.start_or_resume(unfinished, **form)
-        descriptor_arrays.write(
-            (
-                stored[first : first + step]
-                for first in range(unfinished.done, metadata["count"], step)
-            ),
-            unfinished,
-            **form,
-        )
-        _copy_codec(folder, unfinished.folder)
-        segment = segments.finish(
-            unfinished.folder, before.manifest, tuning, dtype=metadata["dtype"]
-        )
-        _check_unchanged(folder, before)
-        metadata["segments"] = [
-            {
-                "folder": ".",
-                **segment,
-                # Codes are not made again, so this was measured before.
-                "code_recall": metadata["segments"][0].get("code_recall"),
-            }
-        ]
-        metadata["removed"] = None
-        metadata.pop("digests", None)
-        metadata |= _words(tuning)
-        index_files.write(unfinished.folder, metadata)
+    segment_merging.merge(before, first=0, tuning=tuning)
     report(
-        f"Index of {metadata['count']} images in {folder}.",
+        f"Index of {before.metadata['count']} images in {folder}.",
         folder,
-        metadata,
+        index_files.read(folder),
         action="compacted",
     )
     return folder
-
-
-def tuning_of(metadata: dict[str, Any]) -> TuningOptions:
-    """Returns how ScaNN's settings were chosen, by index.json."""
-    return TuningOptions(
-        target_recall=metadata["target_recall"],
-        tune_tree=metadata.get("tune_tree", False),
-        reorder_from=metadata.get("reorder_from", "memory"),
-    )
 
 
 def report(
@@ -268,30 +237,6 @@ def report(
         count=metadata["count"],
         segments=len(metadata["segments"]),
         next_command=next_command,
-    )
-
-
-def _words(tuning: TuningOptions) -> dict[str, Any]:
-    """Returns the entries of index.json that `tuning_of` reads."""
-    return {
-        "target_recall": tuning.target_recall,
-        "tune_tree": tuning.tune_tree,
-        "reorder_from": tuning.reorder_from,
-    }
-
-
-def _copy_codec(folder: Path, out: Path) -> None:
-    if (folder / descriptor_arrays.CODEC).exists():
-        shutil.copy(folder / descriptor_arrays.CODEC, out)
-
-
-def _stored(index: Index) -> np.ndarray | descriptor_arrays.GatheredRows:
-    """Returns what is on disk of the images of an index: numbers or codes."""
-    if not isinstance(index.segments[0].descriptors, codes.DecodedRows):
-        return index.descriptors
-    return descriptor_arrays.GatheredRows(
-        [segment.descriptors.codes for segment in index.segments],
-        [segment.live for segment in index.segments],
     )
 
 
@@ -331,17 +276,6 @@ def _check_absent(index: Index, image_ids: pd.Series) -> None:
         )
 
 
-def _check_unchanged(folder: Path, before: Index) -> None:
-    now = index_files.read(folder)
-    if now != before.metadata:
-        raise ValueError(
-            "Expected no change of the index while it was compacted. Received: "
-            f"index={str(folder)!r} with {now['changes']} changes, not "
-            f"{before.metadata['changes']}. Those changes are kept; run the "
-            "command again."
-        )
-
-
 def _one_folder(index: str | Path) -> Path:
     folder = Path(index)
     atomic_files.put_back(folder)
@@ -352,17 +286,3 @@ def _one_folder(index: str | Path) -> Path:
             f"an index with {index_files.COMMAND}."
         )
     return folder
-
-
-def _write_change(folder: Path, metadata: dict[str, Any]) -> None:
-    """Makes a change count, then removes files that it replaced."""
-    metadata["changes"] += 1
-    index_files.write(folder, metadata)
-    used = {segment["folder"] for segment in metadata["segments"]}
-    used.add(metadata["removed"])
-    for path in [*folder.glob("added*"), *folder.glob("removed-*")]:
-        if path.name not in used:
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()

@@ -3,6 +3,7 @@
     index.json         what the index was made from, its segments and changes
     .                  the first segment; see `segments`
     added-00001/       a segment for each time images were added
+    merged-00002/      a segment that took the place of several
     removed-00002.npy  int64, rows that were removed, counted through all
                        segments
 
@@ -45,6 +46,7 @@ NAMES = {
     stored_features.FOLDER,
     *segments.FILES,
     "added*",
+    "merged*",
     "removed-*",
     ".*.unfinished*",
 }

@@ -47,7 +47,21 @@ def open_folder(
         FileNotFoundError: no finished index is there.
         Damaged: it is.
     """
-    metadata = index_files.read(folder)
+    while True:
+        metadata = index_files.read(folder)
+        try:
+            opened = _segments(folder, metadata, exact=exact, check=check)
+            return metadata, opened
+        except Damaged:
+            # A change may have removed files that were about to be read.
+            if index_files.read(folder) == metadata:
+                raise
+
+
+def _segments(
+    folder: Path, metadata: dict[str, Any], *, exact: bool, check: bool
+) -> list[segments.Segment]:
+    """Opens the segments that index.json names."""
     try:
         removed = _removed(folder, metadata, check=check)
         opened, first = [], 0
@@ -81,7 +95,7 @@ def open_folder(
             f"({error}). Delete it and {again}.",
             path=folder,
         ) from error
-    return metadata, opened
+    return opened
 
 
 def _removed(

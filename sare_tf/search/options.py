@@ -264,6 +264,14 @@ class IndexOptions(
         False,
         "Rebuild --index from its descriptors, without the removed images.",
     )
+    compact_when_stale: float = option(
+        0.25,
+        "After images were added or removed: share of a part of --index from "
+        "which removed images make it worth rebuilding that part. Parts of "
+        "added images are then put together, too. 0: only --compact does both.",
+        minimum=0,
+        maximum=1,
+    )
     local_features: str | None = path_option(
         None,
         "Folder of an export that export_local_features wrote, or rootsift, or "

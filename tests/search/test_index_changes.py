@@ -13,6 +13,7 @@ from sare_tf.search import (
     embedding,
     index_changes,
     segment_building,
+    segment_merging,
     segments,
 )
 from sare_tf.search.opened_index import Index
@@ -114,7 +115,7 @@ def test_an_addition_that_was_killed_last_is_made_again(
         raise KeyboardInterrupt
 
     before = Index.open(built["out"]).metadata
-    monkeypatch.setattr(index_changes, "_write_change", killed)
+    monkeypatch.setattr(segment_merging, "write_change", killed)
     with pytest.raises(KeyboardInterrupt):
         index_changes.add(**_added(built, more))
     assert Index.open(built["out"]).metadata == before
@@ -225,15 +226,19 @@ def test_compaction_changes_nothing_but_the_files(
     found = before.search(toy_search.unit(4, 9, toy_search.DIMENSION), 20)
     # In several steps.
     monkeypatch.setattr(
-        index_changes, "_COPIED_NUMBERS", 3 * toy_search.DIMENSION
+        segment_merging, "_COPIED_NUMBERS", 3 * toy_search.DIMENSION
     )
     index_changes.compact(index=out, tuning=TuningOptions())
     after = Index.open(out, exact=True)
     files = {"descriptors.npy", "scann"}
     if dtype in CODES:
         files = {"codes.npy", "codec.npz"}
+    # The third change. Nothing is left of the segments that were merged.
     assert {path.name for path in out.iterdir()} == {
-        *("index.json", "manifest.parquet", *files),
+        *("index.json", "merged-00003"),
+    }
+    assert {path.name for path in (out / "merged-00003").iterdir()} == {
+        *("manifest.parquet", *files),
     }
     assert after.manifest.equals(before.manifest)
     assert after.metadata["dtype"] == dtype
