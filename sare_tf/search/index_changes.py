@@ -112,12 +112,56 @@ def add(
     return folder
 
 
+def add_vectors(
+    *, index: str | Path, descriptors: np.ndarray, rows: pd.DataFrame
+) -> Path:
+    """Adds descriptors of any source to an index of such.
+
+    Args:
+        index: folder of an index that `Index.build` made.
+        descriptors: float [N, D], rows of unit length.
+        rows: manifest of the N images, as `vector_index.rows_of` makes it.
+
+    Returns:
+        `index`.
+
+    Raises:
+        FileNotFoundError: the index is absent.
+        ValueError: an index that an export built, another descriptor length,
+            rows that are no unit vectors, or images that it has already.
+    """
+    folder = _one_folder(index)
+    before = Index.open(folder, exact=True, check=False)
+    metadata = dict(before.metadata)
+    if metadata["export_fingerprint"] is not None or np.shape(descriptors) != (
+        len(rows),
+        metadata["dimension"],
+    ):
+        raise ValueError(
+            f"Expected descriptors [{len(rows)}, {metadata['dimension']}], and "
+            "an index that Index.build made. Received: descriptors.shape="
+            f"{np.shape(descriptors)} for {str(folder)!r}."
+        )
+    descriptor_arrays.check_unit(descriptors, rows["image_id"].tolist())
+    _check_absent(before, rows["image_id"])
+    whole, dtype = folder / "added", metadata["dtype"]
+    with atomic_files.folder_in_one_piece(whole) as new:
+        embedded = descriptor_arrays.dtype_embedded(dtype)
+        np.save(new / descriptor_arrays.FLOATS, descriptors.astype(embedded))
+        segment_merging.write_codec(before.segments[0].descriptors, new)
+        segment = segments.finish(
+            new, rows, segment_merging.tuning_of(metadata), dtype=dtype
+        )
+    _append(folder, whole, segment, metadata, None)
+    return folder
+
+
 def _append(
     folder: Path,
     whole: Path,
     segment: dict[str, Any],
     metadata: dict[str, Any],
-    fingerprint: str,
+    fingerprint: str | None,
 ) -> dict[str, Any]:
     """Makes a new segment count; returns index.json with it.
 
@@ -126,7 +170,7 @@ def _append(
         whole: of the new segment.
         segment: what `segments.finish` returned.
         metadata: index.json without it.
-        fingerprint: of the records that it was made from.
+        fingerprint: of the records that it was made from; None: of none.
     """
     name = f"added-{metadata['changes'] + 1:05d}"
     shutil.rmtree(folder / name, ignore_errors=True)
@@ -136,10 +180,11 @@ def _append(
         *metadata["segments"],
         {"folder": name, **segment},
     ]
-    metadata["added_records_fingerprints"] = [
-        *metadata["added_records_fingerprints"],
-        fingerprint,
-    ]
+    if fingerprint is not None:
+        metadata["added_records_fingerprints"] = [
+            *metadata["added_records_fingerprints"],
+            fingerprint,
+        ]
     metadata["count"] += segment["count"]
     segment_merging.write_change(folder, metadata)
     return metadata

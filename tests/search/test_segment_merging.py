@@ -13,6 +13,7 @@ from sare_tf.search import (
     index_opening,
     segment_merging,
     segments,
+    vector_index,
 )
 from sare_tf.search.opened_index import Index
 from sare_tf.search.options import TuningOptions
@@ -36,20 +37,13 @@ def built(tmp_path):
     )
 
 
-def _add(folder, descriptors, names, tmp_path):
-    """As `index_changes.add`, of descriptors that are there already."""
-    made = Index.build(descriptors, image_ids=names, out=tmp_path / "more")
-    whole = folder / "added"
-    (tmp_path / "more").rename(whole)
-    (whole / "index.json").unlink()
-    (segment,) = made.metadata["segments"]
-    now = Index.open(folder, exact=True)
-    index_changes._append(
-        folder,
-        whole,
-        {name: value for name, value in segment.items() if name != "folder"},
-        dict(now.metadata),
-        "0" * 64,
+def _add(folder, descriptors, names):
+    index_changes.add_vectors(
+        index=folder,
+        descriptors=descriptors,
+        rows=vector_index.rows_of(
+            names, positions=None, utm_zone="", place_ids=None
+        ),
     )
     segment_merging.tidy(folder, stale=0.25)
 
@@ -101,7 +95,7 @@ def test_many_changes_keep_the_index_small_and_right(built, tmp_path):
         for day in range(25):
             names = _names(1000 + 10 * day, 5)
             rows = _rows(5, seed=100 + day)
-            _add(folder, rows, names, tmp_path)
+            _add(folder, rows, names)
             held |= dict(zip(names, rows, strict=True))
             gone = rng.choice(sorted(held), 4, replace=False).tolist()
             _remove(folder, gone, tmp_path)
@@ -194,6 +188,22 @@ def test_a_change_while_an_index_is_opened_is_no_damage(
     assert not (folder / "descriptors.npy").exists()
 
 
+@pytest.mark.parametrize(
+    ("descriptors", "names", "message"),
+    [
+        (_rows(2)[:, :4], ["a", "b"], "Expected descriptors .2, 8."),
+        (2 * _rows(2), ["a", "b"], "length 2 for a"),
+        (_rows(2), ["a", "00007"], "1 that it holds, such as '00007'"),
+    ],
+)
+def test_vectors_that_do_not_fit_are_not_added(
+    built, descriptors, names, message
+):
+    with pytest.raises(ValueError, match=message):
+        _add(built.folders[0], descriptors, names)
+    assert Index.open(built.path).metadata == built.metadata
+
+
 def test_nothing_is_merged_on_request(built, tmp_path):
     folder = built.folders[0]
     (tmp_path / "ids.txt").write_text("\n".join(_names(0, 50)))
@@ -208,7 +218,7 @@ def test_nothing_is_merged_on_request(built, tmp_path):
 
 def test_the_last_segments_may_be_gone(built, tmp_path):
     folder = built.folders[0]
-    _add(folder, _rows(2, seed=3), _names(500, 2), tmp_path)
+    _add(folder, _rows(2, seed=3), _names(500, 2))
     _remove(folder, _names(500, 2), tmp_path)
     opened = Index.open(folder)
     assert [len(one.descriptors) for one in opened.segments] == [60]
