@@ -15,7 +15,7 @@ fails on several machines, where `workers` takes its place.
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -200,6 +200,27 @@ def predict(
             dataset, steps=steps, verbose=0, callbacks=callbacks
         )
     return descriptors[: len(rows)]
+
+
+def gather_rows(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Concatenates the rows of all replicas, in their order.
+
+    Args:
+        batch: tensors of this replica by name, [b, ...].
+
+    Returns:
+        Tensors [B, ...], the same on all replicas.
+    """
+    replica = tf.distribute.get_replica_context()
+    if replica.num_replicas_in_sync == 1:
+        return dict(batch)
+    # Workers only gather tensors on a device, which inputs of a step lack.
+    own = {name: tf.identity(rows) for name, rows in batch.items()}
+    gathered = replica.all_gather(own, axis=0)
+    return {
+        name: tf.ensure_shape(rows, (None, *batch[name].shape[1:]))
+        for name, rows in gathered.items()
+    }
 
 
 def _read_once(

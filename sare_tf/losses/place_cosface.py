@@ -178,7 +178,7 @@ class PlaceCosFaceLoss(DescriptorLoss):
             num_places=num_places,
             margin=margin,
             scale=scale,
-            group_sizes=group_sizes,
+            group_sizes=group_sizes and list(group_sizes),
             reduction=reduction,
             name=name,
             dtype=dtype,

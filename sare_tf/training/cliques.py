@@ -88,16 +88,17 @@ class _Drawer:
         members = place_batches.images_of_places(numbers)
         self.num_places = len(members)
         self._members = members
-        self._vectors = mean_descriptors(places, members, list(members))
+        vectors = mean_descriptors(places, members, list(members))
         xy = manifest.coordinates(places.rows)
         # Images of other regions are apart, whatever their coordinates.
         grids = manifest.grids(places.rows)
         names = places.regions
         regions = grids if names is None else names
-        self._regions = [
+        by_region = [
             np.unique(numbers[regions == region])
             for region in sorted(set(regions))
         ]
+        self._regions = [(own, vectors[own]) for own in by_region]
         self._trees = {}
         for grid in set(grids):
             rows = np.flatnonzero(grids == grid)
@@ -111,7 +112,7 @@ class _Drawer:
             Images of each clique, int [K].
         """
         size = self._places.rule.places_per_batch
-        counts = np.array([len(numbers) for numbers in self._regions])
+        counts = np.array([len(numbers) for numbers, _ in self._regions])
         batch, blocked, before = [], set(), -1
         while len(batch) < size and len(batch) > before:
             before = len(batch)
@@ -119,7 +120,7 @@ class _Drawer:
                 len(counts), len(counts), replace=False, p=counts / counts.sum()
             )
             for region in order:
-                drawn = self._draw_places(self._regions[region], rng)
+                drawn = self._draw_places(*self._regions[region], rng)
                 images = np.concatenate([self._members[p] for p in drawn])
                 images = [image for image in images if image not in blocked]
                 for clique, neighbours in self._cliques(images, rng):
@@ -130,27 +131,30 @@ class _Drawer:
         return batch
 
     def _draw_places(
-        self, numbers: np.ndarray, rng: np.random.Generator
+        self,
+        numbers: np.ndarray,
+        vectors: np.ndarray,
+        rng: np.random.Generator,
     ) -> np.ndarray:
         """Draws a place of a region, and those that look like it."""
-        first = rng.choice(numbers)
-        others = numbers[numbers != first]
-        apart = np.sqrt(
-            np.maximum(
-                2 - 2 * self._vectors[others] @ self._vectors[first], 0.0
-            ).astype(np.float64)
-        )
-        weights = apart.max(initial=0.0) - apart
-        count = self._places.similar_places
-        if count >= (weights > 0).sum():
-            # All that can be drawn, or any if they are all alike.
-            likely = others[weights > 0]
-            rest = rng.permutation(others[weights == 0])
-            return np.concatenate([[first], likely, rest])[: count + 1]
-        drawn = rng.choice(
-            others, count, replace=False, p=weights / weights.sum()
-        )
-        return np.concatenate([[first], drawn])
+        first = rng.integers(len(numbers))
+        cosines = (vectors @ vectors[first]).astype(np.float64)
+        apart = np.sqrt(np.maximum(2.0 - 2.0 * cosines, 0.0))
+        weights = apart.max() - apart
+        weights[first] = 0.0
+        count = min(self._places.similar_places, len(numbers) - 1)
+        likely = np.flatnonzero(weights)
+        if len(likely) > count:
+            others = rng.choice(
+                len(numbers), count, replace=False, p=weights / weights.sum()
+            )
+        else:
+            # All that look alike at all, and any of the others.
+            rest = np.delete(
+                np.arange(len(numbers)), np.concatenate([likely, [first]])
+            )
+            others = [*likely, *rng.permutation(rest)][:count]
+        return numbers[[first, *others]]
 
     def _cliques(
         self, images: list[int], rng: np.random.Generator

@@ -29,7 +29,7 @@ class Places:
         rule: which places and images make a batch.
         seed: seed of everything that is drawn.
         regions: str [N], names of the images' regions; None: one region.
-        group: places of one group, of which the batches are; None: all.
+        group: places of the group of the epoch, for `groups`.
         descriptors: [N, D], of unit length; None: as if all were alike.
         similar_places: see `cliques`.
     """
@@ -122,7 +122,7 @@ def similar(places: Places) -> PlaceBatches:
     full = []
     while len(left) >= rule.places_per_batch:
         first = left[0]
-        closeness = vectors[left] @ vectors[first]
+        closeness = (vectors @ vectors[first])[left]
         closeness[0] = np.inf
         # The order among equals is random, as that of `left`.
         order = left[np.argsort(-closeness, kind="stable")]
