@@ -13,6 +13,7 @@ Keras trains on one device, and on several devices of one machine. Its `fit`
 fails on several machines, where `workers` takes its place.
 """
 
+import functools
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -58,7 +59,17 @@ def make(name: str) -> tf.distribute.Strategy:
         return tf.distribute.get_strategy()
     kind = "GPU" if gpus else "CPU"
     devices = tf.config.list_logical_devices(kind)
-    return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return _mirrored(tuple(device.name for device in devices))
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """Returns the strategy of devices, one for the whole process.
+
+    Strategies number their collective operations from the same number on, and
+    TensorFlow refuses a number that was of another kind of operation before.
+    """
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def check_batch(
