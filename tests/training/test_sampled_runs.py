@@ -274,8 +274,9 @@ def test_interpolated_weights_are_validated_and_written(towns, mixed, tmp_path):
         )
     )
     card = json.loads((made / "sare_tf.json").read_text("utf-8"))
-    assert card["epoch"] == "epoch-0000"
-    assert card["recall_at"] == entry["recall_at"]
+    assert card["checkpoint"] == "epoch-0000"
+    assert card["validation"]["recall_at"] == entry["recall_at"]
+    assert card["training"]["interpolated"]["share"] == share
 
 
 def test_statistics_of_batch_normalisation_are_interpolated():
