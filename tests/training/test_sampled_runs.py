@@ -1,5 +1,6 @@
 """Runs over sampled places, several folders and interpolated weights."""
 
+import dataclasses
 import json
 import shutil
 
@@ -138,9 +139,47 @@ def test_each_part_of_a_batch_is_of_its_folder(towns, mixed):
         assert set(plan.images[:, columns].reshape(-1) // 96) == {part}
     for labels in plan.labels:
         assert len(set(labels)) == 8
+    assert data.workload().epoch == (
+        "3 steps of 8 places, 16 images, 8 of one, 4 of two, 4 of three; 192 "
+        "images embedded before"
+    )
     towns_of = plan.rows["image_id"].str.partition("/")[0].to_numpy()
     for images in plan.images[:, 12:]:
         assert len(set(towns_of[images])) == 1
+
+
+def test_planned_batches_with_images_that_cannot_be_read(towns, mixed, caplog):
+    """Those that were planned for epoch 2 before an image became bad."""
+    options, run = mixed
+    planned = np.load(run.after[1] / "epoch-0001/remembered.npy")
+    data = TrainingData.of(Records(towns[0]), options)
+    names = data.places.rows["image_id"].to_numpy()
+    bad = names[planned[1, 1]]
+    kept = ~(names[planned[:, 1:]] == bad).any(axis=1)
+    assert 0 < kept.sum() < 3
+    places = dataclasses.replace(data.places, bad=[bad])
+    plan, later = places.plan_by_descriptors(None, None, 2, planned)
+    np.testing.assert_array_equal(plan.images, planned[kept, 1:])
+    assert len(later) == 0
+    assert f"Left out: {3 - kept.sum()} batches" in caplog.text
+    places = dataclasses.replace(data.places, bad=set(names))
+    with pytest.raises(ValueError, match="3 batches planned for epoch 2, none"):
+        places.plan_by_descriptors(None, None, 2, planned)
+
+
+def test_folders_of_images_of_other_shapes_are_noted(towns, caplog):
+    options = toy_training.options(
+        loss="place_n_pairs",
+        train_records=("a", "b"),
+        places_per_batch=4,
+    )
+    folders = [Records(towns[0]), Records(towns[1])]
+    place_parts.of_folders(folders, options)
+    assert "different shapes" not in caplog.text
+    folders[1].manifest["width"] = 48
+    place_parts.of_folders(folders, options)
+    assert "which all become 32 x 32: 32 x 32 in" in caplog.text
+    assert ", 48 x 32 in" in caplog.text
 
 
 def test_classes_train_with_cosface_one_group_each_epoch(towns, tmp_path):
