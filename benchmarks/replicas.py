@@ -18,6 +18,7 @@ from absl import app, flags
 from sare_tf import losses, model
 from sare_tf.distributed import strategies
 from sare_tf.losses.keras_losses import PlaceLoss
+from sare_tf.training import fine_tuning_optimizers, rate_factors
 from sare_tf.training.place_network import PlaceNetwork
 
 FLAGS = flags.FLAGS
@@ -91,6 +92,13 @@ def cosface():
     return PlaceNetwork(embedder()), loss
 
 
+def groups():
+    """Builds a network over two parts, and a loss that has groups."""
+    loss = losses.PlaceCosFaceLoss(num_places=12, scale=8.0, group_sizes=(5, 7))
+    parts = (("one", 6), ("two", 2))
+    return PlaceNetwork(embedder(), parts=parts, chunk_images=1), loss
+
+
 def learned_bandwidth():
     """Builds a network over places, and SARE that learns its bandwidth."""
     bandwidth = losses.InverseBandwidth(5.0)
@@ -128,11 +136,14 @@ def data_with_weights(rng):
     return pictures, {"labels": labels, "positive_weights": weights}
 
 
+WITH_RATES = "places, with rates of backbone and clusters"
 CASES = {
     "tuples": (over_tuples, tuple_data),
     "places": (over_places("place_sare_joint"), place_data),
+    WITH_RATES: (over_places("place_sare_joint"), place_data),
     "places, losses over pairs": (together, place_data),
     "places, CosFace": (cosface, place_data),
+    "places, in two parts, CosFace with groups": (groups, place_data),
     "places, in chunks, with a learned bandwidth and weights": (
         learned_bandwidth,
         data_with_weights,
@@ -149,6 +160,28 @@ CASES = {
 }
 
 
+def _optimizer(network, case):
+    """Builds SGD; for one case with rates of its own for each part."""
+    if case != WITH_RATES:
+        return keras.optimizers.SGD(0.1, momentum=0.9)
+    inner = network.get_layer("embedder")
+    return fine_tuning_optimizers.build(
+        "sgd",
+        learning_rate=0.1,
+        weight_decay=0.001,
+        averaging_momentum=0.9,
+        rate_factors=rate_factors.of_embedder(
+            inner,
+            backbone_rate=0.3,
+            head_rate=1.0,
+            netvlad_rate=3.0,
+            layer_decay=1.0,
+        ),
+        l2_to_start=0.01,
+        num_pulled=len(inner.get_layer("backbone").trainable_weights),
+    )
+
+
 def train(strategy, case):
     """Trains; returns the mean loss up to each step, and the weights."""
     build, data = CASES[case]
@@ -156,7 +189,7 @@ def train(strategy, case):
     keras.utils.set_random_seed(0)
     with strategy.scope():
         network, loss = build()
-        network.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss)
+        network.compile(_optimizer(network, case), loss)
         network.optimizer.build(network.trainable_variables)
     strategies.check_network(network)
     dataset = tf.data.Dataset.from_tensor_slices(data(rng))

@@ -13,7 +13,9 @@ Epoch 0 is the network before training. A run that was stopped resumes after its
 last whole epoch; `run_folder` describes the files that it leaves.
 
 With --averaging_momentum, the average of the weights is validated and saved;
-training and mining continue with the weights themselves.
+training and mining continue with the weights themselves. With --interpolation,
+weights between those of epoch 0 and of the last epoch are validated at the end,
+see `interpolation`.
 """
 
 import contextlib
@@ -25,18 +27,19 @@ from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
 import tensorflow as tf
 from absl import logging
 
 from sare_tf import flags
 from sare_tf.distributed import strategies, workers
 from sare_tf.records.records import Records
-from sare_tf.runtime import flagfiles, progress, run_lock, stage_results
+from sare_tf.runtime import flagfiles, run_lock, stage_results
 from sare_tf.training import (
     compiled_network,
     epoch_choice,
     epoch_loop,
+    epoch_validation,
+    interpolation,
     memory_estimate,
     optimizers,
     tensorboard,
@@ -56,6 +59,7 @@ _MAY_CHANGE = (
     "tuples",
     "strategy",
     "chunk_images",
+    "interpolation",
 )
 
 
@@ -78,7 +82,9 @@ def run(options: TrainingOptions) -> Path:
     strategy = strategies.make(options.strategy)
     # Refused before a run begins.
     compiled_network.check_batch(strategy, options)
-    compiled_network.build_loss(options, num_places=options.places_per_batch)
+    compiled_network.build_loss(
+        options, group_sizes=(options.places_per_batch,)
+    )
     records = Records(options.records)
     if options.dry_run:
         _report_plan(TrainingData.of(records, options))
@@ -102,7 +108,7 @@ def _train_without_bad_images(
         except unreadable_images.ERRORS as error:
             unreadable_images.find(
                 options.checkpoints,
-                records,
+                [records, *map(Records, options.train_records)],
                 error,
                 limit=options.max_bad_images,
             )
@@ -136,7 +142,7 @@ def _train(
             measured, mined = {"epoch": epoch}, None
             if epoch:
                 begin = time.monotonic()
-                trained, mined = epoch_loop.train(
+                trained, mined, remembered = epoch_loop.train(
                     network,
                     data,
                     epoch,
@@ -147,7 +153,7 @@ def _train(
                 seconds = time.monotonic() - begin
                 measured |= {**trained, "epoch_s": round(seconds, 3)}
             with optimizers.averaged(network):
-                measured |= _validate(
+                measured |= epoch_validation.validate(
                     network, data, measured, folder=folder, log=log
                 )
                 log.end()
@@ -158,22 +164,23 @@ def _train(
                     mined=mined,
                 )
             _log_epoch(measured, options)
-    _report(folder)
+    _report(folder, interpolation.run(folder, data, strategy))
     return folder.path
 
 
-def _report(folder: RunFolder) -> None:
+def _report(folder: RunFolder, interpolated: dict[str, Any] | None) -> None:
     for warning in epoch_choice.warnings(folder.history, folder.best):
         logging.warning("%s", warning)
     best = int(folder.best.removeprefix("epoch-"))
     stage_results.report(
         "train",
-        folder.summary(),
+        "\n".join([folder.summary(), *interpolation.lines(interpolated)]),
         path=folder.path,
         action="trained",
         epochs=len(folder.history) - 1,
         best=folder.best,
         recall_at=folder.history[best]["recall_at"],
+        interpolation=interpolated,
         next_command=flagfiles.next_command("export"),
     )
 
@@ -211,7 +218,10 @@ def _network(
     with strategy.scope():
         if folder.last is None:
             network = compiled_network.build(
-                data.train, options, num_places=data.num_places
+                data.train,
+                options,
+                group_sizes=data.group_sizes,
+                parts=data.parts,
             )
             remembered = (
                 data.miner.no_memory()
@@ -249,71 +259,20 @@ def _opened_log(
         yield log, profile
 
 
-def _validate(
-    network: keras.Model,
-    data: TrainingData,
-    measured: dict,
-    *,
-    folder: RunFolder,
-    log: TrainingLog,
-) -> dict[str, Any]:
-    """Measures an epoch on the val split, and logs the values.
-
-    The projector shows the descriptors of the best epoch.
-    """
-    step = epoch_loop.steps_taken(network)
-    log.values(step, {"epoch": measured["epoch"]})
-    val = data.val
-    if val is None:
-        return {"recall_at": None}
-    with progress.over_images(
-        f"Validation of epoch {measured['epoch']}",
-        total=len(val.queries) + len(val.database),
-    ) as shown:
-        queries, database = val.embed(
-            network.get_layer("embedder"), shown=shown
-        )
-    recall, reciprocal_rank = _of_chief(
-        network.distribute_strategy, *val.measure(queries, database)
-    )
-    validated = {
-        "recall_at": recall,
-        "mean_reciprocal_rank": reciprocal_rank,
-        "val_queries": len(val.queries),
-    }
-    log.values(step, {f"val/recall_at_{k}": v for k, v in recall.items()})
-    log.values(step, {"val/mean_reciprocal_rank": reciprocal_rank})
-    sample, positives = val.sample(tensorboard.PROJECTOR_IMAGES)
-    if folder.would_be_best({**measured, **validated}) and len(sample):
-        log.projector(
-            data.records,
-            pd.concat([val.queries.iloc[sample], val.database.iloc[positives]]),
-            np.concatenate([queries[sample], database[positives]]),
-            height=data.options.image_height,
-            width=data.options.image_width,
-        )
-    return validated
-
-
-def _of_chief(
-    strategy: tf.distribute.Strategy,
-    recall: dict[int, float],
-    reciprocal_rank: float,
-) -> tuple[dict[int, float], float]:
-    """Returns the chief's values, by which all choose the same best epoch."""
-    own = np.array([*recall.values(), reciprocal_rank])
-    *values, reciprocal_rank = workers.from_chief(strategy, own).tolist()
-    return dict(zip(recall, values, strict=True)), reciprocal_rank
-
-
 def _log_epoch(measured: dict, options: TrainingOptions) -> None:
     names = ("loss", "learning_rate", "inverse_bandwidth", "violating")
     names += ("images_per_s",)
     values = [
         f"{name} {measured[name]:.4g}" for name in names if name in measured
     ]
+    for name, loss in measured.get("loss_by_part", {}).items():
+        values.append(f"loss of {name} {loss:.4g}")
     recall = measured["recall_at"] or {}
     values += [f"val recall@{k} {value:.3f}" for k, value in recall.items()]
+    for name, of_folder in measured.get("recall_by_folder", {}).items():
+        values += [
+            f"{name} recall@{k} {value:.3f}" for k, value in of_folder.items()
+        ]
     logging.info(
         "Epoch %d of %d: %s",
         measured["epoch"],
@@ -334,6 +293,7 @@ def _report_plan(data: TrainingData) -> None:
         epochs=data.options.epochs,
         best=None,
         recall_at=None,
+        interpolation=None,
     )
 
 

@@ -124,6 +124,7 @@ _SLOW = {
     "training/test_fine_tuning.py",
     "training/test_place_batches.py",
     "training/test_place_network.py",
+    "training/test_sampled_runs.py",
     "training/test_train_tuples.py",
     "training/test_unreadable_images.py",
 }

@@ -5,7 +5,8 @@
 Trains with the arguments of `train.run`; TF_CONFIG says which worker it is. Of
 these the script itself takes: `cpus`, how many logical CPU devices there are;
 `killed_at`, the number of the dataset of tuples, from 1, before which the
-process is killed; and `start_s`, how long it waits for other workers.
+process is killed; `then`, the arguments of a second run in the process; and
+`start_s`, how long it waits for other workers.
 """
 
 import contextlib
@@ -151,7 +152,10 @@ def main() -> None:
     datasets.tuple_dataset = _killing(
         datasets.tuple_dataset, arguments.pop("killed_at", None)
     )
+    then = arguments.pop("then", None)
     train.run(TrainingOptions(**arguments))
+    if then:
+        train.run(TrainingOptions(**then))
 
 
 if __name__ == "__main__":

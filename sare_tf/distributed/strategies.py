@@ -13,9 +13,10 @@ Keras trains on one device, and on several devices of one machine. Its `fit`
 fails on several machines, where `workers` takes its place.
 """
 
+import functools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -58,7 +59,17 @@ def make(name: str) -> tf.distribute.Strategy:
         return tf.distribute.get_strategy()
     kind = "GPU" if gpus else "CPU"
     devices = tf.config.list_logical_devices(kind)
-    return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return _mirrored(tuple(device.name for device in devices))
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """Returns the strategy of devices, one for the whole process.
+
+    Strategies number their collective operations from the same number on, and
+    TensorFlow refuses a number that was of another kind of operation before.
+    """
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def check_batch(
@@ -200,6 +211,27 @@ def predict(
             dataset, steps=steps, verbose=0, callbacks=callbacks
         )
     return descriptors[: len(rows)]
+
+
+def gather_rows(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Concatenates the rows of all replicas, in their order.
+
+    Args:
+        batch: tensors of this replica by name, [b, ...].
+
+    Returns:
+        Tensors [B, ...], the same on all replicas.
+    """
+    replica = tf.distribute.get_replica_context()
+    if replica.num_replicas_in_sync == 1:
+        return dict(batch)
+    # Workers only gather tensors on a device, which inputs of a step lack.
+    own = {name: tf.identity(rows) for name, rows in batch.items()}
+    gathered = replica.all_gather(own, axis=0)
+    return {
+        name: tf.ensure_shape(rows, (None, *batch[name].shape[1:]))
+        for name, rows in gathered.items()
+    }
 
 
 def _read_once(

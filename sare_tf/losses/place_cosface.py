@@ -4,11 +4,17 @@ Axis letters: B images of a batch; D descriptor length; C places. Labels are the
 numbers of places, from 0 and below C. Everything is float32.
 """
 
+from collections.abc import Sequence
+
 import keras
+import numpy as np
 from keras import ops
 
 from sare_tf.losses import distances, place_labels, settings
 from sare_tf.losses.keras_losses import DescriptorLoss, DType, Reduction
+
+# exp of it is 0, and it has no gradient.
+_NO_LOGIT = -1e9
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")
@@ -63,13 +69,15 @@ class PlaceClassifier(keras.layers.Layer):
         return {**super().get_config(), "num_places": self.num_places}
 
 
-def place_cosface(labels, cosines, *, margin=0.4, scale=30.0):
+def place_cosface(labels, cosines, *, margin=0.4, scale=30.0, group_sizes=None):
     """Cross-entropy of cosines with places, less a margin for the own place.
 
         -log(exp(s (cos_y - m)) / (exp(s (cos_y - m)) + sum_j exp(s cos_j)))
 
     with the place y of the image, the other places j, the margin m and the
     scale s. The defaults are those of CosPlace; EigenPlaces has the scale 100.
+    With groups, the other places are those of the same group only, as each
+    group of CosPlace has a classifier of its own.
 
     Source: Wang et al., "CosFace: Large Margin Cosine Loss for Deep Face
     Recognition", CVPR 2018, equation 4; Berton et al., "Rethinking Visual
@@ -80,6 +88,8 @@ def place_cosface(labels, cosines, *, margin=0.4, scale=30.0):
         cosines: of descriptors and the directions of places, [B, C].
         margin: m, of cosines.
         scale: s, factor on cosines.
+        group_sizes: number of places of each group, C together; places are
+            numbered group by group. None for one group.
 
     Returns:
         Loss per image, float32 [B].
@@ -94,6 +104,12 @@ def place_cosface(labels, cosines, *, margin=0.4, scale=30.0):
     labels, cosines = place_labels.checked_classes(labels, cosines, count=count)
     own = ops.one_hot(labels, count, dtype="float32")  # [B, C]
     logits = scale * (cosines - margin * own)
+    if group_sizes is not None:
+        groups = ops.convert_to_tensor(
+            np.arange(len(group_sizes)).repeat(group_sizes)
+        )  # [C]
+        same = ops.take(groups, labels)[:, None] == groups[None]
+        logits = ops.where(same, logits, _NO_LOGIT)
     return ops.logsumexp(logits, axis=1) - ops.sum(own * logits, axis=1)
 
 
@@ -116,6 +132,8 @@ class PlaceCosFaceLoss(DescriptorLoss):
         num_places: C.
         margin: of cosines.
         scale: factor on cosines.
+        group_sizes: number of places of each group, see `place_cosface`; None
+            for one group.
         reduction: how Keras reduces [B]; by default to the mean.
         name: of the loss.
         dtype: of the returned values.
@@ -145,14 +163,22 @@ class PlaceCosFaceLoss(DescriptorLoss):
         num_places: int,
         margin: float = 0.4,
         scale: float = 30.0,
+        group_sizes: Sequence[int] | None = None,
         reduction: Reduction = "sum_over_batch_size",
         name: str = "place_cosface_loss",
         dtype: DType = None,
     ):
+        if group_sizes is not None and sum(group_sizes) != num_places:
+            raise ValueError(
+                "Expected as many places as are in the groups. Received: "
+                f"num_places={num_places}, {sum(group_sizes)} in group_sizes="
+                f"{list(group_sizes)}."
+            )
         super().__init__(
             num_places=num_places,
             margin=margin,
             scale=scale,
+            group_sizes=group_sizes and list(group_sizes),
             reduction=reduction,
             name=name,
             dtype=dtype,
@@ -176,4 +202,5 @@ class PlaceCosFaceLoss(DescriptorLoss):
             self.layer(descriptors),
             margin=self.margin,
             scale=self.scale,
+            group_sizes=self.group_sizes,
         )

@@ -76,7 +76,7 @@ _OVER_PLACES = {
     "place_cosface": (
         "place_cosface.PlaceCosFaceLoss",
         {},
-        ("margin", "scale", "num_places"),
+        ("margin", "scale", "num_places", "group_sizes"),
     ),
     "place_fast_ap": ("pair_losses.PlaceFastAPLoss", {}, ()),
     "similarity_multi_similarity": (
@@ -113,6 +113,7 @@ _NEUTRAL = {
     "temperature": None,
     "miner": None,
     "num_places": None,
+    "group_sizes": None,
     "scaling": "tuples",
     "hardest_negatives": 0,
 }
@@ -146,10 +147,11 @@ def build(name, **settings):
             labels [B] and descriptors [B, D].
         **settings: settings of the loss. `kernel` and `inverse_bandwidth`, of
             the SARE losses, are ignored by other losses. `margin`, `scale`,
-            `temperature`, `miner`, `scaling`, `hardest_negatives` and
-            `num_places`, which place_cosface needs, are refused for a loss
-            that does not have them; None, or the default of `scaling` and
-            `hardest_negatives`, stands for the default of the loss.
+            `temperature`, `miner`, `scaling`, `hardest_negatives`,
+            `group_sizes` and `num_places`, which place_cosface needs, are
+            refused for a loss that does not have them; None, or the default of
+            `scaling` and `hardest_negatives`, stands for the default of the
+            loss.
 
     Returns:
         keras.losses.Loss.

@@ -34,6 +34,11 @@ def given(draws: Any) -> Iterator[None]:
         _local.draws = before
 
 
+def draws_of(images: Any) -> Any:
+    """Returns the draws of a batch, [B, R]; None if it has none."""
+    return images.get("path_draws") if isinstance(images, dict) else None
+
+
 def drawn(column: int) -> Any:
     """Returns the given draws of a layer, [B].
 

@@ -3,6 +3,8 @@
 Options that do not fit together are refused here, before a run begins.
 """
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
@@ -25,14 +27,16 @@ def build(
     train: Split | StoredTuples,
     options: TrainingOptions,
     *,
-    num_places: int = 0,
+    group_sizes: Sequence[int] = (),
+    parts: Sequence[tuple[str, int]] = (),
 ) -> keras.Model:
     """Builds the network, and compiles it with its loss and optimizer.
 
     Args:
         train: data whose images NetVLAD's clusters are first made of.
         options: options of training.
-        num_places: number of places, see `build_loss`.
+        group_sizes: number of places of each group, see `build_loss`.
+        parts: of a batch, see `PlaceNetwork`.
 
     Returns:
         keras.Model from batches to descriptors, compiled.
@@ -73,6 +77,7 @@ def build(
             memory_images=options.memory_images,
             memory_after_steps=options.memory_after_steps,
             separation_m=options.positive_radius_m,
+            parts=parts,
         )
     else:
         network = model.over_tuples(
@@ -82,7 +87,7 @@ def build(
         )
     network.compile(
         optimizer=_build_optimizer(embedder, options),
-        loss=build_loss(options, num_places=num_places),
+        loss=build_loss(options, group_sizes=group_sizes),
         jit_compile="auto"
         if options.jit_compile is None
         else options.jit_compile,
@@ -147,14 +152,14 @@ def build_embedder(options: TrainingOptions) -> keras.Model:
 
 
 def build_loss(
-    options: TrainingOptions, *, num_places: int
+    options: TrainingOptions, *, group_sizes: Sequence[int]
 ) -> keras.losses.Loss:
     """Builds the loss over tuples or over places.
 
     Args:
         options: options of training.
-        num_places: number of places in the data, for a loss that tells all of
-            them apart.
+        group_sizes: number of places in each group of the data, for a loss
+            that tells the places of a group apart.
 
     Raises:
         ValueError: options that do not fit the loss.
@@ -163,7 +168,10 @@ def build_loss(
         options.loss,
         kernel=options.kernel,
         inverse_bandwidth=bandwidth_schedule.initial(options),
-        num_places=num_places if options.has_classes else None,
+        num_places=sum(group_sizes) if options.has_classes else None,
+        group_sizes=tuple(group_sizes)
+        if options.has_classes and len(group_sizes) > 1
+        else None,
         margin=options.margin,
         scale=options.similarity_scale,
         temperature=options.temperature,

@@ -6,6 +6,7 @@ A value that is not finite ends the epoch.
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,8 +16,14 @@ import tensorflow as tf
 from sare_tf.dataset import tuple_lists
 from sare_tf.distributed import strategies, workers
 from sare_tf.runtime import progress
-from sare_tf.training import bandwidth_schedule, datasets, optimizers
+from sare_tf.training import (
+    bandwidth_schedule,
+    datasets,
+    optimizers,
+    place_network,
+)
 from sare_tf.training.batches import draws_of
+from sare_tf.training.epoch_batches import Batches
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.tensorboard import TrainingLog
 from sare_tf.training.training_data import TrainingData
@@ -30,65 +37,39 @@ def train(
     remembered: np.ndarray,
     log: TrainingLog,
     callbacks: Sequence[keras.callbacks.Callback],
-) -> tuple[dict[str, float], pd.DataFrame | None]:
+) -> tuple[dict[str, Any], pd.DataFrame | None, np.ndarray]:
     """Trains for an epoch.
 
     Args:
         network: network of `compiled_network.build`.
         data: data to train on.
         epoch: number of the epoch, from 1.
-        remembered: int [queries, N], negatives of the epoch before; changed to
-            those of this one. Not used without mining.
+        remembered: what the epoch before left: negatives, int [queries, N], or
+            batches of places that it planned, see `place_plans`.
         log: log of curves and pictures.
         callbacks: further callbacks of Keras.
 
     Returns:
-        Measured values by name, and the tuples if they were mined.
+        Measured values by name, the tuples if they were mined, and what the
+        next epoch remembers.
 
     Raises:
         ValueError: a value is not finite; names the step and its images.
     """
     run = _Epoch(network, data, epoch, log, callbacks)
     if data.miner:
-        return run.on_mined_tuples(remembered)
+        remembered = remembered.copy()
+        return *run.on_mined_tuples(remembered), remembered
     if data.stored:
-        return run.on_stored_tuples(), None
-    return run.on_places(), None
+        return run.on_stored_tuples(), None, remembered
+    measured, remembered = run.on_places(remembered)
+    return measured, None, remembered
 
 
 def steps_taken(network: keras.Model) -> int:
     """Returns the steps of the optimizer since the run began."""
     # Python cannot convert a variable that several workers share.
     return int(keras.ops.convert_to_numpy(network.optimizer.iterations))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Batches:
-    """A dataset to fit on once, and what messages say about it.
-
-    Attributes:
-        dataset: batches for `fit`.
-        names: image_ids, `names_per_batch` for each batch.
-        names_per_batch: how many of the names belong to a batch.
-        kind: what the names are names of, such as "queries".
-        images_per_batch: images of a batch, of all workers.
-        title: title of the progress.
-        steps_of_epoch: steps of the whole epoch.
-        first_step: number of the first step in the epoch, from 0.
-    """
-
-    dataset: tf.data.Dataset
-    names: Sequence[str]
-    names_per_batch: int
-    kind: str
-    images_per_batch: int
-    title: str
-    steps_of_epoch: int
-    first_step: int = 0
-
-    @property
-    def steps(self) -> int:
-        return int(self.dataset.cardinality())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +120,7 @@ class _Epoch:
                 is_last=number + 1 == len(rounds),
             )
             loss, fit_s = self._fit(
-                _Batches(
+                Batches(
                     self._tuple_dataset(tuples, number),
                     names=image_ids[tuples[:, 0]],
                     names_per_batch=self._options.tuples_per_batch,
@@ -175,7 +156,7 @@ class _Epoch:
         """Fits on tuple records."""
         stored, seed = self.data.stored, self._options.seed_of(self.number)
         part = workers.part(self.network.distribute_strategy)
-        batches = _Batches(
+        batches = Batches(
             stored.dataset(seed=seed, part=part),
             names=stored.queries(seed=seed),
             names_per_batch=self._options.tuples_per_batch,
@@ -189,9 +170,17 @@ class _Epoch:
         except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
             raise stored.source.damaged(error) from error
 
-    def on_places(self) -> dict[str, float]:
-        """Fits on batches of places."""
-        plan = self.data.planned_places(epoch=self.number)
+    def on_places(
+        self, remembered: np.ndarray
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        """Fits on batches of places; remembers those of later epochs."""
+        places = self.data.places
+        if len(places.embedded):
+            plan, remembered = places.plan_by_descriptors(
+                self.network, self.data.train, self.number, remembered
+            )
+        else:
+            plan = places.plan(self.number)
         steps, images_per_batch = plan.images.shape
         dataset = datasets.planned_place_dataset(
             self.data.records,
@@ -205,8 +194,8 @@ class _Epoch:
             part=workers.part(self.network.distribute_strategy),
         )
         image_ids = plan.rows["image_id"].to_numpy(object)
-        return self._fit_epoch(
-            _Batches(
+        measured = self._fit_epoch(
+            Batches(
                 dataset,
                 names=image_ids[plan.images.reshape(-1)],
                 names_per_batch=images_per_batch,
@@ -216,6 +205,7 @@ class _Epoch:
                 steps_of_epoch=steps,
             )
         )
+        return measured, remembered
 
     def _mine(
         self,
@@ -274,12 +264,14 @@ class _Epoch:
             part=workers.part(self.network.distribute_strategy),
         )
 
-    def _fit_epoch(self, batches: _Batches) -> dict[str, float]:
+    def _fit_epoch(self, batches: Batches) -> dict[str, Any]:
         """Fits on the batches of a whole epoch; returns measured values."""
         steps = batches.steps_of_epoch
         loss, seconds = self._fit(batches)
+        by_part = place_network.losses_of_parts(self.network)
         return {
             "loss": loss,
+            **({"loss_by_part": by_part} if by_part else {}),
             "learning_rate": self._rate(steps - 1, steps),
             **bandwidth_schedule.measured(self.network),
             "images_per_s": self._images_per_s(
@@ -287,7 +279,7 @@ class _Epoch:
             ),
         }
 
-    def _fit(self, batches: _Batches) -> tuple[float, float]:
+    def _fit(self, batches: Batches) -> tuple[float, float]:
         """Fits on batches once; returns the mean loss and the seconds."""
         network = self.network
 
@@ -309,7 +301,7 @@ class _Epoch:
         def check_loss(batch: int, logs: dict[str, float]) -> None:
             shown.advance(batches.images_per_batch, loss=logs["loss"])
             if not math.isfinite(logs["loss"]):
-                raise self._not_finite(batches, batch, logs["loss"])
+                raise batches.not_finite(batch, logs["loss"], epoch=self.number)
 
         with progress.over_images(
             batches.title, total=batches.steps * batches.images_per_batch
@@ -330,21 +322,19 @@ class _Epoch:
                     *self.callbacks,
                 ],
             )
-        _check_weights(network)
+        optimizers.check_weights(network)
         loss = float(history.history["loss"][-1])
+        values = {
+            "loss": loss,
+            "learning_rate": rate_of(batches.steps - 1),
+            "images_per_s": shown.images_per_s,
+            **bandwidth_schedule.measured(network),
+        }
+        for name, of_part in place_network.losses_of_parts(network).items():
+            values[f"loss_{name}"] = of_part
         self.log.values(
             steps_taken(network),
-            {
-                "train/loss": loss,
-                "train/learning_rate": rate_of(batches.steps - 1),
-                "train/images_per_s": shown.images_per_s,
-                **{
-                    f"train/{name}": value
-                    for name, value in bandwidth_schedule.measured(
-                        network
-                    ).items()
-                },
-            },
+            {f"train/{name}": value for name, value in values.items()},
         )
         return loss, shown.seconds
 
@@ -363,29 +353,6 @@ class _Epoch:
         """Counts the epochs of the run before a step of this one, from 0."""
         return self.number - 1 + step / steps_of_epoch
 
-    def _not_finite(
-        self, batches: _Batches, batch: int, loss: float
-    ) -> ValueError:
-        count = batches.names_per_batch
-        return ValueError(
-            f"Expected a finite loss. Received: loss={loss} at step "
-            f"{batches.first_step + batch + 1} of epoch {self.number}, "
-            f"{batches.kind} {list(batches.names[batch * count :][:count])}. "
-            f"The last checkpoint, epoch-{self.number - 1:04d}, is untouched; "
-            "lower --learning_rate."
-        )
-
     @staticmethod
     def _images_per_s(images: int, seconds: float) -> float:
         return round(float(images / seconds), 1)
-
-
-def _check_weights(network: keras.Model) -> None:
-    """A gradient that is not finite shows in the weights before the loss."""
-    for variable in network.trainable_variables:
-        if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
-            raise ValueError(
-                "Expected finite weights. Received: a value that is not, in "
-                f"{variable.path}. The last checkpoint is untouched; lower "
-                "--learning_rate."
-            )

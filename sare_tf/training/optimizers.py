@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterator
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -184,3 +185,20 @@ def averaged(network: keras.Model) -> Iterator[None]:
         yield
     finally:
         exchange_average(network)
+
+
+def check_weights(network: keras.Model) -> None:
+    """Refuses weights that are not finite.
+
+    A gradient that is not finite shows in the weights before the loss.
+
+    Raises:
+        ValueError: names the weight.
+    """
+    for variable in network.trainable_variables:
+        if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+            raise ValueError(
+                "Expected finite weights. Received: a value that is not, in "
+                f"{variable.path}. The last checkpoint is untouched; lower "
+                "--learning_rate."
+            )

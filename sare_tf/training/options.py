@@ -29,6 +29,7 @@ from sare_tf.runtime.options import (
 )
 from sare_tf.serving.options import ExportFolderOptions
 from sare_tf.training.fine_tuning_options import FineTuningOptions
+from sare_tf.training.sampling_options import SamplingOptions
 
 
 @options
@@ -142,6 +143,7 @@ class TrainingOptions(
     TrainPositivesOptions,
     TupleOptions,
     PlaceBatchOptions,
+    SamplingOptions,
     OptimizerOptions,
     FineTuningOptions,
     BatchOptions,
@@ -151,7 +153,10 @@ class TrainingOptions(
 
     REQUIRED: ClassVar = ("records", "checkpoints")
     # Paths, and options that do not decide the result of a run.
-    _NOT_OF_THE_RUN: ClassVar = ("records", "checkpoints", "dry_run", "profile")
+    _NOT_OF_THE_RUN: ClassVar = (
+        *("records", "train_records", "val_records", "checkpoints"),
+        *("dry_run", "profile"),
+    )
 
     epochs: int = option(30, "Passes over the training queries.", minimum=0)
     patience: int = option(
@@ -159,6 +164,20 @@ class TrainingOptions(
     )
     val_queries: int = option(
         1000, "Validation queries, drawn by --seed; 0: all.", minimum=0
+    )
+    val_records: tuple[str, ...] = path_option(
+        (),
+        "Folders of records whose val splits choose the best epoch, by the "
+        "mean of their recalls. Default: --records.",
+    )
+    interpolation: tuple[float, ...] = option(
+        (),
+        "Shares of the last epoch's weights, such as 0.25,0.5,0.75: at the "
+        "end, networks between epoch 0 and the last epoch are validated, and "
+        "the best one is written to CHECKPOINTS/interpolated, for export. "
+        "Default: none.",
+        minimum=0,
+        maximum=1,
     )
     augment: tuple[str, ...] = option(
         (),

@@ -21,6 +21,7 @@ headings and places beside each other are left to other batches.
 """
 
 import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -152,31 +153,78 @@ def plan_batches(
     """
     if numbers is None:
         numbers = number_places(rows, radius_m=rule.radius_m)
-    members = pd.Series(np.arange(len(rows))).groupby(numbers).indices
-    large = [
-        place
-        for place, images in members.items()
-        if len(images) >= rule.images_per_place
-    ]
+    members, large = members_of(numbers, rule)
     counts = (
         f"{len(large)} of {len(members)} places with {rule.images_per_place} "
         "images"
     )
-    if len(large) < rule.places_per_batch:
-        raise ValueError(
-            f"Expected at least {rule.places_per_batch} places with "
-            f"{rule.images_per_place} images each. Received: {counts}. Lower "
-            "places_per_batch or images_per_place, or add images."
-        )
-    near = _near_places(rows, numbers, rule.separation_m)
+    near = near_places(rows, numbers, rule.separation_m)
     rng = np.random.default_rng(seed)
-    full = _full_batches(rng.permutation(large), near, rule.places_per_batch)
+    full = full_batches(rng.permutation(large), near, rule.places_per_batch)
     if not full:
         raise ValueError(
             f"Expected {rule.places_per_batch} places that are all more than "
             f"{rule.separation_m} m apart. Received: {counts}, too near each "
             "other. Lower places_per_batch or separation_m."
         )
+    return batches_of(rows, full, members, rule=rule, rng=rng)
+
+
+def images_of_places(numbers: np.ndarray) -> dict[int, np.ndarray]:
+    """Returns the images of each place.
+
+    Args:
+        numbers: int [N], numbers of the images' places; -1: of no place.
+    """
+    images = pd.Series(np.arange(len(numbers))).groupby(numbers).indices
+    return {place: rows for place, rows in images.items() if place >= 0}
+
+
+def members_of(
+    numbers: np.ndarray, rule: PlaceBatchRule
+) -> tuple[dict[int, np.ndarray], list[int]]:
+    """Returns the images of each place, and the places that have enough.
+
+    Args:
+        numbers: int [N], numbers of the images' places; -1: of no place.
+        rule: which places and images make a batch.
+
+    Raises:
+        ValueError: too few places for one batch.
+    """
+    members = images_of_places(numbers)
+    large = [
+        place
+        for place, images in members.items()
+        if len(images) >= rule.images_per_place
+    ]
+    if len(large) < rule.places_per_batch:
+        raise ValueError(
+            f"Expected at least {rule.places_per_batch} places with "
+            f"{rule.images_per_place} images each. Received: {len(large)} of "
+            f"{len(members)} places with {rule.images_per_place} images. Lower "
+            "places_per_batch or images_per_place, or add images."
+        )
+    return members, large
+
+
+def batches_of(
+    rows: pd.DataFrame,
+    full: Sequence[Sequence[int]],
+    members: Mapping[int, np.ndarray],
+    *,
+    rule: PlaceBatchRule,
+    rng: np.random.Generator,
+) -> PlaceBatches:
+    """Draws the images of batches of places.
+
+    Args:
+        rows: N rows of a manifest.
+        full: the places of each batch, at least one batch.
+        members: images of each place, positions in `rows`.
+        rule: which places and images make a batch.
+        rng: source of chance.
+    """
     images = [
         [
             rng.choice(members[place], rule.images_per_place, replace=False)
@@ -184,20 +232,32 @@ def plan_batches(
         ]
         for batch in full
     ]
+    large = sum(
+        len(images) >= rule.images_per_place for images in members.values()
+    )
     return PlaceBatches(
         rows,
         np.asarray(images, np.int64).reshape(len(full), -1),
         np.repeat(np.asarray(full, np.int64), rule.images_per_place, axis=1),
         rule.images_per_place,
-        len(members) - len(large),
-        len(large) - len(full) * rule.places_per_batch,
+        len(members) - large,
+        large - len(full) * rule.places_per_batch,
     )
 
 
-def _full_batches(
-    places: np.ndarray, near: list[np.ndarray] | None, size: int
+def full_batches(
+    places: Iterable[int], near: Sequence[np.ndarray] | None, size: int
 ) -> list[list[int]]:
-    """Puts each place into the first batch with room and no place near it."""
+    """Puts each place into the first batch with room and no place near it.
+
+    Args:
+        places: numbers of places, in order.
+        near: of `near_places`.
+        size: places of a batch.
+
+    Returns:
+        The batches that are full.
+    """
     full, unfinished = [], {}
     batch_of = {}
     for count, place in enumerate(places):
@@ -247,10 +307,19 @@ def _within(points: np.ndarray, distance_m: float) -> sparse.csr_array:
     return close + close.T + sparse.eye_array(len(points), dtype=bool)
 
 
-def _near_places(
+def near_places(
     rows: pd.DataFrame, numbers: np.ndarray, separation_m: float
 ) -> list[np.ndarray] | None:
-    """Places with an image within the separation of each place, and itself."""
+    """Finds the places with an image within the separation, and itself.
+
+    Args:
+        rows: N rows of a manifest.
+        numbers: int [N], numbers of the images' places.
+        separation_m: distance, inclusive.
+
+    Returns:
+        Numbers of places, for each place; None if an image has no coordinates.
+    """
     if not manifest.has_coordinates(rows):
         return None
     points, which = np.unique(_coordinates(rows), axis=0, return_inverse=True)

@@ -21,11 +21,12 @@ process a few images at a time: first without gradient, then again with it.
 import keras
 import tensorflow as tf
 
+from sare_tf.distributed import strategies
 from sare_tf.losses import place_labels
 from sare_tf.losses.keras_losses import DescriptorLoss
 from sare_tf.model import drop_path
 from sare_tf.model.data_checks import ChecksData
-from sare_tf.training import chunks
+from sare_tf.training import chunks, step_checks
 
 # What a configuration holds as layers.
 _PARTS = ("embedder", "augmentation")
@@ -47,6 +48,10 @@ class PlaceNetwork(ChecksData, keras.Model):
     without a gradient. A remembered image within `separation_m` of an image
     with another label is ignored for it, because they may show the same place.
     Only SARE losses take a memory.
+
+    With `parts`, a batch consists of several: the loss is computed for each of
+    them by itself, and the losses are added. So images of one part neither
+    attract nor repel those of another. Metrics are the losses of the parts.
 
     A loss with weights of its own, such as `PlaceCosFaceLoss` or one with an
     `InverseBandwidth`, is trained with the network and saved with it. These
@@ -70,6 +75,8 @@ class PlaceNetwork(ChecksData, keras.Model):
             filled from the start, but descriptors change fast at first.
         separation_m: distance in metres up to which a remembered image with
             another label is ignored.
+        parts: name and number of images of each part of a batch, in their
+            order, such as (("city", 32), ("town", 16)); () for one part.
         **kwargs: passed on to `keras.Model`.
 
     Call arguments:
@@ -106,6 +113,7 @@ class PlaceNetwork(ChecksData, keras.Model):
         memory_images=0,
         memory_after_steps=0,
         separation_m=25.0,
+        parts=(),
         **kwargs,
     ):
         # float32: a mixed policy must not round the images.
@@ -121,6 +129,10 @@ class PlaceNetwork(ChecksData, keras.Model):
         self.memory_images = memory_images
         self.memory_after_steps = memory_after_steps
         self.separation_m = separation_m
+        self.parts = tuple((name, images) for name, images in parts)
+        self.part_losses = [
+            keras.metrics.Mean(name=f"loss_{name}") for name, _ in self.parts
+        ]
         self.loss_layer = None
         if memory_images:
             self._memory = {
@@ -176,7 +188,7 @@ class PlaceNetwork(ChecksData, keras.Model):
         del input_shape
 
     def call(self, images, training=None):
-        path_draws = _path_draws(images)
+        path_draws = drop_path.draws_of(images)
         images = self._varied(images, training=training)
         with drop_path.given(path_draws):
             return self.embedder(images, training=training)
@@ -203,7 +215,7 @@ class PlaceNetwork(ChecksData, keras.Model):
         images, targets, sample_weight = keras.utils.unpack_x_y_sample_weight(
             data
         )
-        path_draws = _path_draws(images)
+        path_draws = drop_path.draws_of(images)
         images = self._varied(images, training=True)
         weights = self.embedder.trainable_variables
         of_loss = []
@@ -214,11 +226,11 @@ class PlaceNetwork(ChecksData, keras.Model):
         else:
             with tf.GradientTape() as tape, drop_path.given(path_draws):
                 own = self.embedder(images, training=True)
-        self._check_losses(sample_weight)
-        batch = _gather(self._batch(targets, own))
+        step_checks.check(self, sample_weight)
+        batch = strategies.gather_rows(self._batch(targets, own))
         with tf.GradientTape() as loss_tape:
             loss_tape.watch(batch["descriptors"])
-            loss = tf.reduce_mean(self._anchor_losses(batch))
+            loss = self._loss_of_parts(batch)
         by_descriptor, *by_loss_weight = loss_tape.gradient(
             loss, [batch["descriptors"], *of_loss]
         )
@@ -246,6 +258,21 @@ class PlaceNetwork(ChecksData, keras.Model):
                 remembered.assign(latest[-self.memory_images :])
         self._loss_tracker.update_state(loss)
         return self.compute_metrics(images, targets, own)
+
+    def _loss_of_parts(self, batch):
+        """Returns the loss of the whole batch, the sum over its parts."""
+        if not self.parts:
+            return tf.reduce_mean(self._anchor_losses(batch))
+        sizes = [images for _, images in self.parts]
+        divided = {
+            name: tf.split(rows, sizes, axis=0) for name, rows in batch.items()
+        }
+        losses = []
+        for number, tracker in enumerate(self.part_losses):
+            part = {name: rows[number] for name, rows in divided.items()}
+            losses.append(tf.reduce_mean(self._anchor_losses(part)))
+            tracker.update_state(losses[-1])
+        return tf.add_n(losses)
 
     def _anchor_losses(self, batch):
         """Returns the loss of every image of the whole batch, [B]."""
@@ -322,30 +349,6 @@ class PlaceNetwork(ChecksData, keras.Model):
             batch[name] = tf.cast(batch[name], "float32")
         return batch
 
-    def _check_losses(self, sample_weight):
-        if sample_weight is not None:
-            raise ValueError(
-                "Expected only images and labels. Received: sample_weight, of "
-                f"shape {sample_weight.shape}."
-            )
-        if self.embedder.losses:
-            raise ValueError(
-                "Expected layers that add no loss of their own. Received: "
-                f"{len(self.embedder.losses)} such losses in the embedder. Let "
-                "the optimizer decay weights instead."
-            )
-        if self.memory_images and not hasattr(self.loss, "call_with_memory"):
-            raise ValueError(
-                "Expected PlaceSARELoss: only SARE losses take a memory. "
-                f"Received: loss={self.loss}, "
-                f"memory_images={self.memory_images}."
-            )
-        if getattr(self.loss, "reduction", None) != "sum_over_batch_size":
-            raise ValueError(
-                "Expected a keras.losses.Loss whose reduction is the mean over "
-                f"anchors. Received: loss={self.loss}."
-            )
-
     def get_config(self):
         return {
             **super().get_config(),
@@ -357,6 +360,7 @@ class PlaceNetwork(ChecksData, keras.Model):
             "memory_images": self.memory_images,
             "memory_after_steps": self.memory_after_steps,
             "separation_m": self.separation_m,
+            "parts": self.parts,
         }
 
     @classmethod
@@ -370,20 +374,17 @@ class PlaceNetwork(ChecksData, keras.Model):
         return cls(**{**config, **parts})
 
 
-def _path_draws(images):
-    """Returns the numbers of stochastic depth, [B, R], of a batch with them."""
-    return images.get("path_draws") if isinstance(images, dict) else None
+def losses_of_parts(network):
+    """Returns the mean losses of the parts in the last epoch of `fit`.
 
+    Args:
+        network: any network after `fit`.
 
-def _gather(batch):
-    """Concatenates the rows of all replicas, in their order."""
-    replica = tf.distribute.get_replica_context()
-    if replica.num_replicas_in_sync == 1:
-        return batch
-    # Workers only gather tensors on a device, which inputs of a step lack.
-    own = {name: tf.identity(rows) for name, rows in batch.items()}
-    gathered = replica.all_gather(own, axis=0)
+    Returns:
+        Name of a part -> loss; none if a batch has one part.
+    """
+    history = network.history.history
     return {
-        name: tf.ensure_shape(rows, (None, *batch[name].shape[1:]))
-        for name, rows in gathered.items()
+        name: float(history[f"loss_{name}"][-1])
+        for name, _ in getattr(network, "parts", ())
     }

@@ -254,14 +254,19 @@ class RunFolder:
 
 
 def write_untrained(
-    folder: str | Path, config: Mapping[str, Any], *, network: keras.Model
+    folder: str | Path,
+    config: Mapping[str, Any],
+    *,
+    network: keras.Model,
+    measured: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the folder of a run that has only epoch 0, in one piece.
 
     Args:
         folder: folder of the run; replaced.
         config: options of the run, as JSON holds them.
-        network: network over tuples.
+        network: network over tuples, or an embedder.
+        measured: measured values of validation; None for none.
     """
     with atomic_files.folder_in_one_piece(folder) as unfinished:
         (unfinished / _FIRST).mkdir()
@@ -269,7 +274,7 @@ def write_untrained(
         atomic_files.write_json(unfinished / "config.json", dict(config))
         digests = file_digests.of(unfinished, ["config.json"])
         digests |= _digests_of_epoch(unfinished / _FIRST, _FIRST)
-        history = [{"epoch": 0, "recall_at": None}]
+        history = [{"epoch": 0, "recall_at": None, **(measured or {})}]
         _write_state(unfinished, _FIRST, _FIRST, history, digests)
 
 

@@ -4,18 +4,18 @@ import dataclasses
 from collections.abc import Collection
 from typing import Self
 
-import numpy as np
-import pandas as pd
 from absl import logging
 
 from sare_tf.records.records import Records
-from sare_tf.training import place_batches, positive_weights
+from sare_tf.training import place_parts, place_plans, validation
 from sare_tf.training.memory_estimate import Workload
 from sare_tf.training.miner import Miner
 from sare_tf.training.options import TrainingOptions
+from sare_tf.training.place_batches import PlaceBatches
+from sare_tf.training.place_plans import PlacePlanner
 from sare_tf.training.split import Split
 from sare_tf.training.stored_tuples import StoredTuples
-from sare_tf.training.validation import Validation
+from sare_tf.training.validation import FolderValidations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,9 @@ class TrainingData:
         miner: miner of tuples; None with a loss over places, or if the tuples
             are stored.
         stored: tuples that were built; None without.
-        val: the val split; None if there is none.
+        val: the val splits; None if there is none.
+        places: planner of batches of places; None with a loss over tuples.
+        folders: opened records of the places, `records` by default.
     """
 
     records: Records
@@ -39,7 +41,9 @@ class TrainingData:
     train: Split | StoredTuples
     miner: Miner | None
     stored: StoredTuples | None
-    val: Validation | None
+    val: FolderValidations | None
+    places: PlacePlanner | None
+    folders: tuple[Records, ...]
 
     @classmethod
     def of(
@@ -59,99 +63,96 @@ class TrainingData:
         Raises:
             ValueError: it cannot be trained on.
         """
-        miner = stored = val = None
+        miner = stored = val = places = None
+        folders = tuple(map(Records, options.train_records)) or (records,)
         if options.tuples is None:
-            train = Split(records, "train", options, bad=bad)
+            train = Split(folders[0], "train", options, bad=bad)
         else:
             train = stored = StoredTuples(records, options)
         if not stored and not options.is_over_places:
             miner = Miner(train, options)
-        if (records.manifest["split"] == "val").any():
-            val = Validation(records, options, bad=bad)
+        val_folders = tuple(map(Records, options.val_records)) or (records,)
+        if options.val_records or (records.manifest["split"] == "val").any():
+            val = validation.of_folders(val_folders, options, bad=bad)
+        elif options.interpolation:
+            raise ValueError(
+                "Expected a val split, to choose between interpolated "
+                f"networks. Received: interpolation={options.interpolation}, "
+                "records without. Give --val_records, or leave "
+                "--interpolation out."
+            )
         else:
             logging.warning(
                 "The records have no val split: the last epoch counts as the "
                 "best."
             )
-        data = cls(records, options, bad, train, miner, stored, val)
         if options.is_over_places:
-            data.planned_places(epoch=1)
-        return data
+            places = place_plans.of_folders(folders, options, bad=bad)
+        return cls(
+            records, options, bad, train, miner, stored, val, places, folders
+        )
 
     @property
-    def fingerprints(self) -> dict[str, str | None]:
+    def fingerprints(self) -> dict[str, str | list[str] | None]:
         """Fingerprints of the records, by which a run knows its data."""
+        several = {"train_fingerprints": None, "val_fingerprints": None}
+        if self.options.train_records:
+            several["train_fingerprints"] = _fingerprints(self.folders)
+        if self.options.val_records:
+            several["val_fingerprints"] = _fingerprints(self.val.folders)
         if self.stored is None:
-            return {
+            return several | {
                 "records_fingerprint": self.records.fingerprint,
                 "tuples_fingerprint": None,
             }
         source = self.stored.source
-        return {
+        return several | {
             "records_fingerprint": source.records_fingerprint,
             "tuples_fingerprint": source.fingerprint,
         }
 
-    def planned_places(self, *, epoch: int) -> place_batches.PlaceBatches:
-        """Returns the batches of places of an epoch."""
-        options, (rows, numbers) = self.options, self._places()
-        is_used = ~rows["image_id"].isin(self.bad)
-        rule = place_batches.PlaceBatchRule(
-            places_per_batch=options.places_per_batch,
-            images_per_place=options.images_per_place,
-            radius_m=options.train_positive_radius_m,
-            separation_m=options.positive_radius_m,
-        )
-        plan = place_batches.plan_batches(
-            rows[is_used],
-            rule=rule,
-            numbers=numbers[is_used],
-            seed=options.seed_of(epoch),
-        )
-        return dataclasses.replace(
-            plan,
-            positive_weights=positive_weights.of_batches(
-                plan,
-                rule=options.positive_weights,
-                radius_m=options.train_positive_radius_m,
-            ),
-        )
+    def planned_places(self, *, epoch: int) -> PlaceBatches:
+        """Returns the batches of places of an epoch, without descriptors."""
+        return self.places.plan(epoch)
 
     @property
-    def num_places(self) -> int:
-        """Number of places of the train split; 0 with a loss over tuples."""
-        if not self.options.is_over_places:
-            return 0
-        return int(self._places()[1].max()) + 1
+    def group_sizes(self) -> tuple[int, ...]:
+        """Number of places of each group; () with a loss over tuples."""
+        if self.places is None:
+            return ()
+        return place_parts.group_sizes(self.places.parts)
 
-    def _places(self) -> tuple[pd.DataFrame, np.ndarray]:
-        """Images of the train split, also bad ones, and numbers of places.
-
-        So a place keeps its number if an image turns out to be unreadable.
-        """
-        manifest = self.records.manifest
-        rows = manifest[manifest["split"] == "train"]
-        return rows, place_batches.number_places(
-            rows, radius_m=self.options.train_positive_radius_m
+    @property
+    def parts(self) -> tuple[tuple[str, int], ...]:
+        """Name and images of each part of a batch; () if there is only one."""
+        if self.places is None or len(self.places.parts) == 1:
+            return ()
+        count = self.options.images_per_place
+        return tuple(
+            (part.name, part.places_per_batch * count)
+            for part in self.places.parts
         )
 
     def workload(self) -> Workload:
         """Returns the amount of work of an epoch, for a dry run."""
-        validation = "none"
+        validated = "none"
         if self.val:
-            validation = (
-                f"{len(self.val.queries)} queries, {len(self.val.database)} "
+            validated = (
+                f"{self.val.num_queries} queries, {self.val.num_database} "
                 "database images"
             )
         if self.options.is_over_places:
             steps, images = self.planned_places(epoch=1).images.shape
+            embedded = len(self.places.embedded)
             return Workload(
                 f"{steps} steps of {self.options.places_per_batch} places, "
-                f"{images} images",
-                validation,
+                f"{images} images"
+                + "".join(f", {count} of {name}" for name, count in self.parts)
+                + (f"; {embedded} images embedded before" if embedded else ""),
+                validated,
                 steps=steps,
                 images_per_step=images,
-                places=self.num_places if self.options.has_classes else 0,
+                places=sum(self.group_sizes) if self.options.has_classes else 0,
             )
         tuples = self.options.tuples_per_batch
         images = tuples * (2 + self.options.num_negatives)
@@ -160,7 +161,7 @@ class TrainingData:
             return Workload(
                 f"{steps} steps of {tuples} tuples, {images} images, of "
                 f"{source.count} in {source.path}",
-                validation,
+                validated,
                 steps=steps,
                 images_per_step=images,
             )
@@ -170,9 +171,13 @@ class TrainingData:
             f"{sum(map(len, rounds))} queries, {database} database images; "
             f"{steps} steps of {tuples} tuples, {images} images, mined in "
             f"{len(rounds)} rounds",
-            validation,
+            validated,
             steps=steps,
             images_per_step=images,
             queries=max(map(len, rounds)),
             database=database,
         )
+
+
+def _fingerprints(folders: Collection[Records]) -> list[str]:
+    return [records.fingerprint for records in folders]

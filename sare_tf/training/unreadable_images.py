@@ -8,7 +8,7 @@ and of every later epoch, also after the run is resumed.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -38,13 +38,17 @@ def read(checkpoints: str | Path) -> dict[str, str]:
 
 
 def find(
-    checkpoints: str | Path, records: Records, error: Exception, *, limit: int
+    checkpoints: str | Path,
+    folders: Sequence[Records],
+    error: Exception,
+    *,
+    limit: int,
 ) -> None:
     """Finds and writes down the bad images, after reading has failed.
 
     Args:
         checkpoints: folder of the run.
-        records: opened records.
+        folders: opened records; images of the same name are left out of all.
         error: the error that was raised.
         limit: largest number of bad images of a run.
 
@@ -53,22 +57,28 @@ def find(
         ValueError: more bad images than the limit; names them.
     """
     known = read(checkpoints)
-    used = records.manifest[
-        records.manifest["split"].isin(("train", "val"))
-        & ~records.manifest["image_id"].isin(known)
+    used = [
+        records.manifest[
+            records.manifest["split"].isin(("train", "val"))
+            & ~records.manifest["image_id"].isin(known)
+        ]
+        for records in folders
     ]
     logging.warning(
         "Reading failed (%s). Looking through %d images.",
         str(error).splitlines()[0],
-        len(used),
+        sum(map(len, used)),
     )
-    bad = known | dict(_unreadable(records, used))
+    bad = dict(known)
+    for records, rows in zip(folders, used, strict=True):
+        bad |= _unreadable(records, rows)
     if len(bad) == len(known):
         raise error
     if len(bad) > limit:
         raise ValueError(
             f"Expected at most {limit} images that cannot be read. Received: "
-            f"{len(bad)} in records={str(records.path)!r}: "
+            f"{len(bad)} in records="
+            f"{', '.join(repr(str(records.path)) for records in folders)}: "
             f"{', '.join(itertools.islice(bad, 10))}"
             f"{', ...' if len(bad) > 10 else ''} "
             f"({next(iter(bad.values()))}). The last checkpoint is "

@@ -1,6 +1,8 @@
-"""Recall and ranks of the network on the val split, by exact search."""
+"""Recall and ranks of the network on val splits, by exact search."""
 
-from collections.abc import Collection
+import dataclasses
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,6 +12,7 @@ from sare_tf.evaluation import metrics
 from sare_tf.records.records import Records
 from sare_tf.runtime import progress
 from sare_tf.search import exact_search
+from sare_tf.training import place_parts
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.split import Split
 
@@ -117,3 +120,97 @@ class Validation:
         order = np.argsort(is_same, axis=1, kind="stable")
         neighbours = np.where(is_same, -1, neighbours)
         return np.take_along_axis(neighbours, order, axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderValidations:
+    """Recall on the val splits of one or several folders of records.
+
+    Attributes:
+        folders: opened records.
+        by_folder: a short name of each folder -> its validation.
+    """
+
+    folders: tuple[Records, ...]
+    by_folder: dict[str, Validation]
+
+    @property
+    def first(self) -> Validation:
+        """That of the first folder."""
+        return next(iter(self.by_folder.values()))
+
+    @property
+    def num_queries(self) -> int:
+        """Number of queries of all folders."""
+        return sum(len(val.queries) for val in self.by_folder.values())
+
+    @property
+    def num_database(self) -> int:
+        """Number of database images of all folders."""
+        return sum(len(val.database) for val in self.by_folder.values())
+
+    def embed(
+        self, embedder: keras.Model, *, shown: progress.Pass | None = None
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Embeds the queries and the database of each folder."""
+        return [
+            val.embed(embedder, shown=shown) for val in self.by_folder.values()
+        ]
+
+    def measure(
+        self, descriptors: Sequence[tuple[np.ndarray, np.ndarray]]
+    ) -> dict[str, Any]:
+        """Measures descriptors as `embed` gives them.
+
+        Returns:
+            `recall_at` and `mean_reciprocal_rank`, means over the folders;
+            `val_queries`; of several folders also `recall_by_folder`.
+        """
+        measured = {
+            name: val.measure(*of_folder)
+            for (name, val), of_folder in zip(
+                self.by_folder.items(), descriptors, strict=True
+            )
+        }
+        recalls = [recall for recall, _ in measured.values()]
+        ks = [k for k in RECALL_AT if all(k in recall for recall in recalls)]
+        values = {
+            "recall_at": {
+                k: sum(recall[k] for recall in recalls) / len(recalls)
+                for k in ks
+            },
+            "mean_reciprocal_rank": sum(rank for _, rank in measured.values())
+            / len(measured),
+            "val_queries": self.num_queries,
+        }
+        if len(measured) > 1:
+            by_folder = {name: recall for name, (recall, _) in measured.items()}
+            values["recall_by_folder"] = by_folder
+        return values
+
+
+def of_folders(
+    folders: Sequence[Records],
+    options: TrainingOptions,
+    *,
+    bad: Collection[str] = (),
+) -> FolderValidations:
+    """Opens the val splits of folders of records.
+
+    Raises:
+        ValueError: a folder has no val split.
+    """
+    for records in folders:
+        if not (records.manifest["split"] == "val").any():
+            raise ValueError(
+                "Expected a val split in each of --val_records. Received: "
+                f"{str(records.path)!r} without. Leave it out."
+            )
+    names = place_parts.folder_names([records.path for records in folders])
+    return FolderValidations(
+        tuple(folders),
+        {
+            name: Validation(records, options, bad=bad)
+            for name, records in zip(names, folders, strict=True)
+        },
+    )

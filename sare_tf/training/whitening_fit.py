@@ -47,9 +47,12 @@ def check(
             "Received: records=None. Give --records, or "
             "--whitening_dimension=0."
         )
-    expected = config["records_fingerprint"]
-    if records.fingerprint != expected and not options.allow_other_records:
-        known = expected[:12] if expected else "unknown"
+    several = config.get("train_fingerprints")
+    expected = several or [config["records_fingerprint"]]
+    if records.fingerprint not in expected and not options.allow_other_records:
+        known = " or ".join(
+            each[:12] if each else "unknown" for each in expected
+        )
         raise ValueError(
             "Expected the records that were trained on, with fingerprint "
             f"{known}. Received: records={str(records.path)!r} with "

@@ -7,12 +7,14 @@ from types import SimpleNamespace
 
 import keras
 import pytest
+import toy_towns
 import toy_workers
 from paths import ROOT
 
 from sare_tf import train
 from sare_tf.distributed import strategies
 from sare_tf.training.options import TrainingOptions
+from sare_tf.training.run_folder import read_state
 
 TWO = SimpleNamespace(num_replicas_in_sync=2)
 
@@ -31,13 +33,44 @@ def test_replicas_train_as_one():
 
 @pytest.mark.own_process
 def test_a_run_on_two_replicas_ends_as_on_one(toy_records, tmp_path):
-    """5 queries in validation: two replicas do not divide them."""
-    run = {"records": str(toy_records)}
-    run |= {**toy_workers.OPTIONS, "val_queries": 5, "epochs": 1}
-    one = train.run(TrainingOptions(checkpoints=tmp_path / "one", **run))
-    run |= {"checkpoints": str(tmp_path / "two"), "strategy": "mirrored"}
-    toy_workers.finish(toy_workers.start_alone(cpus=2, **run))
-    toy_workers.assert_same_training(one, run["checkpoints"])
+    """5 queries in validation: two replicas do not divide them.
+
+    Over tuples, and over sampled places after that in the same process.
+    """
+    tuples = {"records": str(toy_records)}
+    tuples |= {**toy_workers.OPTIONS, "val_queries": 5, "epochs": 1}
+    towns = [
+        str(toy_towns.records(tmp_path / f"town{number}", number=number))
+        for number in range(3)
+    ]
+    places = tuples | {
+        "records": towns[0],
+        "train_records": towns,
+        "val_records": towns[:2],
+        "sampler": ["cliques", "similar", "regions"],
+        "loss": "place_sare_joint",
+        "places_per_batch": 12,
+        "images_per_place": 2,
+        "backbone_rate": 0.3,
+        "netvlad_rate": 3.0,
+        "l2_to_start": 0.01,
+        "interpolation": [0.5],
+    }
+    runs = {"tuples": tuples, "places": places}
+    for name, run in runs.items():
+        train.run(TrainingOptions(checkpoints=tmp_path / name, **run))
+        run |= {
+            "checkpoints": str(tmp_path / f"{name}-of-two"),
+            "strategy": "mirrored",
+        }
+    toy_workers.finish(toy_workers.start_alone(cpus=2, **tuples, then=places))
+    for name, run in runs.items():
+        toy_workers.assert_same_training(tmp_path / name, run["checkpoints"])
+    one, two = (
+        read_state(tmp_path / name / "interpolated")[0]["interpolated"]
+        for name in ("places", "places-of-two")
+    )
+    assert one["table"] == two["table"]
 
 
 def test_a_batch_that_replicas_do_not_divide_is_refused():

@@ -53,6 +53,26 @@ def test_cosface_follows_the_definition(settings):
         )
 
 
+def test_cosface_tells_the_places_of_a_group_apart():
+    """Places 0 to 2 are a group, and 3 and 4."""
+    loss, directions = cosface_loss(**OTHERS, group_sizes=(3, 2))
+    x = unit_vectors(6, 4).astype(np.float32)
+    expected = [
+        cosface(label, y, directions[:3], **OTHERS)
+        if label < 3
+        else cosface(label - 3, y, directions[3:], **OTHERS)
+        for label, y in zip(LABELS, x.astype(float), strict=True)
+    ]
+    found = value(loss, LABELS, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    again = losses.PlaceCosFaceLoss.from_config(
+        json.loads(json.dumps(loss.get_config()))
+    )
+    assert again.get_config() == loss.get_config()
+    with pytest.raises(ValueError, match=r"num_places=5, 6 in group_sizes=\[3"):
+        losses.PlaceCosFaceLoss(num_places=5, group_sizes=(3, 3))
+
+
 def test_gradient_of_cosface_equals_finite_differences():
     loss, directions = cosface_loss(**OTHERS)
     x = unit_vectors(6, 4, seed=2)

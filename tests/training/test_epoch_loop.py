@@ -25,7 +25,7 @@ class Training:
 
     def epoch(self):
         self._log.begin(1)
-        return epoch_loop.train(
+        measured, mined, self.remembered = epoch_loop.train(
             self.network,
             self.data,
             1,
@@ -33,6 +33,7 @@ class Training:
             log=self._log,
             callbacks=[],
         )
+        return measured, mined
 
 
 def sare(descriptors, form, kernel, inverse_bandwidth):

@@ -66,9 +66,11 @@ def test_a_loss_trains_by_its_flags(loss, opened, toy_records, tmp_path):
         jit_compile="false",
     )
     data = TrainingData.of(opened, options)
-    assert data.num_places == 6
+    assert data.group_sizes == (6,)
     keras.utils.set_random_seed(0)
-    network = compiled_network.build(data.train, options, num_places=6)
+    network = compiled_network.build(
+        data.train, options, group_sizes=data.group_sizes
+    )
     given = {
         "place_miner": "miner",
         "similarity_scale": "scale",
@@ -83,7 +85,7 @@ def test_a_loss_trains_by_its_flags(loss, opened, toy_records, tmp_path):
     log = TrainingLog(tmp_path / "tensorboard", epochs=0)
     log.begin(1)
     before = [keras.ops.convert_to_numpy(w) for w in network.trainable_weights]
-    measured, _ = epoch_loop.train(
+    measured, _, _ = epoch_loop.train(
         network, data, 1, remembered=None, log=log, callbacks=[]
     )
     log.end()

@@ -88,7 +88,7 @@ def test_more_than_the_limit_are_refused(stopped, tmp_path):
     records, _, lost = stopped
     error = tf.errors.DataLossError(None, None, "corrupted record")
     with pytest.raises(ValueError, match="at most 2 images .* 3 in") as raised:
-        unreadable_images.find(tmp_path, Records(records), error, limit=2)
+        unreadable_images.find(tmp_path, [Records(records)], error, limit=2)
     for image_id in lost:
         assert image_id in str(raised.value)
     assert not list(tmp_path.iterdir())
@@ -104,7 +104,7 @@ def test_images_beyond_the_end_of_a_file_are_found(toy_records, tmp_path):
     length = last["byte_offset"].iloc[0] + last["byte_length"].iloc[0] // 2
     os.truncate(tmp_path / "records" / shard, length)
     error = tf.errors.DataLossError(None, None, "corrupted record")
-    unreadable_images.find(tmp_path, records, error, limit=10)
+    unreadable_images.find(tmp_path, [records], error, limit=10)
     assert set(unreadable_images.read(tmp_path)) == set(last["image_id"])
 
 
@@ -115,7 +115,7 @@ def test_an_error_of_another_kind_stays_what_it_is(stopped, tmp_path):
     )
     error = tf.errors.InvalidArgumentError(None, None, "of the network")
     with pytest.raises(tf.errors.InvalidArgumentError, match="of the network"):
-        unreadable_images.find(tmp_path, Records(records), error, limit=10)
+        unreadable_images.find(tmp_path, [Records(records)], error, limit=10)
 
 
 def test_batches_of_places_do_without_lost_images(stopped):
