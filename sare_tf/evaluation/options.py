@@ -13,11 +13,12 @@ from sare_tf.search.options import (
     RerankOptions,
     SearchOptions,
 )
+from sare_tf.sequences.options import SequenceLengthOptions, SequenceOptions
 from sare_tf.serving.options import ServableOptions
 
 
 @options
-class ProtocolOptions(PositivesOptions, SplitOptions):
+class ProtocolOptions(PositivesOptions, SplitOptions, SequenceLengthOptions):
     """The protocol of an evaluation, and the numbers that it leaves open."""
 
     protocol: str = option(
@@ -39,7 +40,7 @@ class ProtocolOptions(PositivesOptions, SplitOptions):
     )
     msls_subtask: str = option(
         "all",
-        "Subtask of the protocol msls: summer, winter, old, new, day, night.",
+        "Subtask of the protocols msls: summer, winter, old, new, day, night.",
         choices=SUBTASKS,
     )
 
@@ -48,6 +49,7 @@ class ProtocolOptions(PositivesOptions, SplitOptions):
 class EvaluationOptions(
     SearchOptions,
     RerankOptions,
+    SequenceOptions,
     PositionFileOptions,
     RecordsFolderOptions,
     ServableOptions,
@@ -81,6 +83,11 @@ class EvaluationOptions(
     def __post_init__(self):
         super().__post_init__()
         self.require_model()
+        if self.rerank and self.sequence_length > 1:
+            raise ValueError(
+                "Expected --rerank or --sequence_length: each makes an order "
+                "of its own. Received: both. Leave out one of them."
+            )
         if not self.recall_at:
             raise ValueError(
                 "Expected at least one N of recall@N. Received: recall_at=()."

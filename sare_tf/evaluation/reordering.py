@@ -1,0 +1,92 @@
+"""What an evaluation does to the results of retrieval, if it is asked to.
+
+Each of `reranking` and `sequences` has the results before and after, their
+figures for metrics.json, and a sentence.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sare_tf import serving
+from sare_tf.evaluation import reranking, sequences
+from sare_tf.evaluation.evaluate_descriptors import Task
+from sare_tf.evaluation.options import EvaluationOptions
+from sare_tf.evaluation.query_results import QueryResults
+from sare_tf.evaluation.reranking import Reranked
+from sare_tf.evaluation.sequences import Followed
+from sare_tf.records.records import Records
+from sare_tf.search.opened_index import Index
+
+
+def reorder(
+    results: QueryResults,
+    options: EvaluationOptions,
+    *,
+    task: Task,
+    queries: tuple[pd.DataFrame, np.ndarray],
+    records: Records,
+    index: Index,
+    servable: serving.Servable | serving.RemoteServable,
+) -> Reranked | Followed | None:
+    """Orders the results of an evaluation anew, as its options say.
+
+    Args:
+        results: of retrieval.
+        options: of the evaluation.
+        task: the queries and their ground truth.
+        queries: rows of a manifest, all images that were embedded, and their
+            descriptors [frames, D].
+        records: the opened records of the queries.
+        index: the opened index.
+        servable: the model of both.
+
+    Returns:
+        None if nothing is asked.
+    """
+    if sequences.are_asked(task, options):
+        frames, vectors = queries
+        return sequences.follow(
+            results,
+            options,
+            task=task,
+            frames=frames,
+            frame_vectors=vectors,
+            database_vectors=index.descriptors,
+        )
+    if options.rerank:
+        return reranking.rerank(
+            results, options, records=records, index=index, servable=servable
+        )
+    return None
+
+
+def described(
+    reordered: Reranked | Followed | None, ks: Sequence[int]
+) -> dict[str, Any]:
+    """Returns what metrics.json says of the new order.
+
+    Args:
+        reordered: the results; None without a new order.
+        ks: the values of N of recall@N.
+    """
+    if reordered is None:
+        return {}
+    if isinstance(reordered, Followed):
+        return sequences.described(reordered, ks)
+    return reranking.described(reordered, ks)
+
+
+def describe(metrics: dict[str, Any]) -> list[str]:
+    """Returns what the new order does, a sentence or two, or nothing.
+
+    Args:
+        metrics: metrics.json.
+    """
+    if "sequences" in metrics:
+        return [sequences.describe(metrics)]
+    if "rerank" in metrics:
+        return [reranking.describe(metrics)]
+    return []
