@@ -76,14 +76,14 @@ def follow(
     _check_order(queries, frames)
     began = time.perf_counter()
     k = results.rows.shape[1]
-    search, rows_of = _search(options, task, database_vectors)
+    search = _search(options, task, database_vectors)
     _warn_of_gaps(queries, search.clips, options)
     depth = min(
         task.num_searched, ground_truth.depth(task.protocol, task.truth, k)
     )
     found = search(frame_vectors, queries, depth)
     rows, costs = found.rows[task.asked], found.costs[task.asked]
-    rows, _ = ground_truth.rank(task.truth, rows_of[rows], costs, k)
+    rows, _ = ground_truth.rank(task.truth, rows, costs, k)
     milliseconds = 1000 * (time.perf_counter() - began) / len(frames)
     after = _with_rows(
         results,
@@ -145,28 +145,18 @@ def _search(
     options: EvaluationOptions,
     task: Task,
     vectors: np.ndarray | GatheredRows,
-) -> tuple[SequenceSearch, np.ndarray]:
-    """Returns the search, and the database row of each of its rows."""
-    database, allowed = task.database, task.truth.allowed
-    rows_of, of_query, of_database = np.arange(len(database)), 0, 1
+) -> SequenceSearch:
+    of_query, of_database = options.sequence_length, 1
     if task.protocol.sequences:
         of_query, of_database = sequence_truth.lengths(task.protocol)
-    elif allowed is not None and not allowed.all():
-        # Images that are not searched are no states of the camera.
-        rows_of = np.flatnonzero(allowed)
-        vectors = GatheredRows([vectors], [rows_of])
-        database, allowed = database.iloc[rows_of], None
-    search = SequenceSearch(
+    return SequenceSearch(
         vectors,
-        database,
-        dataclasses.replace(
-            options, sequence_length=of_query or options.sequence_length
-        ),
+        task.database,
+        dataclasses.replace(options, sequence_length=of_query),
         radius_m=options.positive_radius_m,
-        allowed=allowed,
+        allowed=task.truth.allowed,
         windows=of_database,
     )
-    return search, rows_of
 
 
 def _check_order(queries: Clips, frames: pd.DataFrame) -> None:

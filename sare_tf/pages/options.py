@@ -18,6 +18,7 @@ from sare_tf.search.options import (
     RerankOptions,
     SearchOptions,
 )
+from sare_tf.sequences.options import TrackOptions
 from sare_tf.serving.options import ServableOptions
 
 
@@ -33,6 +34,7 @@ class LocateOptions(
     PhotoFolderOptions,
     RadiusOptions,
     BatchOptions,
+    TrackOptions,
 ):
     """Options of `locate`."""
 
@@ -123,7 +125,9 @@ class LocateOptions(
             )
         if self.map_tiles is not None:
             map_tiles.named(self.map_tiles)
-        if self.serve:
+        if self.sequence:
+            self._check_sequence()
+        elif self.serve:
             if not self.photo_folder:
                 self.require("records")
             if self.photos:
@@ -143,6 +147,18 @@ class LocateOptions(
             raise ValueError(
                 "Expected the records of the index for a picture of matches. "
                 "Received: records=None. Give --records."
+            )
+
+    def _check_sequence(self) -> None:
+        others = ("photos", "serve", "picture", "rerank", "reject_below")
+        given = [name for name in (*others, "keep_warm") if getattr(self, name)]
+        if given:
+            raise ValueError(
+                "Expected --sequence without "
+                + ", ".join(others[1:])
+                + ", keep_warm and photographs of its own. Received: sequence="
+                f"{self.sequence!r}, {given[0]}={getattr(self, given[0])!r}. "
+                "Leave out one of the two."
             )
 
     @property

@@ -1,6 +1,12 @@
 """Options of queries that follow each other."""
 
-from sare_tf.runtime.options import Options, option, options
+from sare_tf.runtime.options import (
+    Options,
+    option,
+    options,
+    path_option,
+    with_default,
+)
 
 METHODS = ("smoothing", "filter", "seqslam", "average")
 
@@ -87,3 +93,30 @@ class SequenceOptions(SequenceLengthOptions):
                 f"sequence_velocity_step={self.sequence_velocity_step:g}. Take "
                 "larger steps."
             )
+
+
+@options
+class TrackOptions(SequenceOptions):
+    """A sequence that is looked up."""
+
+    sequence_length: int = with_default(
+        SequenceLengthOptions, "sequence_length", 10
+    )
+    sequence: str | None = path_option(
+        None,
+        "Folder of photographs that follow each other, or a video, which "
+        "locate looks up together. --write_positions then writes a track.",
+    )
+    frames_per_second: float = option(
+        1.0,
+        "Frames that --sequence takes from each second of a video.",
+        minimum=1e-3,
+        maximum=1000,
+    )
+    least_probability: float = option(
+        0.5,
+        "Leave a gap in the track of --sequence where its place is less "
+        "probable than this.",
+        minimum=0,
+        maximum=1,
+    )

@@ -22,6 +22,7 @@ import pandas as pd
 
 from sare_tf.dataset import manifest
 from sare_tf.search.confidence import Places
+from sare_tf.search.descriptor_arrays import GatheredRows
 from sare_tf.sequences import bayes_filter, differences, motion, trajectories
 from sare_tf.sequences.bayes_filter import BayesFilter
 from sare_tf.sequences.clips import Clips
@@ -61,6 +62,10 @@ class SequenceSearch:
         windows: if above 1, the database is searched for sequences of so many
             images around each allowed one, as in MSLS: average takes the mean
             descriptor of their images, and a query on its own the nearest one.
+
+    Attributes:
+        clips: of the images that are searched.
+        count: number of these images.
     """
 
     def __init__(
@@ -74,12 +79,19 @@ class SequenceSearch:
         windows: int = 1,
     ):
         self._options = options
-        self._vectors = vectors
         self._windows = windows
-        # All images: those that are not allowed may be in the window of one.
+        self._rows = np.arange(len(database))
+        if allowed is not None and windows == 1:
+            # Other images are no states of the camera.
+            self._rows = np.flatnonzero(allowed)
+            vectors = GatheredRows([vectors], [self._rows])
+            database, allowed = database.iloc[self._rows], None
+        self._vectors = vectors
+        # Others may be in the sequence around an allowed one.
         self.clips = Clips.of(database)
         order = self.clips.order
         self._allowed = None if allowed is None else allowed[order]
+        self.count = len(order) if allowed is None else int(allowed.sum())
         self._places = Places(database, radius_m=radius_m)
         self._clip = self.clips.of_place
         self._filter = self._trajectories = None
@@ -119,13 +131,25 @@ class SequenceSearch:
                 chances[:, ~self._allowed] = 0
                 chances /= np.maximum(chances.sum(axis=1, keepdims=True), 1e-30)
             near = _smallest(of_images, k)
-            rows[own] = self.clips.order[near]
+            rows[own] = self._rows[self.clips.order[near]]
             costs[own] = np.take_along_axis(of_images, near, axis=1)
             for query, of_query, first in zip(
                 own, chances, near[:, 0], strict=True
             ):
                 probability[query] = of_query[self._same_place(first)].sum()
         return Found(rows, costs, probability)
+
+    def frames_of(self, clips: Clips, place: int) -> int:
+        """Returns how many queries were looked up together with one.
+
+        Args:
+            clips: of the queries.
+            place: of the query in the order of these.
+        """
+        before, after = self._reach()
+        clip = np.searchsorted(clips.starts, place, "right") - 1
+        first, stop = clips.starts[clip : clip + 2]
+        return int(min(place + after + 1, stop) - max(place - before, first))
 
     def _same_place(self, first: int) -> np.ndarray:
         """Marks the images of the place of one, bool [N], in clip order."""
