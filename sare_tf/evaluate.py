@@ -298,7 +298,7 @@ def _write(
     metrics: dict[str, Any],
     results: QueryResults,
     records: Records,
-    reordered: Reranked | sequences.Followed | None,
+    reordered: reordering.Reordered | None,
 ) -> None:
     pairs = ()
     if isinstance(reordered, Reranked):

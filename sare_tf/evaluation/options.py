@@ -8,6 +8,7 @@ from sare_tf.evaluation.protocols import PROTOCOLS
 from sare_tf.records.options import RecordsFolderOptions
 from sare_tf.runtime.common_options import BatchOptions
 from sare_tf.runtime.options import option, options, path_option
+from sare_tf.search.landmark_options import RERANKERS, LandmarkOptions
 from sare_tf.search.options import (
     PositionFileOptions,
     RerankOptions,
@@ -49,6 +50,7 @@ class ProtocolOptions(PositivesOptions, SplitOptions, SequenceLengthOptions):
 class EvaluationOptions(
     SearchOptions,
     RerankOptions,
+    LandmarkOptions,
     SequenceOptions,
     PositionFileOptions,
     RecordsFolderOptions,
@@ -83,15 +85,32 @@ class EvaluationOptions(
     def __post_init__(self):
         super().__post_init__()
         self.require_model()
-        if self.rerank and self.sequence_length > 1:
+        others = {
+            "--rerank": self.rerank,
+            "--expand_queries": self.expand_queries,
+        }
+        given = [name for name, value in others.items() if value]
+        if given and self.sequence_length > 1:
             raise ValueError(
-                "Expected --rerank or --sequence_length: each makes an order "
-                "of its own. Received: both. Leave out one of them."
+                f"Expected {given[0]} or --sequence_length: each makes an "
+                "order of its own. Received: both. Leave out one of them."
+            )
+        if len(given) > 1 and not self.reranks_neighbours:
+            raise ValueError(
+                "Expected --expand_queries without --rerank by local features, "
+                "whose combination is measured for the order of retrieval. "
+                f"Received: rerank={self.rerank!r}. Leave out one of them, or "
+                f"take --rerank={' or '.join(RERANKERS)}."
             )
         if not self.recall_at:
             raise ValueError(
                 "Expected at least one N of recall@N. Received: recall_at=()."
             )
+
+    @property
+    def reranks_neighbours(self) -> bool:
+        """Whether --rerank looks at neighbours, not at local features."""
+        return self.rerank in RERANKERS
 
 
 @options

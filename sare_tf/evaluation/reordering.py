@@ -1,7 +1,7 @@
 """What an evaluation does to the results of retrieval, if it is asked to.
 
-Each of `reranking` and `sequences` has the results before and after, their
-figures for metrics.json, and a sentence.
+Each of `reranking`, `landmarks` and `sequences` has the results before and
+after, their figures for metrics.json, and a sentence.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,17 @@ import numpy as np
 import pandas as pd
 
 from sare_tf import serving
-from sare_tf.evaluation import reranking, sequences
+from sare_tf.evaluation import landmarks, reranking, sequences
 from sare_tf.evaluation.evaluate_descriptors import Task
+from sare_tf.evaluation.landmarks import Landmarks
 from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.evaluation.query_results import QueryResults
 from sare_tf.evaluation.reranking import Reranked
 from sare_tf.evaluation.sequences import Followed
 from sare_tf.records.records import Records
 from sare_tf.search.opened_index import Index
+
+Reordered = Reranked | Landmarks | Followed
 
 
 def reorder(
@@ -30,7 +33,7 @@ def reorder(
     records: Records,
     index: Index,
     servable: serving.Servable | serving.RemoteServable,
-) -> Reranked | Followed | None:
+) -> Reordered | None:
     """Orders the results of an evaluation anew, as its options say.
 
     Args:
@@ -56,6 +59,14 @@ def reorder(
             frame_vectors=vectors,
             database_vectors=index.descriptors,
         )
+    if options.expand_queries or options.reranks_neighbours:
+        return landmarks.look_up(
+            results,
+            options,
+            task=task,
+            query_vectors=queries[1],
+            index=index,
+        )
     if options.rerank:
         return reranking.rerank(
             results, options, records=records, index=index, servable=servable
@@ -63,9 +74,7 @@ def reorder(
     return None
 
 
-def described(
-    reordered: Reranked | Followed | None, ks: Sequence[int]
-) -> dict[str, Any]:
+def described(reordered: Reordered | None, ks: Sequence[int]) -> dict[str, Any]:
     """Returns what metrics.json says of the new order.
 
     Args:
@@ -76,6 +85,8 @@ def described(
         return {}
     if isinstance(reordered, Followed):
         return sequences.described(reordered, ks)
+    if isinstance(reordered, Landmarks):
+        return landmarks.described(reordered, ks)
     return reranking.described(reordered, ks)
 
 
@@ -87,6 +98,8 @@ def describe(metrics: dict[str, Any]) -> list[str]:
     """
     if "sequences" in metrics:
         return [sequences.describe(metrics)]
+    if "landmarks" in metrics:
+        return [landmarks.describe(metrics)]
     if "rerank" in metrics:
         return [reranking.describe(metrics)]
     return []

@@ -12,13 +12,12 @@ from absl import logging
 from sare_tf.evaluation import (
     ground_truth,
     metric_text,
-    metrics,
+    new_rows,
     sequence_truth,
 )
 from sare_tf.evaluation.evaluate_descriptors import Task
 from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.evaluation.query_results import QueryResults
-from sare_tf.search import exact_search
 from sare_tf.search.descriptor_arrays import GatheredRows
 from sare_tf.sequences import clips
 from sare_tf.sequences.clips import Clips
@@ -85,12 +84,12 @@ def follow(
     rows, costs = found.rows[task.asked], found.costs[task.asked]
     rows, _ = ground_truth.rank(task.truth, rows, costs, k)
     milliseconds = 1000 * (time.perf_counter() - began) / len(frames)
-    after = _with_rows(
+    after = new_rows.with_rows(
         results,
         rows,
-        frame_vectors[task.asked],
-        database_vectors,
-        probability=found.probability[task.asked],
+        query_vectors=frame_vectors[task.asked],
+        database_vectors=database_vectors,
+        confidence=found.probability[task.asked],
     )
     return Followed(
         before=results,
@@ -194,39 +193,6 @@ def _warn_of_gaps(
             "say nothing: take --sequence_method=average, or, where images "
             "have positions, smoothing with --sequence_step_m."
         )
-
-
-def _with_rows(
-    results: QueryResults,
-    rows: np.ndarray,
-    query_vectors: np.ndarray,
-    database_vectors: np.ndarray | GatheredRows,
-    *,
-    probability: np.ndarray,
-) -> QueryResults:
-    """Returns results with other rows.
-
-    Precisions of the full ranking are left out.
-    """
-    distances = exact_search.distances_to(
-        query_vectors, database_vectors, list(np.maximum(rows, 0))
-    )
-    hits = metrics.hits(rows, results.truth.positives)
-    return dataclasses.replace(
-        results,
-        rows=rows,
-        squared_distances=np.where(rows >= 0, np.stack(distances), np.inf),
-        hits=hits,
-        ranks=metrics.first_rank(hits),
-        metres=ground_truth.metres(results.queries, results.database, rows),
-        confidence=probability,
-        precisions={
-            f"average_precision_at_{k}": metrics.average_precision_at(
-                hits, results.positive_counts, k
-            )
-            for k in results.protocol.mean_average_precision_at
-        },
-    )
 
 
 def _figures(

@@ -10,6 +10,7 @@ from sare_tf.pages import map_tiles
 from sare_tf.records.options import RecordsFolderOptions
 from sare_tf.runtime.common_options import BatchOptions
 from sare_tf.runtime.options import option, options, path_option
+from sare_tf.search.landmark_options import RERANKERS
 from sare_tf.search.options import (
     NeighbourOptions,
     PhotoFolderOptions,
@@ -105,12 +106,7 @@ class LocateOptions(
                 "none. Leave out --reject_below, or evaluate an index of your "
                 "own with --calibrate."
             )
-        if self.rerank and self.reject_below:
-            raise ValueError(
-                "Expected --rerank or --reject_below: the confidence is that "
-                "of the order of retrieval. Received: both. Leave out one of "
-                "them."
-            )
+        self._check_rerank()
         if self.prior is not None and (self.serve or self.reject_below):
             raise ValueError(
                 "Expected no prior with "
@@ -147,6 +143,20 @@ class LocateOptions(
             raise ValueError(
                 "Expected the records of the index for a picture of matches. "
                 "Received: records=None. Give --records."
+            )
+
+    def _check_rerank(self) -> None:
+        if self.rerank in RERANKERS:
+            raise ValueError(
+                "Expected local features to re-rank a photograph: rootsift, "
+                "xfeat or an export. Received: "
+                f"rerank={self.rerank!r}, which evaluate takes."
+            )
+        if self.rerank and self.reject_below:
+            raise ValueError(
+                "Expected --rerank or --reject_below: the confidence is that "
+                "of the order of retrieval. Received: both. Leave out one of "
+                "them."
             )
 
     def _check_sequence(self) -> None:

@@ -64,6 +64,7 @@ def add(
     """
     folder = _one_folder(index)
     before = Index.open(folder, exact=True)
+    _check_plain(before)
     opened = Records(records)
     rows = opened.rows(split, "database")
     servable = serving.load(export)
@@ -296,6 +297,16 @@ def _check_unchanged(folder: Path, before: Index) -> None:
             f"index={str(folder)!r} with {now['changes']} changes, not "
             f"{before.metadata['changes']}. Those changes are kept; run the "
             "command again."
+        )
+
+
+def _check_plain(index: Index) -> None:
+    """Refuses to add images to an index whose descriptors are augmented."""
+    if index.metadata.get("augment_database"):
+        raise ValueError(
+            "Expected an index without database augmentation: the neighbours "
+            f"of its images would change. Received: index={index.path!r}. "
+            "Build an index of all images anew."
         )
 
 
