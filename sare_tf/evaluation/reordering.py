@@ -48,8 +48,18 @@ def reorder(
 
     Returns:
         None if nothing is asked.
+
+    Raises:
+        ValueError: a protocol of sequences beside another order, or what the
+            methods refuse.
     """
     if sequences.are_asked(task, options):
+        if options.rerank or options.expand_queries:
+            raise ValueError(
+                "Expected no --rerank and no --expand_queries with a protocol "
+                "of sequences. Received: protocol="
+                f"{task.protocol.name!r}. Leave them out."
+            )
         frames, vectors = queries
         return sequences.follow(
             results,

@@ -1,9 +1,10 @@
 """The frames of a folder of photographs, or of a video, in order."""
 
 import math
+import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -133,7 +134,7 @@ def _of_video(source: Path, frames_per_second: float) -> Iterator[Frame]:
         )
 
 
-def _encoded(cv2, video, name: str) -> Frame:
+def _encoded(cv2: types.ModuleType, video: Any, name: str) -> Frame:
     is_read, pixels = video.retrieve()
     if not is_read or not isinstance(pixels, np.ndarray):
         return Frame(name, b"", "a frame that cannot be decoded")
