@@ -8,7 +8,7 @@ from sare_tf.runtime.options import (
     with_default,
 )
 
-METHODS = ("smoothing", "filter", "seqslam", "average")
+METHODS = ("seqslam", "smoothing", "filter", "average")
 
 
 @options
@@ -29,11 +29,11 @@ class SequenceOptions(SequenceLengthOptions):
     """How queries that follow each other are looked up together."""
 
     sequence_method: str = option(
-        "smoothing",
-        "How: smoothing and filter are a Bayes filter over the images of the "
+        "seqslam",
+        "How: seqslam searches for trajectories of constant velocity. "
+        "smoothing and filter are a Bayes filter over the images of the "
         "database, with a motion model; smoothing takes the images before and "
-        "after, filter those before. seqslam searches for trajectories of "
-        "constant velocity. average takes the mean descriptor.",
+        "after, filter those before. average takes the mean descriptor.",
         choices=METHODS,
     )
     sequence_velocity: tuple[float, ...] = option(

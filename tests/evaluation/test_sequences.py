@@ -214,6 +214,7 @@ def test_positions_instead_of_frames(drive, tmp_path):
         drive,
         tmp_path / "a",
         sequence_length=7,
+        sequence_method="smoothing",
         sequence_step_m=40,
         sequence_evidence=50,
     )

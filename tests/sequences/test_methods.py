@@ -10,7 +10,7 @@ from sare_tf.dataset import manifest
 from sare_tf.sequences import bayes_filter, differences, motion
 from sare_tf.sequences.bayes_filter import BayesFilter
 from sare_tf.sequences.clips import Clips
-from sare_tf.sequences.options import SequenceOptions
+from sare_tf.sequences.options import METHODS, SequenceOptions
 from sare_tf.sequences.sequence_search import SequenceSearch
 from sare_tf.sequences.trajectories import Trajectories, velocities
 
@@ -251,16 +251,17 @@ def test_average_is_the_mean_descriptor_of_the_window():
 def test_a_sequence_of_one_image_is_plain_retrieval():
     database, vectors, queries, asked = _drives(noise=1.0)
     nearest = (queries @ vectors.T).argmax(axis=1)
-    for method in ("smoothing", "filter", "seqslam", "average"):
+    for method in METHODS:
         options = SequenceOptions(sequence_length=1, sequence_method=method)
         search = SequenceSearch(vectors, database, options, radius_m=25.0)
         found = search(queries, Clips.of(asked), 1)
         np.testing.assert_array_equal(found.rows[:, 0], nearest)
 
 
-def test_blocks_of_queries_change_nothing(monkeypatch):
+@pytest.mark.parametrize("method", METHODS)
+def test_blocks_of_queries_change_nothing(monkeypatch, method):
     database, vectors, queries, asked = _drives(noise=1.0)
-    options = SequenceOptions(sequence_length=5)
+    options = SequenceOptions(sequence_length=5, sequence_method=method)
     search = SequenceSearch(vectors, database, options, radius_m=25.0)
     whole = search(queries, Clips.of(asked), 4)
     monkeypatch.setattr("sare_tf.sequences.sequence_search._BLOCK", 3 * 80)
@@ -278,7 +279,10 @@ def test_the_probability_is_that_of_the_place():
     )
     asked = manifest.make(image_id=[f"q/{n}.jpg" for n in range(5)])
     options = SequenceOptions(
-        sequence_length=5, sequence_evidence=1e6, sequence_jump=0.0
+        sequence_length=5,
+        sequence_method="smoothing",
+        sequence_evidence=1e6,
+        sequence_jump=0.0,
     )
     search = SequenceSearch(vectors, database, options, radius_m=25.0)
     found = search(vectors[:5], Clips.of(asked), 2)

@@ -77,7 +77,12 @@ def _folder(folder: Path, places, noise=60) -> Path:
 
 
 def _run(drive, sequence, **options):
-    given = {"sequence_window": (0, 2), "sequence_evidence": 1000, **options}
+    given = {
+        "sequence_method": "smoothing",
+        "sequence_window": (0, 2),
+        "sequence_evidence": 1000,
+        **options,
+    }
     return list(
         locate.run(LocateOptions(**drive, sequence=str(sequence), **given))
     )
