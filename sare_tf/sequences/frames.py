@@ -1,6 +1,7 @@
 """The frames of a folder of photographs, or of a video, in order."""
 
 import math
+import re
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ def read(source: Path, *, frames_per_second: float) -> Iterator[Frame]:
                 "Expected a folder with JPEG or PNG files. Received: sequence="
                 f"{str(source)!r} without any. Name another folder, or a video."
             )
-        yield from map(_of_file, paths)
+        yield from map(_of_file, sorted(paths, key=_natural))
     elif source.exists():
         yield from _of_video(source, frames_per_second)
     else:
@@ -75,6 +76,15 @@ def table(source: Path, names: Sequence[str]) -> pd.DataFrame:
         return manifest.make(image_id=names, timestamp=times)
     numbers = [int(name.rpartition("#")[2]) for name in names]
     return manifest.make(image_id=names, sequence_id=str(source), frame=numbers)
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Orders 9.jpg before 10.jpg."""
+    parts = re.split(r"([0-9]+)", str(path))
+    return [
+        (int(part) if number % 2 else 0, part)
+        for number, part in enumerate(parts)
+    ]
 
 
 def _of_file(path: Path) -> Frame:

@@ -25,8 +25,8 @@ class Track:
     """The answers of a sequence.
 
     Attributes:
-        answers: name and answer of each frame, clip by clip, in order; those of
-            frames that cannot be read stand at the end.
+        answers: name and answer of each frame, clip by clip, in order. One that
+            cannot be read stands behind the frame that was read before it.
         clips: for each of them, the number of its clip; -1 if it has none.
     """
 
@@ -86,10 +86,10 @@ def follow(
             or no image is left to search.
     """
     source = Path(options.sequence)
-    names, vectors, errors = _embed(locator, source, options, batch_size)
-    answers = [(name, Answer(error=error)) for name, error in errors]
+    read = _embed(locator, source, options, batch_size)
+    vectors, names = read.vectors, [read.names[n] for n in read.good]
     if not names:
-        return Track(answers, [-1] * len(answers))
+        return _track(read, [], [])
     clips = Clips.of(frames.table(source, names))
     _log(source, clips, len(names))
     index = locator.index
@@ -115,20 +115,14 @@ def follow(
         search="exact",
         recall=1.0,
     )
-    tracked, of_place = [], clips.of_place
-    for place, frame in enumerate(clips.order):
-        clip = of_place[place]
+
+    def answer_of(place: int, frame: int) -> Answer:
         probability = float(min(found.probability[frame], 1))
-        answer = Answer(
-            matches=[
-                locator.match(row, distance, is_same)
-                for row, distance, is_same in zip(
-                    found.rows[frame],
-                    distances[frame],
-                    same[frame],
-                    strict=True,
-                )
-            ],
+        matches = zip(
+            found.rows[frame], distances[frame], same[frame], strict=True
+        )
+        return Answer(
+            matches=[locator.match(*match) for match in matches],
             searched=searched,
             rejected=probability < options.least_probability,
             tracked=Tracked(
@@ -137,39 +131,82 @@ def follow(
                 method=options.sequence_method,
             ),
         )
-        tracked.append((names[frame], answer, int(clip)))
-    return Track(
-        [(name, answer) for name, answer, _ in tracked] + answers,
-        [clip for *_, clip in tracked] + [-1] * len(answers),
-    )
+
+    tracked = [
+        (read.good[frame], answer_of(place, frame))
+        for place, frame in enumerate(clips.order)
+    ]
+    return _track(read, tracked, clips.of_place.tolist())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Read:
+    """Frames in the order in which they were read.
+
+    Attributes:
+        names: of all frames.
+        good: numbers of those that can be used.
+        vectors: float32 [good, D].
+        errors: why the others cannot, by their numbers.
+    """
+
+    names: list[str]
+    good: list[int]
+    vectors: np.ndarray
+    errors: dict[int, str]
 
 
 def _embed(
     locator: Locator, source: Path, options: TrackOptions, batch_size: int
-) -> tuple[list[str], np.ndarray, list[tuple[str, str]]]:
-    """Names and descriptors of the frames that can be used, and the others."""
-    names, vectors, errors = [], [], []
+) -> _Read:
+    names, good, vectors, errors = [], [], [], {}
     read = frames.read(source, frames_per_second=options.frames_per_second)
     with progress.bar("embed", total=None, unit="frame") as bar:
         while batch := list(itertools.islice(read, batch_size)):
-            good = [frame for frame in batch if not frame.error]
-            errors += [
-                (frame.name, frame.error) for frame in batch if frame.error
-            ]
-            if good:
-                descriptors, why = locator.embed([one.encoded for one in good])
-                errors += [
-                    (frame.name, reason)
-                    for frame, reason in zip(good, why, strict=True)
-                    if reason
-                ]
-                kept = [number for number, one in enumerate(why) if not one]
-                names += [good[number].name for number in kept]
+            numbers = range(len(names), len(names) + len(batch))
+            names += [frame.name for frame in batch]
+            errors |= {
+                number: frame.error
+                for number, frame in zip(numbers, batch, strict=True)
+                if frame.error
+            }
+            whole = [number for number in numbers if number not in errors]
+            if whole:
+                encoded = [batch[n - numbers.start].encoded for n in whole]
+                descriptors, why = locator.embed(encoded)
+                errors |= {
+                    n: text for n, text in zip(whole, why, strict=True) if text
+                }
+                kept = [not text for text in why]
+                good += [n for n in whole if n not in errors]
                 vectors.append(descriptors[kept])
             bar.update(len(batch))
-    if vectors:
-        return names, np.concatenate(vectors), errors
-    return names, np.zeros((0, 0), np.float32), errors
+    empty = np.zeros((0, 0), np.float32)
+    return _Read(
+        names, good, np.concatenate(vectors) if good else empty, errors
+    )
+
+
+def _track(
+    read: _Read, tracked: Sequence[tuple[int, Answer]], clips: Sequence[int]
+) -> Track:
+    """Puts the frames that cannot be read behind those before them."""
+    entries = [
+        ((place, 0), number, answer, clip)
+        for place, ((number, answer), clip) in enumerate(
+            zip(tracked, clips, strict=True)
+        )
+    ]
+    place_of = {number: place for (place, _), number, *_ in entries}
+    for number, error in read.errors.items():
+        before = max((n for n in place_of if n < number), default=None)
+        place = -1 if before is None else place_of[before]
+        entries.append(((place, 1 + number), number, Answer(error=error), -1))
+    entries.sort(key=lambda entry: entry[0])
+    return Track(
+        [(read.names[number], answer) for _, number, answer, _ in entries],
+        [clip for *_, clip in entries],
+    )
 
 
 def _log(source: Path, clips: Clips, count: int) -> None:
