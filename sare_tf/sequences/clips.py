@@ -127,7 +127,9 @@ def describe(clips: Clips) -> str:
         noun = "sequence" + "s" * (len(several) > 1)
         words.append(f"{len(several):,} {noun} of {count} images")
     alone = int((sizes == 1).sum())
-    if alone:
+    if alone == 1:
+        words.append("1 image on its own")
+    elif alone:
         words.append(f"{alone:,} images on their own")
     return " and ".join(words)
 

@@ -52,6 +52,9 @@ def test_sequences_go_before_folders_and_frames_before_names():
         ["b/2.jpg", "a/1.jpg"],
         ["a/3.jpg"],
     ]
+    assert clips.describe(Clips.of(images)) == (
+        "1 sequence of 2 images and 1 image on its own"
+    )
 
 
 def test_timestamps_to_the_second():
