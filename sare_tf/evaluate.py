@@ -7,7 +7,8 @@ Recall is measured by exact search, so that it depends only on the model. The
 metrics also say what the index's ScaNN search loses against it. Descriptors of
 the database are read in blocks, so that memory does not grow with it.
 `--calibrate` measures how often answers of `locate` are right. With `--rerank`,
-results are those in the new order, and `without_rerank` holds the others.
+results are those in the new order, and `without_rerank` holds the others; with
+`--sequence_length`, those of sequences, and `single_frames` the others.
 """
 
 import dataclasses
@@ -22,21 +23,23 @@ import pandas as pd
 from absl import logging
 
 from sare_tf import flags, serving
-from sare_tf.dataset.positives import choose_rule
 from sare_tf.evaluation import (
     calibrating,
     evaluate_descriptors,
     metric_text,
     pixel_baseline,
-    protocol_choice,
+    preparing,
     protocols,
     query_positions,
+    reordering,
     reranking,
     search_comparison,
+    sequences,
 )
 from sare_tf.evaluation.evaluate_descriptors import Task
 from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.evaluation.query_results import QueryResults
+from sare_tf.evaluation.reranking import Reranked
 from sare_tf.pages import evaluation_cases, evaluation_page, match_lines
 from sare_tf.records.records import Records
 from sare_tf.runtime import (
@@ -80,10 +83,10 @@ def run(options: EvaluationOptions) -> Path:
     position_paths = position_files.paths_of(options.write_positions)
     _check_positions(position_paths, out)
     records, index, servable = _open(options)
-    task = _prepare(options, records, index)
-    ks, left_out = _choose_ks(options.recall_at, task.num_searched)
+    task = preparing.prepare(options, records, index)
+    ks, left_out = preparing.choose_ks(options.recall_at, task.num_searched)
     began = time.perf_counter()
-    query_vectors = _embed(servable, records, task, options.batch_size)
+    frames, vectors, query_vectors = _embed(servable, records, task, options)
     embed_seconds = time.perf_counter() - began
     results = task.evaluate(
         query_vectors,
@@ -94,12 +97,17 @@ def run(options: EvaluationOptions) -> Path:
     compared, search_seconds = search_comparison.compare(
         index, query_vectors, results
     )
-    reranked = None
-    if options.rerank:
-        reranked = reranking.rerank(
-            results, options, records=records, index=index, servable=servable
-        )
-        results = reranked.after
+    reordered = reordering.reorder(
+        results,
+        options,
+        task=task,
+        queries=(frames, vectors),
+        records=records,
+        index=index,
+        servable=servable,
+    )
+    if reordered is not None:
+        results = reordered.after
     metrics = {
         **_describe(
             task,
@@ -109,27 +117,24 @@ def run(options: EvaluationOptions) -> Path:
             splits=(options.split, index.metadata["split"]),
         ),
         "baselines": pixel_baseline.baselines(options, task, records, ks),
-        **reranking.described(reranked, ks),
+        **reordering.described(reordered, ks),
         "epoch_choice": _epoch_choice(servable),
         "search": compared,
         "speed": {
             "embed_seconds": embed_seconds,
             "exact_search_seconds": results.search_seconds,
             "search_seconds": search_seconds,
-            "queries_per_second": len(query_vectors)
+            "queries_per_second": len(vectors)
             / (embed_seconds + search_seconds),
         },
         "database_digest": _digest(task.database["image_id"]),
         **_made_with(records, servable),
     }
-    _write(out, metrics, results, records, reranked)
-    if position_paths:
-        position_files.write(
-            position_paths, query_positions.of_results(results)
-        )
+    _write(out, metrics, results, records, reordered)
+    _write_positions(position_paths, results)
     calibrated = _calibrate(options, records, index, servable)
-    if reranked is not None:
-        reranking.keep(reranked, index)
+    if isinstance(reordered, Reranked):
+        reranking.keep(reordered, index)
     _report(out, metrics, calibrated)
     return out / "metrics.json"
 
@@ -199,71 +204,30 @@ def _check_positions(paths: Sequence[str], out: Path) -> None:
             )
 
 
-def _prepare(
-    options: EvaluationOptions, records: Records, index: Index
-) -> Task:
-    """Chooses the protocol, and makes its ground truth."""
-    queries = records.rows(options.split, "query")
-    rule = choose_rule(
-        queries,
-        index.manifest,
-        rule=options.positives,
-        relations=records.relations,
-    )
-    protocol = protocol_choice.choose(options, rule)
-    logging.info("Protocol %s. %s", protocol.name, protocols.describe(protocol))
-    task = evaluate_descriptors.prepare(
-        protocol, queries, index.manifest, relations=records.relations
-    )
-    is_missing = [not len(rows) for rows in task.truth.positives]
-    if any(is_missing):
-        missing = task.queries["image_id"][is_missing]
-        logging.warning(
-            "%d of %d queries have no positive in the database and %s "
-            "(positives is 0 in queries.csv): %s%s",
-            len(missing),
-            len(task.queries),
-            "are left out" if protocol.leaves_out else "count as misses",
-            ", ".join(missing[:3]),
-            " ..." if len(missing) > 3 else "",
-        )
-    return task
-
-
-def _choose_ks(
-    recall_at: Sequence[int], num_searched: int
-) -> tuple[list[int], list[int]]:
-    """The N of recall@N that the database is large enough for, and others."""
-    ks = sorted(set(recall_at))
-    left_out = [k for k in ks if k > num_searched]
-    ks = [k for k in ks if k <= num_searched]
-    if not ks:
-        raise ValueError(
-            f"Expected an N of recall@N of at most {num_searched}, the "
-            f"images of the database. Received: recall_at={left_out}."
-        )
-    if left_out:
-        logging.warning(
-            "Left out recall@N for N=%s: the database has %d images.",
-            left_out,
-            num_searched,
-        )
-    return ks, left_out
-
-
 def _embed(
     servable: serving.Servable | serving.RemoteServable,
     records: Records,
     task: Task,
-    batch_size: int,
-) -> np.ndarray:
-    logging.info("Embedding %d queries.", len(task.queries))
-    return embedding.embed(
+    options: EvaluationOptions,
+) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Embeds the queries; where sequences are asked, all those of the split.
+
+    Returns:
+        Rows of the images that were embedded, their descriptors, and those of
+        the queries that the protocol asks.
+    """
+    are_asked = sequences.are_asked(task, options)
+    frames = task.queries
+    if are_asked:
+        frames = records.rows(options.split, "query")
+    logging.info("Embedding %d queries.", len(frames))
+    vectors = embedding.embed(
         servable,
-        records.read_images(task.queries),
-        task.queries["image_id"].tolist(),
-        batch_size=batch_size,
+        records.read_images(frames),
+        frames["image_id"].tolist(),
+        batch_size=options.batch_size,
     )
+    return frames, vectors, vectors[task.asked] if are_asked else vectors
 
 
 def _describe(
@@ -334,8 +298,11 @@ def _write(
     metrics: dict[str, Any],
     results: QueryResults,
     records: Records,
-    reranked: reranking.Reranked | None,
+    reordered: reordering.Reordered | None,
 ) -> None:
+    pairs = ()
+    if isinstance(reordered, Reranked):
+        pairs = match_lines.make(reordered, records)
     with atomic_files.folder_in_one_piece(out) as folder:
         results.table().to_csv(folder / "queries.csv", index=False)
         digests = file_digests.of(folder, ["queries.csv"])
@@ -347,8 +314,13 @@ def _write(
             metrics=metrics,
             places=evaluation_page.places_of(results),
             cases=evaluation_cases.make(results, records),
-            pairs=match_lines.make(reranked, records) if reranked else (),
+            pairs=pairs,
         )
+
+
+def _write_positions(paths: Sequence[str], results: QueryResults) -> None:
+    if paths:
+        position_files.write(paths, query_positions.of_results(results))
 
 
 def _report(
@@ -363,8 +335,7 @@ def _report(
         f"{out / 'metrics.json'}; look at {out / 'report.html'}. To compare "
         f"with another evaluation: python -m sare_tf.compare ANOTHER {out}"
     )
-    if "rerank" in metrics:
-        lines.insert(-1, reranking.describe(metrics))
+    lines[-1:-1] = reordering.describe(metrics)
     if calibrated:
         path, measured = calibrated
         lines.append(f"{measured} locate uses it: {path}.")
@@ -381,6 +352,9 @@ def _report(
         },
         counts=metrics["counts"],
         recall_at_without_rerank=metrics.get("without_rerank", {}).get(
+            "recall_at"
+        ),
+        recall_at_single_frames=metrics.get("single_frames", {}).get(
             "recall_at"
         ),
         calibration=calibrated and calibrated[0],

@@ -160,14 +160,7 @@ def run(options: ExportOptions) -> Path:
     whitened = config["whitening"] if imported else None
     if options.whitening_dimension:
         whitening_fit.check(options, config, records=records, imported=imported)
-        layer, whitened = whitening_fit.to_records(
-            graph,
-            records,
-            dimension=options.whitening_dimension,
-            samples=options.whitening_samples,
-            batch_size=options.batch_size,
-            seed=options.seed,
-        )
+        layer, whitened = whitening_fit.fit(graph, records, options, config)
         graph = dataclasses.replace(graph, whitening=layer)
     graph = dataclasses.replace(
         graph, truncate_dimension=options.truncate_dimension

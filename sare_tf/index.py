@@ -23,6 +23,11 @@ With --local_features, local features of the images are stored as well; the log
 says how large they are. Store them again after a change of the index: only
 those of new images are computed.
 
+With --augment_database=10, the descriptor of an image is that of its
+surroundings: its nearest images are added to it. No images can be added to such
+an index. --neighbour_graph=50 stores the nearest images of each, for
+--rerank=diffusion and k_reciprocal of evaluate.
+
 With --runner, workers of Apache Beam embed parts of the images, which are then
 put together: the files are the same (docs/beam.md).
 
@@ -41,6 +46,11 @@ from absl import logging
 
 from sare_tf import flags, serving
 from sare_tf.distributed import beam
+from sare_tf.landmarks import (
+    augmented_descriptors,
+    expansion,
+    neighbour_graph,
+)
 from sare_tf.local_features import extractors
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files, flagfiles, run_lock
@@ -58,6 +68,8 @@ from sare_tf.search import (
 )
 from sare_tf.search.opened_index import Index
 from sare_tf.search.options import IndexOptions, TuningOptions
+
+_AUGMENTATION = ("augment_database", "expand_alpha")
 
 
 @run_lock.one_at_a_time("index")
@@ -102,6 +114,9 @@ def run(options: IndexOptions, *, executor: Executor | None = None) -> Path:
                 path for path in (options.records, options.add_records) if path
             ],
         )
+    if options.neighbour_graph:
+        opened = Index.open(out, exact=True, check=False)
+        neighbour_graph.store(opened, options.neighbour_graph)
     return out
 
 
@@ -144,6 +159,7 @@ def _build(options: IndexOptions, executor: Executor | None) -> Path:
         "split": options.split,
         "shard": options.index_shard,
         "dtype": options.index_dtype,
+        **_augmentation(options, len(rows)),
     }
     finished = _find(out, made_from)
     if finished:
@@ -173,6 +189,7 @@ def _build(options: IndexOptions, executor: Executor | None) -> Path:
             dtype=descriptor_arrays.dtype_embedded(dtype),
             executor=executor,
         )
+        augmented_descriptors.augment(unfinished.folder, options)
         index_files.write_new(
             unfinished.folder,
             segments.finish(unfinished.folder, rows, tuning, dtype=dtype),
@@ -189,6 +206,14 @@ def _build(options: IndexOptions, executor: Executor | None) -> Path:
         next_command=flagfiles.next_command("evaluate"),
     )
     return out
+
+
+def _augmentation(options: IndexOptions, images: int) -> dict[str, Any]:
+    """What index.json says of database augmentation; nothing without it."""
+    count = options.augment_database
+    expansion.check_count("augment_database", count, images - 1)
+    names = _AUGMENTATION if count else ()
+    return {name: getattr(options, name) for name in names}
 
 
 def _rows_of_shard(rows: pd.DataFrame, options: IndexOptions) -> pd.DataFrame:
@@ -223,8 +248,8 @@ def _find(out: Path, made_from: dict[str, Any]) -> Index | None:
         return None
     differing = [
         name
-        for name in made_from
-        if index.metadata.get(name) != made_from[name]
+        for name in dict.fromkeys([*made_from, *_AUGMENTATION])
+        if index.metadata.get(name) != made_from.get(name)
     ]
     if not differing:
         return index

@@ -14,9 +14,10 @@ prints one object per photograph, `--picture` draws the matches,
 answers the photographs dropped on it. `--near=LAT,LON --within_m=2000`,
 `--region`, `--taken_from`, `--taken_until`, `--conditions` and `--place_ids`
 search only the images that agree with what is known. `--rerank` orders the
-matches anew by local features. `--keep_warm` leaves a process running that
-answers the next calls at once. `search.confidence` defines the confidence of an
-answer.
+matches anew by local features. `--sequence=FOLDER` or a video looks up frames
+that follow each other together, and `--write_positions` then writes a track.
+`--keep_warm` leaves a process running that answers the next calls at once.
+`search.confidence` defines the confidence of an answer.
 """
 
 import dataclasses
@@ -64,6 +65,8 @@ def run(options: LocateOptions) -> Iterator[tuple[str, Answer]]:
             records, no image agrees with what is known, or a picture cannot
             hold so many photographs.
     """
+    if options.sequence:
+        return _follow(options)
     paths = [
         path for photo in options.photos for path in photo_files.expand(photo)
     ]
@@ -144,6 +147,31 @@ def _open(options: LocateOptions) -> "Locator | warm_client.WarmLocator":
         reject_below=options.reject_below,
         rerank=options.rerank_settings,
     )
+
+
+def _follow(options: LocateOptions) -> Iterator[tuple[str, Answer]]:
+    """Looks up a sequence, and writes its track."""
+    own_folder = options.photo_folder
+    options, locator = _locator(options)
+    # SciPy and Pillow, which photographs do without.
+    from sare_tf.sequences import track_files, tracking
+
+    track = tracking.follow(
+        locator,
+        options,
+        k=options.k,
+        batch_size=options.batch_size,
+        radius_m=options.positive_radius_m,
+        prior=options.prior,
+        own_folder=own_folder,
+    )
+    track_files.write(
+        position_files.paths_of(options.write_positions),
+        track,
+        name=Path(options.sequence).name,
+    )
+    logging.info("%s", track.describe())
+    yield from track.answers
 
 
 def _gallery(options: LocateOptions, locator: "Locator") -> "Gallery":
@@ -233,7 +261,7 @@ def main(argv) -> None:
             + (f" and {len(failed) - 5} more" if len(failed) > 5 else "")
             + ". The others were looked up; repair or leave out these."
         )
-    if answer.reliability is None:
+    if answer.reliability is None and answer.tracked is None:
         logging.info(
             "The confidence is 1 - d / e, where d is the distance of the first "
             "match and e that of the nearest image of another place. It is not "

@@ -327,6 +327,42 @@ def test_whitening_is_fitted_to_a_seeded_sample(fit):
     assert np.abs(other - first).max() > 1e-2
 
 
+def test_whitening_is_learned_from_pairs_of_train(root, tmp_path):
+    """Each query with one positive, by the formula on what Keras gives."""
+    version = export.run(
+        ExportOptions(
+            checkpoints=root / "checkpoints",
+            export=tmp_path / "export",
+            records=root / "records",
+            whitening_dimension=3,
+            whitening_pairs=True,
+        )
+    )
+    servable = serving.load(version)
+    told = servable.metadata["whitening"]
+    records = Records(root / "records")
+    queries = records.rows("train", "query")
+    assert told["fitted_to"] == (
+        f"{len(queries)} pairs of a query and a positive of the train split"
+    )
+    graph = ExportedGraph(embedder=embedder(root), height=32, width=32)
+    config, _ = read_state(root / "checkpoints")
+    options = ExportOptions(
+        checkpoints=root / "checkpoints",
+        export=tmp_path / "export",
+        whitening_dimension=3,
+        whitening_pairs=True,
+    )
+    layer, again = whitening_fit.fit(graph, records, options, config)
+    assert again == told
+    encoded = photographs()
+    found, _ = servable(encoded)
+    moved = expected(root, encoded) @ np.asarray(layer.projection)
+    np.testing.assert_allclose(
+        found, unit(moved + np.asarray(layer.bias)), atol=1e-5
+    )
+
+
 def test_truncated_descriptors_are_the_first_numbers(root, tmp_path):
     def truncated(**options):
         version = export.run(

@@ -12,7 +12,12 @@ import numpy as np
 import pandas as pd
 
 from sare_tf.dataset import manifest
-from sare_tf.evaluation import ground_truth, metrics, protocols
+from sare_tf.evaluation import (
+    ground_truth,
+    metrics,
+    protocols,
+    sequence_truth,
+)
 from sare_tf.evaluation.ground_truth import GroundTruth
 from sare_tf.evaluation.protocols import Protocol
 from sare_tf.evaluation.query_results import QueryResults
@@ -224,8 +229,17 @@ def prepare(
             positive.
     """
     asked = ground_truth.asked(protocol, queries)
-    queries = queries[asked]
-    truth = ground_truth.judge(protocol, queries, database, relations=relations)
+    given, queries = queries, queries[asked]
+    if protocol.sequences:
+        asked &= sequence_truth.middles(
+            given, sequence_truth.lengths(protocol)[0]
+        )
+        queries = given[asked]
+        truth = sequence_truth.judge(protocol, given, database, asked=asked)
+    else:
+        truth = ground_truth.judge(
+            protocol, queries, database, relations=relations
+        )
     if not any(len(rows) for rows in truth.positives):
         raise ValueError(
             "Expected queries with positives in the database. Received: none "

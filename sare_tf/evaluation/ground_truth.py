@@ -71,7 +71,7 @@ def asked(protocol: Protocol, queries: pd.DataFrame) -> np.ndarray:
         frames = queries["frame"].to_numpy()
         is_asked &= (frames - frames.min()) % protocol.every == 0
     if protocol.subtask:
-        is_asked &= _of_subtask(queries, protocol.subtask)
+        is_asked &= of_subtask(queries, protocol.subtask)
     return is_asked
 
 
@@ -113,7 +113,7 @@ def judge(
         ]
     allowed = None
     if protocol.subtask:
-        allowed = _of_subtask(database, protocol.subtask)
+        allowed = of_subtask(database, protocol.subtask)
         positives = [rows[allowed[rows]] for rows in positives]
     counted = np.ones(len(queries), bool)
     if protocol.leaves_out:
@@ -341,8 +341,21 @@ def _check_given(
         )
 
 
-def _of_subtask(rows: pd.DataFrame, subtask: str) -> np.ndarray:
-    """bool [rows]; without any subtask in the manifest, all are of "all"."""
+def of_subtask(rows: pd.DataFrame, subtask: str) -> np.ndarray:
+    """Marks the images of a subtask.
+
+    Without any subtask in the manifest, all images are of "all".
+
+    Args:
+        rows: N rows of a manifest.
+        subtask: one of `names.SUBTASKS`.
+
+    Returns:
+        bool [N].
+
+    Raises:
+        ValueError: no image is of the subtask.
+    """
     subtasks = rows["subtasks"]
     if subtask == "all" and (subtasks == "").all():
         return np.ones(len(rows), bool)

@@ -180,6 +180,7 @@ def ranks_without_junk(
     *,
     positives: Sequence[np.ndarray],
     junk: Sequence[np.ndarray],
+    first_rows: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """Ranks of the positives in the whole database, junk taken out of it.
 
@@ -191,6 +192,7 @@ def ranks_without_junk(
         database: [N, D]; may be a memory map.
         positives: for each query, its positives' database rows.
         junk: for each query, database rows that are left out of the count.
+        first_rows: int [Q, M], another order of the first M rows.
 
     Returns:
         For each query int64 ranks from 1, in the order of its positives.
@@ -202,10 +204,17 @@ def ranks_without_junk(
         np.append(right, ignored)
         for right, ignored in zip(positives, junk, strict=True)
     ]
+    all_ranks = exact_search.ranks_of(queries, database, both)
+    if first_rows is not None:
+        for ranked, rows, first in zip(
+            all_ranks, both, first_rows, strict=True
+        ):
+            order = np.argsort(first)
+            is_first = ranked < len(first)
+            near = np.searchsorted(first[order], rows[is_first])
+            ranked[is_first] = order[near]
     ranks = []
-    for ranked, right in zip(
-        exact_search.ranks_of(queries, database, both), positives, strict=True
-    ):
+    for ranked, right in zip(all_ranks, positives, strict=True):
         of_positives, of_junk = np.split(ranked, [len(right)])
         ahead = np.searchsorted(np.sort(of_junk), of_positives)
         ranks.append(of_positives + 1 - ahead)

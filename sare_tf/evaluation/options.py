@@ -8,16 +8,18 @@ from sare_tf.evaluation.protocols import PROTOCOLS
 from sare_tf.records.options import RecordsFolderOptions
 from sare_tf.runtime.common_options import BatchOptions
 from sare_tf.runtime.options import option, options, path_option
+from sare_tf.search.landmark_options import RERANKERS, LandmarkOptions
 from sare_tf.search.options import (
     PositionFileOptions,
     RerankOptions,
     SearchOptions,
 )
+from sare_tf.sequences.options import SequenceLengthOptions, SequenceOptions
 from sare_tf.serving.options import ServableOptions
 
 
 @options
-class ProtocolOptions(PositivesOptions, SplitOptions):
+class ProtocolOptions(PositivesOptions, SplitOptions, SequenceLengthOptions):
     """The protocol of an evaluation, and the numbers that it leaves open."""
 
     protocol: str = option(
@@ -39,7 +41,7 @@ class ProtocolOptions(PositivesOptions, SplitOptions):
     )
     msls_subtask: str = option(
         "all",
-        "Subtask of the protocol msls: summer, winter, old, new, day, night.",
+        "Subtask of the protocols msls: summer, winter, old, new, day, night.",
         choices=SUBTASKS,
     )
 
@@ -48,6 +50,8 @@ class ProtocolOptions(PositivesOptions, SplitOptions):
 class EvaluationOptions(
     SearchOptions,
     RerankOptions,
+    LandmarkOptions,
+    SequenceOptions,
     PositionFileOptions,
     RecordsFolderOptions,
     ServableOptions,
@@ -81,10 +85,32 @@ class EvaluationOptions(
     def __post_init__(self):
         super().__post_init__()
         self.require_model()
+        others = {
+            "--rerank": self.rerank,
+            "--expand_queries": self.expand_queries,
+        }
+        given = [name for name, value in others.items() if value]
+        if given and self.sequence_length > 1:
+            raise ValueError(
+                f"Expected {given[0]} or --sequence_length: each makes an "
+                "order of its own. Received: both. Leave out one of them."
+            )
+        if len(given) > 1 and not self.reranks_neighbours:
+            raise ValueError(
+                "Expected --expand_queries without --rerank by local features, "
+                "whose combination is measured for the order of retrieval. "
+                f"Received: rerank={self.rerank!r}. Leave out one of them, or "
+                f"take --rerank={' or '.join(RERANKERS)}."
+            )
         if not self.recall_at:
             raise ValueError(
                 "Expected at least one N of recall@N. Received: recall_at=()."
             )
+
+    @property
+    def reranks_neighbours(self) -> bool:
+        """Whether --rerank looks at neighbours, not at local features."""
+        return self.rerank in RERANKERS
 
 
 @options

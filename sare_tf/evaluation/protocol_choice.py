@@ -21,4 +21,5 @@ def choose(options: ProtocolOptions, rule: str) -> Protocol:
         frames=options.positive_frames,
         heading_deg=options.positive_heading_deg,
         subtask=options.msls_subtask,
+        sequence_length=options.sequence_length,
     )

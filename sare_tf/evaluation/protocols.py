@@ -39,6 +39,9 @@ class Protocol:
         full_ranking: whether average precision of the full ranking and mP@k
             are measured, too.
         mean_average_precision_at: values of N for which mAP@N is measured.
+        sequences: "seq2seq", "seq2im" or "im2seq" if queries, images of the
+            database, or both are sequences, as Mapillary SLS defines them.
+        sequence_length: images of such a sequence.
     """
 
     name: str
@@ -56,6 +59,24 @@ class Protocol:
     subtask: str = ""
     full_ranking: bool = False
     mean_average_precision_at: tuple[int, ...] = ()
+    sequences: str = ""
+    sequence_length: int = 1
+
+
+def _msls(task: str) -> Protocol:
+    """The protocol of MSLS for images, or for sequences of 3 images."""
+    return Protocol(
+        name=f"msls_{task}" if task else "msls",
+        used_by="mapillary_sls"
+        if task
+        else "mapillary_sls, GSV-Cities, SALAD, OpenVPRLab (740 of the "
+        "747 validation queries)",
+        leaves_out=True,
+        subtask="all",
+        mean_average_precision_at=(1, 5, 10, 20),
+        sequences=task,
+        sequence_length=3 if task else 1,
+    )
 
 
 def _revisited(dataset: str, used_by: str) -> list[Protocol]:
@@ -125,14 +146,7 @@ PROTOCOLS = {
             "VPR-methods-evaluation",
         ),
         Protocol(name="tokyotm", used_by="NetVLAD, SARE", other_timestamp=True),
-        Protocol(
-            name="msls",
-            used_by="mapillary_sls, GSV-Cities, SALAD, OpenVPRLab (740 of the "
-            "747 validation queries)",
-            leaves_out=True,
-            subtask="all",
-            mean_average_precision_at=(1, 5, 10, 20),
-        ),
+        *map(_msls, ("", "seq2seq", "seq2im", "im2seq")),
         Protocol(
             name="nordland",
             used_by="deep-visual-geo-localization-benchmark, "
@@ -187,6 +201,7 @@ def choose(
     frames: int = 10,
     heading_deg: float = 0.0,
     subtask: str = "all",
+    sequence_length: int = 1,
 ) -> Protocol:
     """Returns a protocol by name, with the numbers that it leaves open.
 
@@ -196,7 +211,9 @@ def choose(
         frames: frames to a positive, for "frames".
         heading_deg: if above 0, the heading of a positive differs by at most
             this many degrees from the query's; for "radius" and "msls".
-        subtask: subtask of Mapillary SLS, for "msls".
+        subtask: subtask of Mapillary SLS, for "msls" and its sequences.
+        sequence_length: for protocols of sequences, images of one; 1: as many
+            as the protocol names.
 
     Raises:
         ValueError: no such protocol, or a number that the protocol fixes.
@@ -219,7 +236,7 @@ def choose(
     if name == "frames":
         given["frames"] = frames
     if heading_deg:
-        if name not in ("radius", "msls"):
+        if name not in ("radius", "msls") or protocol.sequences:
             raise ValueError(
                 "Expected the protocol radius or msls for positives by "
                 f"heading. Received: protocol={name!r}, "
@@ -231,13 +248,21 @@ def choose(
             f"Expected a subtask: {', '.join(SUBTASKS)}. Received: "
             f"subtask={subtask!r}."
         )
-    if name == "msls":
+    if protocol.subtask:
         given["subtask"] = subtask
     elif subtask != "all":
         raise ValueError(
             "Expected the protocol msls for a subtask. Received: "
             f"protocol={name!r}, subtask={subtask!r}."
         )
+    if protocol.sequences and sequence_length > 1:
+        if sequence_length % 2 == 0:
+            raise ValueError(
+                "Expected an odd sequence_length: a sequence of the protocol "
+                f"{name} has an image in its middle. Received: "
+                f"sequence_length={sequence_length}. Take one more or less."
+            )
+        given["sequence_length"] = sequence_length
     return dataclasses.replace(protocol, **given)
 
 
@@ -255,6 +280,7 @@ def describe(protocol: Protocol) -> str:
         words.append(
             f"Queries and database are those of the subtask {protocol.subtask}."
         )
+    words += _of_sequences(protocol)
     if protocol.rule == "list":
         junk = " or ".join(f'"{kind}"' for kind in protocol.junk)
         words.append(f"Images listed as {junk} are taken out of the ranking.")
@@ -285,6 +311,24 @@ def describe(protocol: Protocol) -> str:
         + ("is left out." if protocol.leaves_out else "counts as a miss.")
     )
     return " ".join(words)
+
+
+def _of_sequences(protocol: Protocol) -> list[str]:
+    if not protocol.sequences:
+        return []
+    queries, _, database = protocol.sequences.partition("2")
+    sequence = (
+        f"{protocol.sequence_length} images of consecutive frames around each "
+        "image that has them"
+    )
+    return [
+        "Queries are "
+        + (f"sequences, {sequence}" if queries == "seq" else "images")
+        + "; the database holds "
+        + (f"sequences, {sequence}." if database == "seq" else "images."),
+        "A sequence or image of the database is right if one of its images is "
+        "a positive of one of the query's images.",
+    ]
 
 
 def _positive(protocol: Protocol) -> str:

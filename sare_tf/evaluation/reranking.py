@@ -128,15 +128,13 @@ def keep(reranked: Reranked, index: Index) -> None:
     logging.info("locate uses it: %s.", folder / rerank_file.NAME)
 
 
-def described(reranked: Reranked | None, ks: Sequence[int]) -> dict[str, Any]:
+def described(reranked: Reranked, ks: Sequence[int]) -> dict[str, Any]:
     """Returns what metrics.json says of re-ranking.
 
     Args:
-        reranked: the results; None without re-ranking.
+        reranked: the results.
         ks: the values of N of recall@N.
     """
-    if reranked is None:
-        return {}
     before = reranked.before.figures(ks)
     return {
         "rerank": reranked.figures,

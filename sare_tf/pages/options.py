@@ -10,6 +10,7 @@ from sare_tf.pages import map_tiles
 from sare_tf.records.options import RecordsFolderOptions
 from sare_tf.runtime.common_options import BatchOptions
 from sare_tf.runtime.options import option, options, path_option
+from sare_tf.search.landmark_options import RERANKERS
 from sare_tf.search.options import (
     NeighbourOptions,
     PhotoFolderOptions,
@@ -18,6 +19,7 @@ from sare_tf.search.options import (
     RerankOptions,
     SearchOptions,
 )
+from sare_tf.sequences.options import TrackOptions
 from sare_tf.serving.options import ServableOptions
 
 
@@ -33,6 +35,7 @@ class LocateOptions(
     PhotoFolderOptions,
     RadiusOptions,
     BatchOptions,
+    TrackOptions,
 ):
     """Options of `locate`."""
 
@@ -120,12 +123,7 @@ class LocateOptions(
                 "none. Leave out --reject_below, or evaluate an index of your "
                 "own with --calibrate."
             )
-        if self.rerank and self.reject_below:
-            raise ValueError(
-                "Expected --rerank or --reject_below: the confidence is that "
-                "of the order of retrieval. Received: both. Leave out one of "
-                "them."
-            )
+        self._check_rerank()
         if self.prior is not None and (self.serve or self.reject_below):
             raise ValueError(
                 "Expected no prior with "
@@ -140,7 +138,9 @@ class LocateOptions(
             )
         if self.map_tiles is not None:
             map_tiles.named(self.map_tiles)
-        if self.serve:
+        if self.sequence:
+            self._check_sequence()
+        elif self.serve:
             if not self.photo_folder:
                 self.require("records")
             if self.photos:
@@ -160,6 +160,32 @@ class LocateOptions(
             raise ValueError(
                 "Expected the records of the index for a picture of matches. "
                 "Received: records=None. Give --records."
+            )
+
+    def _check_rerank(self) -> None:
+        if self.rerank in RERANKERS:
+            raise ValueError(
+                "Expected local features to re-rank a photograph: rootsift, "
+                "xfeat or an export. Received: "
+                f"rerank={self.rerank!r}, which evaluate takes."
+            )
+        if self.rerank and self.reject_below:
+            raise ValueError(
+                "Expected --rerank or --reject_below: the confidence is that "
+                "of the order of retrieval. Received: both. Leave out one of "
+                "them."
+            )
+
+    def _check_sequence(self) -> None:
+        others = ("photos", "serve", "picture", "rerank", "reject_below")
+        given = [name for name in (*others, "keep_warm") if getattr(self, name)]
+        if given:
+            raise ValueError(
+                "Expected --sequence without "
+                + ", ".join(others[1:])
+                + ", keep_warm and photographs of its own. Received: sequence="
+                f"{self.sequence!r}, {given[0]}={getattr(self, given[0])!r}. "
+                "Leave out one of the two."
             )
 
     @property

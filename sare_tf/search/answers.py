@@ -124,6 +124,28 @@ class Searched:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Tracked:
+    """What the frames around a frame say of its place.
+
+    Args:
+        probability: of the place of the first match, from 0 to 1.
+        frames: number of frames that were looked up together.
+        method: of `--sequence_method`.
+    """
+
+    probability: float
+    frames: int
+    method: str
+
+    def as_text(self) -> str:
+        """Returns it in words."""
+        words = f"place with probability {self.probability:.2f}"
+        if self.frames == 1:
+            return f"{words}, by this frame only"
+        return f"{words}, by {self.frames} frames ({self.method})"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Answer:
     """The matches of one photograph, or why it has none.
 
@@ -139,6 +161,8 @@ class Answer:
         rejection: how often that is wrong; None without `--reject_below`.
         reranked: what re-ranking did, in words; empty without it. If it put
             another place first, there is no confidence.
+        tracked: what the frames around it say; None without `--sequence`. Then
+            there is no confidence.
     """
 
     matches: Sequence[Match] = ()
@@ -149,14 +173,16 @@ class Answer:
     rejected: bool = False
     rejection: RejectionRates | None = None
     reranked: str = ""
+    tracked: Tracked | None = None
 
     @property
     def confidence_text(self) -> str:
         """How sure the answer is, in words."""
         if self.error:
             return ""
-        if self.reliability is not None:
-            words = self.reliability.as_text()
+        known = self.reliability or self.tracked
+        if known is not None:
+            words = known.as_text()
             return f"not in this database: {words}" * self.rejected or words
         if self.confidence is None and self.reranked:
             return self.reranked
@@ -179,6 +205,7 @@ class Answer:
             "rejected": self.rejected,
             "rejection": _fields_of(self.rejection),
             "reranked": self.reranked,
+            "tracked": _fields_of(self.tracked),
             "searched": _fields_of(self.searched),
             "matches": [match.as_json() for match in self.matches],
         }
@@ -199,6 +226,7 @@ class Answer:
             rejected=written["rejected"],
             rejection=_made(RejectionRates, written["rejection"]),
             reranked=written["reranked"],
+            tracked=_made(Tracked, written["tracked"]),
         )
 
     def as_text(self) -> str:

@@ -62,6 +62,7 @@ def add(
     """
     folder = _one_folder(index)
     before = Index.open(folder, exact=True)
+    _check_plain(before)
     opened = Records(records)
     rows = opened.rows(split, "database")
     servable = serving.load(export)
@@ -132,6 +133,7 @@ def add_vectors(
     """
     folder = _one_folder(index)
     before = Index.open(folder, exact=True, check=False)
+    _check_plain(before)
     metadata = dict(before.metadata)
     if metadata["export_fingerprint"] is not None or np.shape(descriptors) != (
         len(rows),
@@ -318,6 +320,16 @@ def _check_absent(index: Index, image_ids: pd.Series) -> None:
             "Expected images that the index does not hold. Received: "
             f"{len(known)} that it holds, such as {known.iloc[0]!r}. Nothing "
             "was added. Remove those first (--remove_ids) to replace them."
+        )
+
+
+def _check_plain(index: Index) -> None:
+    """Refuses to add images to an index whose descriptors are augmented."""
+    if index.metadata.get("augment_database"):
+        raise ValueError(
+            "Expected an index without database augmentation: the neighbours "
+            f"of its images would change. Received: index={index.path!r}. "
+            "Build an index of all images anew."
         )
 
 

@@ -12,7 +12,8 @@ change or as it is after it. It holds digests of all these files and of itself,
 with which they are compared when an index is opened. Indexes of version 0.1
 have none. `evaluate --calibrate` adds calibration.json, see
 `search.calibration`, and `index --local_features` the folder local_features,
-see `local_features.stored_features`.
+see `local_features.stored_features`; `--neighbour_graph` adds the files of
+`landmarks.neighbour_graph`.
 """
 
 import hashlib
@@ -25,6 +26,11 @@ from typing import Any
 from sare_tf.local_features import stored_features
 from sare_tf.runtime import sealed_json, versions
 from sare_tf.search import calibration, rerank_file, segments
+from sare_tf.search.landmark_options import (
+    GRAPH,
+    GRAPH_ROWS,
+    GRAPH_SIMILARITIES,
+)
 from sare_tf.search.options import TuningOptions
 
 COMMAND = "python -m sare_tf.index --flagfile=..."
@@ -44,6 +50,7 @@ NAMES = {
     calibration.NAME,
     rerank_file.NAME,
     stored_features.FOLDER,
+    *(GRAPH, GRAPH_ROWS, GRAPH_SIMILARITIES),
     *segments.FILES,
     "added*",
     "merged*",

@@ -122,7 +122,7 @@ class Locator:
         prior: Prior | None = None,
     ) -> list[Answer]:
         where = self._where(prior)
-        descriptors, errors = self._embed(encoded)
+        descriptors, errors = self.embed(encoded)
         answers = [Answer(error=error) for error in errors]
         good = [number for number, error in enumerate(errors) if not error]
         count = len(self.index.manifest) if where is None else int(where.sum())
@@ -207,7 +207,7 @@ class Locator:
         rejection = self._rejection
         return Answer(
             matches=[
-                self._match(rows[i], distances[i], same[i], **details[i])
+                self.match(rows[i], distances[i], same[i], **details[i])
                 for i in range(min(k, len(rows)))
                 if rows[i] >= 0
             ],
@@ -244,8 +244,12 @@ class Locator:
             )
         return self._calibration.rejection(reject_below)
 
-    def _embed(self, encoded: Sequence[bytes]) -> tuple[np.ndarray, list[str]]:
-        """Descriptors [B, D], and for each why it cannot be used, or ""."""
+    def embed(self, encoded: Sequence[bytes]) -> tuple[np.ndarray, list[str]]:
+        """Returns descriptors [B, D], and for each why it is unusable, or "".
+
+        Args:
+            encoded: bytes of B photographs.
+        """
         descriptors, valid = self._servable(list(encoded))
         errors = [""] * len(encoded)
         for number, image in enumerate(encoded):
@@ -258,9 +262,17 @@ class Locator:
                 errors[number] = str(error)
         return descriptors, errors
 
-    def _match(
+    def match(
         self, row: int, distance: float, same_place: bool, **details: Any
     ) -> Match:
+        """Describes a database image that was retrieved.
+
+        Args:
+            row: of the index.
+            distance: squared distance of the descriptors.
+            same_place: whether it shows the place of the first match.
+            **details: other fields of the match.
+        """
         east, north = self.places.positions[row].tolist()
         known = bool(np.isfinite([east, north]).all())
         image_id, place_id, zone = self._rows.iloc[row]

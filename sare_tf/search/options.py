@@ -21,6 +21,7 @@ from sare_tf.runtime.common_options import (
 from sare_tf.runtime.options import Options, option, options, path_option
 from sare_tf.search import position_files
 from sare_tf.search import region as regions
+from sare_tf.search.landmark_options import StoredNeighbourOptions
 from sare_tf.search.prior import Prior
 from sare_tf.serving.options import ServableOptions
 
@@ -67,7 +68,9 @@ class RerankOptions(RecordsFolderOptions, LocalFeatureOptions):
         "Folder of an export that export_local_features wrote, or rootsift, or "
         "xfeat: the images that were found are ordered anew by descriptors and "
         "by local features that agree on one geometry. They are those beside "
-        "--index, or else are computed from the images in --records.",
+        "--index, or else are computed from the images in --records. Of "
+        "evaluate, also k_reciprocal or diffusion, by neighbours of neighbours "
+        "in --index.",
     )
     rerank_top: int = option(
         20, "Images of each answer that --rerank orders anew.", minimum=2
@@ -234,6 +237,7 @@ class IndexOptions(
     RunnerOptions,
     TuningOptions,
     LocalFeatureOptions,
+    StoredNeighbourOptions,
 ):
     """Options of `index`: to build an index, or to change it."""
 
@@ -288,7 +292,15 @@ class IndexOptions(
                 + ". Run one command after the other."
             )
         super().__post_init__()
-        _ = self.shard  # refuses a shard that cannot be read
+        _, shards = self.shard  # refuses a shard that cannot be read
+        if self.augment_database and (changes or shards > 1):
+            raise ValueError(
+                "Expected --augment_database for a whole index that is built: "
+                "its images are each other's neighbours. Received: "
+                f"augment_database={self.augment_database} with "
+                f"{'--' + changes[0] if changes else '--index_shard'}. Leave "
+                "out one of the two."
+            )
         if not changes:
             self.require("records", "index")
         if self.add_records or not changes:

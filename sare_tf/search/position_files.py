@@ -52,9 +52,9 @@ class Position:
 
     def __post_init__(self):
         set_field = object.__setattr__
-        set_field(self, "name", _clean(self.name))
+        set_field(self, "name", clean(self.name))
         properties = {
-            _clean(key): _clean(value) for key, value in self.properties.items()
+            clean(key): clean(value) for key, value in self.properties.items()
         }
         set_field(self, "properties", properties)
         if self.latitude is None or self.longitude is None:
@@ -97,6 +97,11 @@ def of_answer(photo: str, answer: Answer) -> Position:
             "status": status,
             **{name: of_first(name) for name in (*names, *metres)},
             "confidence": answer.confidence,
+            **(
+                {"probability": answer.tracked.probability}
+                if answer.tracked
+                else {}
+            ),
             "right_share": reliability and reliability.right,
             "right_share_low": reliability and reliability.low,
             "right_share_high": reliability and reliability.high,
@@ -132,12 +137,18 @@ def check(paths: Sequence[str]) -> None:
             )
 
 
-def write(paths: Sequence[str], positions: Sequence[Position]) -> None:
+def write(
+    paths: Sequence[str],
+    positions: Sequence[Position],
+    *,
+    writer: Callable[[Sequence[Position], TextIO], None] | None = None,
+) -> None:
     """Writes positions into files, each in the format of its ending.
 
     Args:
         paths: the files, which are replaced.
         positions: one for each photograph.
+        writer: writes a file instead, such as a track.
 
     Raises:
         BlockingIOError: another run writes one of the files.
@@ -153,7 +164,8 @@ def write(paths: Sequence[str], positions: Sequence[Position]) -> None:
             atomic_files.file_in_one_piece(path) as unfinished,
             open(unfinished, "w", encoding="utf-8", newline="") as file,
         ):
-            _FORMATS[Path(path).suffix.lower()](positions, file)
+            write_as = writer or _FORMATS[Path(path).suffix.lower()]
+            write_as(positions, file)
         logging.info(
             "Positions in %s: %d of %d photographs have latitude and "
             "longitude.",
@@ -163,20 +175,25 @@ def write(paths: Sequence[str], positions: Sequence[Position]) -> None:
         )
 
 
+def feature(position: Position) -> dict[str, Any]:
+    """Returns a Feature of GeoJSON: a point, or null where there is none.
+
+    Args:
+        position: of a photograph.
+    """
+    geometry = None
+    if position.latitude is not None:
+        coordinates = [position.longitude, position.latitude]
+        geometry = {"type": "Point", "coordinates": coordinates}
+    return {
+        "type": "Feature",
+        "geometry": geometry,
+        "properties": {"name": position.name, **position.properties},
+    }
+
+
 def _write_geojson(positions: Sequence[Position], file: TextIO) -> None:
-    features = [
-        {
-            "type": "Feature",
-            "geometry": None
-            if position.latitude is None
-            else {
-                "type": "Point",
-                "coordinates": [position.longitude, position.latitude],
-            },
-            "properties": {"name": position.name, **position.properties},
-        }
-        for position in positions
-    ]
+    features = [feature(position) for position in positions]
     collection = {"type": "FeatureCollection", "features": features}
     json.dump(collection, file, ensure_ascii=False, indent=1, allow_nan=False)
 
@@ -199,33 +216,50 @@ def _write_kml(positions: Sequence[Position], file: TextIO) -> None:
                 f"{_as_degrees(position.latitude)}"
             )
             _add(point, "coordinates", degrees)
-    _write_xml(root, file)
+    write_xml(root, file)
 
 
-def _write_gpx(positions: Sequence[Position], file: TextIO) -> None:
-    root = ElementTree.Element(
+def gpx_root() -> ElementTree.Element:
+    """Returns the root of a GPX file."""
+    return ElementTree.Element(
         "gpx",
         version="1.1",
         creator="sare_tf",
         xmlns="http://www.topografix.com/GPX/1/1",
     )
+
+
+def add_gpx_point(
+    parent: ElementTree.Element, tag: str, position: Position
+) -> None:
+    """Adds a point with latitude and longitude to a GPX file.
+
+    Args:
+        parent: the element that it belongs to.
+        tag: "wpt" or "trkpt".
+        position: of a photograph.
+    """
+    point = ElementTree.SubElement(
+        parent,
+        tag,
+        lat=_as_degrees(position.latitude),
+        lon=_as_degrees(position.longitude),
+    )
+    _add(point, "name", position.name)
+    words = [
+        f"{name}: {_as_text(value)}"
+        for name, value in position.properties.items()
+        if _as_text(value)
+    ]
+    _add(point, "desc", "\n".join(words))
+
+
+def _write_gpx(positions: Sequence[Position], file: TextIO) -> None:
+    root = gpx_root()
     for position in positions:
-        if position.latitude is None:
-            continue
-        waypoint = ElementTree.SubElement(
-            root,
-            "wpt",
-            lat=_as_degrees(position.latitude),
-            lon=_as_degrees(position.longitude),
-        )
-        _add(waypoint, "name", position.name)
-        words = [
-            f"{name}: {_as_text(value)}"
-            for name, value in position.properties.items()
-            if _as_text(value)
-        ]
-        _add(waypoint, "desc", "\n".join(words))
-    _write_xml(root, file)
+        if position.latitude is not None:
+            add_gpx_point(root, "wpt", position)
+    write_xml(root, file)
 
 
 def _write_csv(positions: Sequence[Position], file: TextIO) -> None:
@@ -257,7 +291,13 @@ def _add(parent: ElementTree.Element, tag: str, text: str) -> None:
     ElementTree.SubElement(parent, tag).text = text
 
 
-def _write_xml(root: ElementTree.Element, file: TextIO) -> None:
+def write_xml(root: ElementTree.Element, file: TextIO) -> None:
+    """Writes a file of XML, with its declaration.
+
+    Args:
+        root: its root.
+        file: opened as UTF-8.
+    """
     ElementTree.indent(root, " ")
     file.write('<?xml version="1.0" encoding="UTF-8"?>\n')
     file.write(ElementTree.tostring(root, encoding="unicode"))
@@ -276,8 +316,12 @@ def _as_text(value: Any) -> str:
     return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
-def _clean(value: Any) -> Any:
-    """Replaces what a text cannot hold; makes plain numbers; NaN is unknown."""
+def clean(value: Any) -> Any:
+    """Replaces what a text cannot hold; makes plain numbers; NaN is unknown.
+
+    Args:
+        value: a text, a number, a boolean or None.
+    """
     if isinstance(value, str):
         return _NO_TEXT.sub("\ufffd", value)
     if hasattr(value, "item"):

@@ -319,6 +319,12 @@ class ExportOptions(
         "than --whitening_dimension.",
         minimum=2,
     )
+    whitening_pairs: bool = option(
+        False,
+        "Learn whitening from pairs of a query and a positive of the train "
+        "split, so that right pairs differ equally in all directions, instead "
+        "of from the variance of database images.",
+    )
     truncate_dimension: int = option(
         0,
         "Keep only so many of a descriptor's first numbers, after whitening, "

@@ -8,7 +8,8 @@ import pandas as pd
 import tensorflow as tf
 from absl import logging
 
-from sare_tf.model import whitening
+from sare_tf.dataset.positives import find_positives
+from sare_tf.model import learned_whitening, whitening
 from sare_tf.model.exported_graph import ExportedGraph
 from sare_tf.records.records import Records
 from sare_tf.runtime import progress
@@ -59,6 +60,38 @@ def check(
             f"{records.fingerprint[:12]}. Name the other ones, or give "
             "--allow_other_records to fit whitening to these."
         )
+
+
+def fit(
+    graph: ExportedGraph,
+    records: Records,
+    options: ExportOptions,
+    config: dict[str, Any],
+) -> tuple[whitening.Whitening, dict[str, Any]]:
+    """Fits whitening to database images or to pairs, as the options say.
+
+    Args:
+        graph: without whitening; computes the descriptors.
+        records: of the images that the network was trained on.
+        options: of the export.
+        config: of the training.
+
+    Returns:
+        The layer, and its entry in `sare_tf.json`.
+
+    Raises:
+        ValueError: as of `to_records` and `to_pairs`.
+    """
+    if options.whitening_pairs:
+        return to_pairs(graph, records, options, config)
+    return to_records(
+        graph,
+        records,
+        dimension=options.whitening_dimension,
+        samples=options.whitening_samples,
+        batch_size=options.batch_size,
+        seed=options.seed,
+    )
 
 
 def to_records(
@@ -113,6 +146,73 @@ def to_records(
         "fitted_to": "database images of the train split",
         "records_fingerprint": records.fingerprint,
         "seed": seed,
+    }
+
+
+def to_pairs(
+    graph: ExportedGraph,
+    records: Records,
+    options: ExportOptions,
+    config: dict[str, Any],
+) -> tuple[whitening.Whitening, dict[str, Any]]:
+    """Learns whitening from pairs of a query and a positive of the train split.
+
+    Of each query that is drawn, one positive is drawn.
+
+    Args:
+        graph: without whitening; computes the descriptors.
+        records: of the images that the network was trained on.
+        options: of the export, which say how many images are drawn.
+        config: of the training, which names the rule of positives.
+
+    Returns:
+        The layer, and its entry in `sare_tf.json`.
+
+    Raises:
+        ValueError: no pairs, too few images for the dimension, or an image that
+            cannot be decoded.
+    """
+    queries = records.rows("train", "query")
+    database = records.rows("train", "database")
+    positives = find_positives(
+        queries,
+        database,
+        rule=config.get("positives", "auto"),
+        radius_m=config.get("train_positive_radius_m", 10.0),
+        relations=records.relations,
+    )
+    rng = np.random.default_rng(options.seed)
+    asked = np.flatnonzero([len(rows) > 0 for rows in positives])
+    count = min(options.whitening_samples // 2, len(asked))
+    asked = np.sort(rng.choice(asked, count, replace=False))
+    drawn = np.array([rng.choice(positives[query]) for query in asked], int)
+    rows, places = np.unique(drawn, return_inverse=True)
+    dimension = options.whitening_dimension
+    whitening.check(count + len(rows), graph.dimension, dimension)
+    logging.info(
+        "Whitening to %d dimensions, learned from %d pairs of train.",
+        dimension,
+        count,
+    )
+    descriptors = embed(
+        graph,
+        records,
+        pd.concat([queries.iloc[asked], database.iloc[rows]]),
+        batch_size=options.batch_size,
+        name="whitening",
+    )
+    pairs = np.stack([np.arange(count), count + places], axis=1)
+    fitted = learned_whitening.fit_pairs(descriptors, pairs, dimension)
+    layer = whitening.Whitening(dimension, name="whitening")
+    layer.assign(fitted)
+    return layer, {
+        "dimension": dimension,
+        "samples": len(descriptors),
+        "explained_variance": round(fitted.explained_variance, 6),
+        "fitted_to": f"{count} pairs of a query and a positive of the train "
+        "split",
+        "records_fingerprint": records.fingerprint,
+        "seed": options.seed,
     }
 
 

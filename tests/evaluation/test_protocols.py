@@ -33,6 +33,9 @@ def test_a_protocol_says_what_it_is(name):
         ("tokyotm", "Of 10 N images found, those with the query's timestamp"),
         ("tokyotm", "at most 25 m away, of another timestamp."),
         ("msls", "the subtask all."),
+        ("msls_seq2seq", "Queries are sequences, 3 images of consecutive"),
+        ("msls_seq2im", "around each image that has them; the database holds"),
+        ("msls_im2seq", "Queries are images; the database holds sequences, 3"),
         ("roxford5k_easy", 'listed as "easy". Images listed as "junk" or "har'),
         ("roxford5k_medium", '"easy" or "hard". Images listed as "junk" are'),
         ("rparis6k_hard", 'listed as "hard". Images listed as "junk" or "eas'),
@@ -54,6 +57,9 @@ def test_words_of_what_is_chosen():
     assert "at most 3 frames away" in protocols.describe(chosen)
     chosen = protocols.choose("msls", subtask="d2n")
     assert "the subtask d2n." in protocols.describe(chosen)
+    chosen = protocols.choose("msls_seq2im", subtask="d2n", sequence_length=5)
+    assert "sequences, 5 images" in protocols.describe(chosen)
+    assert "the subtask d2n." in protocols.describe(chosen)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +73,8 @@ def test_words_of_what_is_chosen():
         ),
         ("place", {"heading_deg": 40.0}, "protocol='place', .*deg=40"),
         ("msls", {"subtask": "x2y"}, "s2w, .*Received: subtask='x2y'"),
+        ("msls_seq2seq", {"sequence_length": 4}, "odd .*Received: .*=4"),
+        ("msls_seq2seq", {"heading_deg": 40.0}, "'msls_seq2seq', .*deg=40"),
         ("radius", {"subtask": "d2n"}, "protocol='radius', subtask='d2n'"),
     ],
 )

@@ -1,0 +1,1 @@
+"""Neighbours of neighbours: what landmark retrieval does after search."""

@@ -1,0 +1,1 @@
+"""Queries that follow each other: the places of a sequence, together."""
