@@ -23,7 +23,7 @@ from sare_tf import index, locate, serving
 from sare_tf.pages import locate_picture
 from sare_tf.pages.options import LocateOptions
 from sare_tf.runtime import run_lock
-from sare_tf.search import locator, warm_client
+from sare_tf.search import geography, locator, warm_client
 from sare_tf.search.options import IndexOptions
 
 
@@ -251,7 +251,7 @@ def test_wide_places_are_one(inputs, photos):
     [("17", 5e5, 4.5e6), ("", 5e5, 4.5e6), ("17T", 5e5, 1e8)],
 )
 def test_positions_that_are_no_degrees(zone, east, north):
-    assert locator.degrees_of(east, north, zone) == (None, None)
+    assert geography.degrees_at(east, north, zone) == (None, None)
 
 
 def test_what_cannot_be_read_is_told_and_the_rest_answered(

@@ -77,6 +77,12 @@ class EvaluationOptions(
         "--index for locate. If the index lacks the val images, these are "
         "embedded for it.",
     )
+    distractors: str | None = path_option(
+        None,
+        "Folder of photographs from elsewhere, which no image of the database "
+        "shows: evaluate counts how often they are taken for a place, and "
+        "--calibrate keeps it for locate.",
+    )
 
     def __post_init__(self):
         super().__post_init__()

@@ -50,7 +50,8 @@ class LocateOptions(
         0.0,
         "Declare a photograph not to be in the database if answers of its "
         "confidence are right less often than this, such as 0.5. Needs an "
-        "index that evaluate --calibrate has measured. 0: never.",
+        "index that evaluate --calibrate has measured, with --rerank if this "
+        "is given. 0: never.",
         minimum=0,
         maximum=1,
     )
@@ -102,12 +103,6 @@ class LocateOptions(
                 f"Received: photos={str(self.photo_folder)!r}, whose index has "
                 "none. Leave out --reject_below, or evaluate an index of your "
                 "own with --calibrate."
-            )
-        if self.rerank and self.reject_below:
-            raise ValueError(
-                "Expected --rerank or --reject_below: the confidence is that "
-                "of the order of retrieval. Received: both. Leave out one of "
-                "them."
             )
         if self.prior is not None and (self.serve or self.reject_below):
             raise ValueError(

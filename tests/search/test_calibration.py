@@ -48,7 +48,7 @@ GROUPS = [
     ],
 )
 def test_an_answer_falls_into_its_group(confidence, right, queries):
-    found = _calibration(GROUPS).reliability_of(confidence)
+    found = _calibration(GROUPS).reliability_at(confidence)
     assert found.right == right / queries
     assert found.queries == queries
     interval = scipy.stats.binomtest(right, queries).proportion_ci(
@@ -59,7 +59,7 @@ def test_an_answer_falls_into_its_group(confidence, right, queries):
 
 def test_words_by_hand():
     # Wilson's interval of 32 of 40 is 0.652 to 0.895.
-    found = _calibration(GROUPS).reliability_of(0.4)
+    found = _calibration(GROUPS).reliability_at(0.4)
     assert found.as_text() == (
         "right in 80 of 100 such cases (val, n = 40, 95 % interval 65 to 90)"
     )
