@@ -517,13 +517,14 @@ def test_command_line(inputs, photos):
     done = _command(inputs, "--k=2", *photos)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 8
+    assert len(lines) == 10
     assert lines[0].startswith(f"{photos[0]}: wide margin to the nearest other")
-    assert "@5002" in lines[1]
-    assert "m north zone 17T  40.6" in lines[1]
-    assert "openstreetmap" in lines[3]
-    assert lines[4].startswith(str(photos[1]))
-    assert "@5004" in lines[5]
+    assert lines[1].startswith("      position 40.6")
+    assert "@5002" in lines[2]
+    assert "m north zone 17T  40.6" in lines[2]
+    assert "openstreetmap" in lines[4]
+    assert lines[5].startswith(str(photos[1]))
+    assert "@5004" in lines[7]
     assert "not a probability" in done.stderr
 
 

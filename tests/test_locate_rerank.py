@@ -141,7 +141,7 @@ def test_another_geometry_has_no_measured_order(world, photos, caplog):
 def test_what_is_missing_is_said(world, photos, tmp_path):
     with pytest.raises(ValueError, match="without local features, and no rec"):
         _run({**world, "records": None}, photos)
-    with pytest.raises(ValueError, match="Expected --rerank or --reject_below"):
+    with pytest.raises(ValueError, match="--reject_below and --rerank. Receiv"):
         _run(world, photos, reject_below=0.5)
     with pytest.raises(
         FileNotFoundError, match="rootsift, xfeat or the folder"

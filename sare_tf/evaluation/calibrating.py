@@ -166,7 +166,7 @@ def _calibrated(
             values[:count].tolist(),
             right.tolist(),
             values[count:].tolist(),
-            others[np.isfinite(others)].tolist(),
+            distractors=others[np.isfinite(others)].tolist(),
         )
 
     others = {name: np.zeros(0) for name in [*scores, "combined"]}

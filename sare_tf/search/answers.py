@@ -222,7 +222,9 @@ class Answer:
             lines[0] += f"; {self.reranked}"
         if self.position is not None:
             lines.append(f"      {self.position.as_text()}")
-        elif self.matches and not self.rejected:
+        elif self.matches and all(
+            match.utm_east_m is None for match in self.matches
+        ):
             lines.append("      position unknown: no match has one")
         for rank, match in enumerate(self.matches, 1):
             lines.append(f"{rank:>4}  {match.as_text()}")

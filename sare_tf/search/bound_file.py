@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from sare_tf.runtime import atomic_files, sealed_json
 
-# All such files: of answers as retrieved, of answers that were re-ranked, and of
-# how these are.
+# All such files: of answers as retrieved, of answers that were re-ranked, and
+# of how these are.
 CALIBRATION = "calibration.json"
 RERANKED_CALIBRATION = "calibration_rerank.json"
 RERANKING = "rerank.json"

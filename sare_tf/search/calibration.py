@@ -189,6 +189,7 @@ def group(
     scores: Sequence[float],
     right: Sequence[bool],
     absent: Sequence[float],
+    *,
     distractors: Sequence[float] = (),
 ) -> list[Group]:
     """Makes groups in which the share of right answers rises.

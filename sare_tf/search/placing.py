@@ -165,7 +165,8 @@ class PositionMap:
         Returns:
             float64 [Q, 2], NaN where unknown or in no common grid.
         """
-        metres = manifest.coordinates(taken)
+        given = manifest.coordinates(taken)
+        metres = given.copy()
         grids = manifest.grids(taken)
         zones = taken["utm_zone"].to_numpy(object)
         there = np.where(anchors >= 0, self._grids[anchors], None)
@@ -173,8 +174,9 @@ class PositionMap:
             zone = self._zones[anchors[number]]
             metres[number] = np.nan
             if anchors[number] >= 0:
-                given = manifest.coordinates(taken.iloc[[number]])
-                metres[number] = _converted(given, zones[number], zone)[0]
+                metres[number] = _converted(
+                    given[[number]], zones[number], zone
+                )[0]
         return metres
 
     def _around(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

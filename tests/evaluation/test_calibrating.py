@@ -18,8 +18,11 @@ from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.pages.options import LocateOptions
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
+from sare_tf.search import confidence as confidence_of
 from sare_tf.search import locator
+from sare_tf.search.answer_scores import Found, Scorer
 from sare_tf.search.options import IndexOptions
+from sare_tf.search.placing import PositionMap
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +61,16 @@ def _options(inputs, folder):
 
 def _measure(inputs, folder):
     """What `evaluate --calibrate` keeps, without the evaluation."""
-    return calibrating.measure(
+    servable = serving.load(inputs["export"])
+    opened = index.Index.open(folder)
+    asked = calibrating.ask(
         _options(inputs, folder),
         records=Records(inputs["records"]),
-        index=index.Index.open(folder),
-        servable=serving.load(inputs["export"]),
+        index=opened,
+        servable=servable,
+    )
+    return asked and calibrating.measure(
+        asked, radius_m=25.0, index=opened, fingerprint=servable.fingerprint
     )
 
 
@@ -142,7 +150,8 @@ def test_confidences_by_plain_loops(inputs, calibrated):
 
     everything = range(len(database))
     values = [confidence(query, everything) for query in range(len(queries))]
-    assert written["groups"][0]["start"] == pytest.approx(min(values), abs=1e-5)
+    (margins,) = written["by_score"]["margin"]
+    assert margins["start"] == pytest.approx(min(values), abs=1e-5)
     results = evaluate_descriptors.evaluate_descriptors(
         protocols.choose("radius", radius_m=25),
         queries=queries,
@@ -165,11 +174,17 @@ def test_confidences_by_plain_loops(inputs, calibrated):
         )
         for number in range(len(queries))
     ]
-    np.testing.assert_allclose(
-        calibrating.confidence_without_positives(results, radius_m=25),
-        expected,
-        atol=1e-5,
+    found = Found.retrieved(results.rows, results.squared_distances)
+    scorer = Scorer(
+        confidence_of.Places(database, radius_m=25),
+        PositionMap(database, radius_m=25),
+        None,
     )
+    scores = scorer(
+        found.without(results.hits),
+        count=len(database) - results.positive_counts,
+    )
+    np.testing.assert_allclose(scores["margin"], expected, atol=1e-5)
 
 
 def test_locate_says_how_often_such_answers_are_right(
