@@ -25,8 +25,9 @@ SCORES = {
     "spread": "spread of the matches on the map (SUE)",
     "inliers": "inliers of the first match",
 }
-# The name of the score that is made of the others.
+# The name of the score that is made of the others, and words for all.
 COMBINED = "combined"
+WORDS = {**SCORES, COMBINED: "all of these in one, learned on val"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
