@@ -162,7 +162,9 @@ def test_val_without_its_places_is_verified_as_deeply(world, tmp_path):
     )
     for query, image in enumerate(images):
         left = [
-            r for r in results.rows[query] if not _is_hit(results, query, r)
+            row
+            for row in results.rows[query]
+            if row not in results.truth.positives[query]
         ]
         (evidence,) = verify([image], np.array([left[:4]]))
         expected = dict(zip(left, evidence.inliers.tolist(), strict=False))

@@ -106,6 +106,9 @@ def _doubt(
     is_right = np.concatenate([right, np.zeros(num_others, bool)])
     rows = {}
     for name, values in scores.items():
+        # Such as the spread of places without positions.
+        if not np.isfinite(values).any():
+            continue
         every = np.concatenate([values, others[name]])
         rows[name] = {
             **separation.figures(every, is_right, possible),
