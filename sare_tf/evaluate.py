@@ -6,13 +6,13 @@
 Recall is measured by exact search, so that it depends only on the model. The
 metrics also say what the index's ScaNN search loses against it. Descriptors of
 the database are read in blocks, so that memory does not grow with it.
-`--calibrate` measures how often answers of `locate` are right. With `--rerank`,
-results are those in the new order, and `without_rerank` holds the others; with
-`--sequence_length`, those of sequences, and `single_frames` the others.
+`--calibrate` measures how often answers of `locate` are right, and how far
+their positions are from the truth. `--distractors` adds photographs from
+elsewhere. With `--rerank`, results are those in the new order, and
+`without_rerank` holds the others; with `--sequence_length`, those of sequences,
+and `single_frames` the others.
 """
 
-import dataclasses
-import hashlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,15 +24,15 @@ from absl import logging
 
 from sare_tf import flags, serving
 from sare_tf.evaluation import (
-    calibrating,
+    answering,
+    doubt,
     evaluate_descriptors,
     metric_text,
     pixel_baseline,
     preparing,
-    protocols,
     query_positions,
     reordering,
-    reranking,
+    run_metrics,
     search_comparison,
     sequences,
 )
@@ -50,7 +50,7 @@ from sare_tf.runtime import (
     stage_results,
     versions,
 )
-from sare_tf.search import calibration, embedding, position_files
+from sare_tf.search import embedding, position_files
 from sare_tf.search.opened_index import Index
 from sare_tf.serving import model_card
 
@@ -84,7 +84,7 @@ def run(options: EvaluationOptions) -> Path:
     _check_positions(position_paths, out)
     records, index, servable = _open(options)
     task = preparing.prepare(options, records, index)
-    ks, left_out = preparing.choose_ks(options.recall_at, task.num_searched)
+    ks, left_out = run_metrics.choose_ks(options.recall_at, task.num_searched)
     began = time.perf_counter()
     frames, vectors, query_vectors = _embed(servable, records, task, options)
     embed_seconds = time.perf_counter() - began
@@ -102,14 +102,26 @@ def run(options: EvaluationOptions) -> Path:
         options,
         task=task,
         queries=(frames, vectors),
-        records=records,
         index=index,
-        servable=servable,
     )
+    answers = answering.answer(
+        results, options, records=records, index=index, servable=servable
+    )
+    results, doubted = answers.results, doubt.Doubt(figures={}, columns={})
     if reordered is not None:
         results = reordered.after
+    else:
+        # How sure an answer is, is known of these orders only.
+        reordered = answers.reranked
+        doubted = doubt.measure(
+            results,
+            answers.found,
+            answers.elsewhere,
+            calibration=answers.calibration,
+            radius_m=options.positive_radius_m,
+        )
     metrics = {
-        **_describe(
+        **run_metrics.describe(
             task,
             results,
             ks,
@@ -118,24 +130,23 @@ def run(options: EvaluationOptions) -> Path:
         ),
         "baselines": pixel_baseline.baselines(options, task, records, ks),
         **reordering.described(reordered, ks),
+        **doubted.figures,
         "epoch_choice": _epoch_choice(servable),
         "search": compared,
-        "speed": {
-            "embed_seconds": embed_seconds,
-            "exact_search_seconds": results.search_seconds,
-            "search_seconds": search_seconds,
-            "queries_per_second": len(vectors)
-            / (embed_seconds + search_seconds),
-        },
-        "database_digest": _digest(task.database["image_id"]),
+        "speed": _speed(
+            len(vectors), embed_seconds, results, search_seconds, reordered
+        ),
+        "database_digest": run_metrics.digest(task.database["image_id"]),
         **_made_with(records, servable),
     }
-    _write(out, metrics, results, records, reordered)
-    _write_positions(position_paths, results)
-    calibrated = _calibrate(options, records, index, servable)
-    if isinstance(reordered, Reranked):
-        reranking.keep(reordered, index)
-    _report(out, metrics, calibrated)
+    table = results.table().assign(**doubted.columns)
+    _write(out, metrics, results, table, records, reordered)
+    if position_paths:
+        position_files.write(
+            position_paths, query_positions.of_results(results)
+        )
+    kept = answering.keep(answers, index)
+    _report(out, metrics, kept and (kept, answers.calibration.describe()))
     return out / "metrics.json"
 
 
@@ -168,28 +179,26 @@ def _made_with(
     }
 
 
-def _calibrate(
-    options: EvaluationOptions,
-    records: Records,
-    index: Index,
-    servable: serving.Servable | serving.RemoteServable,
-) -> tuple[Path, str] | None:
-    """Keeps in the index how often answers of a confidence are right.
-
-    Returns:
-        The file and what was measured, in words; None if nothing was.
-    """
-    if not options.calibrate:
-        return None
-    folder = index.folders[0]
-    with run_lock.only_run(folder):
-        measured = calibrating.measure(
-            options, records=records, index=index, servable=servable
-        )
-        if measured is None:
-            return None
-        measured.write(folder)
-    return folder / calibration.NAME, measured.describe()
+def _speed(
+    count: int,
+    embed_seconds: float,
+    results: QueryResults,
+    search_seconds: float,
+    reordered: reordering.Reordered | None,
+) -> dict[str, float | None]:
+    """Seconds of all queries, and queries per second of an answer."""
+    rerank_seconds = 0.0
+    if isinstance(reordered, Reranked):
+        milliseconds = reordered.figures["ms_per_query"].values()
+        rerank_seconds = sum(milliseconds) * len(results.queries) / 1000
+    total = embed_seconds + search_seconds + rerank_seconds
+    return {
+        "embed_seconds": embed_seconds,
+        "exact_search_seconds": results.search_seconds,
+        "search_seconds": search_seconds,
+        "rerank_seconds": rerank_seconds,
+        "queries_per_second": count / total,
+    }
 
 
 def _check_positions(paths: Sequence[str], out: Path) -> None:
@@ -230,49 +239,6 @@ def _embed(
     return frames, vectors, vectors[task.asked] if are_asked else vectors
 
 
-def _describe(
-    task: Task,
-    results: QueryResults,
-    ks: Sequence[int],
-    *,
-    left_out: Sequence[int],
-    splits: tuple[str, str],
-) -> dict[str, Any]:
-    """The figures, and what they were measured on.
-
-    Args:
-        task: the queries and their ground truth.
-        results: of the queries.
-        ks: N of recall@N.
-        left_out: those that the database is too small for.
-        splits: of the queries, and of the database.
-    """
-    protocol = task.protocol
-    figures = results.figures(ks)
-    queried, searched = splits
-    return {
-        "recall_at": figures.pop("recall_at"),
-        "recall_at_left_out": left_out,
-        "split": queried,
-        **({} if searched == queried else {"database_split": searched}),
-        "protocol": {
-            "name": protocol.name,
-            "definition": protocols.describe(protocol),
-            "used_by": protocol.used_by,
-            "parameters": dataclasses.asdict(protocol),
-        },
-        "counts": {
-            "queries": len(results.queries),
-            "queries_without_positive": int(
-                (results.positive_counts == 0).sum()
-            ),
-            "queries_counted": int(task.truth.counted.sum()),
-            "database": task.num_searched,
-        },
-        **figures,
-    }
-
-
 def _epoch_choice(
     servable: serving.Servable | serving.RemoteServable,
 ) -> dict[str, Any] | None:
@@ -285,18 +251,11 @@ def _epoch_choice(
     return choice
 
 
-def _digest(image_ids: pd.Series) -> str:
-    """Identifies the set of database images, for comparisons."""
-    digest = hashlib.sha256()
-    for name in sorted(image_ids):
-        digest.update(name.encode() + b"\0")
-    return digest.hexdigest()
-
-
 def _write(
     out: Path,
     metrics: dict[str, Any],
     results: QueryResults,
+    table: pd.DataFrame,
     records: Records,
     reordered: reordering.Reordered | None,
 ) -> None:
@@ -304,7 +263,7 @@ def _write(
     if isinstance(reordered, Reranked):
         pairs = match_lines.make(reordered, records)
     with atomic_files.folder_in_one_piece(out) as folder:
-        results.table().to_csv(folder / "queries.csv", index=False)
+        table.to_csv(folder / "queries.csv", index=False)
         digests = file_digests.of(folder, ["queries.csv"])
         sealed_json.write(
             folder / "metrics.json", {**metrics, "digests": digests}

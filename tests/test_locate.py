@@ -23,7 +23,7 @@ from sare_tf import index, locate, serving
 from sare_tf.pages import locate_picture
 from sare_tf.pages.options import LocateOptions
 from sare_tf.runtime import run_lock
-from sare_tf.search import locator, warm_client
+from sare_tf.search import geography, locator, warm_client
 from sare_tf.search.options import IndexOptions
 
 
@@ -251,7 +251,7 @@ def test_wide_places_are_one(inputs, photos):
     [("17", 5e5, 4.5e6), ("", 5e5, 4.5e6), ("17T", 5e5, 1e8)],
 )
 def test_positions_that_are_no_degrees(zone, east, north):
-    assert locator.degrees_of(east, north, zone) == (None, None)
+    assert geography.degrees_at(east, north, zone) == (None, None)
 
 
 def test_what_cannot_be_read_is_told_and_the_rest_answered(
@@ -517,13 +517,14 @@ def test_command_line(inputs, photos):
     done = _command(inputs, "--k=2", *photos)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 8
+    assert len(lines) == 10
     assert lines[0].startswith(f"{photos[0]}: wide margin to the nearest other")
-    assert "@5002" in lines[1]
-    assert "m north zone 17T  40.6" in lines[1]
-    assert "openstreetmap" in lines[3]
-    assert lines[4].startswith(str(photos[1]))
-    assert "@5004" in lines[5]
+    assert lines[1].startswith("      position 40.6")
+    assert "@5002" in lines[2]
+    assert "m north zone 17T  40.6" in lines[2]
+    assert "openstreetmap" in lines[4]
+    assert lines[5].startswith(str(photos[1]))
+    assert "@5004" in lines[7]
     assert "not a probability" in done.stderr
 
 

@@ -1,17 +1,25 @@
 """locate --rerank: the new order, what is said of it, and its picture."""
 
 import io
+import json
 
 import numpy as np
 import pytest
 import rerank_world
 from PIL import Image
 
-from sare_tf import evaluate, locate
+from sare_tf import evaluate, locate, serving
+from sare_tf.evaluation import calibrating
 from sare_tf.evaluation.options import EvaluationOptions
+from sare_tf.evaluation.verifying import OnVal
+from sare_tf.local_features.combination import Combination
+from sare_tf.local_features.feature_source import FeatureSource
 from sare_tf.pages import locate_picture
 from sare_tf.pages.options import LocateOptions
+from sare_tf.records.records import Records
+from sare_tf.search import local_index, reranker
 from sare_tf.search.answers import Answer
+from sare_tf.search.opened_index import Index
 from sare_tf.search.options import RerankOptions
 
 RERANK = {
@@ -91,6 +99,81 @@ def test_the_place_that_geometry_finds_comes_first(world, photos):
         assert "inliers" in answer.matches[0].as_text()
 
 
+def test_re_ranked_answers_are_calibrated_and_rejected(world, photos, tmp_path):
+    """The wall is not in the database; the places that geometry finds are."""
+    out = tmp_path / "evaluation"
+    path = evaluate.run(
+        EvaluationOptions(**world, **RERANK, evaluation=out, calibrate=True)
+    )
+    doubt = json.loads(path.read_text())["doubt"]
+    assert set(doubt["scores"]) == {
+        *("margin", "distance", "inliers", "combined"),
+    }
+    inliers = doubt["scores"]["inliers"]
+    assert (
+        inliers["recall_at_precision"]["100"]
+        >= (doubt["scores"]["margin"]["recall_at_precision"]["100"])
+    )
+    file = world["index"] / "calibration_rerank.json"
+    written = json.loads(file.read_text())
+    assert written["queries"] == 12
+    assert "inliers" in written["model"]["names"]
+    *answers, wall = _run(world, photos, reject_below=0.01)
+    assert [answer.reliability.queries for answer in answers] == [12] * 12
+    assert wall.rejection.absent == 12
+    # The plain answers have none.
+    with pytest.raises(ValueError, match="because the index has none"):
+        _run(world, photos, rerank=None, reject_below=0.5)
+    file.unlink()
+
+
+def test_val_without_its_places_is_verified_as_deeply(world, tmp_path):
+    """Its inliers are those of verifying the first images that are left."""
+    options = EvaluationOptions(
+        **world,
+        **{**RERANK, "rerank_top": 4},
+        evaluation=tmp_path / "none",
+        calibrate=True,
+    )
+    opened = {
+        "records": Records(world["records"]),
+        "index": Index.open(world["index"]),
+    }
+    servable = serving.load(world["export"])
+    asked = calibrating.ask(options, **opened, servable=servable)
+    extractor = reranker.load_extractor(options)
+    source = local_index.source_of(
+        opened["index"], extractor, opened["records"]
+    )
+    on_val = OnVal(options, opened["records"], asked, source, extractor)
+    chosen = Combination(threshold=8, weight=0.5)
+    new = on_val.in_new_order(chosen, "name", None)
+    results = asked.results
+    images = list(opened["records"].read_images(results.queries))
+    database = list(opened["records"].read_images(results.database))
+    verify = reranker.Verifier(
+        extractor,
+        FeatureSource(
+            extractor,
+            stored=None,
+            read=lambda rows: [database[r] for r in rows],
+        ),
+        geometry="homography",
+    )
+    for query, image in enumerate(images):
+        left = [
+            row
+            for row in results.rows[query]
+            if row not in results.truth.positives[query]
+        ]
+        (evidence,) = verify([image], np.array([left[:4]]))
+        expected = dict(zip(left, evidence.inliers.tolist(), strict=False))
+        rows, inliers = new.absent.rows[query], new.absent.inliers[query]
+        assert set(rows[:4]) == set(left[:4])
+        for row, count in zip(rows[:4], inliers[:4], strict=True):
+            assert count == expected[row]
+
+
 def test_lines_lead_to_the_same_point_of_the_place(world, photos):
     """A place moves by a whole number of pixels between two views."""
     (answer,) = _run(world, photos[:1])
@@ -141,7 +224,7 @@ def test_another_geometry_has_no_measured_order(world, photos, caplog):
 def test_what_is_missing_is_said(world, photos, tmp_path):
     with pytest.raises(ValueError, match="without local features, and no rec"):
         _run({**world, "records": None}, photos)
-    with pytest.raises(ValueError, match="Expected --rerank or --reject_below"):
+    with pytest.raises(ValueError, match="--reject_below and --rerank. Receiv"):
         _run(world, photos, reject_below=0.5)
     with pytest.raises(
         FileNotFoundError, match="rootsift, xfeat or the folder"

@@ -81,6 +81,12 @@ class EvaluationOptions(
         "--index for locate. If the index lacks the val images, these are "
         "embedded for it.",
     )
+    distractors: str | None = path_option(
+        None,
+        "Folder of photographs from elsewhere, which no image of the database "
+        "shows: evaluate counts how often they are taken for a place, and "
+        "--calibrate keeps it for locate.",
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -106,6 +112,11 @@ class EvaluationOptions(
             raise ValueError(
                 "Expected at least one N of recall@N. Received: recall_at=()."
             )
+
+    @property
+    def reranks_features(self) -> bool:
+        """Whether --rerank looks at local features."""
+        return bool(self.rerank) and not self.reranks_neighbours
 
     @property
     def reranks_neighbours(self) -> bool:

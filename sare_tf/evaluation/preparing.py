@@ -1,6 +1,4 @@
-"""What an evaluation measures: its protocol, ground truth, and recall@N."""
-
-from collections.abc import Sequence
+"""What an evaluation measures: its protocol and ground truth."""
 
 from absl import logging
 
@@ -48,32 +46,3 @@ def prepare(options: EvaluationOptions, records: Records, index: Index) -> Task:
             " ..." if len(missing) > 3 else "",
         )
     return task
-
-
-def choose_ks(
-    recall_at: Sequence[int], num_searched: int
-) -> tuple[list[int], list[int]]:
-    """Returns N of recall@N that the database is large enough for, and others.
-
-    Args:
-        recall_at: values of N.
-        num_searched: images that are searched.
-
-    Raises:
-        ValueError: the database is too small for all of them.
-    """
-    ks = sorted(set(recall_at))
-    left_out = [k for k in ks if k > num_searched]
-    ks = [k for k in ks if k <= num_searched]
-    if not ks:
-        raise ValueError(
-            f"Expected an N of recall@N of at most {num_searched}, the "
-            f"images of the database. Received: recall_at={left_out}."
-        )
-    if left_out:
-        logging.warning(
-            "Left out recall@N for N=%s: the database has %d images.",
-            left_out,
-            num_searched,
-        )
-    return ks, left_out

@@ -7,7 +7,7 @@ import pandas as pd
 
 from sare_tf.dataset import manifest
 from sare_tf.evaluation.query_results import QueryResults
-from sare_tf.search.locator import degrees_of
+from sare_tf.search.geography import degrees_at
 from sare_tf.search.position_files import Position
 
 
@@ -62,4 +62,4 @@ class _Degrees:
         east, north = self._metres[row].tolist()
         if not np.isfinite([east, north]).all():
             return None, None
-        return degrees_of(east, north, self._zones[row])
+        return degrees_at(east, north, self._zones[row])

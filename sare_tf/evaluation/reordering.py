@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sare_tf import serving
 from sare_tf.evaluation import landmarks, reranking, sequences
 from sare_tf.evaluation.evaluate_descriptors import Task
 from sare_tf.evaluation.landmarks import Landmarks
@@ -18,7 +17,6 @@ from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.evaluation.query_results import QueryResults
 from sare_tf.evaluation.reranking import Reranked
 from sare_tf.evaluation.sequences import Followed
-from sare_tf.records.records import Records
 from sare_tf.search.opened_index import Index
 
 Reordered = Reranked | Landmarks | Followed
@@ -30,11 +28,11 @@ def reorder(
     *,
     task: Task,
     queries: tuple[pd.DataFrame, np.ndarray],
-    records: Records,
     index: Index,
-    servable: serving.Servable | serving.RemoteServable,
-) -> Reordered | None:
-    """Orders the results of an evaluation anew, as its options say.
+) -> Landmarks | Followed | None:
+    """Orders the results of an evaluation anew, by other images.
+
+    `answering` does so by local features.
 
     Args:
         results: of retrieval.
@@ -42,12 +40,10 @@ def reorder(
         task: the queries and their ground truth.
         queries: rows of a manifest, all images that were embedded, and their
             descriptors [frames, D].
-        records: the opened records of the queries.
         index: the opened index.
-        servable: the model of both.
 
     Returns:
-        None if nothing is asked.
+        None if nothing of the kind is asked.
 
     Raises:
         ValueError: a protocol of sequences beside another order, or what the
@@ -76,10 +72,6 @@ def reorder(
             task=task,
             query_vectors=queries[1],
             index=index,
-        )
-    if options.rerank:
-        return reranking.rerank(
-            results, options, records=records, index=index, servable=servable
         )
     return None
 

@@ -6,29 +6,31 @@ used.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 from absl import logging
 
-from sare_tf import serving
-from sare_tf.evaluation import calibrating, metric_text, metrics
+from sare_tf.evaluation import metric_text
+from sare_tf.evaluation.calibrating import Asked
+from sare_tf.evaluation.distractors import Distractors
 from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.evaluation.query_results import QueryResults
+from sare_tf.evaluation.verifying import (
+    OnVal,
+    inliers_of,
+    of_elsewhere,
+    reordered,
+)
 from sare_tf.local_features import combination
 from sare_tf.local_features.combination import Calibrated, Combination
-from sare_tf.local_features.feature_source import FeatureSource
 from sare_tf.local_features.features import Extractor
 from sare_tf.records.records import Records
-from sare_tf.runtime import progress, run_lock
+from sare_tf.runtime import run_lock
 from sare_tf.search import calibration, local_index, rerank_file, reranker
+from sare_tf.search.answer_scores import Found
 from sare_tf.search.opened_index import Index
 from sare_tf.search.reranker import Evidence, Verifier
-
-# Photographs at a time.
-_BATCH = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,12 @@ class Reranked:
             order, of some queries.
         calibrated: what was measured on val; None for the default.
         combination: how the new order is made.
-        bound_to: what a calibration depends on.
+        found: the images of each query, in the new order.
+        elsewhere: of photographs from elsewhere; None without any.
+        asked: what the validation queries found, in the new order; None
+            without these.
+        bound_to: what a calibration of the order depends on.
+        ranking: what a calibration of the answers depends on.
         figures: for metrics.json.
     """
 
@@ -51,7 +58,11 @@ class Reranked:
     verify: Callable[[Sequence[int]], Iterator[Evidence]]
     calibrated: Calibrated | None
     combination: Combination
+    found: Found
+    elsewhere: Found | None
+    asked: Asked | None
     bound_to: dict[str, Any]
+    ranking: str
     figures: dict[str, Any]
 
 
@@ -61,7 +72,8 @@ def rerank(
     *,
     records: Records,
     index: Index,
-    servable: serving.Servable | serving.RemoteServable,
+    asked: Asked | None,
+    elsewhere: tuple[Distractors, Found] | None = None,
 ) -> Reranked:
     """Orders the results of an evaluation anew.
 
@@ -70,7 +82,8 @@ def rerank(
         options: which local features, how many images of each query.
         records: the opened records of the queries.
         index: the opened index.
-        servable: the model of both.
+        asked: what the validation queries found; None without these.
+        elsewhere: photographs from elsewhere, and what they found.
 
     Raises:
         FileNotFoundError, ImportError, ValueError: there are no such local
@@ -78,17 +91,26 @@ def rerank(
     """
     extractor = reranker.load_extractor(options)
     source = local_index.source_of(index, extractor, records)
-    calibrated = _calibrate(options, records, index, servable, extractor)
+    top = options.rerank_top
+    on_val = None
+    if asked is not None:
+        on_val = OnVal(options, records, asked, source, extractor)
+    calibrated = _calibrate(asked, on_val, top)
     if calibrated:
         chosen = calibrated.combination
     else:
-        chosen = combination.default(
-            results.squared_distances[:, : options.rerank_top]
-        )
+        chosen = combination.default(results.squared_distances[:, :top])
     verifier = Verifier(extractor, source, geometry=options.rerank_geometry)
-    rows = results.rows[:, : options.rerank_top]
-    inliers = _inliers(verifier, records, results, rows, "evaluate")
+    inliers = inliers_of(
+        verifier,
+        records.read_images(results.queries),
+        results.rows[:, :top],
+        "evaluate",
+    )
     after = reordered(results, inliers, chosen)
+    figures = _figures(
+        options, extractor, verifier, calibrated, chosen, results, after
+    )
     if source.absent:
         logging.warning(
             "%d images of the index are not in %s and have no stored local "
@@ -96,11 +118,20 @@ def rerank(
             len(source.absent),
             records.path,
         )
+    bound_to = reranker.bound_to(options, index, extractor)
+    found = Found.retrieved(results.rows, results.squared_distances)
+    others = None
+    if elsewhere is not None:
+        others = of_elsewhere(verifier, *elsewhere, top, chosen)
+    new_asked = None
+    ranking = reranker.ranking_of(bound_to, chosen)
+    if on_val is not None and options.calibrate:
+        new_asked = on_val.in_new_order(chosen, ranking, elsewhere)
 
     def verify(queries: Sequence[int]) -> Iterator[Evidence]:
         images = records.read_images(results.queries.iloc[queries])
         for query, image in zip(queries, images, strict=True):
-            first = after.rows[[query], : options.rerank_top]
+            first = after.rows[[query], :top]
             yield verifier([image], first)[0]
 
     return Reranked(
@@ -109,10 +140,12 @@ def rerank(
         verify=verify,
         calibrated=calibrated,
         combination=chosen,
-        bound_to=reranker.bound_to(options, index, extractor),
-        figures=_figures(
-            options, extractor, verifier, calibrated, chosen, results, after
-        ),
+        found=found.reranked(chosen, inliers),
+        elsewhere=others,
+        asked=new_asked,
+        bound_to=bound_to,
+        ranking=ranking,
+        figures=figures,
     )
 
 
@@ -168,99 +201,22 @@ def describe(metrics: dict[str, Any]) -> str:
     )
 
 
-def reordered(
-    results: QueryResults, inliers: np.ndarray, chosen: Combination
-) -> QueryResults:
-    """Returns results in the new order.
-
-    Precisions of the full ranking are left out: only the first images have a
-    new order.
-
-    Args:
-        results: of retrieval.
-        inliers: int [Q, T] of the first T images of each query.
-        chosen: makes the order.
-    """
-    count = inliers.shape[1]
-    order = chosen.order(results.squared_distances[:, :count], inliers)
-
-    def ordered(values: np.ndarray) -> np.ndarray:
-        first = np.take_along_axis(values[:, :count], order, axis=1)
-        return np.concatenate([first, values[:, count:]], axis=1)
-
-    hits = ordered(results.hits)
-    return dataclasses.replace(
-        results,
-        rows=ordered(results.rows),
-        squared_distances=ordered(results.squared_distances),
-        hits=hits,
-        ranks=metrics.first_rank(hits),
-        metres=ordered(results.metres),
-        precisions={
-            f"average_precision_at_{k}": metrics.average_precision_at(
-                hits, results.positive_counts, k
-            )
-            for k in results.protocol.mean_average_precision_at
-        },
-    )
-
-
 def _calibrate(
-    options: EvaluationOptions,
-    records: Records,
-    index: Index,
-    servable: serving.Servable | serving.RemoteServable,
-    extractor: Extractor,
+    asked: Asked | None, on_val: OnVal | None, top: int
 ) -> Calibrated | None:
     """Measures threshold and weight on the validation queries."""
-    asked = calibrating.ask(
-        options, records=records, index=index, servable=servable
-    )
     if asked is None:
         logging.warning(
             "The new order is made with the default threshold and weight: they "
             "are not measured on your photographs."
         )
         return None
-    if asked.is_held:
-        source = local_index.source_of(index, extractor, records)
-    else:
-        database = asked.results.database
-
-        def read(rows: Sequence[int]) -> list[bytes]:
-            return list(records.read_images(database.iloc[rows]))
-
-        source = FeatureSource(extractor, stored=None, read=read)
-    verifier = Verifier(extractor, source, geometry=options.rerank_geometry)
-    results = asked.results
-    rows = results.rows[:, : options.rerank_top]
-    inliers = _inliers(verifier, records, results, rows, calibration.SPLIT)
-    counted = results.truth.counted
+    counted = asked.results.truth.counted
     return combination.calibrate(
-        results.squared_distances[counted, : rows.shape[1]],
-        inliers[counted],
-        results.hits[counted, : rows.shape[1]],
+        asked.results.squared_distances[counted, :top],
+        on_val.inliers[counted],
+        asked.results.hits[counted, :top],
     )
-
-
-def _inliers(
-    verifier: Verifier,
-    records: Records,
-    results: QueryResults,
-    rows: np.ndarray,
-    name: str,
-) -> np.ndarray:
-    """Verifies the first images of all queries, int64 [Q, T]."""
-    inliers = np.zeros(rows.shape, np.int64)
-    images = records.read_images(results.queries)
-    with progress.bar(f"verify {name}", total=len(rows), unit="photo") as bar:
-        for first in range(0, len(rows), _BATCH):
-            batch = list(itertools.islice(images, _BATCH))
-            of_batch = slice(first, first + len(batch))
-            found = verifier(batch, rows[of_batch])
-            inliers[of_batch] = [one.inliers for one in found]
-            bar.update(len(batch))
-    return inliers
 
 
 def _figures(

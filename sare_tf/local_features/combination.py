@@ -43,6 +43,18 @@ class Combination:
     threshold: float
     weight: float
 
+    def values(
+        self, squared_distances: np.ndarray, inliers: np.ndarray
+    ) -> np.ndarray:
+        """Returns what orders the candidates, [Q, T], the least first.
+
+        Args:
+            squared_distances: [Q, T], infinite for no candidate.
+            inliers: int [Q, T].
+        """
+        evidence = np.log(np.maximum(inliers / self.threshold, 1))
+        return squared_distances - self.weight * evidence
+
     def order(
         self, squared_distances: np.ndarray, inliers: np.ndarray
     ) -> np.ndarray:
@@ -56,8 +68,7 @@ class Combination:
             int64 [Q, T], from the best to the worst; equal ones stay in their
             order.
         """
-        evidence = np.log(np.maximum(inliers / self.threshold, 1))
-        values = squared_distances - self.weight * evidence
+        values = self.values(squared_distances, inliers)
         return np.argsort(values, axis=1, kind="stable")
 
 

@@ -1,4 +1,4 @@
-"""Curves of evaluations, as SVG: recall over N and over distance.
+"""Curves of evaluations, as SVG: recall, precision and stated shares.
 
 Like the maps, curves have their colours from classes of page.css. Sizes of
 texts are there as well: in units of an SVG, larger on a narrow screen.
@@ -147,6 +147,69 @@ def recall_over_distance(localisation: dict[str, Any]) -> Chart:
         ticks={last * part / 4: f"{last * part / 4:g}" for part in range(5)},
         labels=("share of queries", "metres from the query, at most"),
         title="Share of queries with an image retrieved within a distance",
+    )
+
+
+def precision_over_recall(
+    curves: Mapping[str, Mapping[str, Sequence[float]]],
+) -> Chart:
+    """Draws the precision of answers over their recall, for several scores.
+
+    Args:
+        curves: `recall` and `precision` of each score, by its name.
+    """
+    return _draw(
+        [
+            _Curve(
+                kind=kind, name=name, x=one["recall"], shares=one["precision"]
+            )
+            for kind, (name, one) in zip(KINDS, curves.items(), strict=False)
+        ],
+        lambda x: np.asarray(x, np.float64),
+        ticks={share: f"{100 * share:g} %" for share in _SHARES},
+        labels=("precision of accepted answers", "recall"),
+        title="Precision of accepted answers over their recall, for each score",
+    )
+
+
+def stated_and_right(
+    diagrams: Mapping[str, Sequence[Mapping[str, float]]],
+) -> Chart:
+    """Draws the share of right answers over the share that was stated.
+
+    Args:
+        diagrams: `reliability` of metrics.json of some scores, by name.
+    """
+    curves = [
+        _Curve(
+            kind=kind,
+            name=name,
+            x=[one["stated"] for one in diagram],
+            shares=[one["right"] for one in diagram],
+        )
+        for kind, (name, diagram) in zip(KINDS, diagrams.items(), strict=False)
+    ]
+
+    def along(x: Sequence[float]) -> np.ndarray:
+        return np.asarray(x, np.float64)
+
+    points = [
+        Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="4"/>').format(
+            one.kind, x, y
+        )
+        for one in reversed(curves)
+        for x, y in zip(*_place(along(one.x), one.shares), strict=True)
+    ]
+    perfect = _Curve(
+        kind="line-baseline", name="as stated", x=(0, 1), shares=(0, 1)
+    )
+    return _draw(
+        [*curves, perfect],
+        along,
+        ticks={share: f"{100 * share:g} %" for share in _SHARES},
+        labels=("right answers", "stated share of right answers"),
+        title="Share of right answers over the share that was stated",
+        above=Markup("").join(points),
     )
 
 

@@ -13,6 +13,7 @@ from sare_tf.pages import curves, drawing, html
 from sare_tf.pages.evaluation_cases import Case
 from sare_tf.pages.match_lines import Pair
 from sare_tf.runtime import atomic_files
+from sare_tf.search import estimate, score_model
 
 # Ours: groups in a table of the page, and cities with a map of their own.
 _GROUPS = 24
@@ -73,7 +74,7 @@ def write(
     Raises:
         ValueError: a picture that cannot be decoded; names it.
     """
-    localisation = metrics["localisation"]
+    localisation, doubt = metrics["localisation"], metrics.get("doubt")
     page = html.environment().get_template("report.html")
     atomic_files.write_text(
         path,
@@ -89,6 +90,16 @@ def write(
                 },
             ),
             distance=localisation and curves.recall_over_distance(localisation),
+            precision=doubt
+            and curves.precision_over_recall(
+                {
+                    score_model.WORDS[name]: one["curve"]
+                    for name, one in doubt["scores"].items()
+                }
+            ),
+            stated=_stated(doubt),
+            score_words=score_model.WORDS,
+            method_words=estimate.METHODS,
             maps=_maps(places),
             cases=cases,
             pairs=pairs,
@@ -96,6 +107,16 @@ def write(
             most_groups=_GROUPS,
         ),
     )
+
+
+def _stated(doubt: dict[str, Any] | None) -> curves.Chart | None:
+    """Right answers over what was stated; None without a calibration."""
+    diagrams = {
+        score_model.WORDS[name]: one["reliability"]
+        for name, one in (doubt or {"scores": {}})["scores"].items()
+        if name in ("margin", score_model.COMBINED) and one["reliability"]
+    }
+    return curves.stated_and_right(diagrams) if diagrams else None
 
 
 def _maps(places: Places) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from sare_tf.dataset import manifest
 from sare_tf.pages import drawing
 from sare_tf.search import geography
 from sare_tf.search.answers import Answer, Match
+from sare_tf.search.estimate import Estimate
 
 # Ours: matches farther from the first one are not in the first view, which
 # shows at least this much to each side of it.
@@ -21,6 +22,8 @@ _FAR_M, _NEAR_M = 5000, 150
 # Ours: points of the database outside of the first view, at most, and how far
 # around it all points are drawn, by its size.
 _MOST_FAR, _AROUND = 4000, 1.0
+# Ours: dots of an ellipse.
+_DOTS, _DOT_RADIUS = 72, 2.5
 # The equator of Web Mercator, a sphere (EPSG:3857).
 _EQUATOR_M = 2 * np.pi * 6_378_137.0
 
@@ -60,6 +63,8 @@ class DatabaseMap:
     def around(self, answer: Answer) -> drawing.PointMap | None:
         """Draws the database around the first match, and the matches.
 
+        Dots enclose where the photograph was taken, with 68 and with 95 %.
+
         Args:
             answer: the answer to a photograph.
 
@@ -80,7 +85,10 @@ class DatabaseMap:
         window = _window(np.array([point for *_, point in on_map]))
         area = self._areas[name]
         return drawing.draw_map(
-            [_database(area, scale, window)],
+            [
+                _database(area, scale, window),
+                *_estimated(answer.position, name, scale),
+            ],
             window,
             title="Map of the database around the first match; numbers are "
             "matches",
@@ -107,7 +115,46 @@ def _area(points: np.ndarray) -> _Area:
     return _Area(points=points, sparse=sparse)
 
 
-def _area_of(match: Match) -> str | None:
+def _estimated(
+    position: Estimate | None, area: str, scale: float
+) -> list[drawing.Layer]:
+    """The estimated position and its ellipses, if they lie in this area."""
+    if position is None or _area_of(position) != area:
+        return []
+    here = np.array([position.utm_east_m, position.utm_north_m])
+    turn = np.linspace(0, 2 * np.pi, _DOTS, endpoint=False)
+    layers = []
+    for one in position.ellipses:
+        azimuth = np.radians(one.azimuth_deg)
+        along = np.array([np.sin(azimuth), np.cos(azimuth)])
+        across = np.array([along[1], -along[0]])
+        points = (
+            here
+            + one.major_m * np.cos(turn)[:, None] * along
+            + one.minor_m * np.sin(turn)[:, None] * across
+        )
+        if position.latitude is not None:
+            points = _mercator(geography.degrees_of(points, position.utm_zone))
+        layers.append(
+            drawing.Layer(
+                kind="ellipse",
+                name=f"{one.share} %",
+                points=scale * points,
+                radius=_DOT_RADIUS,
+            )
+        )
+    layers.append(
+        drawing.Layer(
+            kind="estimate",
+            name="position",
+            points=scale * _point(position)[None],
+            radius=drawing.DATABASE_RADIUS,
+        )
+    )
+    return layers
+
+
+def _area_of(match: Match | Estimate) -> str | None:
     if match.latitude is not None:
         return "world"
     if match.utm_east_m is not None:
@@ -115,7 +162,7 @@ def _area_of(match: Match) -> str | None:
     return None
 
 
-def _point(match: Match) -> np.ndarray:
+def _point(match: Match | Estimate) -> np.ndarray:
     if match.latitude is not None:
         return _mercator(np.array([match.latitude, match.longitude]))
     return np.array([match.utm_east_m, match.utm_north_m])

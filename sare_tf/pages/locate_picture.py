@@ -82,7 +82,7 @@ def write(
     for line, (name, encoded, answer) in zip(grid, rows, strict=True):
         for axes in line:
             axes.set_axis_off()
-        title = f"{_short(name)}\n{_sureness(answer)}"
+        title = f"{_short(name)}\n{_sureness(answer)}{_position(answer)}"
         _draw(line[0], encoded, title, _QUERY)
         images = gallery.read([match.image_id for match in answer.matches])
         for rank, (axes, match, image) in enumerate(
@@ -150,6 +150,18 @@ def _sureness(answer: Answer) -> str:
             f"({reliability.split}, n = {reliability.queries})"
         )
     return answer.confidence_text.partition(" (")[0]
+
+
+def _position(answer: Answer) -> str:
+    """Returns the estimated position, on a line of its own, if there is one."""
+    position = answer.position
+    if position is None:
+        return ""
+    where = f"{position.utm_east_m:.0f} m E, {position.utm_north_m:.0f} m N"
+    if position.latitude is not None:
+        where = f"{position.latitude:.5f}, {position.longitude:.5f}"
+    sizes = [one.major_m for one in position.ellipses if one.share == "95"]
+    return f"\n{where}" + "".join(f" ± {size:.0f} m" for size in sizes)
 
 
 def _caption(rank: int, match: Match) -> str:

@@ -53,7 +53,8 @@ class LocateOptions(
         0.0,
         "Declare a photograph not to be in the database if answers of its "
         "confidence are right less often than this, such as 0.5. Needs an "
-        "index that evaluate --calibrate has measured. 0: never.",
+        "index that evaluate --calibrate has measured, with --rerank if this "
+        "is given. 0: never.",
         minimum=0,
         maximum=1,
     )
@@ -168,12 +169,6 @@ class LocateOptions(
                 "Expected local features to re-rank a photograph: rootsift, "
                 "xfeat or an export. Received: "
                 f"rerank={self.rerank!r}, which evaluate takes."
-            )
-        if self.rerank and self.reject_below:
-            raise ValueError(
-                "Expected --rerank or --reject_below: the confidence is that "
-                "of the order of retrieval. Received: both. Leave out one of "
-                "them."
             )
 
     def _check_sequence(self) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from sare_tf.dataset import names
-from sare_tf.search.calibration import RejectionRates, Reliability
+from sare_tf.search.estimate import Estimate
+from sare_tf.search.reliability import RejectionRates, Reliability
 
 # Ours: upper ends of the confidence, and the word for the margin between the
 # first match and the nearest image of another place. The words order answers.
@@ -159,6 +160,8 @@ class Answer:
             the index has no calibration that fits.
         rejected: whether the photograph is declared not to be in the database.
         rejection: how often that is wrong; None without `--reject_below`.
+        position: where the photograph was taken, as estimated from the first
+            matches; None if these have no position, or if it is rejected.
         reranked: what re-ranking did, in words; empty without it. If it put
             another place first, there is no confidence.
         tracked: what the frames around it say; None without `--sequence`. Then
@@ -172,6 +175,7 @@ class Answer:
     reliability: Reliability | None = None
     rejected: bool = False
     rejection: RejectionRates | None = None
+    position: Estimate | None = None
     reranked: str = ""
     tracked: Tracked | None = None
 
@@ -180,10 +184,16 @@ class Answer:
         """How sure the answer is, in words."""
         if self.error:
             return ""
-        known = self.reliability or self.tracked
-        if known is not None:
-            words = known.as_text()
+        if self.tracked is not None:
+            words = self.tracked.as_text()
             return f"not in this database: {words}" * self.rejected or words
+        if self.reliability is not None:
+            words = self.reliability.as_text()
+            if self.rejected:
+                words = f"not in this database: {words}"
+            if self.rejection is not None:
+                words += f"; {self.rejection.false_alarm_text}"
+            return words
         if self.confidence is None and self.reranked:
             return self.reranked
         if self.confidence is None:
@@ -204,6 +214,7 @@ class Answer:
             "reliability": _fields_of(self.reliability),
             "rejected": self.rejected,
             "rejection": _fields_of(self.rejection),
+            "position": self.position and self.position.as_json(),
             "reranked": self.reranked,
             "tracked": _fields_of(self.tracked),
             "searched": _fields_of(self.searched),
@@ -225,6 +236,7 @@ class Answer:
             reliability=_made(Reliability, written["reliability"]),
             rejected=written["rejected"],
             rejection=_made(RejectionRates, written["rejection"]),
+            position=Estimate.from_json(written["position"]),
             reranked=written["reranked"],
             tracked=_made(Tracked, written["tracked"]),
         )
@@ -238,6 +250,12 @@ class Answer:
             lines[0] += f", compared with {self.searched.as_text()}"
         if self.reranked not in ("", self.confidence_text):
             lines[0] += f"; {self.reranked}"
+        if self.position is not None:
+            lines.append(f"      {self.position.as_text()}")
+        elif self.matches and all(
+            match.utm_east_m is None for match in self.matches
+        ):
+            lines.append("      position unknown: no match has one")
         for rank, match in enumerate(self.matches, 1):
             lines.append(f"{rank:>4}  {match.as_text()}")
         if self.matches and self.matches[0].map_url and not self.rejected:

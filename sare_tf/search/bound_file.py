@@ -12,6 +12,12 @@ from typing import Any, TypeVar
 
 from sare_tf.runtime import atomic_files, sealed_json
 
+# All such files: of answers as retrieved, of answers that were re-ranked, and
+# of how these are.
+CALIBRATION = "calibration.json"
+RERANKED_CALIBRATION = "calibration_rerank.json"
+RERANKING = "rerank.json"
+NAMES = (CALIBRATION, RERANKED_CALIBRATION, RERANKING)
 # Why there is none, where nobody made one.
 ABSENT = "the index has none"
 

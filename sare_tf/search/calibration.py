@@ -1,13 +1,17 @@
-"""How often answers of a confidence were right: an index's calibration.json.
+"""How often answers were right: an index's calibration.json.
 
 `evaluate --calibrate` asks the validation queries, whose places are known, and
-orders them by the confidence of their answers (`search.confidence`). Groups of
-equal size are cut out of this order, and neighbouring groups are pooled until
-the share of right answers rises with the confidence (isotonic regression; Ayer
-et al., "An empirical distribution function for sampling with incomplete
+makes one score of what says how sure their answers are (`score_model`). Groups
+of equal size are cut out of the order by this score, and neighbouring groups
+are pooled until the share of right answers rises with it (isotonic regression;
+Ayer et al., "An empirical distribution function for sampling with incomplete
 information", Ann. Math. Stat. 26, 1955). An answer of `locate` falls into one
-of these groups. The file is bound to the model, to the content of the index and
-to the radius of a place: a calibration of something else is not used.
+of these groups. Positions are measured likewise (`estimate.Placing`).
+
+The file is bound to the model, to the content of the index, to the radius of a
+place and, for answers that were re-ranked, to how they were: a calibration of
+something else is not used. Files of earlier versions hold no model of scores:
+their groups are of the margin only.
 
 This module needs neither numpy nor TensorFlow.
 """
@@ -15,14 +19,16 @@ This module needs neither numpy nor TensorFlow.
 import bisect
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from sare_tf.runtime import sealed_json
 from sare_tf.search import bound_file
+from sare_tf.search.estimate import Placing
+from sare_tf.search.reliability import RejectionRates, Reliability
+from sare_tf.search.score_model import COMBINED, ScoreModel
 
-NAME = "calibration.json"
 COMMAND = "python -m sare_tf.evaluate --flagfile=... --calibrate"
 # The split that is asked: models are chosen on it, and reports are of another.
 SPLIT = "val"
@@ -30,13 +36,12 @@ SPLIT = "val"
 LEAST_QUERIES = 10
 # Ours: the most groups, and the fewest queries of one before they are pooled.
 _MOST_GROUPS, _SMALLEST_GROUP = 10, 20
-# Two-sided 95 %: the standard normal distribution's quantile 0.975.
-_Z = 1.959964
 # What a calibration is bound to, in words.
 _WORDS = {
     "export_fingerprint": "model",
     "index_digest": "content of the index",
     "positive_radius_m": "--positive_radius_m",
+    "ranking": "re-ranking",
 }
 _TYPES = {
     **{"export_fingerprint": str, "index_digest": str, "split": str},
@@ -46,102 +51,24 @@ _TYPES = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reliability:
-    """How often answers of similar confidence were right.
-
-    Args:
-        right: share of right answers.
-        low: lower end of its 95 % interval (Wilson's score interval).
-        high: upper end of it.
-        queries: number of answers that were counted.
-        split: the split of these queries.
-    """
-
-    right: float
-    low: float
-    high: float
-    queries: int
-    split: str
-
-    @classmethod
-    def of(cls, right: int, queries: int, split: str) -> Self:
-        """Makes it from counts.
-
-        Args:
-            right: number of right answers.
-            queries: number of answers.
-            split: of the queries.
-        """
-        share = right / queries
-        low, high = wilson_interval(right, queries)
-        return cls(
-            right=share, low=low, high=high, queries=queries, split=split
-        )
-
-    def as_text(self) -> str:
-        """Returns it in words."""
-        right, low, high = (
-            round(100 * share) for share in (self.right, self.low, self.high)
-        )
-        return (
-            f"right in {right} of 100 such cases ({self.split}, n = "
-            f"{self.queries}, 95 % interval {low} to {high})"
-        )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RejectionRates:
-    """How often `--reject_below` rejects and accepts wrongly.
-
-    Args:
-        reject_below: answers of a confidence that is right less often than
-            this are rejected.
-        right: number of right answers.
-        right_rejected: how many of these are rejected.
-        wrong: number of wrong answers.
-        wrong_accepted: how many of these are accepted.
-        absent: number of queries asked once more without their place.
-        absent_accepted: how many of these are accepted.
-        split: the split of the queries.
-    """
-
-    reject_below: float
-    right: int
-    right_rejected: int
-    wrong: int
-    wrong_accepted: int
-    absent: int
-    absent_accepted: int
-    split: str
-
-    def as_text(self) -> str:
-        """Returns the rates in words."""
-        return (
-            f"On {self.split}, --reject_below={self.reject_below:g} rejects "
-            f"{_share(self.right_rejected, self.right)} right answers. It "
-            f"accepts {_share(self.wrong_accepted, self.wrong)} wrong answers, "
-            f"and {_share(self.absent_accepted, self.absent)} answers to "
-            "queries whose place was taken out of the database."
-        )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Group:
-    """Validation queries of similar confidence.
+    """Validation queries of similar scores.
 
     Args:
-        start: the least confidence of the group; what is below the first
-            group belongs to it, too.
+        start: the least score of the group; what is below the first group
+            belongs to it, too.
         queries: number of its queries.
         right: how many of them were answered right.
         absent: how many queries fall into it when they are asked once more
             without the right images.
+        distractors: how many photographs from elsewhere fall into it.
     """
 
     start: float
     queries: int
     right: int
     absent: int
+    distractors: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,7 +86,11 @@ class Calibration:
         same_database: whether these are the images of the index. Otherwise
             they are the split's own, because the index lacks them.
         protocol: the rule of right answers, in words.
-        groups: from the least confident one on.
+        groups: from the least sure one on, by `score`.
+        model: makes a score of several; None: the margin is the score.
+        by_score: the same groups by each single score.
+        placing: how positions are estimated; None where none is known.
+        ranking: how answers were re-ranked; empty if they were not.
     """
 
     export_fingerprint: str
@@ -171,11 +102,39 @@ class Calibration:
     same_database: bool
     protocol: str
     groups: Sequence[Group]
+    model: ScoreModel | None = None
+    by_score: Mapping[str, Sequence[Group]] = dataclasses.field(
+        default_factory=dict
+    )
+    placing: Placing | None = None
+    ranking: str = ""
 
-    def reliability_of(self, confidence: float) -> Reliability:
-        """Returns how often answers of this confidence were right."""
-        starts = [group.start for group in self.groups]
-        group = self.groups[max(bisect.bisect(starts, confidence) - 1, 0)]
+    @property
+    def name(self) -> str:
+        """The name of its file."""
+        return _name(self.ranking)
+
+    def score(self, scores: Mapping[str, float]) -> float:
+        """Returns what orders answers, NaN if nothing is known.
+
+        Args:
+            scores: of an answer, by the names of `score_model.SCORES`.
+        """
+        if math.isnan(scores["margin"]) or self.model is None:
+            return scores["margin"]
+        return self.model(scores)
+
+    def reliability_at(
+        self, score: float, *, name: str = COMBINED
+    ) -> Reliability:
+        """Returns how often answers of this score were right.
+
+        Args:
+            score: of an answer.
+            name: of the score; `COMBINED` for the one of all.
+        """
+        groups = self.groups if name == COMBINED else self.by_score[name]
+        group = groups[_place(groups, score)]
         return Reliability.of(group.right, group.queries, self.split)
 
     def rejection(self, reject_below: float) -> RejectionRates:
@@ -190,6 +149,7 @@ class Calibration:
             for group in groups
             if group.right / group.queries < reject_below
         ]
+        accepted = [group for group in groups if group not in rejected]
 
         def wrong(of: Sequence[Group]) -> int:
             return sum(group.queries - group.right for group in of)
@@ -201,9 +161,10 @@ class Calibration:
             wrong=wrong(groups),
             wrong_accepted=wrong(groups) - wrong(rejected),
             absent=sum(group.absent for group in groups),
-            absent_accepted=sum(group.absent for group in groups)
-            - sum(group.absent for group in rejected),
+            absent_accepted=sum(group.absent for group in accepted),
             split=self.split,
+            distractors=sum(group.distractors for group in groups),
+            distractors_accepted=sum(group.distractors for group in accepted),
         )
 
     def describe(self) -> str:
@@ -220,42 +181,45 @@ class Calibration:
         )
 
     def write(self, folder: Path) -> None:
-        """Writes calibration.json into the folder of an index."""
-        sealed_json.write(folder / NAME, dataclasses.asdict(self))
+        """Writes the file into the folder of an index."""
+        sealed_json.write(folder / self.name, dataclasses.asdict(self))
 
 
 def group(
-    confidences: Sequence[float],
+    scores: Sequence[float],
     right: Sequence[bool],
     absent: Sequence[float],
+    *,
+    distractors: Sequence[float] = (),
 ) -> list[Group]:
     """Makes groups in which the share of right answers rises.
 
-    Queries of equal confidence are in one group.
+    Queries of equal score are in one group.
 
     Args:
-        confidences: of Q answers.
+        scores: of Q answers.
         right: whether each of them was right.
-        absent: confidences of answers without the right images; any number.
+        absent: scores of answers without the right images; any number.
+        distractors: scores of answers to photographs from elsewhere.
 
     Returns:
-        One group or more, from the least confident one on.
+        One group or more, from the least sure one on.
 
     Raises:
         ValueError: fewer than `LEAST_QUERIES` answers.
     """
-    if len(confidences) < LEAST_QUERIES:
+    if len(scores) < LEAST_QUERIES:
         raise ValueError(
             f"Expected at least {LEAST_QUERIES} answers. Received: "
-            f"{len(confidences)}. Too few to calibrate."
+            f"{len(scores)}. Too few to calibrate."
         )
-    order = sorted(zip(confidences, right, strict=True))
+    order = sorted(zip(scores, right, strict=True))
     count = min(_MOST_GROUPS, max(len(order) // _SMALLEST_GROUP, 1))
     starts = [order[len(order) * number // count][0] for number in range(count)]
     starts = sorted(set(starts))
     counts = [[0, 0] for _ in starts]
-    for confidence, is_right in order:
-        place = bisect.bisect(starts, confidence) - 1
+    for score, is_right in order:
+        place = bisect.bisect(starts, score) - 1
         counts[place][0] += 1
         counts[place][1] += bool(is_right)
     pooled = []
@@ -267,17 +231,25 @@ def group(
             _, queries, hits = pooled.pop()
             pooled[-1][1] += queries
             pooled[-1][2] += hits
-    starts = [start for start, _, _ in pooled]
-    falls_into = [max(bisect.bisect(starts, one) - 1, 0) for one in absent]
-    return [
-        Group(
-            start=start,
-            queries=queries,
-            right=hits,
-            absent=falls_into.count(number),
-        )
-        for number, (start, queries, hits) in enumerate(pooled)
+    groups = [
+        Group(start=start, queries=queries, right=hits, absent=0)
+        for start, queries, hits in pooled
     ]
+    absents = [_place(groups, one) for one in absent]
+    others = [_place(groups, one) for one in distractors]
+    return [
+        dataclasses.replace(
+            one,
+            absent=absents.count(number),
+            distractors=others.count(number),
+        )
+        for number, one in enumerate(groups)
+    ]
+
+
+def _place(groups: Sequence[Group], score: float) -> int:
+    """The number of the group that a score falls into."""
+    return max(bisect.bisect([one.start for one in groups], score) - 1, 0)
 
 
 def read(
@@ -286,6 +258,7 @@ def read(
     export_fingerprint: str | None,
     index_digest: str,
     positive_radius_m: float,
+    ranking: str = "",
 ) -> tuple[Calibration | None, str]:
     """Reads the calibration of an index.
 
@@ -294,47 +267,54 @@ def read(
         export_fingerprint: of its model.
         index_digest: of its content.
         positive_radius_m: images at most this far apart show the same place.
+        ranking: how answers are re-ranked; empty if they are not.
 
     Returns:
         The calibration, and an empty text. Or None, and why there is none that
         fits, in words that follow "because".
     """
+    bound_to = {
+        "export_fingerprint": export_fingerprint,
+        "index_digest": index_digest,
+        "positive_radius_m": positive_radius_m,
+    }
+    types = _TYPES
+    if ranking:
+        # Files of earlier versions lack it.
+        bound_to["ranking"], types = ranking, {**_TYPES, "ranking": str}
     return bound_file.read(
         folders,
-        NAME,
+        _name(ranking),
         made_by=COMMAND,
-        types=_TYPES,
-        bound_to={
-            "export_fingerprint": export_fingerprint,
-            "index_digest": index_digest,
-            "positive_radius_m": positive_radius_m,
-        },
+        types=types,
+        bound_to=bound_to,
         words=_WORDS,
         make=_of_written,
     )
 
 
+def _name(ranking: str) -> str:
+    if ranking:
+        return bound_file.RERANKED_CALIBRATION
+    return bound_file.CALIBRATION
+
+
 def _of_written(written: dict[str, Any]) -> Calibration:
-    groups = [Group(**fields) for fields in written["groups"]]
+    made = {
+        "groups": _groups_of(written["groups"]),
+        "model": ScoreModel.from_json(written.get("model")),
+        "by_score": {
+            name: _groups_of(groups)
+            for name, groups in written.get("by_score", {}).items()
+        },
+    }
+    if written.get("placing") is not None:
+        made["placing"] = Placing.from_json(written["placing"])
+    return Calibration(**{**written, **made})
+
+
+def _groups_of(written: Sequence[dict[str, Any]]) -> list[Group]:
+    groups = [Group(**fields) for fields in written]
     if not groups:
         raise ValueError("it holds no groups")
-    return Calibration(**{**written, "groups": groups})
-
-
-def wilson_interval(successes: int, count: int) -> tuple[float, float]:
-    """Returns the 95 % interval of a share (Wilson, JASA 22, 1927).
-
-    Args:
-        successes: number of successes.
-        count: number of trials, at least 1.
-    """
-    share, squared = successes / count, _Z**2 / count
-    middle = share + squared / 2
-    half = _Z * math.sqrt(share * (1 - share) / count + squared / (4 * count))
-    low, high = ((middle + side * half) / (1 + squared) for side in (-1, 1))
-    return max(low, 0.0), min(high, 1.0)
-
-
-def _share(part: int, count: int) -> str:
-    percent = f" ({100 * part / count:.0f} %)" if count else ""
-    return f"{part} of {count}{percent}"
+    return groups

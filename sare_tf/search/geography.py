@@ -59,6 +59,27 @@ def degrees_of(positions: np.ndarray, zone: str) -> np.ndarray:
     return degrees
 
 
+def degrees_at(
+    east_m: float, north_m: float, zone: str
+) -> tuple[float | None, float | None]:
+    """Returns the latitude and longitude of a position, if it has them.
+
+    Args:
+        east_m: metres east of UTM.
+        north_m: metres north of UTM.
+        zone: its zone, such as "17T".
+
+    Returns:
+        Degrees north and east; None if the zone lacks its latitude band, or if
+        no position on the globe has these metres.
+    """
+    positions = np.array([[east_m, north_m]], np.float64)
+    latitude, longitude = degrees_of(positions, zone)[0].tolist()
+    if np.isnan(latitude):
+        return None, None
+    return latitude, longitude
+
+
 def metres_from(point: tuple[float, float], degrees: np.ndarray) -> np.ndarray:
     """Returns distances along the ground from a point.
 

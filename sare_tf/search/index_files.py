@@ -10,10 +10,10 @@
 index.json is written last, so an index is always read as it was before a
 change or as it is after it. It holds digests of all these files and of itself,
 with which they are compared when an index is opened. Indexes of version 0.1
-have none. `evaluate --calibrate` adds calibration.json, see
-`search.calibration`, and `index --local_features` the folder local_features,
-see `local_features.stored_features`; `--neighbour_graph` adds the files of
-`landmarks.neighbour_graph`.
+have none. `evaluate --calibrate` adds calibration.json, or
+calibration_rerank.json, see `search.calibration`, and `index --local_features`
+the folder local_features, see `local_features.stored_features`;
+`--neighbour_graph` adds the files of `landmarks.neighbour_graph`.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from typing import Any
 
 from sare_tf.local_features import stored_features
 from sare_tf.runtime import sealed_json, versions
-from sare_tf.search import calibration, rerank_file, segments
+from sare_tf.search import bound_file, segments
 from sare_tf.search.landmark_options import (
     GRAPH,
     GRAPH_ROWS,
@@ -47,8 +47,7 @@ _TYPES = {
 # What the folder may hold; `*` stands for any letters.
 NAMES = {
     "index.json",
-    calibration.NAME,
-    rerank_file.NAME,
+    *bound_file.NAMES,
     stored_features.FOLDER,
     *(GRAPH, GRAPH_ROWS, GRAPH_SIMILARITIES),
     *segments.FILES,

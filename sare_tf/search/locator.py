@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from absl import logging
 
 from sare_tf import serving
 from sare_tf.dataset import image_refusal, manifest
 from sare_tf.records.records import Records
-from sare_tf.search import bound_file, calibration, confidence, geography
+from sare_tf.search import confidence, geography
+from sare_tf.search.answer_scores import Found
 from sare_tf.search.answers import Answer, Match, Searched
 from sare_tf.search.descriptor_arrays import check_unit
+from sare_tf.search.judging import Judge, Judgement
 from sare_tf.search.opened_index import Index
 from sare_tf.search.options import RerankOptions
 from sare_tf.search.prior import Prior
@@ -85,28 +86,16 @@ class Locator:
         rows = self.index.manifest
         self.places = confidence.Places(rows, radius_m=positive_radius_m)
         self._rows = rows[["image_id", "place_id", "utm_zone"]]
-        self._calibration, why_not = calibration.read(
-            self.index.folders,
-            export_fingerprint=self.index.metadata["export_fingerprint"],
-            index_digest=self.index.digest,
-            positive_radius_m=positive_radius_m,
-        )
-        self._rejection = None
-        if self._calibration is not None:
-            logging.info("%s", self._calibration.describe())
-        elif why_not != bound_file.ABSENT:
-            logging.warning(
-                "The calibration is not used, because %s. %s makes another.",
-                why_not,
-                calibration.COMMAND,
-            )
-        if reject_below:
-            self._rejection = self._rates_of(reject_below, why_not)
-            logging.info("%s", self._rejection.as_text())
-
         self._reranker = None
         if rerank is not None:
             self._reranker = Reranker(rerank, self.index)
+        self._judge = Judge(
+            self.index,
+            places=self.places,
+            radius_m=positive_radius_m,
+            reject_below=reject_below,
+            ranking=self._reranker and self._reranker.ranking,
+        )
 
     @property
     def servable(self) -> serving.Servable | serving.RemoteServable:
@@ -143,106 +132,75 @@ class Locator:
             ),
             own,
         )
-        same = self.places.same_as_first(rows)
-        confidences = confidence.of_neighbours(
-            distances, same, count=count - has_own
-        )
-        new_orders = [None] * len(good)
+        retrieved = Found.retrieved(rows, distances)
+        answered, details = retrieved, [NewOrder.unchanged()] * len(good)
         if self._reranker is not None:
             images = [encoded[number] for number in good]
-            new_orders = self._reranker(images, rows, distances)
+            answered, details = self._reranker(images, retrieved)
+        judgements = self._judge(
+            retrieved,
+            answered,
+            count=count - has_own,
+            of_part=prior is not None,
+        )
         for line, number in enumerate(good):
-            sure = confidences[line]
             answers[number] = self._answer(
-                None if np.isnan(sure) else float(sure),
-                rows[line],
-                distances[line],
+                answered.take([line]),
+                details[line],
+                judgements[line],
                 k=k,
                 searched=searched,
-                new_order=new_orders[line],
             )
         return answers
 
     def _answer(
         self,
-        sure: float | None,
-        rows: np.ndarray,
-        distances: np.ndarray,
+        found: Found,
+        new_order: NewOrder,
+        judgement: Judgement,
         *,
         k: int,
         searched: Searched,
-        new_order: NewOrder | None,
     ) -> Answer:
-        """Makes the answer of a photograph: its matches, and how sure it is.
+        """Makes the answer of a photograph.
 
         Args:
-            sure: the confidence in the first image of retrieval.
-            rows: int [n], the images of retrieval; -1 for none.
-            distances: [n].
+            found: its images, the best first.
+            new_order: what re-ranking says of them.
+            judgement: how sure it is, and where it is.
             k: matches of the answer, at most.
             searched: what was searched.
-            new_order: of re-ranking.
         """
-        reranked, details = "", [{}] * len(rows)
-        if new_order is not None:
-            reranked = new_order.text
-            first, rows = rows[0], rows[new_order.order]
-            distances = distances[new_order.order]
-            details = [
-                {"inliers": inliers, "lines": lines}
-                for inliers, lines in zip(
-                    new_order.inliers, new_order.lines, strict=True
-                )
-            ]
-            # The confidence says nothing of another place.
-            if not self.places.same_as_first(
-                np.array([[first, rows[0]]])
-            ).all():
-                sure = None
-        same = self.places.same_as_first(rows[None])[0]
-        reliability = None
-        measured = self._calibration is not None and not searched.prior
-        if measured and sure is not None:
-            reliability = self._calibration.reliability_of(sure)
-        rejection = self._rejection
+        (rows,), (distances,) = found.rows, found.squared_distances
+        (same,) = self.places.same_as_first(found.rows)
         return Answer(
             matches=[
-                self.match(rows[i], distances[i], same[i], **details[i])
+                self.match(
+                    rows[i], distances[i], same[i], **new_order.details(i)
+                )
                 for i in range(min(k, len(rows)))
                 if rows[i] >= 0
             ],
-            confidence=sure,
+            confidence=judgement.confidence,
             searched=searched,
-            reliability=reliability,
-            rejected=bool(rejection and reliability)
-            and reliability.right < rejection.reject_below,
-            rejection=rejection,
-            reranked=reranked,
+            reliability=judgement.reliability,
+            rejected=judgement.rejected,
+            rejection=self._judge.rejection,
+            position=judgement.position,
+            reranked=new_order.text,
         )
 
     def _where(self, prior: Prior | None) -> np.ndarray | None:
         """Returns the images to search, bool [N]; None: all."""
         if prior is None:
             return None
-        if self._rejection is not None:
+        if self._judge.rejection is not None:
             raise ValueError(
                 "Expected no prior with --reject_below: how often answers are "
                 "right was measured without one. Received: a search "
                 f"{prior.as_text()}. Leave out one of the two."
             )
         return self.index.prior_rows.allowed(prior)
-
-    def _rates_of(
-        self, reject_below: float, why_not: str
-    ) -> calibration.RejectionRates:
-        if self._calibration is None:
-            raise ValueError(
-                "Expected an index with a calibration for --reject_below. "
-                f"Received: index={self.index.path!r}, of which no "
-                f"calibration is used, because {why_not}. Run "
-                f"{calibration.COMMAND}, or leave out --reject_below."
-            )
-        return self._calibration.rejection(reject_below)
 
     def embed(self, encoded: Sequence[bytes]) -> tuple[np.ndarray, list[str]]:
         """Returns descriptors [B, D], and for each why it is unusable, or "".
@@ -278,7 +236,7 @@ class Locator:
         image_id, place_id, zone = self._rows.iloc[row]
         latitude, longitude = None, None
         if known:
-            latitude, longitude = degrees_of(east, north, zone)
+            latitude, longitude = geography.degrees_at(east, north, zone)
         return Match(
             image_id=image_id,
             place_id=place_id,
@@ -362,24 +320,3 @@ def searched_in(
         recall=index.recall_at(k, where=where),
         prior="" if prior is None else prior.as_text(),
     )
-
-
-def degrees_of(
-    east_m: float, north_m: float, zone: str
-) -> tuple[float | None, float | None]:
-    """Returns the latitude and longitude of a position, if it has them.
-
-    Args:
-        east_m: metres east of UTM.
-        north_m: metres north of UTM.
-        zone: its zone, such as "17T".
-
-    Returns:
-        Degrees north and east; None if the zone lacks its latitude band, or if
-        no position on the globe has these metres.
-    """
-    positions = np.array([[east_m, north_m]], np.float64)
-    latitude, longitude = geography.degrees_of(positions, zone)[0].tolist()
-    if np.isnan(latitude):
-        return None, None
-    return latitude, longitude

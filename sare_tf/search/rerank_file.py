@@ -14,7 +14,7 @@ from sare_tf.local_features.combination import Calibrated, Combination
 from sare_tf.runtime import sealed_json
 from sare_tf.search import bound_file, calibration
 
-NAME = "rerank.json"
+NAME = bound_file.RERANKING
 COMMAND = "python -m sare_tf.evaluate --flagfile=... --rerank=..."
 # The split that is asked, as of the confidence.
 SPLIT = calibration.SPLIT

@@ -3,17 +3,19 @@
 import dataclasses
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from absl import logging
 
 from sare_tf.local_features import combination, extractors, verification
+from sare_tf.local_features.combination import Combination
 from sare_tf.local_features.feature_source import FeatureSource
 from sare_tf.local_features.features import Extractor, LocalFeatures
 from sare_tf.local_features.verification import Verified
 from sare_tf.records.records import Records
 from sare_tf.search import bound_file, local_index, rerank_file
+from sare_tf.search.answer_scores import Found
 from sare_tf.search.opened_index import Index
 from sare_tf.search.options import RerankOptions
 
@@ -135,21 +137,43 @@ def bound_to(
     }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class NewOrder:
-    """The images that were found for a photograph, in a new order.
+def ranking_of(bound: dict[str, Any], chosen: Combination) -> str:
+    """Returns what the calibration of re-ranked answers is bound to.
 
     Args:
-        order: int64 [k], positions in the old order.
-        inliers: of each image in the new order; None where not verified.
-        lines: some inliers of each image, see `inlier_lines`.
-        text: what was done, in words.
+        bound: of `bound_to`.
+        chosen: makes the order.
+    """
+    return (
+        f"{bound['extractor_fingerprint']} {bound['geometry']} {bound['top']} "
+        f"{chosen.threshold!r} {chosen.weight!r}"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NewOrder:
+    """What re-ranking says of the images of a photograph, in its order.
+
+    Args:
+        inliers: of the first images; the others were not verified.
+        lines: some inliers of each of these, see `inlier_lines`.
+        text: what was done, in words; empty if nothing was.
     """
 
-    order: np.ndarray
-    inliers: Sequence[int | None]
+    inliers: Sequence[int]
     lines: Sequence[Sequence[tuple[float, ...]]]
     text: str
+
+    @classmethod
+    def unchanged(cls) -> Self:
+        """Returns that of a photograph that is not re-ranked."""
+        return cls(inliers=(), lines=(), text="")
+
+    def details(self, rank: int) -> dict[str, Any]:
+        """Returns inliers and lines of an image, from 0, if it has any."""
+        if rank >= len(self.inliers):
+            return {}
+        return {"inliers": self.inliers[rank], "lines": self.lines[rank]}
 
 
 class Reranker:
@@ -164,6 +188,11 @@ class Reranker:
         FileNotFoundError, ImportError, ValueError: there are no such local
             features, they do not fit those that are stored, or there are
             neither these nor records.
+
+    Attributes:
+        top: images of each photograph that it orders anew.
+        ranking: what a calibration of its answers is bound to; empty if how
+            it orders was not measured.
     """
 
     def __init__(self, options: RerankOptions, index: Index):
@@ -178,7 +207,13 @@ class Reranker:
         self._calibrated, why_not = rerank_file.read(
             index.folders, bound_to=bound_to(options, index, extractor)
         )
-        if self._calibrated is None:
+        self.ranking = ""
+        if self._calibrated is not None:
+            self.ranking = ranking_of(
+                bound_to(options, index, extractor),
+                self._calibrated.combination,
+            )
+        else:
             if why_not == bound_file.ABSENT:
                 why_not = f"{why_not}: {rerank_file.COMMAND} makes it"
             logging.warning(
@@ -188,35 +223,43 @@ class Reranker:
             )
 
     def __call__(
-        self,
-        encoded: Sequence[bytes],
-        rows: np.ndarray,
-        squared_distances: np.ndarray,
-    ) -> list[NewOrder]:
+        self, encoded: Sequence[bytes], found: Found
+    ) -> tuple[Found, list[NewOrder]]:
         """Orders the first images of each photograph anew.
 
         Args:
             encoded: B photographs, JPEG or PNG.
-            rows: int [B, k], rows of the index, nearest first; -1 for none.
-            squared_distances: [B, k].
+            found: what retrieval found for them.
+
+        Returns:
+            The images in their new order, and what is said of each photograph.
         """
-        evidence = self._verifier(encoded, rows[:, : self.top])
-        return [
-            self._ordered(*one)
-            for one in zip(evidence, rows, squared_distances, strict=True)
+        count = min(self.top, found.rows.shape[1])
+        evidence = self._verifier(encoded, found.rows[:, :count])
+        inliers = np.zeros((len(evidence), count), np.int64)
+        for number, one in enumerate(evidence):
+            inliers[number] = one.inliers
+        ordered = [
+            self._ordered(one, found.take([number]), inliers[[number]])
+            for number, one in enumerate(evidence)
+        ]
+        if not ordered:
+            return found, []
+        return Found.joined([new for new, _ in ordered]), [
+            said for _, said in ordered
         ]
 
     def _ordered(
-        self, evidence: Evidence, rows: np.ndarray, distances: np.ndarray
-    ) -> NewOrder:
-        inliers = evidence.inliers
-        count = len(inliers)
-        first = distances[None, :count]
+        self, evidence: Evidence, found: Found, inliers: np.ndarray
+    ) -> tuple[Found, NewOrder]:
+        """Orders the images of one photograph, [1, k]."""
+        count = inliers.shape[1]
+        first = found.squared_distances[:, :count]
         if self._calibrated is not None:
             chosen = self._calibrated.combination
         else:
             chosen = combination.default(first)
-        order = chosen.order(first, inliers[None])[0]
+        (order,) = chosen.order(first, inliers)
         lines = [
             verification.inlier_lines(
                 evidence.query,
@@ -226,12 +269,12 @@ class Reranker:
             ).tolist()
             for place in order
         ]
-        rest = len(rows) - count
-        return NewOrder(
-            order=np.append(order, np.arange(count, len(rows))),
-            inliers=[*inliers[order].tolist(), *[None] * rest],
-            lines=[*lines, *[()] * rest],
-            text=self._text(evidence, rows[:count], order, chosen.threshold),
+        return found.reranked(chosen, inliers), NewOrder(
+            inliers=inliers[0, order].tolist(),
+            lines=lines,
+            text=self._text(
+                evidence, found.rows[0, :count], order, chosen.threshold
+            ),
         )
 
     def _text(

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sare_tf import __version__
-from sare_tf.search import calibration, index_folders
+from sare_tf.search import bound_file, index_folders
 from sare_tf.serving import export_folder
 
 # Ours. Bytes of the longest line, of a photograph and of all those of a batch.
@@ -64,7 +64,7 @@ def content_of(settings: Mapping[str, Any]) -> str:
     files = [
         folder / name
         for folder in index_folders.expand(settings["index"])
-        for name in ("index.json", calibration.NAME)
+        for name in ("index.json", *bound_file.NAMES)
     ]
     export = settings["servable"].get("export")
     if export and not settings["servable"].get("server"):

@@ -1,9 +1,11 @@
 """Calibration by `evaluate`, and what `locate` makes of it."""
 
+import dataclasses
 import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import toy_search
 from absl import logging
@@ -18,8 +20,11 @@ from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.pages.options import LocateOptions
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
+from sare_tf.search import confidence as confidence_of
 from sare_tf.search import locator
+from sare_tf.search.answer_scores import Found, Scorer
 from sare_tf.search.options import IndexOptions
+from sare_tf.search.placing import PositionMap
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +63,16 @@ def _options(inputs, folder):
 
 def _measure(inputs, folder):
     """What `evaluate --calibrate` keeps, without the evaluation."""
-    return calibrating.measure(
+    servable = serving.load(inputs["export"])
+    opened = index.Index.open(folder)
+    asked = calibrating.ask(
         _options(inputs, folder),
         records=Records(inputs["records"]),
-        index=index.Index.open(folder),
-        servable=serving.load(inputs["export"]),
+        index=opened,
+        servable=servable,
+    )
+    return asked and calibrating.measure(
+        asked, radius_m=25.0, index=opened, fingerprint=servable.fingerprint
     )
 
 
@@ -142,7 +152,8 @@ def test_confidences_by_plain_loops(inputs, calibrated):
 
     everything = range(len(database))
     values = [confidence(query, everything) for query in range(len(queries))]
-    assert written["groups"][0]["start"] == pytest.approx(min(values), abs=1e-5)
+    (margins,) = written["by_score"]["margin"]
+    assert margins["start"] == pytest.approx(min(values), abs=1e-5)
     results = evaluate_descriptors.evaluate_descriptors(
         protocols.choose("radius", radius_m=25),
         queries=queries,
@@ -165,11 +176,17 @@ def test_confidences_by_plain_loops(inputs, calibrated):
         )
         for number in range(len(queries))
     ]
-    np.testing.assert_allclose(
-        calibrating.confidence_without_positives(results, radius_m=25),
-        expected,
-        atol=1e-5,
+    found = Found.retrieved(results.rows, results.squared_distances)
+    scorer = Scorer(
+        confidence_of.Places(database, radius_m=25),
+        PositionMap(database, radius_m=25),
+        None,
     )
+    scores = scorer(
+        found.without(results.hits),
+        count=len(database) - results.positive_counts,
+    )
+    np.testing.assert_allclose(scores["margin"], expected, atol=1e-5)
 
 
 def test_locate_says_how_often_such_answers_are_right(
@@ -230,3 +247,111 @@ def test_too_few_queries_calibrate_nothing(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="absl"):
         assert _measure(inputs, folder) is None
     assert "the split val has 0 queries" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """Ten photographs of other places, one of the database, and a damaged."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    for place in range(50, 60):
+        (folder / f"{place}.jpg").write_bytes(toy_search.jpeg(place, 0))
+    (folder / "known.jpg").write_bytes(toy_search.jpeg(12, 0))
+    (folder / "damaged.jpg").write_bytes(b"none")
+    return folder
+
+
+def test_distractors_are_negatives(inputs, tmp_path, elsewhere, caplog, photo):
+    folder = tmp_path / "index"
+    _index(inputs, folder, "test")
+    options = dataclasses.replace(
+        _options(inputs, folder), distractors=str(elsewhere)
+    )
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        path = evaluate.run(options)
+    assert "1 of 12 distractors are left out" in caplog.text
+    assert "damaged.jpg" in caplog.text
+    doubt = json.loads(path.read_text())["doubt"]
+    assert doubt["answers"] == {
+        "right": 12,
+        "wrong": 0,
+        "without_positive": 0,
+        "distractors": 11,
+    }
+    assert doubt["calibrated_on"]["queries"] == 12
+    assert set(doubt["scores"]) == {"margin", "distance", "spread", "combined"}
+    # The least distance is of the photograph that is in the database, and is
+    # wrong for it is called one from elsewhere.
+    curve = doubt["scores"]["distance"]["curve"]
+    assert curve["precision"][0] == 0
+    assert curve["recall"][-1] == 1
+    assert curve["precision"][-1] == 12 / 23
+    for one in doubt["rejection"]:
+        # One group: 10 of 12 are right on val.
+        everything = one["reject_below"] > 10 / 12
+        assert one["right_rejected"] == 12 * everything
+        assert one["distractors_accepted"] == 11 * (not everything)
+        assert one["stated"]["distractors"] == 11
+    rejected = _locate(inputs, folder, photo, reject_below=0.9)
+    assert rejected.as_text().startswith("not in this database: right in 83")
+    assert (
+        "of photographs from elsewhere, 0 of 23 (0 %) are accepted (val and "
+        "distractors)"
+    ) in rejected.as_text()
+    assert rejected.position is None
+    kept = _locate(inputs, folder, photo, reject_below=0.8)
+    assert "23 of 23 (100 %) are accepted" in kept.as_text()
+
+
+def test_a_folder_without_photographs_is_refused(inputs, calibrated, tmp_path):
+    options = dataclasses.replace(
+        _options(inputs, calibrated[0]),
+        evaluation=str(tmp_path / "evaluation"),
+        distractors=str(tmp_path / "none"),
+    )
+    with pytest.raises(ValueError, match="photographs from elsewhere. Receiv"):
+        evaluate.run(options)
+
+
+def test_positions_are_measured_on_val(inputs, calibrated, photo):
+    folder, written = calibrated
+    assert written["placing"]["queries"] == 12
+    assert set(written["placing"]["median_m"]) == {"nearest", "mean", "peak"}
+    figures = json.loads(
+        folder.with_name("evaluation").joinpath("metrics.json").read_text()
+    )["placing"]
+    assert figures["queries"] == 12
+    assert figures["chosen"] == written["placing"]["method"]
+    # Queries stand 1 m beside images that are 2 m apart.
+    for one in figures["methods"].values():
+        assert one["within_m"]["5"] >= 10 / 12
+        assert one["median_m"] <= 3
+        assert one["heading"] is None
+    table = pd.read_csv(folder.with_name("evaluation") / "queries.csv")
+    errors = table["nearest_error_m"]
+    assert errors.tolist() == pytest.approx(table["nearest_metres"].tolist())
+    answer = _locate(inputs, folder, photo)
+    position = answer.position
+    assert position.queries == 12
+    # Place 12 stands at 501,200 to 501,204 m.
+    assert position.utm_east_m == pytest.approx(501_202, abs=3)
+    assert "(val, n = 12)" in answer.as_text().splitlines()[1]
+    assert position.ellipses[1].major_m >= position.ellipses[0].major_m
+    near = _locate(
+        inputs, folder, photo, near=(40.65, -80.985), within_m=3000.0
+    )
+    assert near.position.ellipse_text.endswith("(not calibrated)")
+
+
+def test_a_later_evaluation_uses_the_calibration(inputs, calibrated, tmp_path):
+    options = dataclasses.replace(
+        _options(inputs, calibrated[0]),
+        calibrate=False,
+        evaluation=str(tmp_path / "evaluation"),
+    )
+    before = (calibrated[0] / "calibration.json").read_bytes()
+    doubt = json.loads(evaluate.run(options).read_text())["doubt"]
+    combined = doubt["scores"]["combined"]
+    assert combined["expected_calibration_error"] == pytest.approx(2 / 12)
+    (one,) = combined["reliability"]
+    assert (one["right"], one["answers"]) == (1, 12)
+    assert (calibrated[0] / "calibration.json").read_bytes() == before

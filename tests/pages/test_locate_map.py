@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from sare_tf.pages import locate_map
-from sare_tf.search import locator
+from sare_tf.search import geography, locator
 
 # A street: images 10 m apart, one beyond the first view, one in another zone.
 EAST = [*range(0, 400, 10), 9_000, 20]
@@ -115,7 +115,7 @@ def _world_of(latitude, longitude):
 
 def test_positions_with_degrees_are_those_of_tiles():
     places = locate_map.DatabaseMap(_database("17T", "18T"))
-    degrees = locator.degrees_of(500_100.0, 4_500_000.0, "17T")
+    degrees = geography.degrees_at(500_100.0, 4_500_000.0, "17T")
     assert degrees == pytest.approx((LATITUDE, LONGITUDE), abs=0.01)
     drawn = _draw(places, _match(100, zone="17T", degrees=degrees))
     west, north, unit = (

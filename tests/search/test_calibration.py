@@ -8,8 +8,11 @@ import pytest
 import scipy.optimize
 import scipy.stats
 
+from sare_tf.runtime import sealed_json
 from sare_tf.search import bound_file, calibration
 from sare_tf.search.calibration import Calibration, Group
+from sare_tf.search.estimate import Placing
+from sare_tf.search.score_model import ScoreModel
 
 
 def _calibration(groups, **changes):
@@ -48,7 +51,7 @@ GROUPS = [
     ],
 )
 def test_an_answer_falls_into_its_group(confidence, right, queries):
-    found = _calibration(GROUPS).reliability_of(confidence)
+    found = _calibration(GROUPS).reliability_at(confidence)
     assert found.right == right / queries
     assert found.queries == queries
     interval = scipy.stats.binomtest(right, queries).proportion_ci(
@@ -59,7 +62,7 @@ def test_an_answer_falls_into_its_group(confidence, right, queries):
 
 def test_words_by_hand():
     # Wilson's interval of 32 of 40 is 0.652 to 0.895.
-    found = _calibration(GROUPS).reliability_of(0.4)
+    found = _calibration(GROUPS).reliability_at(0.4)
     assert found.as_text() == (
         "right in 80 of 100 such cases (val, n = 40, 95 % interval 65 to 90)"
     )
@@ -192,3 +195,83 @@ def test_says_what_it_was_measured_on():
     assert same.endswith("100 queries of val, compared with 400 images.")
     other = _calibration(GROUPS, same_database=False).describe()
     assert "400 images of val, not with those of this index" in other
+
+
+def test_photographs_from_elsewhere_are_counted():
+    scores = [number / 40 for number in range(40)]
+    right = [number > 19 for number in range(40)]
+    groups = calibration.group(
+        scores, right, [0.1, 0.9], distractors=[0.0, 0.2, 0.6]
+    )
+    assert [one.distractors for one in groups] == [2, 1]
+    rates = _calibration(groups).rejection(0.5)
+    assert (rates.distractors, rates.distractors_accepted) == (3, 1)
+    assert rates.as_text().endswith(
+        "Of 3 distractors, it accepts 1 of 3 (33 %)."
+    )
+    assert rates.false_alarm_text == (
+        "of photographs from elsewhere, 2 of 5 (40 %) are accepted (val and "
+        "distractors)"
+    )
+    nothing = _calibration([Group(start=0, queries=9, right=9, absent=0)])
+    text = nothing.rejection(0.5).false_alarm_text
+    assert text == "false alarms were not measured"
+
+
+MODEL = ScoreModel(
+    names=["margin", "spread"],
+    means=[0.5, -3.0],
+    deviations=[0.2, 1.0],
+    weights=[1.0, 2.0],
+    bias=0.0,
+)
+
+
+def test_a_model_orders_answers_and_the_margin_does_without():
+    scores = {"margin": 0.5, "spread": -1.0}
+    assert _calibration(GROUPS).score(scores) == 0.5
+    with_model = _calibration(GROUPS, model=MODEL)
+    assert with_model.score(scores) == pytest.approx(1 / (1 + np.exp(-4)))
+    # Without another place to compare with, there is no score.
+    assert np.isnan(with_model.score({**scores, "margin": np.nan}))
+
+
+def test_all_of_it_is_read_as_it_was_written(tmp_path):
+    written = _calibration(
+        GROUPS,
+        model=MODEL,
+        by_score={"margin": GROUPS, "spread": GROUPS[:1]},
+        placing=Placing(method="mean", temperature=0.1, queries=9),
+    )
+    written.write(tmp_path)
+    assert calibration.read([tmp_path], **FITS) == (written, "")
+    assert written.reliability_at(0.4, name="spread").right == 0.1
+
+
+def test_re_ranked_answers_have_a_file_of_their_own(tmp_path):
+    plain = _calibration(GROUPS)
+    reranked = _calibration(GROUPS[:2], ranking="sift homography 20 12 0.5")
+    plain.write(tmp_path)
+    reranked.write(tmp_path)
+    assert calibration.read([tmp_path], **FITS) == (plain, "")
+    fits = {**FITS, "ranking": reranked.ranking}
+    assert calibration.read([tmp_path], **fits) == (reranked, "")
+    fits["ranking"] = "sift homography 20 12 0.25"
+    found, why = calibration.read([tmp_path], **fits)
+    assert found is None
+    assert why == (
+        f"{tmp_path / 'calibration_rerank.json'} was made for another "
+        "re-ranking"
+    )
+
+
+def test_a_file_of_an_earlier_version_is_of_the_margin(tmp_path):
+    fields = dataclasses.asdict(_calibration(GROUPS))
+    for name in ("model", "by_score", "placing", "ranking"):
+        del fields[name]
+    for group in fields["groups"]:
+        del group["distractors"]
+    sealed_json.write(tmp_path / "calibration.json", fields)
+    found, _ = calibration.read([tmp_path], **FITS)
+    assert found == _calibration(GROUPS)
+    assert found.reliability_at(found.score({"margin": 0.7})).right == 1

@@ -43,6 +43,10 @@
     return others.filter(Boolean).join(" ") || parts.slice(-2).join("/");
   }
 
+  function placeOfAnswer(answer) {
+    return answer.position || answer.matches[0];
+  }
+
   function placeOf(match) {
     return match.place_id ? "place " + match.place_id : "";
   }
@@ -74,6 +78,7 @@
       ? "Not in this database"
       : degrees(first) || metres(first) || first.place_id || first.image_id;
     table.replaceChildren();
+    showPosition(answer.position, table);
     row(table, ("UTM " + first.utm_zone).trim(), metres(first));
     row(table, "place", first.place_id);
     const same = answer.matches.filter((match) => match.same_place).length;
@@ -85,6 +90,18 @@
         : ""));
     if (first.map_url) row(table, "on a map", link(first, "OpenStreetMap"));
     showSure(answer);
+  }
+
+  // Where the matches together say that it was taken.
+  function showPosition(position, table) {
+    byId("ellipse-key").hidden = !position || !position.ellipses.length;
+    if (!position) return;
+    row(table, "position", degrees(position) || metres(position));
+    if (position.heading_deg !== null) {
+      row(table, "looking to", position.heading_deg.toFixed(0) + "°");
+    }
+    const text = position.text;
+    row(table, "error", text.slice(text.indexOf("; ") + 2));
   }
 
   // A bar only for what was measured.
@@ -192,7 +209,7 @@
     byId("answer").hidden = !(photo && photo.answer);
     if (byId("near-match")) {
       byId("near-match").disabled =
-        !(photo && photo.answer && degrees(photo.answer.matches[0]));
+        !(photo && photo.answer && degrees(placeOfAnswer(photo.answer)));
     }
     if (!photo) return;
     if (!photo.answer) {
@@ -405,7 +422,7 @@
   }
   if (byId("near-match")) {
     byId("near-match").addEventListener("click", () => {
-      byId("known").near.value = degrees(current.answer.matches[0]);
+      byId("known").near.value = degrees(placeOfAnswer(current.answer));
       askAgain();
     });
   }
