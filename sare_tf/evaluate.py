@@ -107,19 +107,7 @@ def run(options: EvaluationOptions) -> Path:
     answers = answering.answer(
         results, options, records=records, index=index, servable=servable
     )
-    results, doubted = answers.results, doubt.Doubt(figures={}, columns={})
-    if reordered is not None:
-        results = reordered.after
-    else:
-        # How sure an answer is, is known of these orders only.
-        reordered = answers.reranked
-        doubted = doubt.measure(
-            results,
-            answers.found,
-            answers.elsewhere,
-            calibration=answers.calibration,
-            radius_m=options.positive_radius_m,
-        )
+    results, reordered, doubted = _in_order(answers, reordered, options)
     metrics = {
         **run_metrics.describe(
             task,
@@ -148,6 +136,28 @@ def run(options: EvaluationOptions) -> Path:
     kept = answering.keep(answers, index)
     _report(out, metrics, kept and (kept, answers.calibration.describe()))
     return out / "metrics.json"
+
+
+def _in_order(
+    answers: answering.Answers,
+    reordered: reordering.Reordered | None,
+    options: EvaluationOptions,
+) -> tuple[QueryResults, reordering.Reordered | None, doubt.Doubt]:
+    """Returns the results that count, how they were ordered, and their doubt.
+
+    How sure an answer is, is known of the order of retrieval and of local
+    features only.
+    """
+    if reordered is not None:
+        return reordered.after, reordered, doubt.Doubt(figures={}, columns={})
+    doubted = doubt.measure(
+        answers.results,
+        answers.found,
+        answers.elsewhere,
+        calibration=answers.calibration,
+        radius_m=options.positive_radius_m,
+    )
+    return answers.results, answers.reranked, doubted
 
 
 def _open(
