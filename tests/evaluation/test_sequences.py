@@ -222,8 +222,15 @@ def test_positions_instead_of_frames(drive, tmp_path):
     assert metrics["recall_at"]["1"] > single
 
 
-@pytest.mark.parametrize("task", ["seq2seq", "seq2im", "im2seq"])
-@pytest.mark.parametrize("method", ["average", "smoothing"])
+@pytest.mark.parametrize(
+    ("task", "method"),
+    [
+        ("seq2seq", "average"),
+        ("seq2im", "smoothing"),
+        ("im2seq", "average"),
+        ("im2seq", "seqslam"),
+    ],
+)
 def test_tasks_of_msls(drive, tmp_path, task, method):
     metrics = _evaluate(
         drive,
