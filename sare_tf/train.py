@@ -37,9 +37,11 @@ from sare_tf.training import (
     compiled_network,
     epoch_choice,
     epoch_loop,
+    frozen_features,
     memory_estimate,
     optimizers,
     tensorboard,
+    training_form,
     unreadable_images,
 )
 from sare_tf.training.options import TrainingOptions
@@ -56,6 +58,8 @@ _MAY_CHANGE = (
     "tuples",
     "strategy",
     "chunk_images",
+    "cache_frozen",
+    "recompute_blocks",
 )
 
 
@@ -100,6 +104,10 @@ def _train_without_bad_images(
             with workers.lost_workers_named(strategy):
                 return _train(records, options, strategy)
         except unreadable_images.ERRORS as error:
+            if options.cache_frozen and frozen_features.remove_damaged(
+                training_form.folder_of_features(options)
+            ):
+                continue
             unreadable_images.find(
                 options.checkpoints,
                 records,
@@ -127,6 +135,7 @@ def _train(
     keras.utils.set_random_seed(options.seed)
     network, remembered = _network(data, folder, strategy)
     folder.check_space(memory_estimate.checkpoint_bytes(network))
+    trained_form, data = training_form.of(network, data, strategy)
     with _opened_log(folder, options, strategy) as (log, callbacks):
         for epoch in range(len(folder.history), options.epochs + 1):
             if epoch and 0 < options.patience <= folder.epochs_since_best():
@@ -137,7 +146,7 @@ def _train(
             if epoch:
                 begin = time.monotonic()
                 trained, mined = epoch_loop.train(
-                    network,
+                    trained_form,
                     data,
                     epoch,
                     remembered=remembered,
@@ -148,7 +157,7 @@ def _train(
                 measured |= {**trained, "epoch_s": round(seconds, 3)}
             with optimizers.averaged(network):
                 measured |= _validate(
-                    network, data, measured, folder=folder, log=log
+                    trained_form, data, measured, folder=folder, log=log
                 )
                 log.end()
                 folder.finish_epoch(

@@ -26,12 +26,17 @@ def given(draws: Any) -> Iterator[None]:
     Args:
         draws: uniform numbers in 0..1, [B, R]; None for none.
     """
-    before = getattr(_local, "draws", None)
+    before = current()
     _local.draws = draws
     try:
         yield
     finally:
         _local.draws = before
+
+
+def current() -> Any:
+    """Returns the draws of the block that the call is in; None for none."""
+    return getattr(_local, "draws", None)
 
 
 def drawn(column: int) -> Any:
@@ -40,7 +45,7 @@ def drawn(column: int) -> Any:
     Raises:
         ValueError: none were given.
     """
-    draws = getattr(_local, "draws", None)
+    draws = current()
     if draws is None or draws.shape[-1] <= column:
         raise ValueError(
             f"Expected {column + 1} or more numbers of an image for stochastic "

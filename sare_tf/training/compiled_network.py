@@ -3,6 +3,8 @@
 Options that do not fit together are refused here, before a run begins.
 """
 
+import dataclasses
+
 import keras
 import tensorflow as tf
 
@@ -61,25 +63,8 @@ def build(
         except tf.errors.DataLossError as error:
             if options.tuples is None:
                 raise  # `unreadable_images` finds the image
-            raise train.source.damaged(error) from error
-    augmentation = None
-    if options.augment:
-        augmentation = model.Augmentation(options.augment)
-    if options.is_over_places:
-        network = PlaceNetwork(
-            embedder,
-            augmentation=augmentation,
-            chunk_images=options.chunk_images,
-            memory_images=options.memory_images,
-            memory_after_steps=options.memory_after_steps,
-            separation_m=options.positive_radius_m,
-        )
-    else:
-        network = model.over_tuples(
-            embedder,
-            augmentation=augmentation,
-            path_draws=options.path_draws,
-        )
+            raise train.tuple_records.damaged(error) from error
+    network = _uncompiled(embedder, options)
     network.compile(
         optimizer=_build_optimizer(embedder, options),
         loss=build_loss(options, num_places=num_places),
@@ -90,6 +75,50 @@ def build(
     # Built now, so that epoch 0 is saved with it and training can resume there.
     network.optimizer.build(network.trainable_variables)
     return network
+
+
+def over(
+    network: keras.Model, embedder: keras.Model, options: TrainingOptions
+) -> keras.Model:
+    """Returns a network that is trained in the place of another one.
+
+    Args:
+        network: network of `build`, compiled; perhaps loaded.
+        embedder: another form of its embedder, with the same weights.
+        options: options of training.
+
+    Returns:
+        keras.Model with the optimizer, loss and memory of the network.
+    """
+    other = _uncompiled(embedder, dataclasses.replace(options, memory_images=0))
+    if options.is_over_places:
+        other.share_memory(network)
+    other.compile(
+        optimizer=network.optimizer,
+        loss=network.loss,
+        jit_compile=network.jit_compile,
+    )
+    return other
+
+
+def _uncompiled(embedder: keras.Model, options: TrainingOptions) -> keras.Model:
+    augmentation = None
+    if options.augment:
+        augmentation = model.Augmentation(options.augment)
+    if options.is_over_places:
+        return PlaceNetwork(
+            embedder,
+            augmentation=augmentation,
+            chunk_images=options.chunk_images,
+            memory_images=options.memory_images,
+            memory_after_steps=options.memory_after_steps,
+            separation_m=options.positive_radius_m,
+        )
+    return model.over_tuples(
+        embedder,
+        augmentation=augmentation,
+        path_draws=options.path_draws,
+    )
 
 
 def _build_optimizer(

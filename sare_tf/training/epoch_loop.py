@@ -187,14 +187,14 @@ class _Epoch:
         try:
             return self._fit_epoch(batches)
         except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
-            raise stored.source.damaged(error) from error
+            raise stored.tuple_records.damaged(error) from error
 
     def on_places(self) -> dict[str, float]:
         """Fits on batches of places."""
         plan = self.data.planned_places(epoch=self.number)
         steps, images_per_batch = plan.images.shape
         dataset = datasets.planned_place_dataset(
-            self.data.records,
+            self.data.source,
             plan,
             height=self._options.image_height,
             width=self._options.image_width,
@@ -263,7 +263,7 @@ class _Epoch:
     ) -> tf.data.Dataset:
         options = self._options
         return datasets.tuple_dataset(
-            self.data.records,
+            self.data.source,
             tuples,
             height=options.image_height,
             width=options.image_width,

@@ -151,7 +151,10 @@ class TrainingOptions(
 
     REQUIRED: ClassVar = ("records", "checkpoints")
     # Paths, and options that do not decide the result of a run.
-    _NOT_OF_THE_RUN: ClassVar = ("records", "checkpoints", "dry_run", "profile")
+    _NOT_OF_THE_RUN: ClassVar = (
+        *("records", "checkpoints", "frozen_features"),
+        *("dry_run", "profile"),
+    )
 
     epochs: int = option(30, "Passes over the training queries.", minimum=0)
     patience: int = option(

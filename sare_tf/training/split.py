@@ -17,6 +17,7 @@ from sare_tf.distributed import strategies
 from sare_tf.records.records import Records
 from sare_tf.runtime import progress
 from sare_tf.training import datasets
+from sare_tf.training.frozen_features import FrozenFeatures
 from sare_tf.training.options import TrainingOptions
 
 # Images that NetVLAD's centres are first made of, at most.
@@ -41,7 +42,10 @@ class Split:
     Attributes:
         queries: manifest rows of the queries.
         database: manifest rows of the database images.
+        source: what images are read from: the records, or their features.
     """
+
+    source: Records | FrozenFeatures
 
     def __init__(
         self,
@@ -51,7 +55,7 @@ class Split:
         *,
         bad: Collection[str] = (),
     ):
-        self.records = records
+        self.records = self.source = records
         self.options = options
         self.queries = records.rows(name, "query")
         self.database = records.rows(name, "database")
@@ -162,7 +166,7 @@ class Split:
 
     def _images(self, rows: pd.DataFrame, batch_size: int) -> tf.data.Dataset:
         return datasets.image_dataset(
-            self.records,
+            self.source,
             rows,
             height=self.options.image_height,
             width=self.options.image_width,

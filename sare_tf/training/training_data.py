@@ -10,6 +10,7 @@ from absl import logging
 
 from sare_tf.records.records import Records
 from sare_tf.training import place_batches, positive_weights
+from sare_tf.training.frozen_features import FrozenFeatures
 from sare_tf.training.memory_estimate import Workload
 from sare_tf.training.miner import Miner
 from sare_tf.training.options import TrainingOptions
@@ -31,6 +32,7 @@ class TrainingData:
             are stored.
         stored: tuples that were built; None without.
         val: the val split; None if there is none.
+        source: what images are read from: the records, or their features.
     """
 
     records: Records
@@ -40,6 +42,7 @@ class TrainingData:
     miner: Miner | None
     stored: StoredTuples | None
     val: Validation | None
+    source: Records | FrozenFeatures
 
     @classmethod
     def of(
@@ -73,10 +76,17 @@ class TrainingData:
                 "The records have no val split: the last epoch counts as the "
                 "best."
             )
-        data = cls(records, options, bad, train, miner, stored, val)
+        data = cls(records, options, bad, train, miner, stored, val, records)
         if options.is_over_places:
             data.planned_places(epoch=1)
         return data
+
+    def read_from(self, source: FrozenFeatures) -> Self:
+        """Returns the same data, read as features from now on."""
+        self.train.source = source
+        if self.val:
+            self.val.read_from(source)
+        return dataclasses.replace(self, source=source)
 
     @property
     def fingerprints(self) -> dict[str, str | None]:
@@ -86,7 +96,7 @@ class TrainingData:
                 "records_fingerprint": self.records.fingerprint,
                 "tuples_fingerprint": None,
             }
-        source = self.stored.source
+        source = self.stored.tuple_records
         return {
             "records_fingerprint": source.records_fingerprint,
             "tuples_fingerprint": source.fingerprint,
@@ -156,7 +166,7 @@ class TrainingData:
         tuples = self.options.tuples_per_batch
         images = tuples * (2 + self.options.num_negatives)
         if self.stored:
-            source, steps = self.stored.source, self.stored.steps
+            source, steps = self.stored.tuple_records, self.stored.steps
             return Workload(
                 f"{steps} steps of {tuples} tuples, {images} images, of "
                 f"{source.count} in {source.path}",

@@ -10,6 +10,7 @@ from sare_tf.evaluation import metrics
 from sare_tf.records.records import Records
 from sare_tf.runtime import progress
 from sare_tf.search import exact_search
+from sare_tf.training.frozen_features import FrozenFeatures
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.split import Split
 
@@ -58,6 +59,10 @@ class Validation:
         rule = TRAIN_RULES[options.train_positives]
         times = self.queries["timestamp"].to_numpy(object)
         self._times = times if rule["other_timestamp"] and times.any() else None
+
+    def read_from(self, source: FrozenFeatures) -> None:
+        """Reads features from now on, which the network must take."""
+        self._split.source = source
 
     def embed(
         self, embedder: keras.Model, *, shown: progress.Pass | None = None
