@@ -44,6 +44,7 @@ from sare_tf.training import (
     training_form,
     unreadable_images,
 )
+from sare_tf.training.divergence import Diverged
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.run_folder import RunFolder
 from sare_tf.training.tensorboard import TrainingLog
@@ -53,6 +54,8 @@ from sare_tf.training.training_data import TrainingData
 _MAY_CHANGE = (
     "epochs",
     "patience",
+    # After a divergence.
+    "learning_rate",
     "batch_size",
     "max_bad_images",
     "tuples",
@@ -74,8 +77,10 @@ def run(options: TrainingOptions) -> Path:
         The folder of the run.
 
     Raises:
-        ValueError: data that cannot be trained on, values that are not finite,
-            or a folder that holds a run with other options.
+        Diverged: a value is not finite; all epochs before are kept, and
+            reported.
+        ValueError: data that cannot be trained on, or a folder that holds a run
+            with other options.
         OSError: an epoch could not be saved, one of several workers was
             lost, or another run trains in the folder.
     """
@@ -132,6 +137,18 @@ def _train(
         records, options, bad=unreadable_images.read(options.checkpoints)
     )
     folder = _open_folder(data, strategy)
+    try:
+        return _train_in(folder, data, strategy)
+    except Diverged:
+        if folder.history:
+            _report(folder, action="diverged")
+        raise
+
+
+def _train_in(
+    folder: RunFolder, data: TrainingData, strategy: tf.distribute.Strategy
+) -> Path:
+    options = data.options
     keras.utils.set_random_seed(options.seed)
     network, remembered = _network(data, folder, strategy)
     folder.check_space(memory_estimate.checkpoint_bytes(network))
@@ -167,11 +184,11 @@ def _train(
                     mined=mined,
                 )
             _log_epoch(measured, options)
-    _report(folder)
+    _report(folder, action="trained")
     return folder.path
 
 
-def _report(folder: RunFolder) -> None:
+def _report(folder: RunFolder, *, action: str) -> None:
     for warning in epoch_choice.warnings(folder.history, folder.best):
         logging.warning("%s", warning)
     best = int(folder.best.removeprefix("epoch-"))
@@ -179,7 +196,7 @@ def _report(folder: RunFolder) -> None:
         "train",
         folder.summary(),
         path=folder.path,
-        action="trained",
+        action=action,
         epochs=len(folder.history) - 1,
         best=folder.best,
         recall_at=folder.history[best]["recall_at"],

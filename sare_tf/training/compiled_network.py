@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from sare_tf import losses, model
 from sare_tf.distributed import strategies
-from sare_tf.model import vit
+from sare_tf.model import graph_parts, vit
 from sare_tf.model.registry import WITH_CENTRES
 from sare_tf.training import (
     bandwidth_schedule,
@@ -99,6 +99,22 @@ def over(
         jit_compile=network.jit_compile,
     )
     return other
+
+
+def form_of(embedder: keras.Model, options: TrainingOptions) -> keras.Model:
+    """Returns the form of an embedder that is trained, see `graph_parts`.
+
+    Raises:
+        ValueError: there are no frozen layers to keep the features of.
+    """
+    sizes = {"height": options.image_height, "width": options.image_width}
+    if options.cache_frozen:
+        return graph_parts.split(
+            embedder, **sizes, recompute=options.recompute_blocks
+        ).trained
+    if options.recompute_blocks:
+        return graph_parts.recomputed(embedder, **sizes)
+    return embedder
 
 
 def _uncompiled(embedder: keras.Model, options: TrainingOptions) -> keras.Model:

@@ -17,6 +17,7 @@ from sare_tf.distributed import strategies, workers
 from sare_tf.runtime import progress
 from sare_tf.training import bandwidth_schedule, datasets, optimizers
 from sare_tf.training.batches import draws_of
+from sare_tf.training.divergence import Diverged
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.tensorboard import TrainingLog
 from sare_tf.training.training_data import TrainingData
@@ -46,7 +47,7 @@ def train(
         Measured values by name, and the tuples if they were mined.
 
     Raises:
-        ValueError: a value is not finite; names the step and its images.
+        Diverged: a value is not finite; names the step and its images.
     """
     run = _Epoch(network, data, epoch, log, callbacks)
     if data.miner:
@@ -365,14 +366,14 @@ class _Epoch:
 
     def _not_finite(
         self, batches: _Batches, batch: int, loss: float
-    ) -> ValueError:
+    ) -> Diverged:
         count = batches.names_per_batch
-        return ValueError(
+        return Diverged(
             f"Expected a finite loss. Received: loss={loss} at step "
             f"{batches.first_step + batch + 1} of epoch {self.number}, "
             f"{batches.kind} {list(batches.names[batch * count :][:count])}. "
             f"The last checkpoint, epoch-{self.number - 1:04d}, is untouched; "
-            "lower --learning_rate."
+            "lower --learning_rate, and run the command again."
         )
 
     @staticmethod
@@ -384,8 +385,8 @@ def _check_weights(network: keras.Model) -> None:
     """A gradient that is not finite shows in the weights before the loss."""
     for variable in network.trainable_variables:
         if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
-            raise ValueError(
+            raise Diverged(
                 "Expected finite weights. Received: a value that is not, in "
                 f"{variable.path}. The last checkpoint is untouched; lower "
-                "--learning_rate."
+                "--learning_rate, and run the command again."
             )

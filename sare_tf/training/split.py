@@ -17,6 +17,7 @@ from sare_tf.distributed import strategies
 from sare_tf.records.records import Records
 from sare_tf.runtime import progress
 from sare_tf.training import datasets
+from sare_tf.training.divergence import Diverged
 from sare_tf.training.frozen_features import FrozenFeatures
 from sare_tf.training.options import TrainingOptions
 
@@ -103,7 +104,7 @@ class Split:
             that cannot be read.
 
         Raises:
-            ValueError: a descriptor is not finite.
+            Diverged: a descriptor is not finite.
         """
         size = self.options.batch_size
         length = embedder.output_shape[-1]
@@ -156,11 +157,11 @@ class Split:
             shown.advance(len(rows))
         bad = np.flatnonzero(~np.isfinite(descriptors).all(axis=1))
         if len(bad):
-            raise ValueError(
+            raise Diverged(
                 "Expected finite descriptors. Received: a value that is "
                 f"not, for {rows['image_id'].iloc[bad[0]]} and "
                 f"{len(bad) - 1} other images. The last checkpoint is "
-                "untouched; lower --learning_rate."
+                "untouched; lower --learning_rate, and run the command again."
             )
         return descriptors
 

@@ -37,20 +37,21 @@ def of(
             frozen.
     """
     options = data.options
-    sizes = {"height": options.image_height, "width": options.image_width}
+    if not options.cache_frozen and not options.recompute_blocks:
+        return network, data
     embedder = network.get_layer("embedder")
-    if options.cache_frozen:
-        with strategy.scope():
-            halves = graph_parts.split(
-                embedder, **sizes, recompute=options.recompute_blocks
-            )
-            form = compiled_network.over(network, halves.trained, options)
-        return form, data.read_from(_features(halves, data))
-    if options.recompute_blocks:
-        with strategy.scope():
-            recomputed = graph_parts.recomputed(embedder, **sizes)
-            return compiled_network.over(network, recomputed, options), data
-    return network, data
+    with strategy.scope():
+        if not options.cache_frozen:
+            form = compiled_network.form_of(embedder, options)
+            return compiled_network.over(network, form, options), data
+        halves = graph_parts.split(
+            embedder,
+            height=options.image_height,
+            width=options.image_width,
+            recompute=options.recompute_blocks,
+        )
+        form = compiled_network.over(network, halves.trained, options)
+    return form, data.read_from(_features(halves, data))
 
 
 def folder_of_features(options: TrainingOptions) -> Path:
