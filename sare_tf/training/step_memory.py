@@ -2,8 +2,8 @@
 
 TensorFlow traces the step for images of a size, without running it. The
 operations are gone through in their order: an output takes memory from the
-operation that makes it to the last one that reads it. Weights and what lies in
-variables do not count.
+operation that makes it to the last one that reads it. Weights, their gradients
+and what lies in variables do not count.
 """
 
 import math
@@ -77,6 +77,7 @@ def _peak(graph: tf.Graph) -> int:
                 operation.outputs, operation.inputs, strict=False
             ):
                 memory[tensor.name] = memory.get(source.name, source.name)
+    results = {memory.get(each.name, each.name) for each in graph.outputs}
     held, now, peak = {}, 0, 0
     for position, operation in enumerate(operations):
         if operation.type in _SAME_MEMORY or operation.type in _OF_SHAPES:
@@ -91,7 +92,11 @@ def _peak(graph: tf.Graph) -> int:
         reused = 0
         if operation.type in _IN_PLACE and ending:
             reused = max(held[owner] for owner in ending)
-        made = {tensor.name: _bytes(tensor) for tensor in operation.outputs}
+        made = {
+            tensor.name: _bytes(tensor)
+            for tensor in operation.outputs
+            if tensor.name not in results
+        }
         size = sum(made.values())
         now += size - min(reused, size)
         peak = max(peak, now)
