@@ -266,8 +266,7 @@ def test_an_image_that_cannot_be_read_is_left_out(toy_records, tmp_path):
     """Until a run that shares the folder can read it: it is made again."""
     root = tmp_path / "data"
     shutil.copytree(toy_records, root)
-    records = Records(root)
-    row = records.manifest.iloc[3]
+    row = Records(root).rows("train", "database").iloc[3]
     path = root / row["shard"]
     whole = path.read_bytes()
     damaged = bytearray(whole)
