@@ -39,12 +39,15 @@ from sare_tf.training import (
     epoch_choice,
     epoch_loop,
     epoch_validation,
+    frozen_features,
     interpolation,
     memory_estimate,
     optimizers,
     tensorboard,
+    training_form,
     unreadable_images,
 )
+from sare_tf.training.divergence import Diverged
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.run_folder import RunFolder
 from sare_tf.training.tensorboard import TrainingLog
@@ -54,12 +57,16 @@ from sare_tf.training.training_data import TrainingData
 _MAY_CHANGE = (
     "epochs",
     "patience",
+    # After a divergence.
+    "learning_rate",
     "batch_size",
     "max_bad_images",
     "tuples",
     "strategy",
     "chunk_images",
     "interpolation",
+    "cache_frozen",
+    "recompute_blocks",
 )
 
 
@@ -74,8 +81,10 @@ def run(options: TrainingOptions) -> Path:
         The folder of the run.
 
     Raises:
-        ValueError: data that cannot be trained on, values that are not finite,
-            or a folder that holds a run with other options.
+        Diverged: a value is not finite; all epochs before are kept, and
+            reported.
+        ValueError: data that cannot be trained on, or a folder that holds a run
+            with other options.
         OSError: an epoch could not be saved, one of several workers was
             lost, or another run trains in the folder.
     """
@@ -106,6 +115,10 @@ def _train_without_bad_images(
             with workers.lost_workers_named(strategy):
                 return _train(records, options, strategy)
         except unreadable_images.ERRORS as error:
+            if options.cache_frozen and frozen_features.remove_damaged(
+                training_form.folder_of_features(options)
+            ):
+                continue
             unreadable_images.find(
                 options.checkpoints,
                 [records, *map(Records, options.train_records)],
@@ -130,9 +143,24 @@ def _train(
         records, options, bad=unreadable_images.read(options.checkpoints)
     )
     folder = _open_folder(data, strategy)
+    try:
+        return _train_in(folder, data, strategy)
+    except Diverged:
+        if folder.history:
+            _report(folder, action="diverged")
+        raise
+
+
+def _train_in(
+    folder: RunFolder,
+    whole_data: TrainingData,
+    strategy: tf.distribute.Strategy,
+) -> Path:
+    options = whole_data.options
     keras.utils.set_random_seed(options.seed)
-    network, remembered = _network(data, folder, strategy)
+    network, remembered = _network(whole_data, folder, strategy)
     folder.check_space(memory_estimate.checkpoint_bytes(network))
+    trained_form, data = training_form.of(network, whole_data, strategy)
     with _opened_log(folder, options, strategy) as (log, callbacks):
         for epoch in range(len(folder.history), options.epochs + 1):
             if epoch and 0 < options.patience <= folder.epochs_since_best():
@@ -143,7 +171,7 @@ def _train(
             if epoch:
                 begin = time.monotonic()
                 trained, mined, remembered = epoch_loop.train(
-                    network,
+                    trained_form,
                     data,
                     epoch,
                     remembered=remembered,
@@ -154,7 +182,7 @@ def _train(
                 measured |= {**trained, "epoch_s": round(seconds, 3)}
             with optimizers.averaged(network):
                 measured |= epoch_validation.validate(
-                    network, data, measured, folder=folder, log=log
+                    trained_form, data, measured, folder=folder, log=log
                 )
                 log.end()
                 folder.finish_epoch(
@@ -164,11 +192,19 @@ def _train(
                     mined=mined,
                 )
             _log_epoch(measured, options)
-    _report(folder, interpolation.run(folder, data, strategy))
+    if options.cache_frozen and whole_data.val:
+        whole_data.val.read_from(whole_data.records)  # for whole networks
+    interpolated = interpolation.run(folder, whole_data, strategy)
+    _report(folder, action="trained", interpolated=interpolated)
     return folder.path
 
 
-def _report(folder: RunFolder, interpolated: dict[str, Any] | None) -> None:
+def _report(
+    folder: RunFolder,
+    *,
+    action: str,
+    interpolated: dict[str, Any] | None = None,
+) -> None:
     for warning in epoch_choice.warnings(folder.history, folder.best):
         logging.warning("%s", warning)
     best = int(folder.best.removeprefix("epoch-"))
@@ -176,7 +212,7 @@ def _report(folder: RunFolder, interpolated: dict[str, Any] | None) -> None:
         "train",
         "\n".join([folder.summary(), *interpolation.lines(interpolated)]),
         path=folder.path,
-        action="trained",
+        action=action,
         epochs=len(folder.history) - 1,
         best=folder.best,
         recall_at=folder.history[best]["recall_at"],

@@ -15,7 +15,7 @@ from sare_tf import build_records, train
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
 from sare_tf.runtime import atomic_files, run_lock
-from sare_tf.training import datasets, optimizers
+from sare_tf.training import datasets, divergence, optimizers
 from sare_tf.training.miner import Miner
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.run_folder import read_state
@@ -409,3 +409,18 @@ def test_a_profile_is_written(averaged):
         "tensorboard/plugins/profile/*/*.xplane.pb"
     )
     assert len(list(profiles)) == 1
+
+
+def test_a_rate_that_diverges_ends_by_name_and_can_be_lowered(
+    toy_records, toy_run, tmp_path, caplog
+):
+    """Epoch 1 stays as it is; a lower rate resumes after it."""
+    checkpoints = shutil.copytree(toy_run.after[1], tmp_path / "run")
+    with pytest.raises(divergence.Diverged, match="lower --learning_rate"):
+        run(toy_records, checkpoints, learning_rate=1e38)
+    assert "best             epoch-0001" in caplog.text
+    _, state = read_state(checkpoints)
+    assert state["last"] == "epoch-0001"
+    assert read_state(toy_run.after[1])[1] == state
+    run(toy_records, checkpoints)
+    assert_same_run(checkpoints, toy_run.finished)

@@ -26,7 +26,7 @@ def given(draws: Any) -> Iterator[None]:
     Args:
         draws: uniform numbers in 0..1, [B, R]; None for none.
     """
-    before = getattr(_local, "draws", None)
+    before = current()
     _local.draws = draws
     try:
         yield
@@ -39,13 +39,18 @@ def draws_of(images: Any) -> Any:
     return images.get("path_draws") if isinstance(images, dict) else None
 
 
+def current() -> Any:
+    """Returns the draws of the block that the call is in; None for none."""
+    return getattr(_local, "draws", None)
+
+
 def drawn(column: int) -> Any:
     """Returns the given draws of a layer, [B].
 
     Raises:
         ValueError: none were given.
     """
-    draws = getattr(_local, "draws", None)
+    draws = current()
     if draws is None or draws.shape[-1] <= column:
         raise ValueError(
             f"Expected {column + 1} or more numbers of an image for stochastic "

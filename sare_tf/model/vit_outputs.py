@@ -30,6 +30,9 @@ class PatchMap(layers.Layer):
         [B, h, w, C / num_parts].
     """
 
+    # Numbers of the arguments of which the call reads only the shape.
+    ONLY_SHAPES_OF = (1,)
+
     def __init__(
         self, num_prefix, part=0, num_parts=1, num_leading=1, **kwargs
     ):

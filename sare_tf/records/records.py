@@ -94,6 +94,29 @@ def parse(serialised: tf.Tensor) -> tf.Tensor:
     return tf.io.parse_single_example(serialised, _FEATURES)["image/encoded"]
 
 
+def record_at(path: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+    """Reads one record of a file by its byte offset, within a graph.
+
+    Args:
+        path: path of the file, string [].
+        offset: offset of the record, int64 [].
+
+    Returns:
+        Its data, string []. tf.errors.DataLossError is raised where its
+        checksums do not hold.
+    """
+    variant = tf.raw_ops.TFRecordDatasetV2(
+        filenames=path[None],
+        compression_type="",
+        # Unbuffered: the rest of a buffer would be read in vain.
+        buffer_size=0,
+        byte_offsets=offset[None],
+    )
+    element = tf.TensorSpec([], tf.string)
+    record = tf.data.experimental.from_variant(variant, element)
+    return record.take(1).get_single_element()
+
+
 def write_relations(relations: pd.DataFrame, folder: Path) -> None:
     """Writes the relations of records."""
     relations.to_parquet(folder / "relations.parquet", index=False)
@@ -292,16 +315,7 @@ class Records:
         def read(
             shard: tf.Tensor, offset: tf.Tensor, digest: tf.Tensor
         ) -> tf.Tensor:
-            variant = tf.raw_ops.TFRecordDatasetV2(
-                filenames=paths[shard][None],
-                compression_type="",
-                # Unbuffered: the rest of a buffer would be read in vain.
-                buffer_size=0,
-                byte_offsets=offset[None],
-            )
-            element = tf.TensorSpec([], tf.string)
-            record = tf.data.experimental.from_variant(variant, element)
-            encoded = parse(record.take(1).get_single_element())
+            encoded = parse(record_at(paths[shard], offset))
             # TensorFlow has no op for it. Decoding takes 100 times as long.
             own = tf.numpy_function(_short_digest, [encoded], tf.int64)
             message = "the image is not the one that was built"

@@ -3,6 +3,7 @@
 Options that do not fit together are refused here, before a run begins.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import keras
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 from sare_tf import losses, model
 from sare_tf.distributed import strategies
-from sare_tf.model import vit
+from sare_tf.model import graph_parts, vit
 from sare_tf.model.registry import WITH_CENTRES
 from sare_tf.training import (
     bandwidth_schedule,
@@ -65,26 +66,8 @@ def build(
         except tf.errors.DataLossError as error:
             if options.tuples is None:
                 raise  # `unreadable_images` finds the image
-            raise train.source.damaged(error) from error
-    augmentation = None
-    if options.augment:
-        augmentation = model.Augmentation(options.augment)
-    if options.is_over_places:
-        network = PlaceNetwork(
-            embedder,
-            augmentation=augmentation,
-            chunk_images=options.chunk_images,
-            memory_images=options.memory_images,
-            memory_after_steps=options.memory_after_steps,
-            separation_m=options.positive_radius_m,
-            parts=parts,
-        )
-    else:
-        network = model.over_tuples(
-            embedder,
-            augmentation=augmentation,
-            path_draws=options.path_draws,
-        )
+            raise train.tuple_records.damaged(error) from error
+    network = _uncompiled(embedder, options, parts)
     network.compile(
         optimizer=_build_optimizer(embedder, options),
         loss=build_loss(options, group_sizes=group_sizes),
@@ -95,6 +78,75 @@ def build(
     # Built now, so that epoch 0 is saved with it and training can resume there.
     network.optimizer.build(network.trainable_variables)
     return network
+
+
+def over(
+    network: keras.Model, embedder: keras.Model, options: TrainingOptions
+) -> keras.Model:
+    """Returns a network that is trained in the place of another one.
+
+    Args:
+        network: network of `build`, compiled; perhaps loaded.
+        embedder: another form of its embedder, with the same weights.
+        options: options of training.
+
+    Returns:
+        keras.Model with the optimizer, loss and memory of the network.
+    """
+    other = _uncompiled(
+        embedder,
+        dataclasses.replace(options, memory_images=0),
+        network.parts if options.is_over_places else (),
+    )
+    if options.is_over_places:
+        other.share_memory(network)
+    other.compile(
+        optimizer=network.optimizer,
+        loss=network.loss,
+        jit_compile=network.jit_compile,
+    )
+    return other
+
+
+def form_of(embedder: keras.Model, options: TrainingOptions) -> keras.Model:
+    """Returns the form of an embedder that is trained, see `graph_parts`.
+
+    Raises:
+        ValueError: there are no frozen layers to keep the features of.
+    """
+    sizes = {"height": options.image_height, "width": options.image_width}
+    if options.cache_frozen:
+        return graph_parts.split(
+            embedder, **sizes, recompute=options.recompute_blocks
+        ).trained
+    if options.recompute_blocks:
+        return graph_parts.recomputed(embedder, **sizes)
+    return embedder
+
+
+def _uncompiled(
+    embedder: keras.Model,
+    options: TrainingOptions,
+    parts: Sequence[tuple[str, int]],
+) -> keras.Model:
+    augmentation = None
+    if options.augment:
+        augmentation = model.Augmentation(options.augment)
+    if options.is_over_places:
+        return PlaceNetwork(
+            embedder,
+            augmentation=augmentation,
+            chunk_images=options.chunk_images,
+            memory_images=options.memory_images,
+            memory_after_steps=options.memory_after_steps,
+            separation_m=options.positive_radius_m,
+            parts=parts,
+        )
+    return model.over_tuples(
+        embedder,
+        augmentation=augmentation,
+        path_draws=options.path_draws,
+    )
 
 
 def _build_optimizer(

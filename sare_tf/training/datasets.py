@@ -5,6 +5,8 @@ or drawn from a seed; it never depends on the number of workers. Axis letters: B
 batch, T images of a tuple, P places of a batch with K images each, R draws of
 an image, H W C image.
 
+Where the source is `FrozenFeatures`, features [F] take the place of images.
+
 With `draws`, a batch to train on is {"images": images, "draws": float32
 [..., R]}, see `AugmentationDraws`.
 """
@@ -19,11 +21,12 @@ from sare_tf.records.records import Records
 from sare_tf.records.tuple_records import TupleRecords
 from sare_tf.training import batches, place_batches
 from sare_tf.training.batches import AugmentationDraws, BatchLayout
+from sare_tf.training.frozen_features import FrozenFeatures
 from sare_tf.training.place_batches import PlaceBatches, PlaceBatchRule
 
 
 def image_dataset(
-    source: Records,
+    source: Records | FrozenFeatures,
     rows: pd.DataFrame,
     *,
     height: int,
@@ -33,7 +36,7 @@ def image_dataset(
     """Makes a dataset of decoded images, in the order of manifest rows.
 
     Args:
-        source: opened records.
+        source: opened records, or features of their images.
         rows: rows of `source.manifest`.
         height: rows of an image.
         width: columns of an image.
@@ -42,14 +45,12 @@ def image_dataset(
     Returns:
         Dataset of uint8 [B, height, width, 3].
     """
-    images = batches.decoded(
-        source.encoded_dataset(rows), height=height, width=width
-    )
+    images = _images(source, rows, height=height, width=width)
     return images.batch(batch_size).prefetch(batches.READY_BATCHES)
 
 
 def tuple_dataset(
-    source: Records,
+    source: Records | FrozenFeatures,
     tuples: np.ndarray,
     *,
     height: int,
@@ -61,7 +62,7 @@ def tuple_dataset(
     """Makes batches of tuples to train on, ready for `model.fit`.
 
     Args:
-        source: opened records.
+        source: opened records, or features of their images.
         tuples: int [M, T], positions in `source.manifest`: query, positive,
             then the negatives. Batches follow this order.
         height: rows of an image.
@@ -91,9 +92,7 @@ def tuple_dataset(
     layout = BatchLayout(tuples_per_batch, tuples.shape[1], part)
     of_steps = tuples[: steps * tuples_per_batch].reshape(steps, -1)
     rows = source.manifest.iloc[of_steps[:, layout.own].reshape(-1)]
-    images = batches.decoded(
-        source.encoded_dataset(rows), height=height, width=width
-    )
+    images = _images(source, rows, height=height, width=width)
     return _tuple_batches(images, layout, draws)
 
 
@@ -149,7 +148,7 @@ def tuple_record_dataset(
 
 
 def place_dataset(
-    source: Records,
+    source: Records | FrozenFeatures,
     rows: pd.DataFrame,
     *,
     height: int,
@@ -165,7 +164,7 @@ def place_dataset(
     one batch.
 
     Args:
-        source: opened records.
+        source: opened records, or features of their images.
         rows: rows of `source.manifest`; their roles do not matter.
         height: rows of an image.
         width: columns of an image.
@@ -191,7 +190,7 @@ def place_dataset(
 
 
 def planned_place_dataset(
-    source: Records,
+    source: Records | FrozenFeatures,
     plan: PlaceBatches,
     *,
     height: int,
@@ -203,7 +202,7 @@ def planned_place_dataset(
     """Makes the dataset of batches that were planned, see `place_dataset`.
 
     Args:
-        source: opened records.
+        source: opened records, or features of their images.
         plan: batches of rows of `source.manifest`.
         height: rows of an image.
         width: columns of an image.
@@ -239,13 +238,26 @@ def planned_place_dataset(
         targets = {"labels": targets, "positive_weights": weights}
     rows = plan.rows.iloc[positions.reshape(-1)]
     return batches.with_targets(
-        batches.decoded(
-            source.encoded_dataset(rows), height=height, width=width
-        ),
+        _images(source, rows, height=height, width=width),
         tf.data.Dataset.from_tensor_slices(targets),
         shape=(positions.shape[1],),
         layout=layout,
         draws=draws,
+    )
+
+
+def _images(
+    source: Records | FrozenFeatures,
+    rows: pd.DataFrame,
+    *,
+    height: int,
+    width: int,
+) -> tf.data.Dataset:
+    """Makes a dataset of decoded images, or of their features."""
+    if isinstance(source, FrozenFeatures):
+        return source.dataset(rows)
+    return batches.decoded(
+        source.encoded_dataset(rows), height=height, width=width
     )
 
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from sare_tf.training.divergence import Diverged
+
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
@@ -34,13 +36,13 @@ class Batches:
     def steps(self) -> int:
         return int(self.dataset.cardinality())
 
-    def not_finite(self, batch: int, loss: float, *, epoch: int) -> ValueError:
+    def not_finite(self, batch: int, loss: float, *, epoch: int) -> Diverged:
         """Makes the error of a batch whose loss is not finite."""
         count = self.names_per_batch
-        return ValueError(
+        return Diverged(
             f"Expected a finite loss. Received: loss={loss} at step "
             f"{self.first_step + batch + 1} of epoch {epoch}, "
             f"{self.kind} {list(self.names[batch * count :][:count])}. "
             f"The last checkpoint, epoch-{epoch - 1:04d}, is untouched; "
-            "lower --learning_rate."
+            "lower --learning_rate, and run the command again."
         )

@@ -23,6 +23,7 @@ from sare_tf.training import (
     place_network,
 )
 from sare_tf.training.batches import draws_of
+from sare_tf.training.divergence import Diverged
 from sare_tf.training.epoch_batches import Batches
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.tensorboard import TrainingLog
@@ -54,7 +55,7 @@ def train(
         next epoch remembers.
 
     Raises:
-        ValueError: a value is not finite; names the step and its images.
+        Diverged: a value is not finite; names the step and its images.
     """
     run = _Epoch(network, data, epoch, log, callbacks)
     if data.miner:
@@ -168,7 +169,7 @@ class _Epoch:
         try:
             return self._fit_epoch(batches)
         except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
-            raise stored.source.damaged(error) from error
+            raise stored.tuple_records.damaged(error) from error
 
     def on_places(
         self, remembered: np.ndarray
@@ -183,7 +184,7 @@ class _Epoch:
             plan = places.plan(self.number)
         steps, images_per_batch = plan.images.shape
         dataset = datasets.planned_place_dataset(
-            self.data.records,
+            self.data.source,
             plan,
             height=self._options.image_height,
             width=self._options.image_width,
@@ -253,7 +254,7 @@ class _Epoch:
     ) -> tf.data.Dataset:
         options = self._options
         return datasets.tuple_dataset(
-            self.data.records,
+            self.data.source,
             tuples,
             height=options.image_height,
             width=options.image_width,
@@ -356,3 +357,14 @@ class _Epoch:
     @staticmethod
     def _images_per_s(images: int, seconds: float) -> float:
         return round(float(images / seconds), 1)
+
+
+def _check_weights(network: keras.Model) -> None:
+    """A gradient that is not finite shows in the weights before the loss."""
+    for variable in network.trainable_variables:
+        if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+            raise Diverged(
+                "Expected finite weights. Received: a value that is not, in "
+                f"{variable.path}. The last checkpoint is untouched; lower "
+                "--learning_rate, and run the command again."
+            )

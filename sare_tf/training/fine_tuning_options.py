@@ -1,7 +1,7 @@
 """Options of training that starts from weights which are good already."""
 
 from sare_tf.model.registry import BACKBONES, WITH_CENTRES
-from sare_tf.runtime.options import Options, option, options
+from sare_tf.runtime.options import Options, option, options, path_option
 
 
 @options
@@ -45,8 +45,25 @@ class FineTuningOptions(Options):
         minimum=0,
     )
 
+    cache_frozen: bool = option(
+        False,
+        "Compute the features of the frozen blocks once and keep them on disk; "
+        "training, mining and validation then read them instead of images.",
+    )
+    frozen_features: str | None = path_option(
+        None,
+        "Folder of the features of --cache_frozen, which runs of the same "
+        "frozen blocks may share. Default: frozen in the folder of the run.",
+    )
+    recompute_blocks: bool = option(
+        False,
+        "Keep only the inputs of blocks of trained layers in a step, and "
+        "compute the rest again for the gradients: less memory, more time.",
+    )
+
     def __post_init__(self):
         super().__post_init__()
+        self._check_cache()
         if self.drop_path >= 1:
             raise ValueError(
                 "Expected a share of images from 0 to below 1. Received: "
@@ -77,6 +94,31 @@ class FineTuningOptions(Options):
         if not self.drop_path or self.backbone not in BACKBONES:
             return 0
         return BACKBONES[self.backbone].path_draws
+
+    def _check_cache(self):
+        # Of the class that this one is a part of.
+        if not self.cache_frozen:
+            return
+        if self.augment:
+            raise ValueError(
+                "Expected augment=() with cache_frozen: augmentation changes "
+                "what the frozen blocks see, so their features would have to "
+                f"be computed for each step. Received: augment="
+                f"{list(self.augment)}. Leave out --augment, or --cache_frozen."
+            )
+        for name in ("train_records", "val_records"):
+            if getattr(self, name):
+                raise ValueError(
+                    "Expected one folder of records with cache_frozen. "
+                    f"Received: {name}={list(getattr(self, name))}. Leave out "
+                    f"--{name}, or --cache_frozen."
+                )
+        if self.strategy == "multi_worker":
+            raise ValueError(
+                "Expected cache_frozen on one machine. Received: strategy="
+                "'multi_worker'. Set --strategy=mirrored or none, or leave "
+                "--cache_frozen out."
+            )
 
     def _check_head_rates(self):
         # Of the class that this one is a part of.

@@ -2,7 +2,8 @@
 
 Sizes are in bytes, float32 unless stated otherwise. They cover what the run
 keeps and its largest step; the libraries' own memory, several hundred MiB, and
-the convolutions' work spaces on a GPU come on top.
+the convolutions' work spaces on a GPU come on top. `benchmarks.training_memory`
+compares them with what steps take.
 """
 
 import dataclasses
@@ -10,14 +11,16 @@ import dataclasses
 import keras
 import numpy as np
 
-from sare_tf.training import hard_negatives
+from sare_tf.training import (
+    compiled_network,
+    hard_negatives,
+    step_memory,
+)
 from sare_tf.training.options import TrainingOptions
 
 _FLOAT32 = 4
 # Arrays of the optimizer per trained weight.
 _SLOTS = {"sgd": 1, "adam": 2}
-# The gradient of an output beside that of the output before it.
-_GRADIENTS_AT_A_TIME = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,18 +115,22 @@ def memory(
     starts = 0
     if options.l2_to_start:
         starts, _ = parameters(embedder.get_layer("backbone"))
-    pixels = options.image_height * options.image_width * 3
-    number = 2 if options.precision == "mixed_bfloat16" else _FLOAT32
     images = workload.images_per_step
+    form = compiled_network.form_of(embedder, options)
+    # As bytes and as numbers.
+    of_image = _count(form.input_shape[1:]) * (1 + _FLOAT32)
+    if options.cache_frozen:
+        of_image = _count(form.input_shape[1:]) * _FLOAT32
     needed = {
         "weights": (trained + frozen) * _FLOAT32,
         "gradients of the weights": trained * _FLOAT32,
         "state of the optimizer": (trained * slots + starts) * _FLOAT32,
-        # As bytes and as numbers.
-        "images of a step": images * pixels * (1 + _FLOAT32),
-        "activations of a step": images
-        * number
-        * _kept_numbers(embedder, options),
+        "images of a step": images * of_image,
+        "activations of a step": step_memory.peak_bytes(
+            form,
+            options.chunk_images or images,
+            path_draws=options.path_draws,
+        ),
     }
     if workload.places:
         weights = workload.places * embedder.output_shape[-1]
@@ -140,56 +147,6 @@ def memory(
             "mining: distances": block * database * _FLOAT32,
         }
     return needed
-
-
-def _kept_numbers(embedder: keras.Model, options: TrainingOptions) -> int:
-    """Counts the numbers per image that a step holds for its gradients."""
-    kept, below, largest = 0, [0], 0
-    images = keras.KerasTensor(
-        (1, options.image_height, options.image_width, 3), "float32"
-    )
-    for layer, output in _outputs(embedder, images):
-        count = _count(output.shape)
-        largest = max(largest, count)
-        if kept or layer.trainable_weights:
-            kept += count
-        else:
-            below.append(count)
-    # Before the first trained layer, an output goes when the next is there;
-    # the last one is the input of that layer.
-    passing = max(a + b for a, b in zip(below, [*below[1:], 0], strict=True))
-    return max(passing, kept + below[-1] + _GRADIENTS_AT_A_TIME * largest)
-
-
-def _outputs(
-    network: keras.Model, images: keras.KerasTensor
-) -> list[tuple[keras.layers.Layer, keras.KerasTensor]]:
-    """Returns the layers of a network in order, each with its output."""
-    layers = [
-        layer
-        for layer in network.layers
-        if not isinstance(layer, keras.layers.InputLayer)
-    ]
-    try:
-        if not any(isinstance(layer, keras.Model) for layer in layers):
-            graph = keras.Model(
-                network.inputs, [each.output for each in layers]
-            )
-            outputs = graph.compute_output_spec(images)
-            return list(zip(layers, outputs, strict=True))
-        # A chain, such as preprocessing, backbone and aggregation.
-        outputs, output = [], images
-        for layer in layers:
-            if isinstance(layer, keras.Model):
-                outputs += _outputs(layer, output)
-            else:
-                outputs.append((layer, layer.compute_output_spec(output)))
-            output = outputs[-1][1]
-        return outputs
-    except (AttributeError, TypeError, ValueError):
-        # Of a subclassed model, a shared layer or a branch of models, Keras
-        # does not say what is inside.
-        return [(network, network.compute_output_spec(images))]
 
 
 def _count(shape: tuple[int, ...]) -> int:

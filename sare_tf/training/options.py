@@ -155,6 +155,7 @@ class TrainingOptions(
     # Paths, and options that do not decide the result of a run.
     _NOT_OF_THE_RUN: ClassVar = (
         *("records", "train_records", "val_records", "checkpoints"),
+        "frozen_features",
         *("dry_run", "profile"),
     )
 

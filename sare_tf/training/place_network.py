@@ -155,6 +155,12 @@ class PlaceNetwork(ChecksData, keras.Model):
             chunks.check_repeatable(self.embedder)
         self._chunk_images = count
 
+    def share_memory(self, network):
+        """Takes the memory of another network as its own."""
+        self.memory_images = network.memory_images
+        if self.memory_images:
+            self._memory = network._memory
+
     def _remembered(self, name, shape, *, empty=0.0):
         return self.add_weight(
             name=f"memory_{name}",

@@ -17,6 +17,8 @@ from sare_tf.distributed import strategies
 from sare_tf.records.records import Records
 from sare_tf.runtime import progress
 from sare_tf.training import datasets
+from sare_tf.training.divergence import Diverged
+from sare_tf.training.frozen_features import FrozenFeatures
 from sare_tf.training.options import TrainingOptions
 
 # Images that NetVLAD's centres are first made of, at most.
@@ -41,7 +43,10 @@ class Split:
     Attributes:
         queries: manifest rows of the queries.
         database: manifest rows of the database images.
+        source: what images are read from: the records, or their features.
     """
+
+    source: Records | FrozenFeatures
 
     def __init__(
         self,
@@ -51,7 +56,7 @@ class Split:
         *,
         bad: Collection[str] = (),
     ):
-        self.records = records
+        self.records = self.source = records
         self.options = options
         self.queries = records.rows(name, "query")
         self.database = records.rows(name, "database")
@@ -99,7 +104,7 @@ class Split:
             that cannot be read.
 
         Raises:
-            ValueError: a descriptor is not finite.
+            Diverged: a descriptor is not finite.
         """
         size = self.options.batch_size
         length = embedder.output_shape[-1]
@@ -152,17 +157,17 @@ class Split:
             shown.advance(len(rows))
         bad = np.flatnonzero(~np.isfinite(descriptors).all(axis=1))
         if len(bad):
-            raise ValueError(
+            raise Diverged(
                 "Expected finite descriptors. Received: a value that is "
                 f"not, for {rows['image_id'].iloc[bad[0]]} and "
                 f"{len(bad) - 1} other images. The last checkpoint is "
-                "untouched; lower --learning_rate."
+                "untouched; lower --learning_rate, and run the command again."
             )
         return descriptors
 
     def _images(self, rows: pd.DataFrame, batch_size: int) -> tf.data.Dataset:
         return datasets.image_dataset(
-            self.records,
+            self.source,
             rows,
             height=self.options.image_height,
             width=self.options.image_width,

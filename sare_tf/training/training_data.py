@@ -8,6 +8,7 @@ from absl import logging
 
 from sare_tf.records.records import Records
 from sare_tf.training import place_parts, place_plans, validation
+from sare_tf.training.frozen_features import FrozenFeatures
 from sare_tf.training.memory_estimate import Workload
 from sare_tf.training.miner import Miner
 from sare_tf.training.options import TrainingOptions
@@ -33,6 +34,7 @@ class TrainingData:
         val: the val splits; None if there is none.
         places: planner of batches of places; None with a loss over tuples.
         folders: opened records of the places, `records` by default.
+        source: what images are read from: the records, or their features.
     """
 
     records: Records
@@ -44,6 +46,7 @@ class TrainingData:
     val: FolderValidations | None
     places: PlacePlanner | None
     folders: tuple[Records, ...]
+    source: Records | FrozenFeatures
 
     @classmethod
     def of(
@@ -89,8 +92,24 @@ class TrainingData:
         if options.is_over_places:
             places = place_plans.of_folders(folders, options, bad=bad)
         return cls(
-            records, options, bad, train, miner, stored, val, places, folders
+            records,
+            options,
+            bad,
+            train,
+            miner,
+            stored,
+            val,
+            places,
+            folders,
+            source=records,
         )
+
+    def read_from(self, source: FrozenFeatures) -> Self:
+        """Returns the same data, read as features from now on."""
+        self.train.source = source
+        if self.val:
+            self.val.read_from(source)
+        return dataclasses.replace(self, source=source)
 
     @property
     def fingerprints(self) -> dict[str, str | list[str] | None]:
@@ -105,7 +124,7 @@ class TrainingData:
                 "records_fingerprint": self.records.fingerprint,
                 "tuples_fingerprint": None,
             }
-        source = self.stored.source
+        source = self.stored.tuple_records
         return several | {
             "records_fingerprint": source.records_fingerprint,
             "tuples_fingerprint": source.fingerprint,
@@ -157,7 +176,7 @@ class TrainingData:
         tuples = self.options.tuples_per_batch
         images = tuples * (2 + self.options.num_negatives)
         if self.stored:
-            source, steps = self.stored.source, self.stored.steps
+            source, steps = self.stored.tuple_records, self.stored.steps
             return Workload(
                 f"{steps} steps of {tuples} tuples, {images} images, of "
                 f"{source.count} in {source.path}",

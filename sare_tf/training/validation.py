@@ -13,6 +13,7 @@ from sare_tf.records.records import Records
 from sare_tf.runtime import progress
 from sare_tf.search import exact_search
 from sare_tf.training import place_parts
+from sare_tf.training.frozen_features import FrozenFeatures
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.split import Split
 
@@ -61,6 +62,10 @@ class Validation:
         rule = TRAIN_RULES[options.train_positives]
         times = self.queries["timestamp"].to_numpy(object)
         self._times = times if rule["other_timestamp"] and times.any() else None
+
+    def read_from(self, source: Records | FrozenFeatures) -> None:
+        """Reads images or features from now on, which the network must take."""
+        self._split.source = source
 
     def embed(
         self, embedder: keras.Model, *, shown: progress.Pass | None = None
@@ -148,6 +153,14 @@ class FolderValidations:
     def num_database(self) -> int:
         """Number of database images of all folders."""
         return sum(len(val.database) for val in self.by_folder.values())
+
+    def read_from(self, source: Records | FrozenFeatures) -> None:
+        """Reads images or features from now on, which the network must take.
+
+        Args:
+            source: of one folder, which is all that may be validated on.
+        """
+        self.first.read_from(source)
 
     def embed(
         self, embedder: keras.Model, *, shown: progress.Pass | None = None

@@ -53,52 +53,81 @@ def test_parameters_trained_and_frozen():
     )
 
 
-# Numbers per image of 32 x 16: the image, three layers a stage, the map of
-# 4 x 2 locations, the descriptor.
-IMAGE, STAGES = 32 * 16 * 3, (16 * 8 * 16, 8 * 4 * 32, 4 * 2 * 64)
-END = 4 * 2 * 96 + 4 * 96
+IMAGE = 32 * 16 * 3
 
 
-@pytest.mark.parametrize(
-    ("train_from", "numbers"),
-    [
-        # All outputs are kept, the image before them, and two gradients.
-        ("stage1_conv", IMAGE + 3 * sum(STAGES) + END + 2 * STAGES[0]),
-        # Two outputs of the first stage at a time are more: 4,096 numbers.
-        # From the third stage on: 512 * 3 + 1,152 kept, 1,024 before them.
-        ("stage3_conv", 3 * STAGES[2] + END + STAGES[1] + 2 * STAGES[0]),
-    ],
-)
-def test_activations_that_a_step_keeps(train_from, numbers):
-    for precision, size in (("float32", 4), ("mixed_bfloat16", 2)):
-        needed = memory_estimate.memory(
-            _embedder(train_from=train_from),
-            TrainingOptions(**OPTIONS, precision=precision),
-            WORK,
-        )
-        assert needed["activations of a step"] == 5 * size * numbers
+def test_activations_of_a_chain_by_hand():
+    """Of an image: 32 x 16 x 3 rescaled, 16 x 8 x 4, then 16 x 8 x 8 numbers.
 
-
-@pytest.mark.parametrize("is_nested", [False, True])
-def test_activations_of_a_keras_model_as_the_backbone(is_nested):
-    network = keras.Sequential(
+    All three are kept until the maximum. Its gradient takes the memory of the
+    third one, and is kept with the first two while the gradient of the second
+    is made.
+    """
+    backbone = keras.Sequential(
         [
-            keras.layers.Conv2D(4, 3, strides=2, padding="same"),
-            keras.layers.Conv2D(8, 3, padding="same"),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Conv2D(
+                4, 3, strides=2, padding="same", use_bias=False
+            ),
+            keras.layers.Conv2D(8, 3, padding="same", use_bias=False),
         ]
     )
-    if is_nested:
-        network.build((None, 32, 16, 3))
-    backbone = keras.Sequential([keras.layers.Rescaling(1 / 255), network])
     needed = memory_estimate.memory(
-        build_embedder(backbone=backbone, aggregation="mac"),
+        build_embedder(
+            backbone=backbone, aggregation="mac", image_size=(32, 16)
+        ),
         TrainingOptions(**OPTIONS),
         WORK,
     )
-    first, second, rescaled = 16 * 8 * 4, 16 * 8 * 8, 32 * 16 * 3
-    # All outputs are kept, the image before them, and two gradients.
-    numbers = rescaled + first + second + 8 + 2 * rescaled
-    assert needed["activations of a step"] == 5 * 4 * numbers
+    rescaled, first, second = 32 * 16 * 3, 16 * 8 * 4, 16 * 8 * 8
+    assert needed["activations of a step"] == 5 * 4 * (
+        rescaled + 2 * first + second
+    )
+
+
+def test_blocks_that_are_computed_again_and_stored_features():
+    """Nine convolutions with as many numbers: three blocks of three."""
+    backbone = keras.Sequential(
+        [
+            keras.layers.Conv2D(
+                8, 3, padding="same", activation="relu", name=f"stage{number}"
+            )
+            for number in range(9)
+        ]
+    )
+    backbone.build((None, 32, 16, 3))
+
+    def activations(train_from, **changes):
+        embedder = build_embedder(
+            backbone=backbone,
+            aggregation="mac",
+            image_size=(32, 16),
+            train_from=train_from,
+        )
+        needed = memory_estimate.memory(
+            embedder, TrainingOptions(**OPTIONS, **changes), WORK
+        )
+        return needed["activations of a step"] / (5 * 4 * 32 * 16 * 8)
+
+    # Two gradients beside nine outputs, or three and two inputs of blocks.
+    assert 9 < activations("stage0") < 11.1
+    assert 5 < activations("stage0", recompute_blocks=True) < 7.1
+    assert 3 < activations("stage6") < 5.1
+    # The output that the first trained one reads is the stored one.
+    assert 3 < activations("stage6", cache_frozen=True) < 5.1
+
+
+def test_chunks_hold_fewer_images():
+    def activations(**changes):
+        return memory_estimate.memory(
+            _embedder(),
+            TrainingOptions(**OPTIONS, loss="place_sare_joint", **changes),
+            dataclasses.replace(WORK, images_per_step=8),
+        )["activations of a step"]
+
+    assert activations(chunk_images=2) == pytest.approx(
+        activations() / 4, rel=0.1
+    )
 
 
 def test_the_other_parts():

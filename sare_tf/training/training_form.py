@@ -1,0 +1,98 @@
+"""The form in which a network is trained: with stored features, or recomputed.
+
+The network that is saved is always the whole one. What is trained shares its
+weights, optimizer, loss and memory.
+"""
+
+import hashlib
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from sare_tf.model import graph_parts
+from sare_tf.training import compiled_network, datasets
+from sare_tf.training.frozen_features import (
+    FrozenFeatures,
+    Origin,
+    digest_of,
+)
+from sare_tf.training.options import TrainingOptions
+from sare_tf.training.training_data import TrainingData
+
+
+def of(
+    network: keras.Model, data: TrainingData, strategy: tf.distribute.Strategy
+) -> tuple[keras.Model, TrainingData]:
+    """Returns what is trained, and the data that it takes.
+
+    Args:
+        network: the whole network, compiled.
+        data: data to train on.
+        strategy: strategy of the training.
+
+    Raises:
+        BlockingIOError, ValueError: see `FrozenFeatures.build`; or no layer is
+            frozen.
+    """
+    options = data.options
+    if not options.cache_frozen and not options.recompute_blocks:
+        return network, data
+    embedder = network.get_layer("embedder")
+    with strategy.scope():
+        if not options.cache_frozen:
+            form = compiled_network.form_of(embedder, options)
+            return compiled_network.over(network, form, options), data
+        halves = graph_parts.split(
+            embedder,
+            height=options.image_height,
+            width=options.image_width,
+            recompute=options.recompute_blocks,
+        )
+        form = compiled_network.over(network, halves.trained, options)
+    return form, data.read_from(_features(halves, data))
+
+
+def folder_of_features(options: TrainingOptions) -> Path:
+    """Returns the folder of the features of a run."""
+    return Path(options.frozen_features or Path(options.checkpoints) / "frozen")
+
+
+def _features(halves: graph_parts.Split, data: TrainingData) -> FrozenFeatures:
+    """Opens the features of all images that a run uses, and makes them."""
+    options, records = data.options, data.records
+    positions = np.flatnonzero(records.manifest["split"].isin(("train", "val")))
+    if data.stored:
+        positions = np.union1d(positions, data.stored.positions())
+    origin = Origin(
+        records=records.fingerprint,
+        images=hashlib.sha256(positions.astype("<i8").tobytes()).hexdigest(),
+        backbone=str(options.backbone),
+        train_from=halves.train_from,
+        layers=digest_of(halves.frozen),
+        image_height=options.image_height,
+        image_width=options.image_width,
+        dtype=halves.dtype,
+        numbers=halves.frozen.output_shape[-1],
+    )
+    features = FrozenFeatures(
+        folder_of_features(options), records.manifest, positions, origin
+    )
+
+    def images_of(rows, batch_size):
+        return datasets.image_dataset(
+            records,
+            rows,
+            height=options.image_height,
+            width=options.image_width,
+            batch_size=batch_size,
+        )
+
+    features.build(
+        halves.frozen,
+        images_of,
+        batch_size=options.batch_size,
+        bad=data.bad,
+    )
+    return features
