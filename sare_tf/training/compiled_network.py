@@ -81,7 +81,7 @@ def build(
             path_draws=options.path_draws,
         )
     network.compile(
-        optimizer=_build_optimizer(embedder, options),
+        optimizer=build_optimizer(embedder, options),
         loss=build_loss(options, num_places=num_places),
         jit_compile="auto"
         if options.jit_compile is None
@@ -92,7 +92,7 @@ def build(
     return network
 
 
-def _build_optimizer(
+def build_optimizer(
     embedder: keras.Model, options: TrainingOptions
 ) -> keras.optimizers.Optimizer:
     """Builds the optimizer, with rates of the weights if they differ."""

@@ -5,6 +5,7 @@ import math
 import keras
 import numpy as np
 import pytest
+import rand_augment_of_pillow
 import tensorflow as tf
 from keras import ops
 
@@ -114,12 +115,14 @@ def erased(image, d):
 
 def varied(image, d, effects):
     """The definition, for one image, float64."""
-    image = image.astype(np.float64)
     of_effect, start = {}, 0
     for name, count in augmentation.AUGMENTATION_DRAWS.items():
         if name in effects:
             of_effect[name] = d[start : start + count].astype(np.float64)
             start += count
+    if "randaugment" in effects:
+        image = rand_augment_of_pillow.apply(image, of_effect["randaugment"])
+    image = image.astype(np.float64)
     if {"crop", "perspective"} & set(effects):
         image = warped(
             image, of_effect.get("crop"), of_effect.get("perspective")
@@ -266,7 +269,9 @@ def test_a_network_over_tuples_varies_in_training_alone(tmp_path):
 
 @pytest.mark.parametrize("effects", [[], ["crop", "crop"], ["zoom", "crop"]])
 def test_unknown_effects_are_refused(effects):
-    with pytest.raises(ValueError, match="Expected one or more of crop, persp"):
+    with pytest.raises(
+        ValueError, match="Expected one or more of randau.*, crop"
+    ):
         augmentation.Augmentation(effects)
 
 
