@@ -46,7 +46,7 @@ flags.DEFINE_boolean("print", False, "Only print the table.")
 
 _MOST_LOST = 0.02
 # Rows that remedies are tried on, and whose weights are averaged.
-_FIRST = ("SARE, b = 10", "Multi-Similarity")
+_FIRST = ("SARE b=10", "Multi-Similarity")
 _ALL = {"train_from": "features_0_0"}
 
 
@@ -60,14 +60,14 @@ def _sare(bandwidth: float, **more) -> dict:
 
 def losses() -> dict[str, dict]:
     """Returns the options of each loss that is compared, by its row."""
-    rows = {f"SARE, b = {b}": _sare(b) for b in (10, 1, 5, 20, 40)}
+    rows = {f"SARE b={b}": _sare(b) for b in (10, 1, 5, 20, 40)}
     rows["Multi-Similarity"] = {"loss": "place_multi_similarity"}
-    rows["SARE independent, b = 10"] = {
+    rows["SARE independent b=10"] = {
         "loss": "place_sare_independent",
         "inverse_bandwidth": 10,
     }
     for kernel in ("cauchy", "exponential"):
-        rows[f"SARE {kernel}, b = 10"] = _sare(10, kernel=kernel)
+        rows[f"SARE {kernel} b=10"] = _sare(10, kernel=kernel)
     for name in (
         "nt_xent",
         "sup_con",
@@ -87,14 +87,14 @@ def losses() -> dict[str, dict]:
 def remedies() -> dict[str, dict]:
     """Returns the options of each remedy against forgetting, by its row."""
     settings = {
-        "backbone_rate 0.1": {"backbone_rate": 0.1},
-        "l2_to_start 100": {"l2_to_start": 100.0},
-        "averaging 0.98": {"averaging_momentum": 0.98},
+        "backbone_rate=0.1": {"backbone_rate": 0.1},
+        "l2_to_start=100": {"l2_to_start": 100.0},
+        "averaging_momentum=0.98": {"averaging_momentum": 0.98},
     }
     rows = {}
     for name, remedy in settings.items():
-        rows[f"SARE, b = 10, {name}"] = _sare(10, **remedy)
-    rows["SARE, b = 10, all"] = _sare(10, **_ALL)
+        rows[f"SARE b=10 {name}"] = _sare(10, **remedy)
+    rows["SARE b=10 all"] = _sare(10, **_ALL)
     return rows
 
 
@@ -234,7 +234,7 @@ def table(results: Results) -> Iterator[str]:
             after = results.of(row, rate, share)
             if not after or (share != "1" and row == UNTRAINED):
                 continue
-            name = row if share == "1" else f"{row}, x {share}"
+            name = row if share == "1" else f"{row} x {share}"
             yield _line(name, rate, before, after)
 
 
@@ -287,7 +287,7 @@ def chosen(results: Results) -> str:
                 continue
             gained = statistics.mean(_gains(before, after, "city_val"))
             if gained >= -_MOST_LOST:
-                candidates[f"{row}, x {share}"] = statistics.mean(
+                candidates[f"{row} x {share}"] = statistics.mean(
                     one["spots_val"]["recall@1"] for one in after.values()
                 )
     if not candidates:

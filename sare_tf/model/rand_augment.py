@@ -57,7 +57,7 @@ _SOLARIZE_FROM = math.ceil(255 * (1 - _MAGNITUDE))
 _LUMA = (19595.0, 38470.0, 7471.0)
 # More than float32 rounds a blended value by, and less than blended values
 # differ from the next whole number.
-_ROUNDING = 1e-3
+_ROUNDING = 1e-4
 
 
 def apply(images, draws):

@@ -75,10 +75,11 @@ def test_an_operation_is_pillows(name, sign):
     assert (name == "Identity") == (found == images).all()
 
 
-def test_each_image_has_its_own_three_operations():
+@pytest.mark.parametrize("jit", [False, True])
+def test_each_image_has_its_own_three_operations(jit):
     images = pictures(24, seed=1)
     draws = np.random.default_rng(2).uniform(size=(24, 6)).astype(np.float32)
-    step = tf.function(rand_augment.apply)
+    step = tf.function(rand_augment.apply, jit_compile=jit)
     found = step(images, draws).numpy()
     expected = np.stack(
         [
@@ -95,7 +96,7 @@ def test_each_image_has_its_own_three_operations():
     assert exact.sum() > 12
     assert (apart[exact] > 0).mean() < 0.002
     alone = ops.convert_to_numpy(rand_augment.apply(images[3:4], draws[3:4]))
-    np.testing.assert_array_equal(alone[0], found[3])
+    assert (alone[0] != found[3]).mean() < 0.002
 
 
 @pytest.mark.parametrize("name", ["AutoContrast", "Equalize"])
