@@ -40,7 +40,7 @@ from benchmarks.finetuning_runs import UNTRAINED
 FLAGS = flags.FLAGS
 flags.DEFINE_string("folder", "runs/benchmarks/finetuning", "Folder of runs.")
 flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of splits and training.")
-flags.DEFINE_list("rates", ["0.00003", "0.0001", "0.0003"], "Rates to choose.")
+flags.DEFINE_list("rates", ["0.0001", "0.0003", "0.001"], "Rates to choose.")
 flags.DEFINE_list("only", [], "Rows to run. Default: all.")
 flags.DEFINE_boolean("print", False, "Only print the table.")
 
@@ -88,6 +88,7 @@ def remedies() -> dict[str, dict]:
     """Returns the options of each remedy against forgetting, by its row."""
     settings = {
         "backbone_rate=0.1": {"backbone_rate": 0.1},
+        "netvlad_rate=0.1": {"netvlad_rate": 0.1},
         "l2_to_start=100": {"l2_to_start": 100.0},
         "averaging_momentum=0.98": {"averaging_momentum": 0.98},
     }
@@ -199,15 +200,20 @@ def train_all(results: Results) -> None:
 
     run(UNTRAINED, {}, ["0"], _seeds())
     rows = losses()
-    for row, options in (
-        *[(row, rows[row]) for row in _FIRST],
-        *remedies().items(),
-        *[(row, rows[row]) for row in rows if row not in _FIRST],
-    ):
-        if row in rows:
-            run(row, options, FLAGS.rates, _seeds()[:1])
-        rate = results.best_rate(_loss_row(row), FLAGS.rates)
-        run(row, options, [rate], _seeds())
+
+    def run_loss(row):
+        run(row, rows[row], FLAGS.rates, _seeds()[:1])
+        rate = results.best_rate(row, FLAGS.rates)
+        run(row, rows[row], [rate], _seeds())
+
+    for row in _FIRST:
+        run_loss(row)
+    for seed in _seeds():
+        for row, options in remedies().items():
+            rate = results.best_rate(_loss_row(row), FLAGS.rates)
+            run(row, options, [rate], [seed])
+    for row in rows:
+        run_loss(row)
 
 
 def _loss_row(row: str) -> str:

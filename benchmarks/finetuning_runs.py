@@ -37,7 +37,7 @@ flags.DEFINE_integer("city_places", 100, "Places of a city.", 30)
 
 UNTRAINED = "untrained"
 # Shares of the change by training that are measured.
-SHARES = ("1", "0.75", "0.5")
+SHARES = ("1", "0.5")
 _SPLITS = (0.5, 0.2, 0.3)
 _PLACES, _IMAGES = 16, 3
 _CITY_SEEDS = {"val": 1000, "test": 2000}
