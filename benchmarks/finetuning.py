@@ -16,8 +16,8 @@ with a cosine, without augmentation and without a choice of the epoch. The first
 half of the backbone is frozen, so its feature maps are computed once and kept
 in memory. "all" in the name of a row: no layer is frozen.
 
-The rate of a row is chosen with the first seed; then the other seeds follow. SARE
-and Multi-Similarity also have the best rate of those that forget little.
+The rate of a row is chosen with the first seed; then the other seeds follow.
+SARE and Multi-Similarity also have the best rate of those that forget little.
 Remedies against forgetting are rows of their own, with all seeds. All choices
 are made by val: the recall@1 of spots, then the mean reciprocal rank. The
 chosen remedy is the best one of those that lose at most 2 points in the cities
