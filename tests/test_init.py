@@ -60,7 +60,11 @@ def test_what_was_given_is_written(tmp_path):
 
 def test_sizes_are_networks_of_the_package(tmp_path):
     trained = {}
-    templates = {"small": "own_photos", "large": "own_photos_large"}
+    templates = {
+        "small": "own_photos",
+        "scratch": "own_photos_from_scratch",
+        "large": "own_photos_large",
+    }
     for size, template in templates.items():
         path = init.run(InitOptions(folder=tmp_path / size, size=size))
         trained[size] = _parsed(path, TrainingOptions)
@@ -70,7 +74,10 @@ def test_sizes_are_networks_of_the_package(tmp_path):
             for name in ("records", "checkpoints")
         }
         assert trained[size] == dataclasses.replace(expected, **folders)
-    assert trained["small"].backbone == "small"
+    assert trained["small"].backbone == trained["small"].weights
+    assert trained["small"].weights == "mobilenet_v2"
+    assert trained["scratch"].backbone == "small"
+    assert trained["scratch"].weights is None
     assert trained["large"].backbone == "vgg16"
 
 

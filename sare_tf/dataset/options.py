@@ -90,8 +90,9 @@ class InitOptions(DatasetOptions):
     reader: str = with_default(DatasetOptions, "reader", "place_folders")
     size: str = option(
         "small",
-        "Network of the flagfile: small for two CPU cores, large for a GPU.",
-        choices=("small", "large"),
+        "Network of the flagfile: small for two CPU cores, scratch for them "
+        "without a download, large for a GPU.",
+        choices=("small", "scratch", "large"),
     )
     folder: str = path_option(
         "", "Folder of the flagfile and of all results.", has_flag=False

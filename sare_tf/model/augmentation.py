@@ -9,6 +9,7 @@ result depends only on image and draws, so it is the same on every device, on
 any number of replicas, and when an image is embedded twice. The training
 datasets make draws from a seed.
 
+- randaugment: three random operations of fourteen, see `rand_augment`.
 - crop: enlarges a region with 0.75 to 1 of both sides to the whole image.
 - perspective: moves the corners of the region towards its centre.
 - colour: changes contrast, and the gain of each channel (exposure and colour
@@ -26,6 +27,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from sare_tf.model import rand_augment
 from sare_tf.model.registry import AUGMENTATION_DRAWS
 
 _SMALLEST_SIDE = 0.75
@@ -62,6 +64,8 @@ def augment(images, draws, *, effects):
         if name in effects:
             of_effect[name] = draws[:, start : start + count]
             start += count
+    if "randaugment" in effects:
+        images = rand_augment.apply(images, of_effect["randaugment"])
     if "perspective" in effects:
         region = _region(of_effect.get("crop"), draws)
         images = _sample(images, _corners(region, of_effect["perspective"]))
@@ -86,12 +90,12 @@ class Augmentation(keras.layers.Layer):
     that images are augmented in training, and not in mining, validation or
     serving.
 
-    Sources: Chen et al., ICML 2020, appendix A ("grey"); Zhong et al., AAAI
-    2020, section 3 ("erase").
+    Sources: Cubuk et al., NeurIPS 2020 ("randaugment"); Chen et al., ICML 2020,
+    appendix A ("grey"); Zhong et al., AAAI 2020, section 3 ("erase").
 
     Args:
-        effects: one or more of "crop", "perspective", "colour", "grey" and
-            "erase"; their order does not matter.
+        effects: one or more of "randaugment", "crop", "perspective", "colour",
+            "grey" and "erase"; their order does not matter.
 
     Call arguments:
         images: RGB, 0..255, of any number type.

@@ -19,7 +19,7 @@ import numpy as np
 from keras import layers, ops
 
 from sare_tf.dataset.interpolation import Interpolation
-from sare_tf.model import image_range
+from sare_tf.model import image_range, published_files
 from sare_tf.model.keras_backbone import (
     layer_named,
     make_repeatable,
@@ -118,7 +118,9 @@ def build(
     Args:
         name: a name in `registry.BACKBONES`.
         weights: None for random weights; "imagenet", which Keras downloads;
-            or a local file, whose format is recognised by its content. Files
+            the name of a published file, see `published_files`, which is
+            downloaded from where its authors host it; or a local file, whose
+            format is recognised by its content. Files
             of Keras are .h5 and .weights.h5 with the whole network without
             its top, as in keras.applications, and .keras with the same or with
             a model of this package, whose backbone and preprocessing are used.
@@ -138,9 +140,10 @@ def build(
         the feature map, or a list of feature map and class token, [B, C].
 
     Raises:
-        ValueError: unknown name of a backbone or a layer, no download, or a
-            file that does not fit.
-        FileNotFoundError: no such file.
+        ValueError: unknown name of a backbone or a layer, no download of
+            Keras, or a file that does not fit.
+        FileNotFoundError: no such file or name.
+        ConnectionError: a published file cannot be downloaded.
     """
     if name not in BACKBONES:
         raise ValueError(
@@ -148,6 +151,7 @@ def build(
             f"Received: backbone={name!r}."
         )
     recipe = BACKBONES[name]
+    weights = _located(weights)
     backbone = cut(
         _network(name, recipe, weights),
         cut_layer or recipe.cut_layer,
@@ -220,12 +224,6 @@ def _network(name, recipe, weights) -> keras.Model:
     if weights == "imagenet":
         return _with_downloaded_weights(name, recipe)
     path = Path(weights)
-    if not path.is_file():
-        raise FileNotFoundError(
-            "Expected weights to be 'imagenet' or a file. "
-            f"Received: weights={str(path)!r}, which does not exist. For "
-            "random weights, leave it out."
-        )
     kind = weights_file.kind_of(path)
     if kind is None:
         raise ValueError(
@@ -244,6 +242,21 @@ def _network(name, recipe, weights) -> keras.Model:
 
 def _is_file(weights) -> bool:
     return weights not in (None, "imagenet")
+
+
+def _located(weights):
+    """Returns the path of a file, which is downloaded if it is a name's."""
+    if not _is_file(weights) or Path(weights).is_file():
+        return weights
+    published = published_files.find(str(weights))
+    if published is None:
+        raise FileNotFoundError(
+            "Expected weights to be 'imagenet' or a file, or the name of a "
+            "published one, such as mobilenet_v2. Received: "
+            f"weights={str(weights)!r}, which is none of them. For random "
+            "weights, leave it out."
+        )
+    return published_files.get(published)
 
 
 def _assign_published(network, path, name, recipe) -> None:

@@ -53,6 +53,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # Effect of augmentation -> numbers that it draws for each image, in the order
 # in which effects are applied.
 AUGMENTATION_DRAWS = {
+    "randaugment": 6,
     "crop": 3,
     "perspective": 8,
     "colour": 5,

@@ -109,11 +109,11 @@ class WeightsOptions(Options):
 
     weights: str | None = path_option(
         None,
-        "File of a network's weights. train: imagenet, or a local file of "
-        "Keras (.h5, .keras), PyTorch (.pth), safetensors or NumPy (.npz), "
-        "from which the backbone starts; default: random weights. locate "
-        "--photos: such a file, one that import_weights reads, or a name whose "
-        "file is downloaded from where its authors host it, such as "
-        "mobilenet_v2, torchvision_resnet50 or dinov2_vits14; default: "
-        "mobilenet_v2.",
+        "Weights of a network: a local file; or a name whose file is "
+        "downloaded from where its authors host it, such as mobilenet_v2, "
+        "torchvision_resnet50 or dinov2_vits14. train, whose backbone starts "
+        "from them: a file of Keras (.h5, .keras), PyTorch (.pth), safetensors "
+        "or NumPy (.npz), or imagenet for a network of Keras; default: random "
+        "weights. locate --photos: also a file that import_weights reads; "
+        "default: mobilenet_v2.",
     )

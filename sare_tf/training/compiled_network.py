@@ -69,7 +69,7 @@ def build(
             raise train.tuple_records.damaged(error) from error
     network = _uncompiled(embedder, options, parts)
     network.compile(
-        optimizer=_build_optimizer(embedder, options),
+        optimizer=build_optimizer(embedder, options),
         loss=build_loss(options, group_sizes=group_sizes),
         jit_compile="auto"
         if options.jit_compile is None
@@ -149,7 +149,7 @@ def _uncompiled(
     )
 
 
-def _build_optimizer(
+def build_optimizer(
     embedder: keras.Model, options: TrainingOptions
 ) -> keras.optimizers.Optimizer:
     """Builds the optimizer, with rates of the weights if they differ."""

@@ -183,7 +183,8 @@ class TrainingOptions(
     augment: tuple[str, ...] = option(
         (),
         "How images are varied in training: any of crop (and zoom), "
-        "perspective, colour, grey and erase, such as crop,colour.",
+        "perspective, colour, grey, erase, such as crop,colour; and "
+        "randaugment, as networks on GSV-Cities are trained.",
         choices=tuple(AUGMENTATION_DRAWS),
     )
     augment_same: bool = option(

@@ -5,9 +5,16 @@ import urllib.error
 import keras
 import numpy as np
 import pytest
+import toy_downloads
 from keras import ops
 
-from sare_tf.model import backbones, build_embedder, over_tuples, registry
+from sare_tf.model import (
+    backbones,
+    build_embedder,
+    over_tuples,
+    published_files,
+    registry,
+)
 
 # Vision transformers, see test_vit.py, are larger. The rest of torchvision's
 # networks: tests/model/torchvision.
@@ -351,6 +358,25 @@ def test_damaged_weights_are_refused(kind, tmp_path):
 def test_weights_that_do_not_exist_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="'imagenet' or a file.*no.h5"):
         backbones.build("small", weights=tmp_path / "no.h5")
+
+
+def test_the_name_of_a_published_file_stands_for_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("SARE_TF_CACHE", str(tmp_path / "cache"))
+    path, *_ = weights_of_small(tmp_path, "network.weights.h5")
+    with toy_downloads.running(content=path.read_bytes()) as server:
+        url = f"http://127.0.0.1:{server.server_port}/any.weights.h5"
+        published = published_files.PublishedFile(url, server.sha256)
+        monkeypatch.setitem(published_files.PUBLISHED, "small", published)
+        for _ in range(2):
+            _, network = backbones.build("small", weights="small")
+        assert len(server.requests) == 1
+    expected = backbones.build("small", weights=path)[1].get_weights()
+    for own, one in zip(network.get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(own, one)
+    assert (tmp_path / "cache/weights/any.weights.h5").is_file()
+    monkeypatch.setenv("SARE_TF_CACHE", str(tmp_path / "other"))
+    with pytest.raises(ConnectionError, match="Fetch http.* put it at '"):
+        backbones.build("small", weights="small")
 
 
 def test_unknown_kinds_of_weights_are_refused(tmp_path):
