@@ -163,7 +163,7 @@ def test_an_unknown_flag_names_the_nearest():
         ("--comparisn=a", "--comparisn. Did you mean --comparison? --help"),
         ("--zzzzzz", "Received: --zzzzzz. --help lists"),
         ("--json=maybe", "--json=maybe"),
-        ("--flagfile=sare_tf:dem", "demo, own_photos"),
+        ("--flagfile=sare_tf:dem", "demo, gsv_dinov2b_boq"),
     ):
         done = subprocess.run(
             [sys.executable, "-m", "sare_tf", "compare", given],

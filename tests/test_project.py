@@ -278,7 +278,7 @@ def test_options_that_name_files_are_paths():
             is_text = "str" in str(hints[field.name])
             about = re.match(
                 r"(\w+ )?(folder|file|centres|records|list of|pca|what synth"
-                r"|backbone weights|jpeg or png files)",
+                r"|weights of a network|jpeg or png files)",
                 field.metadata["help"].lower(),
             )
             is_path = field.metadata["expand"] is not None

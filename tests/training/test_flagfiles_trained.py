@@ -68,7 +68,12 @@ def published(name, path):
 
 
 def options_of(name):
-    given = ["train", f"--flagfile=sare_tf:{name}", *SMALL, *NAMES[name]]
+    given = [
+        "train",
+        f"--flagfile=sare_tf:{name}",
+        *SMALL,
+        *NAMES.get(name, ()),
+    ]
     with flagsaver.flagsaver():
         flags.FLAGS(flagfiles.insert(given))
         return TrainingOptions.from_flags()
@@ -96,7 +101,7 @@ def test_a_flagfile_trains(name, tmp_path, monkeypatch):
         path = published(options.weights, tmp_path / "weights")
         file = published_files.find(options.weights)
         monkeypatch.setattr(published_files, "get", {file: path}.__getitem__)
-    network = compiled_network.build(Train(), options, num_places=PLACES)
+    network = compiled_network.build(Train(), options, group_sizes=(PLACES,))
     network.run_eagerly = True
     shape, labels = (PLACES * IMAGES,), np.repeat(np.arange(PLACES), IMAGES)
     if not options.is_over_places:
