@@ -222,7 +222,10 @@ def test_classes_train_with_cosface_one_group_each_epoch(towns, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"region": "condition", "places_per_batch": 9}, "region='condition'"),
+        (
+            {"region_by": "condition", "places_per_batch": 9},
+            "region_by='condition'",
+        ),
         ({"sampler": "regions", "places_per_batch": 48}, "west .8 places."),
         (
             {"sampler": "cliques", "places_per_batch": 96},
