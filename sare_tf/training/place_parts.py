@@ -180,7 +180,7 @@ def _regions(
     sampler: str,
     options: TrainingOptions,
 ) -> np.ndarray | None:
-    by = options.regions_by or ("folder" if sampler == "regions" else None)
+    by = options.region_by or ("folder" if sampler == "regions" else None)
     if by is None or sampler not in ("regions", "cliques"):
         return None
     names = samplers.region_names(rows, by=by)

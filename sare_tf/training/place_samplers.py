@@ -90,7 +90,7 @@ def regions(places: Places) -> PlaceBatches:
             f"more than {rule.separation_m} m apart, with "
             f"{rule.images_per_place} images each. Received: "
             f"{_listed(small)}. Lower --places_per_batch, or choose another "
-            "--regions_by."
+            "--region_by."
         )
     if small:
         logging.warning(
@@ -206,9 +206,9 @@ def region_names(rows: pd.DataFrame, *, by: str) -> np.ndarray:
     if count < 2 or (names == "").any():
         raise ValueError(
             "Expected the region of every image, and several regions. "
-            f"Received: regions_by={by!r}, {count} regions such as "
+            f"Received: region_by={by!r}, {count} regions such as "
             f"{_listed(sorted(set(names)))!r} of {len(rows)} images. Choose "
-            "another --regions_by, or --sampler=random: all places are of one "
+            "another --region_by, or --sampler=random: all places are of one "
             "region."
         )
     return names
@@ -231,7 +231,7 @@ def check_regions(
             "Expected each place in one region. Received: "
             f"{len(torn)} places in several, such as that of "
             f"{rows['image_id'][one].iloc[0]!r} in "
-            f"{_listed(sorted(set(names[one])))}. Choose another --regions_by."
+            f"{_listed(sorted(set(names[one])))}. Choose another --region_by."
         )
 
 

@@ -33,12 +33,12 @@ class SamplingOptions(Options):
     sampler: tuple[str, ...] = option(
         ("random",),
         "Which places meet in a batch, for all folders or for each: any; those "
-        "of one region (--regions_by); those that look alike; cliques of "
-        "images among places that look alike, as in CliqueMining; or classes "
-        "of CosPlace or EigenPlaces, one group each epoch.",
+        "of one --region_by; those that look alike; cliques of images among "
+        "places that look alike, as in CliqueMining; or classes of CosPlace or "
+        "EigenPlaces, one group each epoch.",
         choices=SAMPLERS,
     )
-    regions_by: str | None = option(
+    region_by: str | None = option(
         None,
         "What tells regions apart, for the samplers regions and cliques: the "
         "first folder of image_id that is not the same everywhere, or a column "

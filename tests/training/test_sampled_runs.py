@@ -223,8 +223,8 @@ def test_classes_train_with_cosface_one_group_each_epoch(towns, tmp_path):
     ("changes", "message"),
     [
         (
-            {"regions_by": "condition", "places_per_batch": 9},
-            "regions_by='condition'",
+            {"region_by": "condition", "places_per_batch": 9},
+            "region_by='condition'",
         ),
         ({"sampler": "regions", "places_per_batch": 48}, "west .8 places."),
         (
