@@ -178,9 +178,16 @@ def _evaluate(drive, out, **options):
     return json.loads(path.read_text())
 
 
-@pytest.mark.parametrize("method", ["smoothing", "filter", "seqslam"])
-def test_metrics_and_report_show_single_frames_beside(drive, tmp_path, method):
-    plain = _evaluate(drive, tmp_path / "plain")
+@pytest.fixture(scope="module")
+def plain(drive, tmp_path_factory):
+    """What `evaluate` measures without sequences."""
+    return _evaluate(drive, tmp_path_factory.mktemp("plain") / "evaluation")
+
+
+@pytest.mark.parametrize("method", ["smoothing", "seqslam"])
+def test_metrics_and_report_show_single_frames_beside(
+    drive, plain, tmp_path, method
+):
     assert "sequences" not in plain
     metrics = _evaluate(
         drive,

@@ -1,9 +1,11 @@
 """`locate --sequence`: a folder or a video becomes a track."""
 
 import dataclasses
+import functools
 import json
 import shutil
 from pathlib import Path
+from unittest import mock
 from xml.etree import ElementTree
 
 import cv2
@@ -17,6 +19,7 @@ from sare_tf import build_records, index, locate
 from sare_tf.pages.options import LocateOptions
 from sare_tf.records.options import RecordOptions
 from sare_tf.search.answers import Answer, Tracked
+from sare_tf.search.locator import Locator
 from sare_tf.search.options import IndexOptions
 from sare_tf.sequences import track_files
 from sare_tf.sequences.tracking import Track
@@ -76,16 +79,23 @@ def _folder(folder: Path, places, noise=60) -> Path:
     return folder
 
 
+@functools.cache
+def _locator(index, export):
+    return Locator(index=index, export=export)
+
+
 def _run(drive, sequence, **options):
+    """Runs `locate` with an index that is opened once for all tests."""
     given = {
         "sequence_method": "smoothing",
         "sequence_window": (0, 2),
         "sequence_evidence": 1000,
         **options,
     }
-    return list(
-        locate.run(LocateOptions(**drive, sequence=str(sequence), **given))
-    )
+    options = LocateOptions(**drive, sequence=str(sequence), **given)
+    opened = _locator(options.index, options.export)
+    with mock.patch.object(locate, "_open", return_value=opened):
+        return list(locate.run(options))
 
 
 def _east(answer):
@@ -306,6 +316,13 @@ def test_what_cannot_be_read_is_named(drive, tmp_path, name, content, message):
         _run(drive, path)
 
 
+def test_the_program_opens_the_index_itself(drive, tmp_path):
+    folder = _folder(tmp_path / "walk", [5, 6, 7], noise=0)
+    options = LocateOptions(**drive, sequence=str(folder))
+    answers = list(locate.run(options))
+    assert [_east(answer) for _, answer in answers] == [5, 6, 7]
+
+
 def test_one_frame_and_frames_without_order(drive, tmp_path, caplog):
     ((_, answer),) = _run(drive, _folder(tmp_path / "one", [5], noise=0))
     assert _east(answer) == 5
@@ -369,7 +386,7 @@ def test_frames_that_are_searched_themselves_are_no_matches(
 
     def locator(options):
         found = dataclasses.replace(prepared, sequence=options.sequence)
-        return found, locate._open(found)
+        return found, _locator(found.index, found.export)
 
     monkeypatch.setattr(locate, "_locator", locator)
     walk = _folder(photos / "walk", [5, 6], noise=0)
