@@ -35,6 +35,15 @@ _IN_PLACE = {
 }
 
 
+# Libraries bring what they read and write into another order, in a copy.
+_WITH_COPIES = {
+    *("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter"),
+    "DepthwiseConv2dNative",
+    "DepthwiseConv2dNativeBackpropInput",
+    "DepthwiseConv2dNativeBackpropFilter",
+}
+
+
 def peak_bytes(
     embedder: keras.Model,
     images: int,
@@ -99,7 +108,13 @@ def _peak(graph: tf.Graph) -> int:
         }
         size = sum(made.values())
         now += size - min(reused, size)
-        peak = max(peak, now)
+        copies = 0
+        if operation.type in _WITH_COPIES:
+            copies = size + sum(
+                held.get(memory.get(tensor.name, tensor.name), 0)
+                for tensor in operation.inputs
+            )
+        peak = max(peak, now + copies)
         now += min(reused, size)
         held |= made
         unread = {name for name in made if last_read.get(name, -1) < position}

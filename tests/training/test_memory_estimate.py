@@ -61,7 +61,7 @@ def test_activations_of_a_chain_by_hand():
 
     All three are kept until the maximum. Its gradient takes the memory of the
     third one, and is kept with the first two while the gradient of the second
-    is made.
+    is made, of copies of what this reads and writes.
     """
     backbone = keras.Sequential(
         [
@@ -81,7 +81,7 @@ def test_activations_of_a_chain_by_hand():
     )
     rescaled, first, second = 32 * 16 * 3, 16 * 8 * 4, 16 * 8 * 8
     assert needed["activations of a step"] == 5 * 4 * (
-        rescaled + 2 * first + second
+        (rescaled + 2 * first + second) + (first + second)
     )
 
 
@@ -109,12 +109,12 @@ def test_blocks_that_are_computed_again_and_stored_features():
         )
         return needed["activations of a step"] / (5 * 4 * 32 * 16 * 8)
 
-    # Two gradients beside nine outputs, or three and two inputs of blocks.
-    assert 9 < activations("stage0") < 11.1
-    assert 5 < activations("stage0", recompute_blocks=True) < 7.1
-    assert 3 < activations("stage6") < 5.1
+    # Gradients and copies beside nine outputs, or three and two inputs.
+    assert 9 < activations("stage0") < 13.1
+    assert 5 < activations("stage0", recompute_blocks=True) < 9.1
+    assert 3 < activations("stage6") < 7.1
     # The output that the first trained one reads is the stored one.
-    assert 3 < activations("stage6", cache_frozen=True) < 5.1
+    assert 3 < activations("stage6", cache_frozen=True) < 7.1
 
 
 def test_chunks_hold_fewer_images():
