@@ -114,6 +114,7 @@ def _peak(graph: tf.Graph) -> int:
                 held.get(memory.get(tensor.name, tensor.name), 0)
                 for tensor in operation.inputs
             )
+            copies = max(copies, _columns(operation))
         peak = max(peak, now + copies)
         now += min(reused, size)
         held |= made
@@ -121,6 +122,30 @@ def _peak(graph: tf.Graph) -> int:
         for name in ending | unread:
             now -= held.pop(name)
     return peak
+
+
+def _columns(operation: tf.Operation) -> int:
+    """Returns the bytes of an image as columns, for gradients of convolutions.
+
+    The gradients by inputs and by weights are computed at the same time, each
+    by a product with columns of an image: of each location, all numbers below
+    the kernel.
+    """
+    if operation.type == "Conv2DBackpropInput":
+        kernel = operation.inputs[1]
+    elif operation.type == "Conv2DBackpropFilter":
+        kernel = operation.outputs[0]
+    else:
+        return 0
+    outputs = operation.inputs[2].shape
+    if not (kernel.shape + outputs[1:]).is_fully_defined():
+        return 0
+    rows, columns, channels, _ = kernel.shape
+    height, width = outputs[1:3]
+    if rows * columns == 1:
+        return 0
+    numbers = height * width * rows * columns * channels
+    return 2 * numbers * kernel.dtype.size
 
 
 def _needed(graph: tf.Graph) -> list[tf.Operation]:
