@@ -131,6 +131,7 @@ bench-embed:
 	$(VENV_BENCH)/bin/python -m pip install --quiet -c constraints.txt \
 		-c tests/backends/constraints.txt -e ".[bench]"
 	$(VENV_BENCH)/bin/python -m benchmarks.embed
+	$(VENV_BENCH)/bin/python -m benchmarks.finetune_step
 
 # The wheel with everything that it needs, in an environment of its own.
 test-wheel: $(INSTALLED)

@@ -32,6 +32,8 @@ FLAGS = flags.FLAGS
 flags.DEFINE_integer("steps", 2, "Steps of a timed call.", 1)
 
 _RATE, _MOMENTUM = 1e-3, 0.9
+# Untrained networks make descriptors that are nearly alike.
+_INVERSE_BANDWIDTH = 1e4
 _PATCH = 14
 # First trained block of ours, and beginnings of PyTorch's trained weights.
 _BLOCKS = {
@@ -76,6 +78,7 @@ def our_network(network, size):
         image_width=size,
         learning_rate=_RATE,
         weight_decay=0.0,
+        inverse_bandwidth=_INVERSE_BANDWIDTH,
     )
     whole = compiled_network.build(None, options)
     embedder = whole.get_layer("embedder")
@@ -192,7 +195,9 @@ def prepare_torch(network, size, images, steps, folder, channels_last):
         losses = []
         for each in tuples:
             descriptors = descriptors_of(each)
-            loss = torch_reference.sare_joint(descriptors[None])
+            loss = torch_reference.sare_joint(
+                descriptors[None] * _INVERSE_BANDWIDTH**0.5
+            )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

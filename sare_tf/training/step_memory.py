@@ -35,6 +35,15 @@ _IN_PLACE = {
 }
 
 
+# Libraries bring what they read and write into another order, in a copy.
+_WITH_COPIES = {
+    *("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter"),
+    "DepthwiseConv2dNative",
+    "DepthwiseConv2dNativeBackpropInput",
+    "DepthwiseConv2dNativeBackpropFilter",
+}
+
+
 def peak_bytes(
     embedder: keras.Model,
     images: int,
@@ -99,13 +108,44 @@ def _peak(graph: tf.Graph) -> int:
         }
         size = sum(made.values())
         now += size - min(reused, size)
-        peak = max(peak, now)
+        copies = 0
+        if operation.type in _WITH_COPIES:
+            copies = size + sum(
+                held.get(memory.get(tensor.name, tensor.name), 0)
+                for tensor in operation.inputs
+            )
+            copies = max(copies, _columns(operation))
+        peak = max(peak, now + copies)
         now += min(reused, size)
         held |= made
         unread = {name for name in made if last_read.get(name, -1) < position}
         for name in ending | unread:
             now -= held.pop(name)
     return peak
+
+
+def _columns(operation: tf.Operation) -> int:
+    """Returns the bytes of an image as columns, for gradients of convolutions.
+
+    The gradients by inputs and by weights are computed at the same time, each
+    by a product with columns of an image: of each location, all numbers below
+    the kernel.
+    """
+    if operation.type == "Conv2DBackpropInput":
+        kernel = operation.inputs[1]
+    elif operation.type == "Conv2DBackpropFilter":
+        kernel = operation.outputs[0]
+    else:
+        return 0
+    outputs = operation.inputs[2].shape
+    if not (kernel.shape + outputs[1:]).is_fully_defined():
+        return 0
+    rows, columns, channels, _ = kernel.shape
+    height, width = outputs[1:3]
+    if rows * columns == 1:
+        return 0
+    numbers = height * width * rows * columns * channels
+    return 2 * numbers * kernel.dtype.size
 
 
 def _needed(graph: tf.Graph) -> list[tf.Operation]:
