@@ -68,6 +68,20 @@ def runs(tmp_path):
     ]
 
 
+def test_figures_that_a_run_lacks_are_left_out(runs, tmp_path):
+    """Re-ranking measures no precision of the full ranking."""
+    third = _write(
+        tmp_path / "c", SECOND, change=lambda one: one.update(precisions={})
+    )
+    for order in ([runs[0], third], [third, runs[0]]):
+        path = compare.run(
+            ComparisonOptions(runs=order, comparison=tmp_path / "out")
+        )
+        found = json.loads(path.read_text())
+        for run in found["runs"]:
+            assert list(run["figures"]) == ["recall@1", "recall@5"]
+
+
 def test_figures_and_tests_by_hand(runs, tmp_path):
     path = compare.run(
         ComparisonOptions(runs=runs, comparison=tmp_path / "out")

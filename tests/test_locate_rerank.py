@@ -100,7 +100,6 @@ def test_the_place_that_geometry_finds_comes_first(world, photos):
 
 
 def test_re_ranked_answers_are_calibrated_and_rejected(world, photos, tmp_path):
-    """The wall is not in the database; the places that geometry finds are."""
     out = tmp_path / "evaluation"
     path = evaluate.run(
         EvaluationOptions(**world, **RERANK, evaluation=out, calibrate=True)
@@ -118,9 +117,9 @@ def test_re_ranked_answers_are_calibrated_and_rejected(world, photos, tmp_path):
     written = json.loads(file.read_text())
     assert written["queries"] == 12
     assert "inliers" in written["model"]["names"]
-    *answers, wall = _run(world, photos, reject_below=0.01)
-    assert [answer.reliability.queries for answer in answers] == [12] * 12
-    assert wall.rejection.absent == 12
+    (answer,) = _run(world, photos[:1], reject_below=0.01)
+    assert answer.reliability.queries == 12
+    assert answer.rejection.absent == 12
     # The plain answers have none.
     with pytest.raises(ValueError, match="because the index has none"):
         _run(world, photos, rerank=None, reject_below=0.5)

@@ -103,16 +103,22 @@ def compare(runs: Sequence[FinishedRun]) -> dict[str, Any]:
         _check_comparable(runs[0], other)
     ks = common_ks(runs)
     searched = slice(min(run.num_neighbours for run in runs))
-    first = runs[0].figures(ks)
+    figures = [run.figures(ks) for run in runs]
+    # Re-ranking measures no precision of the full ranking.
+    shared = [
+        name for name in figures[0] if all(name in one for one in figures)
+    ]
+    figures = [one[shared] for one in figures]
+    first = figures[0]
     return {
         "protocol": runs[0].metrics["protocol"],
         "split": runs[0].metrics["split"],
         "queries": len(first),
         "confidence": summaries.CONFIDENCE,
         "runs": [
-            _as_json(run, run.figures(ks), first if number else None)
+            _as_json(run, one, first if number else None)
             | {"recall_curve": run.metrics["recall_curve"]["recall"][searched]}
-            for number, run in enumerate(runs)
+            for number, (run, one) in enumerate(zip(runs, figures, strict=True))
         ],
     }
 

@@ -115,7 +115,8 @@ class Searched:
     def as_text(self) -> str:
         """Returns it in words, such as "558 images of 40 places"."""
         words = f"{self.images} image{'s' * (self.images != 1)}"
-        if self.places is not None:
+        # Places that were asked for follow by their names.
+        if self.places is not None and "of place " not in self.prior:
             words += f" of {self.places} place{'s' * (self.places != 1)}"
         if self.split not in (None, names.ALL_SPLITS):
             words += f" (split {self.split})"

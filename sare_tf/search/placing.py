@@ -32,6 +32,8 @@ from sare_tf.search.estimate import METHODS, SHARES, Ellipse, Placing
 TOP = 10
 # Ours: the least standard deviation of a position, that of a good GPS receiver.
 _FLOOR_M = 5.0
+# Standard errors that a gain must exceed, as usual.
+_ERRORS = 2
 # Ours: temperatures that are tried, in mean differences of the values of the
 # first and the other images.
 _TEMPERATURES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0, 2.0)
@@ -239,8 +241,10 @@ def fit(
 ) -> Placing | None:
     """Measures temperature, method and sizes of ellipses on known queries.
 
-    The temperature is that whose means have the least median error, the method
-    that of the least median error, of equal ones the first. The size of an
+    The temperature is that whose means have the least median error. The method
+    is the nearest image unless another one has a lower median error and is
+    nearer to the truth on clearly more queries than it is farther, by more than
+    twice the standard error of the difference. The size of an
     ellipse is the squared radius that the share of the queries has at most,
     with one query more counted as outside (split conformal prediction).
 
@@ -266,10 +270,17 @@ def fit(
         error = _median_error(placed, "mean", truth)
         tried.append((error, number, factor * unit, placed))
     _, _, temperature, placed = min(tried, key=lambda one: one[:2])
-    medians = {
-        method: _median_error(placed, method, truth) for method in METHODS
+    errors = {
+        method: np.linalg.norm(placed.positions[method] - truth, axis=1)
+        for method in METHODS
     }
-    method = min(medians, key=medians.get)
+    medians = {name: float(np.median(one)) for name, one in errors.items()}
+    better = [
+        name
+        for name, one in errors.items()
+        if name == "nearest" or _is_better(one, errors["nearest"])
+    ]
+    method = min(better, key=medians.get)
     return Placing(
         method=method,
         temperature=temperature,
@@ -277,6 +288,12 @@ def fit(
         queries=len(truth),
         median_m=medians,
     )
+
+
+def _is_better(errors: np.ndarray, others: np.ndarray) -> bool:
+    """Whether errors are smaller on clearly more queries than larger."""
+    smaller, larger = (errors < others).sum(), (errors > others).sum()
+    return smaller - larger > _ERRORS * (smaller + larger) ** 0.5
 
 
 def _scales(squared_radii: np.ndarray) -> dict[str, float]:

@@ -19,15 +19,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-SCORES = {
-    "margin": "margin to the nearest other place",
-    "distance": "distance of the first match",
-    "spread": "spread of the matches on the map (SUE)",
-    "inliers": "inliers of the first match",
-}
-# The name of the score that is made of the others, and words for all.
+# The name of the score that is made of the others.
 COMBINED = "combined"
-WORDS = {**SCORES, COMBINED: "all of these in one, learned on val"}
+# Names on pages.
+WORDS = {
+    "margin": "margin",
+    "distance": "distance",
+    "spread": "spread (SUE)",
+    "inliers": "inliers",
+    COMBINED: "all in one",
+}
+SCORES = tuple(name for name in WORDS if name != COMBINED)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
