@@ -64,6 +64,10 @@ def losses() -> dict[str, dict]:
     """Returns the options of each loss that is compared, by its row."""
     rows = {f"SARE b={b}": _sare(b) for b in (10, 1, 5, 20, 40)}
     rows["Multi-Similarity"] = {"loss": "place_multi_similarity"}
+    rows["Multi-Similarity without its miner"] = {
+        "loss": "place_multi_similarity",
+        "place_miner": "none",
+    }
     rows["SARE independent b=10"] = {
         "loss": "place_sare_independent",
         "inverse_bandwidth": 10,
