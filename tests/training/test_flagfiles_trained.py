@@ -68,7 +68,12 @@ def published(name, path):
 
 
 def options_of(name):
-    given = ["train", f"--flagfile=sare_tf:{name}", *SMALL, *NAMES[name]]
+    given = [
+        "train",
+        f"--flagfile=sare_tf:{name}",
+        *SMALL,
+        *NAMES.get(name, ()),
+    ]
     with flagsaver.flagsaver():
         flags.FLAGS(flagfiles.insert(given))
         return TrainingOptions.from_flags()
