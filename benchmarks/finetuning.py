@@ -251,12 +251,12 @@ def train_all(results: Results) -> None:
         run_loss(row)
         rate = results.keeping_rate(row, FLAGS.rates)
         run(row, rows[row], [rate], _seeds())
+    for row in rows:
+        run_loss(row)
     for seed in _seeds():
         for row, options in remedies().items():
             rate = results.best_rate(_loss_row(row), FLAGS.rates)
             run(row, options, [rate], [seed])
-    for row in rows:
-        run_loss(row)
 
 
 def _loss_row(row: str) -> str:
