@@ -64,6 +64,10 @@ def losses() -> dict[str, dict]:
     """Returns the options of each loss that is compared, by its row."""
     rows = {f"SARE b={b}": _sare(b) for b in (10, 1, 5, 20, 40)}
     rows["Multi-Similarity"] = {"loss": "place_multi_similarity"}
+    rows["Multi-Similarity without its miner"] = {
+        "loss": "place_multi_similarity",
+        "place_miner": "none",
+    }
     rows["SARE independent b=10"] = {
         "loss": "place_sare_independent",
         "inverse_bandwidth": 10,
@@ -247,12 +251,12 @@ def train_all(results: Results) -> None:
         run_loss(row)
         rate = results.keeping_rate(row, FLAGS.rates)
         run(row, rows[row], [rate], _seeds())
+    for row in rows:
+        run_loss(row)
     for seed in _seeds():
         for row, options in remedies().items():
             rate = results.best_rate(_loss_row(row), FLAGS.rates)
             run(row, options, [rate], [seed])
-    for row in rows:
-        run_loss(row)
 
 
 def _loss_row(row: str) -> str:

@@ -109,7 +109,7 @@ class WeightsOptions(Options):
 
     weights: str | None = path_option(
         None,
-        "Weights of a network: a local file; or a name whose file is "
+        "File of a network's weights, or a name whose file is "
         "downloaded from where its authors host it, such as mobilenet_v2, "
         "torchvision_resnet50 or dinov2_vits14. train, whose backbone starts "
         "from them: a file of Keras (.h5, .keras), PyTorch (.pth), safetensors "

@@ -10,6 +10,7 @@ import toy_vit
 from absl import flags
 from absl.testing import flagsaver
 
+import sare_tf.flags  # noqa: F401, defines them
 from sare_tf.model import published_files, registry, vit_architectures
 from sare_tf.model.torchvision import mobilenets, published_weights, resnets
 from sare_tf.runtime import flagfiles
