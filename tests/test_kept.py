@@ -120,6 +120,7 @@ def test_an_evaluation_gives_the_same_metrics(tmp_path):
         del metrics["speed"], metrics["versions"]
     # Added since.
     added = {"baselines", "epoch_choice", "digests", "model", "sha256"}
+    added |= {"doubt", "placing"}
     assert set(after) - set(before) == added
     # Distances have the rounding of the processor that computed them.
     for one, other in zip(

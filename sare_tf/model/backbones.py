@@ -253,7 +253,7 @@ def _located(weights):
         raise FileNotFoundError(
             "Expected weights to be 'imagenet' or a file, or the name of a "
             "published one, such as mobilenet_v2. Received: "
-            f"weights={str(weights)!r}, which is none of them. For random "
+            f"weights={str(weights)!r}, which does not exist. For random "
             "weights, leave it out."
         )
     return published_files.get(published)

@@ -1,5 +1,6 @@
 """The whole network: built, initialised, trained, saved and loaded."""
 
+import os
 import subprocess
 import sys
 
@@ -335,10 +336,13 @@ found = embedder(np.load(folder + "/images.npy"))
 expected = np.load(folder + "/descriptors.npy")
 np.testing.assert_array_equal(keras.ops.convert_to_numpy(found), expected)
 """
+    # Some processors add in another order with another number of threads.
+    threads = tf.config.threading.get_intra_op_parallelism_threads()
     subprocess.run(
         [sys.executable, "-c", script, str(tmp_path)],
         check=True,
         cwd=ROOT,
+        env={**os.environ, "TF_NUM_INTRAOP_THREADS": str(threads)},
     )
 
 
