@@ -92,5 +92,5 @@ def test_flagfiles_of_the_package(tmp_path):
     assert flagfiles.insert(["--flagfile=sare_tf:demo"]) == given[:-1]
     joint = flagfiles.insert(["--flagfile=sare_tf:pitts30k_sare_joint"])
     assert "--reader=netvlad_mat" in joint
-    with pytest.raises(FileNotFoundError, match="demo, own.*'sare_tf:dem'"):
+    with pytest.raises(FileNotFoundError, match="demo, gsv.*'sare_tf:dem'"):
         flagfiles.insert(["--flagfile=sare_tf:dem"])
