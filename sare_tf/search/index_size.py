@@ -16,8 +16,9 @@ from sare_tf.search.options import CODES, TuningOptions
 _GIB = 2**30
 # Smaller indexes are built without a word. Ours.
 _WORTH_A_WORD = 2**28
-# Of the rows that train a tree: those given, ScaNN's copy, and what it samples.
-_COPIES = 3
+# How often ScaNN holds rows while it builds: all of them, and those that train
+# the tree; reordering from disk, the latter alone. See `scann_searcher`.
+_COPIES, _OF_SAMPLE, _ON_DISK = 3, 2, 8
 
 
 def check(
@@ -99,10 +100,10 @@ def memory_bytes(count: int, dimension: int, *, reorder_from: str) -> int:
         count=count, dimension=dimension, reorder_from=reorder_from
     )
     sample = rules.get("training_sample_size", 0)
-    rows = count if reorder_from == "memory" else sample
-    return 4 * dimension * (_COPIES * rows + 2 * sample) + count * _scann_codes(
-        dimension
-    )
+    rows = _COPIES * count + _OF_SAMPLE * sample
+    if reorder_from == "disk":
+        rows = _ON_DISK * sample
+    return 4 * dimension * rows + count * _scann_codes(dimension)
 
 
 def available_memory() -> int | None:
