@@ -24,7 +24,6 @@ from benchmarks.search import descriptors
 from sare_tf.search import (
     exact_search,
     index_changes,
-    segment_merging,
     vector_index,
 )
 from sare_tf.search.opened_index import Index
@@ -48,15 +47,14 @@ def change(folder, name, rows, rng):
         rows=vector_index.rows_of(
             names, positions=None, utm_zone="", place_ids=None
         ),
+        stale=FLAGS.stale,
     )
-    segment_merging.tidy(folder, stale=FLAGS.stale)
     added = time.perf_counter()
     held = Index.open(folder, exact=True, check=False).manifest["image_id"]
     ids = folder.parent / "ids.txt"
     ids.write_text("\n".join(rng.choice(held, len(rows), replace=False)))
     began = time.perf_counter()
-    index_changes.remove(index=folder, ids=ids)
-    segment_merging.tidy(folder, stale=FLAGS.stale)
+    index_changes.remove(index=folder, ids=ids, stale=FLAGS.stale)
     return added - begin, time.perf_counter() - began
 
 

@@ -121,22 +121,22 @@ def run(options: IndexOptions, *, executor: Executor | None = None) -> Path:
 
 
 def _build_or_change(options: IndexOptions, executor: Executor | None) -> Path:
-    stale = options.compact_when_stale
     if options.add_records:
-        out = index_changes.add(
+        return index_changes.add(
             index=options.index,
             records=options.add_records,
             export=serving.named(options),
             split=options.split,
             batch_size=options.batch_size,
             executor=executor,
+            stale=options.compact_when_stale,
         )
-        segment_merging.tidy(out, stale=stale)
-        return out
     if options.remove_ids:
-        out = index_changes.remove(index=options.index, ids=options.remove_ids)
-        segment_merging.tidy(out, stale=stale)
-        return out
+        return index_changes.remove(
+            index=options.index,
+            ids=options.remove_ids,
+            stale=options.compact_when_stale,
+        )
     if options.compact:
         return index_changes.compact(
             index=options.index, tuning=options.part(TuningOptions)

@@ -156,7 +156,11 @@ class Scorer:
                 squared, self._places.same_as_first(rows), count=count
             ),
             "distance": -np.sqrt(first),
-            "spread": -np.log1p(self.place(found).spread_m),
+            "spread": -np.log1p(
+                self._positions.spread_m(
+                    found.rows, found.values, self._temperature
+                )
+            ),
         }
         if found.inliers is not None:
             inliers = found.inliers[:, 0].astype(np.float64)

@@ -207,16 +207,17 @@ def write_codes(folder: Path, dtype: str) -> None:
             codes.write(codes.fit(dtype, descriptors), temporary)
     codec = codes.read(folder / CODEC)
     with atomic_files.file_in_one_piece(folder / CODED) as temporary:
-        with temporary.open("wb") as file:
-            header = {
-                "descr": np.lib.format.dtype_to_descr(codec.dtype),
-                "fortran_order": False,
-                "shape": (len(descriptors), codec.length),
-            }
-            np.lib.format.write_array_header_2_0(file, header)
-            for start in range(0, len(descriptors), _CODED_ROWS):
-                block = descriptors[start : start + _CODED_ROWS]
-                file.write(codec.encode(block).data)
+        written = np.lib.format.open_memmap(
+            temporary,
+            mode="w+",
+            dtype=codec.dtype,
+            shape=(len(descriptors), codec.length),
+            version=(2, 0),  # as of `write`
+        )
+        for start in range(0, len(descriptors), _CODED_ROWS):
+            rows = slice(start, start + _CODED_ROWS)
+            written[rows] = codec.encode(descriptors[rows])
+        written.flush()
 
 
 def remove_coded(folder: Path) -> None:

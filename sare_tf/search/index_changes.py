@@ -40,6 +40,7 @@ def add(
     split: str = "test",
     batch_size: int = 32,
     executor: Executor | None = None,
+    stale: float = 0.0,
 ) -> Path:
     """Adds the database images of a split of other records to an index.
 
@@ -50,6 +51,7 @@ def add(
         split: the split whose database images are added.
         batch_size: images embedded at a time.
         executor: embeds parts of the images; None: this process embeds all.
+        stale: as of `segment_merging.tidy`, which follows.
 
     Returns:
         `index`.
@@ -100,9 +102,8 @@ def add(
     now = Index.open(folder, exact=True, check=False)
     now.check_export(servable)
     _check_absent(now, rows["image_id"])
-    metadata = _append(
-        folder, whole, segment, dict(now.metadata), opened.fingerprint
-    )
+    _append(folder, whole, segment, dict(now.metadata), opened.fingerprint)
+    metadata = segment_merging.tidy(folder, stale=stale)
     report(
         f"Added {len(rows)} images: {metadata['count']} in {folder}, in "
         f"{len(metadata['segments'])} segments.",
@@ -114,7 +115,11 @@ def add(
 
 
 def add_vectors(
-    *, index: str | Path, descriptors: np.ndarray, rows: pd.DataFrame
+    *,
+    index: str | Path,
+    descriptors: np.ndarray,
+    rows: pd.DataFrame,
+    stale: float = 0.0,
 ) -> Path:
     """Adds descriptors of any source to an index of such.
 
@@ -122,6 +127,7 @@ def add_vectors(
         index: folder of an index that `Index.build` made.
         descriptors: float [N, D], rows of unit length.
         rows: manifest of the N images, as `vector_index.rows_of` makes it.
+        stale: as of `segment_merging.tidy`, which follows.
 
     Returns:
         `index`.
@@ -155,6 +161,7 @@ def add_vectors(
             new, rows, segment_merging.tuning_of(metadata), dtype=dtype
         )
     _append(folder, whole, segment, metadata, None)
+    segment_merging.tidy(folder, stale=stale)
     return folder
 
 
@@ -164,8 +171,8 @@ def _append(
     segment: dict[str, Any],
     metadata: dict[str, Any],
     fingerprint: str | None,
-) -> dict[str, Any]:
-    """Makes a new segment count; returns index.json with it.
+) -> None:
+    """Makes a new segment count.
 
     Args:
         folder: of the index.
@@ -189,15 +196,15 @@ def _append(
         ]
     metadata["count"] += segment["count"]
     segment_merging.write_change(folder, metadata)
-    return metadata
 
 
-def remove(*, index: str | Path, ids: str | Path) -> Path:
+def remove(*, index: str | Path, ids: str | Path, stale: float = 0.0) -> Path:
     """Removes images from an index.
 
     Args:
         index: folder of the index.
         ids: text file, one image id a line.
+        stale: as of `segment_merging.tidy`, which follows.
 
     Returns:
         `index`.
@@ -220,9 +227,11 @@ def remove(*, index: str | Path, ids: str | Path) -> Path:
     segment_merging.write_removed(folder, removed, metadata)
     metadata["count"] = len(kept)
     segment_merging.write_change(folder, metadata)
+    metadata = segment_merging.tidy(folder, stale=stale)
+    held = sum(segment["count"] for segment in metadata["segments"])
     report(
         f"Removed {len(rows)} images: {len(kept)} in {folder}. --compact frees "
-        f"the space of {len(removed)} removed images.",
+        f"the space of {held - len(kept)} removed images.",
         folder,
         metadata,
         action="removed",
@@ -233,7 +242,7 @@ def remove(*, index: str | Path, ids: str | Path) -> Path:
 def compact(*, index: str | Path, tuning: TuningOptions) -> Path:
     """Makes one segment of an index, without the removed images.
 
-    No image is embedded again. The index is unchanged until it is replaced.
+    No image is embedded again, see `segment_merging`.
 
     Args:
         index: folder of the index.
@@ -244,8 +253,7 @@ def compact(*, index: str | Path, tuning: TuningOptions) -> Path:
 
     Raises:
         FileNotFoundError: no finished index is there.
-        ValueError: it is damaged, was changed meanwhile, or its folder holds
-            something else.
+        ValueError: it is damaged, or was changed meanwhile.
     """
     folder = _one_folder(index)
     before = Index.open(folder, exact=True)

@@ -4,12 +4,11 @@ Axis letters: N images, D descriptor length.
 """
 
 import math
-import shutil
 from pathlib import Path
 
 from absl import logging
 
-from sare_tf.runtime import atomic_files
+from sare_tf.runtime import atomic_files, disk_space
 from sare_tf.search import codes, scann_searcher
 from sare_tf.search.options import CODES, TuningOptions
 
@@ -18,7 +17,7 @@ _GIB = 2**30
 _WORTH_A_WORD = 2**28
 # How often ScaNN holds rows while it builds: all of them, and those that train
 # the tree; reordering from disk, the latter alone. See `scann_searcher`.
-_COPIES, _OF_SAMPLE, _ON_DISK = 3, 2, 8
+_COPIES, _OF_SAMPLE, _ON_DISK = 3, 2, 9
 
 
 def check(
@@ -52,7 +51,7 @@ def check(
             disk / _GIB,
             memory / _GIB,
         )
-    free = shutil.disk_usage(_existing(folder)).free
+    free = disk_space.free_bytes(folder)
     if free < disk - atomic_files.unfinished_bytes(folder):
         raise ValueError(
             f"Expected {disk / _GIB:.2f} GiB of disk for an index of {count} "
@@ -133,9 +132,3 @@ def _smaller(count: int, dimension: int, disk: int) -> list[tuple[str, int]]:
         for name in CODES
     ]
     return [(name, size) for name, size in sizes if size < disk]
-
-
-def _existing(folder: Path) -> Path:
-    """Returns the folder, or the first above it that exists."""
-    folder = folder.absolute()
-    return next(path for path in (folder, *folder.parents) if path.exists())

@@ -133,11 +133,8 @@ class PositionMap:
             values: [Q, k'], what orders them, the least first.
             temperature: of the weights; None: see `point_estimates.weights_of`.
         """
-        rows, values = rows[:, :TOP], values[:, :TOP]
-        anchors, points = self._around(rows)
-        weights = point_estimates.weights_of(
-            values, np.isfinite(points[..., 0]), temperature
-        )
+        rows = rows[:, :TOP]
+        anchors, points, weights = self._weighted(rows, values, temperature)
         positions = {
             "nearest": _first(points),
             "mean": point_estimates.mean(points, weights),
@@ -154,6 +151,29 @@ class PositionMap:
             },
             spread_m=point_estimates.spread(points, weights),
         )
+
+    def spread_m(
+        self, rows: np.ndarray, values: np.ndarray, temperature: float | None
+    ) -> np.ndarray:
+        """Returns how far the images lie apart, float64 [Q], as `place` does.
+
+        Args:
+            rows: as of `place`.
+            values: as of `place`.
+            temperature: as of `place`.
+        """
+        _, points, weights = self._weighted(rows, values, temperature)
+        return point_estimates.spread(points, weights)
+
+    def _weighted(
+        self, rows: np.ndarray, values: np.ndarray, temperature: float | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns anchors [Q], the first images' points, and their weights."""
+        anchors, points = self._around(rows[:, :TOP])
+        weights = point_estimates.weights_of(
+            values[:, :TOP], np.isfinite(points[..., 0]), temperature
+        )
+        return anchors, points, weights
 
     def in_zone_of(
         self, anchors: np.ndarray, taken: pd.DataFrame

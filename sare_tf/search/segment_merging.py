@@ -35,7 +35,7 @@ _LARGER = 2
 _COPIED_NUMBERS = 1 << 26
 
 
-def tidy(folder: Path, *, stale: float) -> None:
+def tidy(folder: Path, *, stale: float) -> dict[str, Any]:
     """Merges segments that are small, or of which much was removed.
 
     Args:
@@ -43,19 +43,26 @@ def tidy(folder: Path, *, stale: float) -> None:
         stale: share of the images of a segment that may be removed; 0: nothing
             is merged.
 
+    Returns:
+        Content of index.json.
+
     Raises:
         ValueError: the index is damaged, or was changed meanwhile.
     """
     if not stale:
-        return
-    before = Index.open(folder, exact=True, check=False)
+        return index_files.read(folder)
+    found = Index.open(folder, exact=True, check=False)
     first = first_to_merge(
-        [len(segment.live) for segment in before.segments],
-        [len(segment.descriptors) for segment in before.segments],
+        [len(segment.live) for segment in found.segments],
+        [len(segment.descriptors) for segment in found.segments],
         stale=stale,
     )
-    if first is not None:
-        merge(before, first=first, tuning=tuning_of(before.metadata))
+    if first is None:
+        return found.metadata
+    # Damage would be copied, and get digests of its own.
+    before = Index.open(folder, exact=True)
+    merge(before, first=first, tuning=tuning_of(before.metadata))
+    return index_files.read(folder)
 
 
 def first_to_merge(

@@ -15,7 +15,6 @@ Axis letters: F numbers of the features of an image.
 
 import dataclasses
 import hashlib
-import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,13 @@ from absl import logging
 
 from sare_tf.distributed import strategies
 from sare_tf.records import records
-from sare_tf.runtime import progress, run_lock, sealed_json, tfdata_threads
+from sare_tf.runtime import (
+    disk_space,
+    progress,
+    run_lock,
+    sealed_json,
+    tfdata_threads,
+)
 from sare_tf.runtime.resumable_parts import ResumableParts
 
 _NAME = "frozen.json"
@@ -241,12 +246,7 @@ class FrozenFeatures:
             needed / 2**20,
             self._folder,
         )
-        there = next(
-            path
-            for path in (self._folder, *self._folder.resolve().parents)
-            if path.exists()
-        )
-        free = shutil.disk_usage(there).free
+        free = disk_space.free_bytes(self._folder)
         if free < needed:
             raise ValueError(
                 f"Expected {needed / 2**20:.1f} MiB of free space for features "

@@ -40,6 +40,7 @@ from sare_tf.model import (
 )
 from sare_tf.model.embedder import in_float32
 from sare_tf.runtime import atomic_files, file_digests, sealed_json
+from sare_tf.runtime.disk_space import free_bytes
 from sare_tf.training import (
     epoch_choice,
     fine_tuning_optimizers,
@@ -210,7 +211,7 @@ class RunFolder:
         """
         present = len(list(self.path.glob("epoch-*")))
         needed = max(1, KEPT_EPOCHS + 1 - present) * checkpoint_bytes
-        free = shutil.disk_usage(self.path).free
+        free = free_bytes(self.path)
         if free < needed:
             raise ValueError(
                 f"Expected {needed / 2**20:.0f} MiB of free space for "

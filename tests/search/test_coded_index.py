@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import toy_index
 
-from sare_tf.runtime import atomic_files
+from sare_tf.runtime import atomic_files, disk_space
 from sare_tf.runtime.damage import Damaged
 from sare_tf.search import (
     descriptor_arrays,
@@ -179,8 +179,7 @@ def test_numbers_that_a_kill_left_are_removed(built):
 def test_an_index_too_large_for_the_disk_is_refused_before_any_work(
     descriptors, tmp_path, monkeypatch
 ):
-    usage = index_size.shutil.disk_usage(tmp_path)._replace(free=100_000)
-    monkeypatch.setattr(index_size.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(disk_space, "free_bytes", lambda path: 100_000)
     text = "0.00 GiB free. Make room.*by --index_dtype=int8"
     with pytest.raises(ValueError, match=text):
         Index.build(descriptors, image_ids=NAMES, out=tmp_path / "index")

@@ -4,12 +4,15 @@ import threading
 
 import numpy as np
 import pytest
+import toy_damage
 import toy_index
 
+from sare_tf.runtime.damage import Damaged
 from sare_tf.search import (
     descriptor_arrays,
     exact_search,
     index_changes,
+    index_files,
     index_opening,
     segment_merging,
     segments,
@@ -44,14 +47,13 @@ def _add(folder, descriptors, names):
         rows=vector_index.rows_of(
             names, positions=None, utm_zone="", place_ids=None
         ),
+        stale=0.25,
     )
-    segment_merging.tidy(folder, stale=0.25)
 
 
 def _remove(folder, names, tmp_path):
     (tmp_path / "ids.txt").write_text("\n".join(names))
-    index_changes.remove(index=folder, ids=tmp_path / "ids.txt")
-    segment_merging.tidy(folder, stale=0.25)
+    index_changes.remove(index=folder, ids=tmp_path / "ids.txt", stale=0.25)
 
 
 @pytest.mark.parametrize(
@@ -204,11 +206,35 @@ def test_vectors_that_do_not_fit_are_not_added(
     assert Index.open(built.path).metadata == built.metadata
 
 
+def test_what_is_reported_is_what_is_there(built, tmp_path, caplog):
+    """A removal that merges leaves nothing for --compact to free."""
+    folder = built.folders[0]
+    with caplog.at_level("INFO"):
+        _remove(folder, _names(0, 30), tmp_path)
+    assert "frees the space of 0 removed images" in caplog.text
+    with caplog.at_level("INFO"):
+        _remove(folder, _names(30, 2), tmp_path)
+    assert "frees the space of 2 removed images" in caplog.text
+
+
+def test_damage_is_not_copied(built, tmp_path):
+    folder = built.folders[0]
+    _add(folder, _rows(20, seed=3), _names(500, 20))
+    before = Index.open(folder).metadata
+    toy_damage.flip(folder / "added-00001" / "descriptors.npy", 150)
+    # Removing looks at all files, adding vectors only where it copies them.
+    with pytest.raises(Damaged, match="descriptors.npy: not as written"):
+        _add(folder, _rows(15, seed=4), _names(600, 15))
+    segments_now = index_files.read(folder)["segments"]
+    assert [one["folder"] for one in segments_now[:2]] == [
+        one["folder"] for one in before["segments"]
+    ]
+
+
 def test_nothing_is_merged_on_request(built, tmp_path):
     folder = built.folders[0]
     (tmp_path / "ids.txt").write_text("\n".join(_names(0, 50)))
-    index_changes.remove(index=folder, ids=tmp_path / "ids.txt")
-    segment_merging.tidy(folder, stale=0)
+    index_changes.remove(index=folder, ids=tmp_path / "ids.txt", stale=0)
     opened = Index.open(folder)
     assert (len(opened.manifest), len(opened.segments[0].descriptors)) == (
         10,
@@ -236,9 +262,7 @@ def test_a_tree_is_merged_as_it_was_tuned(tmp_path, monkeypatch):
         index=folder,
         tuning=TuningOptions(target_recall=0.9, reorder_from="disk"),
     )
-    (tmp_path / "ids.txt").write_text("\n".join(_names(0, 300)))
-    index_changes.remove(index=folder, ids=tmp_path / "ids.txt")
-    segment_merging.tidy(folder, stale=0.25)
+    _remove(folder, _names(0, 300), tmp_path)
     opened = Index.open(folder)
     assert opened.metadata["target_recall"] == 0.9
     scann = opened.metadata["segments"][0]["scann"]

@@ -14,6 +14,7 @@ from sare_tf import train
 from sare_tf.model.registry import BACKBONES, TORCHVISION, Backbone
 from sare_tf.records import tuple_building
 from sare_tf.records.records import Records
+from sare_tf.runtime import disk_space
 from sare_tf.training import batches, frozen_features
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.run_folder import RunFolder, load_embedder, read_state
@@ -245,13 +246,31 @@ def test_features_of_other_things_are_refused(
         )
 
 
+def test_samplers_embed_features_and_interpolation_whole_images(
+    toy_records, tmp_path
+):
+    options = {
+        **CONVOLUTIONS,
+        "loss": "place_sare_joint",
+        "places_per_batch": 3,
+        "images_per_place": 4,
+        "sampler": ("similar",),
+        "interpolation": (0.5,),
+        "epochs": 1,
+    }
+    folders = tmp_path / "images", tmp_path / "features"
+    for folder, cached in zip(folders, (False, True), strict=True):
+        run(toy_records, folder, cache_frozen=cached, **options)
+    assert_close_runs(*folders)
+    assert_close_runs(*(folder / "interpolated" for folder in folders))
+
+
 def test_a_disk_without_room_and_a_folder_of_others_are_refused(
     toy_records, tmp_path, monkeypatch
 ):
     options = {**CONVOLUTIONS, "cache_frozen": True, "epochs": 0}
-    usage = shutil.disk_usage(tmp_path)._replace(free=10**5)
     monkeypatch.setattr(RunFolder, "check_space", lambda *_: None)
-    monkeypatch.setattr(frozen_features.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(disk_space, "free_bytes", lambda _: 10**5)
     # 48 images of 2,048 numbers, and 16 bytes each: 0.376 MiB.
     with pytest.raises(ValueError, match="Expected 0.4 MiB of free space for"):
         run(toy_records, tmp_path / "run", **options)
