@@ -29,7 +29,7 @@ from absl import logging
 
 from sare_tf import flags, serving
 from sare_tf.pages import map_tiles
-from sare_tf.pages.options import LocateOptions
+from sare_tf.pages.options import LocateOptions, ServeOptions
 from sare_tf.runtime import progress, run_lock, stage_results, tensorflow_import
 from sare_tf.runtime.damage import Damaged
 from sare_tf.search import (
@@ -272,7 +272,6 @@ def main(argv) -> None:
 
 def _serve(options: LocateOptions) -> None:
     # Flask and waitress are an extra.
-    from sare_tf.pages import web_server
     from sare_tf.pages.locate_server import LocateServer
 
     options, locator = _locator(options)
@@ -281,12 +280,7 @@ def _serve(options: LocateOptions) -> None:
         locator,
         _gallery(options, locator),
         k=options.k,
-        limits=web_server.Limits(
-            upload_bytes=options.upload_mebibytes << 20,
-            batch=options.serve_batch,
-            waiting=options.serve_waiting,
-            within_s=options.serve_within_s,
-        ),
+        limits=options.part(ServeOptions),
         host=options.host,
         tiles=None if tiles is None else map_tiles.named(tiles),
     )

@@ -30,6 +30,7 @@ from absl import logging
 from sare_tf.dataset import manifest
 from sare_tf.pages import html, locate_map, request_prior
 from sare_tf.pages.map_tiles import MapTiles
+from sare_tf.pages.options import ServeOptions
 from sare_tf.search.answers import Answer
 from sare_tf.search.locator import Gallery, Locator
 from sare_tf.search.prior import Prior
@@ -93,14 +94,15 @@ class LocateServer:
         gallery: Gallery,
         *,
         k: int = 5,
-        limits: web_server.Limits | None = None,
+        limits: ServeOptions | None = None,
         host: str = "127.0.0.1",
         tiles: MapTiles | None = None,
     ):
         self._locator = locator
         self._gallery = gallery
         self._k = min(k, len(locator.index.manifest), _MOST_MATCHES)
-        self._limits = limits or web_server.Limits()
+        self._limits = limits or ServeOptions()
+        self._upload_bytes = self._limits.upload_mebibytes << 20
         self._host = host
         self._tiles = tiles
         self._map = locate_map.DatabaseMap(locator.index.manifest)
@@ -115,13 +117,13 @@ class LocateServer:
         self._load = web_server.Load()
         self._batcher = Batcher(
             self._answers,
-            most=self._limits.batch,
-            waiting=self._limits.waiting,
+            most=self._limits.serve_batch,
+            waiting=self._limits.serve_waiting,
             watch=lambda *batch: self._metrics.batch(*batch),
         )
         self._metrics = server_metrics.ServerMetrics(lambda: len(self._batcher))
         self.app = flask.Flask(__name__, static_folder=None)
-        self.app.config["MAX_CONTENT_LENGTH"] = self._limits.upload_bytes
+        self.app.config["MAX_CONTENT_LENGTH"] = self._upload_bytes
         self.app.before_request(self.begin)
         self.app.before_request(self.check_origin)
         self.app.after_request(self.add_headers)
@@ -181,7 +183,7 @@ class LocateServer:
             ],
             known=request_prior.fields_of(index.prior_rows),
             k=self._k,
-            upload_bytes=self._limits.upload_bytes,
+            upload_bytes=self._upload_bytes,
             tiles=self._tiles,
         )
 
@@ -217,7 +219,7 @@ class LocateServer:
         with self._busy:
             encoded, preview = request_photograph.converted(sent)
         answer = self._batcher(
-            encoded, key=(k, prior), within_s=self._limits.within_s
+            encoded, key=(k, prior), within_s=self._limits.serve_within_s
         )
         if answer.error:
             flask.abort(422, f"This photograph cannot be used: {answer.error}.")
@@ -296,7 +298,7 @@ class LocateServer:
         if error.code == 413:
             message = (
                 "The photograph is larger than "
-                f"{self._limits.upload_bytes / 2**20:g} MiB: make it smaller."
+                f"{self._upload_bytes / 2**20:g} MiB: make it smaller."
             )
         if flask.request.path == "/locate":
             return _json({"error": message}, error.code)

@@ -9,7 +9,7 @@ from sare_tf.local_features.registry import EXTRACTORS
 from sare_tf.pages import map_tiles
 from sare_tf.records.options import RecordsFolderOptions
 from sare_tf.runtime.common_options import BatchOptions
-from sare_tf.runtime.options import option, options, path_option
+from sare_tf.runtime.options import Options, option, options, path_option
 from sare_tf.search.landmark_options import RERANKERS
 from sare_tf.search.options import (
     NeighbourOptions,
@@ -21,6 +21,32 @@ from sare_tf.search.options import (
 )
 from sare_tf.sequences.options import TrackOptions
 from sare_tf.serving.options import ServableOptions
+
+
+@options
+class ServeOptions(Options):
+    """What the server of `locate --serve` holds at a time."""
+
+    upload_mebibytes: int = option(
+        20, "Largest size of a photograph sent to --serve.", minimum=1
+    )
+    serve_batch: int = option(
+        8,
+        "Photographs of several clients that --serve answers together, at "
+        "most.",
+        minimum=1,
+    )
+    serve_waiting: int = option(
+        64,
+        "Photographs that may wait at --serve; more are refused with 503.",
+        minimum=1,
+        maximum=1000,
+    )
+    serve_within_s: float = option(
+        30.0,
+        "Seconds within which --serve answers, or refuses with 503.",
+        minimum=0.1,
+    )
 
 
 @options
@@ -36,6 +62,7 @@ class LocateOptions(
     RadiusOptions,
     BatchOptions,
     TrackOptions,
+    ServeOptions,
 ):
     """Options of `locate`."""
 
@@ -82,26 +109,6 @@ class LocateOptions(
     )
     port: int = option(
         8008, "Port of --serve; 0: any.", minimum=0, maximum=65535
-    )
-    upload_mebibytes: int = option(
-        20, "Largest size of a photograph sent to --serve.", minimum=1
-    )
-    serve_batch: int = option(
-        8,
-        "Photographs of several clients that --serve answers together, at "
-        "most.",
-        minimum=1,
-    )
-    serve_waiting: int = option(
-        64,
-        "Photographs that may wait at --serve; more are refused with 503.",
-        minimum=1,
-        maximum=1000,
-    )
-    serve_within_s: float = option(
-        30.0,
-        "Seconds within which --serve answers, or refuses with 503.",
-        minimum=0.1,
     )
     map_tiles: str | None = option(
         None,

@@ -5,7 +5,6 @@ there are answered, and then it ends. Ctrl-C ends it at once.
 """
 
 import contextlib
-import dataclasses
 import ipaddress
 import os
 import signal
@@ -18,28 +17,13 @@ from collections.abc import Callable, Iterator
 import waitress
 from absl import logging
 
+from sare_tf.pages.options import ServeOptions
+
 # Connections at a time, and seconds that a connection may be silent. Ours.
 _CONNECTIONS, _SILENCE_S = 512, 30
 # Threads beside those that wait for answers: for the page and its images.
 _OTHER_THREADS = 4
 _POLL_S = 0.05
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What a server holds at a time. The values are ours.
-
-    Attributes:
-        upload_bytes: largest size of a photograph.
-        batch: photographs that are answered together.
-        waiting: photographs that may wait beside them.
-        within_s: seconds that a photograph may take, or it is refused.
-    """
-
-    upload_bytes: int = 20 << 20
-    batch: int = 8
-    waiting: int = 64
-    within_s: float = 30.0
 
 
 class Load:
@@ -70,7 +54,7 @@ class Load:
 
 
 def serve(
-    app: Callable, *, host: str, port: int, limits: Limits, load: Load
+    app: Callable, *, host: str, port: int, limits: ServeOptions, load: Load
 ) -> None:
     """Serves until SIGTERM or Ctrl-C.
 
@@ -94,11 +78,11 @@ def serve(
         server = waitress.create_server(
             counted,
             sockets=[listener],
-            threads=limits.batch + limits.waiting + _OTHER_THREADS,
+            threads=limits.serve_batch + limits.serve_waiting + _OTHER_THREADS,
             connection_limit=_CONNECTIONS,
             channel_timeout=_SILENCE_S,
             # The page answers a little too much, waitress anything more.
-            max_request_body_size=2 * limits.upload_bytes,
+            max_request_body_size=2 * (limits.upload_mebibytes << 20),
             ident=None,
         )
         shown = f"[{host}]" if ":" in host else host
@@ -106,7 +90,7 @@ def serve(
             "Open http://%s:%d in a browser. Ctrl-C ends it.", shown, port
         )
         try:
-            with _ended_gracefully(server, load, limits.within_s):
+            with _ended_gracefully(server, load, limits.serve_within_s):
                 server.run()
         finally:
             server.close()

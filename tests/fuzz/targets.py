@@ -24,7 +24,8 @@ from sare_tf.model.pretrained import (
     torch_file,
     weights_file,
 )
-from sare_tf.pages import locate_server, web_server
+from sare_tf.pages import locate_server
+from sare_tf.pages.options import ServeOptions
 from sare_tf.records import stored_image
 from sare_tf.records.records import Records
 from sare_tf.records.shard_plan import Preparation
@@ -300,7 +301,7 @@ class Requests:
         search = locator.Locator(index=out, export=model)
         gallery = locator.Gallery(records, search.index)
         server = locate_server.LocateServer(
-            search, gallery, k=3, limits=web_server.Limits(upload_bytes=1 << 20)
+            search, gallery, k=3, limits=ServeOptions(upload_mebibytes=1)
         )
         self._client = server.app.test_client()
 

@@ -16,6 +16,7 @@ _PROGRAM = """
 import sys
 from absl import logging
 from sare_tf.pages import web_server
+from sare_tf.pages.options import ServeOptions
 
 logging.set_verbosity(logging.INFO)
 load = web_server.Load()
@@ -33,7 +34,7 @@ web_server.serve(
     app,
     host="127.0.0.1",
     port=0,
-    limits=web_server.Limits(within_s=float(sys.argv[1])),
+    limits=ServeOptions(serve_within_s=float(sys.argv[1])),
     load=load,
 )
 print("ended", flush=True)
