@@ -17,6 +17,7 @@ from sare_tf.evaluation import (
     metric_text,
     metrics,
     new_rows,
+    run_metrics,
 )
 from sare_tf.evaluation.evaluate_descriptors import Task
 from sare_tf.evaluation.options import EvaluationOptions
@@ -102,18 +103,9 @@ def described(found: Landmarks, ks: Sequence[int]) -> dict[str, Any]:
         found: the results.
         ks: the values of N of recall@N.
     """
-    before = found.before.figures(ks)
     return {
         "landmarks": found.figures,
-        "without_rerank": {
-            name: before[name]
-            for name in (
-                "recall_at",
-                "recall_at_interval",
-                "recall_curve",
-                "precisions",
-            )
-        },
+        "without_rerank": run_metrics.before(found.before, ks),
     }
 
 
@@ -223,10 +215,6 @@ def _figures(
     after: QueryResults,
     seconds: dict[str, float],
 ) -> dict[str, Any]:
-    counted = before.truth.counted
-    was_right, is_right = (
-        results.ranks[counted] == 1 for results in (before, after)
-    )
     done, constants = [], {}
     if options.expand_queries:
         done.append(
@@ -246,8 +234,7 @@ def _figures(
     return {
         "done": done,
         "constants": constants,
-        "made_right": int((is_right & ~was_right).sum()),
-        "made_wrong": int((was_right & ~is_right).sum()),
+        **run_metrics.changed(before, after),
         "ms_per_query": {
             name: 1000 * value / len(before.queries)
             for name, value in seconds.items()

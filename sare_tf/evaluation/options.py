@@ -108,6 +108,19 @@ class EvaluationOptions(
                 f"Received: rerank={self.rerank!r}. Leave out one of them, or "
                 f"take --rerank={' or '.join(RERANKERS)}."
             )
+        if self.distractors and (
+            self.sequence_length > 1
+            or self.expand_queries
+            or self.reranks_neighbours
+        ):
+            raise ValueError(
+                "Expected --distractors with the order of retrieval or of "
+                "local features: how sure answers of sequences and neighbours "
+                "are is not measured. Received: distractors="
+                f"{self.distractors!r}. Leave out --distractors, or "
+                "--sequence_length, --expand_queries and "
+                f"--rerank={' or '.join(RERANKERS)}."
+            )
         if not self.recall_at:
             raise ValueError(
                 "Expected at least one N of recall@N. Received: recall_at=()."

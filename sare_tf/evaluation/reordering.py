@@ -50,10 +50,10 @@ def reorder(
             methods refuse.
     """
     if sequences.are_asked(task, options):
-        if options.rerank or options.expand_queries:
+        if options.rerank or options.expand_queries or options.distractors:
             raise ValueError(
-                "Expected no --rerank and no --expand_queries with a protocol "
-                "of sequences. Received: protocol="
+                "Expected no --rerank, no --expand_queries and no "
+                "--distractors with sequences. Received: protocol="
                 f"{task.protocol.name!r}. Leave them out."
             )
         frames, vectors = queries

@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import logging
 
-from sare_tf.evaluation import metric_text
+from sare_tf.evaluation import metric_text, run_metrics
 from sare_tf.evaluation.calibrating import Asked
 from sare_tf.evaluation.distractors import Distractors
 from sare_tf.evaluation.options import EvaluationOptions
@@ -168,13 +168,9 @@ def described(reranked: Reranked, ks: Sequence[int]) -> dict[str, Any]:
         reranked: the results.
         ks: the values of N of recall@N.
     """
-    before = reranked.before.figures(ks)
     return {
         "rerank": reranked.figures,
-        "without_rerank": {
-            name: before[name]
-            for name in ("recall_at", "recall_at_interval", "recall_curve")
-        },
+        "without_rerank": run_metrics.before(reranked.before, ks),
     }
 
 
@@ -228,10 +224,6 @@ def _figures(
     before: QueryResults,
     after: QueryResults,
 ) -> dict[str, Any]:
-    counted = before.truth.counted
-    was_right, is_right = (
-        results.ranks[counted] == 1 for results in (before, after)
-    )
     per_query = 1000 / len(before.queries)
     seconds = verifier.seconds
     return {
@@ -251,8 +243,7 @@ def _figures(
         "first_images_changed": int(
             (before.rows[:, 0] != after.rows[:, 0]).sum()
         ),
-        "made_right": int((is_right & ~was_right).sum()),
-        "made_wrong": int((was_right & ~is_right).sum()),
+        **run_metrics.changed(before, after),
         "ms_per_query": {
             "features_of_the_query": seconds.features * per_query,
             "features_of_the_database": seconds.database * per_query,

@@ -85,6 +85,42 @@ def describe(
     }
 
 
+def before(results: QueryResults, ks: Sequence[int]) -> dict[str, Any]:
+    """Returns what metrics.json keeps of results that were ordered anew.
+
+    Args:
+        results: of the order before.
+        ks: N of recall@N.
+    """
+    figures = results.figures(ks)
+    return {
+        name: figures[name]
+        for name in (
+            "recall_at",
+            "recall_at_interval",
+            "recall_curve",
+            "precisions",
+        )
+    }
+
+
+def changed(one: QueryResults, other: QueryResults) -> dict[str, int]:
+    """Counts the queries whose first image another order made right or wrong.
+
+    Args:
+        one: in the order before.
+        other: in the order after.
+    """
+    counted = one.truth.counted
+    was_right, is_right = (
+        results.ranks[counted] == 1 for results in (one, other)
+    )
+    return {
+        "made_right": int((is_right & ~was_right).sum()),
+        "made_wrong": int((was_right & ~is_right).sum()),
+    }
+
+
 def digest(image_ids: pd.Series) -> str:
     """Returns what identifies a set of database images, for comparisons.
 

@@ -13,6 +13,7 @@ from sare_tf.evaluation import (
     ground_truth,
     metric_text,
     new_rows,
+    run_metrics,
     sequence_truth,
 )
 from sare_tf.evaluation.evaluate_descriptors import Task
@@ -108,18 +109,9 @@ def described(followed: Followed, ks: Sequence[int]) -> dict[str, Any]:
         followed: the results.
         ks: the values of N of recall@N.
     """
-    before = followed.before.figures(ks)
     return {
         "sequences": followed.figures,
-        "single_frames": {
-            name: before[name]
-            for name in (
-                "recall_at",
-                "recall_at_interval",
-                "recall_curve",
-                "precisions",
-            )
-        },
+        "single_frames": run_metrics.before(followed.before, ks),
     }
 
 
@@ -201,8 +193,6 @@ def _figures(
     results: tuple[QueryResults, QueryResults],
     of_both: tuple[Clips, Clips],
 ) -> dict[str, Any]:
-    counted = task.truth.counted
-    was_right, is_right = (one.ranks[counted] == 1 for one in results)
     length = options.sequence_length
     if task.protocol.sequences:
         length = task.protocol.sequence_length
@@ -212,8 +202,7 @@ def _figures(
         "length": length,
         "queries": clips.describe(of_both[0]),
         "database": clips.describe(of_both[1]),
-        "made_right": int((is_right & ~was_right).sum()),
-        "made_wrong": int((was_right & ~is_right).sum()),
+        **run_metrics.changed(*results),
         "constants": {
             name: getattr(options, f"sequence_{name}")
             for name in (*constants, "jump", "evidence")
