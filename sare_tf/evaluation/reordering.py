@@ -52,8 +52,8 @@ def reorder(
     if sequences.are_asked(task, options):
         if options.rerank or options.expand_queries or options.distractors:
             raise ValueError(
-                "Expected no --rerank, no --expand_queries and no "
-                "--distractors with sequences. Received: protocol="
+                "Expected no --rerank and no --expand_queries or --distractors "
+                "with a protocol of sequences. Received: protocol="
                 f"{task.protocol.name!r}. Leave them out."
             )
         frames, vectors = queries

@@ -305,6 +305,14 @@ def test_more_neighbours_than_evaluate_finds(built, tmp_path, options, message):
             {"rerank": "diffusion", "sequence_length": 5},
             "--rerank or --sequence_length",
         ),
+        (
+            {"expand_queries": 3, "distractors": "elsewhere"},
+            "--distractors with the order of retrieval",
+        ),
+        (
+            {"sequence_length": 5, "distractors": "elsewhere"},
+            "Received: distractors='elsewhere'",
+        ),
     ],
 )
 def test_what_does_not_go_together(options, message):
