@@ -8,6 +8,7 @@ stands on its own line, and the last value of a flag wins.
 import ast
 import difflib
 import os
+import platform
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -59,6 +60,7 @@ define_flags([*OPTIONS.values(), OutputOptions])
 
 # Devices of NVIDIA's driver, and of Windows's below Linux.
 _GPUS = ("nvidia[0-9]*", "dxg")
+_X86 = ("x86_64", "amd64")
 _HELP = {"--help", "-help", "--helpshort", "-h", "-?"}
 
 
@@ -104,8 +106,10 @@ def before_stage(arguments: Sequence[str]) -> None:
     """Prepares the process of a stage before TensorFlow is imported.
 
     Hides TensorFlow's notes on the machine, and without a GPU also its error
-    that there is none, unless TF_CPP_MIN_LOG_LEVEL is set. If the arguments ask
-    for help, prints it and ends the process.
+    that there is none, unless TF_CPP_MIN_LOG_LEVEL is set. Has TensorFlow use
+    oneDNN on every x86 CPU, unless TF_ENABLE_ONEDNN_OPTS is set: by itself it
+    does so only where the CPU has instructions for neural networks. If the
+    arguments ask for help, prints it and ends the process.
 
     Args:
         arguments: the command line with the interpreter, as in
@@ -113,6 +117,8 @@ def before_stage(arguments: Sequence[str]) -> None:
     """
     has_gpu = any(any(Path("/dev").glob(name)) for name in _GPUS)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if has_gpu else "3")
+    if platform.machine().lower() in _X86:
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     modules = {argument.removeprefix("-m") for argument in arguments}
     for stage in stage_names():
         if f"sare_tf.{stage}" in modules and _HELP.intersection(arguments):

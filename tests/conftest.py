@@ -14,6 +14,8 @@ from absl import logging
 from hypothesis import settings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# As stages do, so that processes which tests start compute as this one does.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # One thread for each process that runs tests: two cores shared by two

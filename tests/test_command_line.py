@@ -193,3 +193,19 @@ def test_without_a_gpu_tensorflow_does_not_report_that(
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
     stage_flags.before_stage(["python", "-m", "sare_tf.train"])
     assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("machine", "expected"),
+    [("x86_64", "1"), ("AMD64", "1"), ("aarch64", None)],
+)
+def test_stages_use_onednn_unless_told_otherwise(
+    machine, expected, monkeypatch
+):
+    monkeypatch.setattr(stage_flags.platform, "machine", lambda: machine)
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    stage_flags.before_stage(["python", "-m", "sare_tf.train"])
+    assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == expected
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    stage_flags.before_stage(["python", "-m", "sare_tf.train"])
+    assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == "0"
