@@ -116,14 +116,7 @@ def measure_size(count: int, dimension: int, options: Options) -> str:
     database, queries = database[:count], database[count:].copy()
     _, truth = exact_search.nearest(queries, database, K)
 
-    def recall_of(rows):
-        distances = np.stack(
-            exact_search.distances_to(queries, database, list(abs(rows)))
-        )
-        return exact_search.recall_of_search(
-            np.where(rows < 0, np.inf, distances), truth
-        )
-
+    recall_of = recall_against(truth, queries, database)
     built, best = [], {}
     for method in methods(database, trees=options.trees, lists=options.lists):
         built.append(method)
@@ -152,8 +145,27 @@ def measure_size(count: int, dimension: int, options: Options) -> str:
     )
 
 
+def recall_against(
+    truth: np.ndarray, queries: np.ndarray, database: np.ndarray
+) -> Callable[[np.ndarray], float]:
+    """Returns a function of found rows, with the distances that are exact."""
+
+    def recall_of(rows):
+        distances = np.stack(
+            exact_search.distances_to(queries, database, list(abs(rows)))
+        )
+        return exact_search.recall_of_search(
+            np.where(rows < 0, np.inf, distances), truth
+        )
+
+    return recall_of
+
+
 def sweep(
-    method: Method, queries: np.ndarray, recall_of: Callable
+    method: Method,
+    queries: np.ndarray,
+    recall_of: Callable,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[Timed]:
     """Times every setting, in each group until recall is full."""
     tried: list[Timed] = []
@@ -163,10 +175,10 @@ def sweep(
             default=0,
         )
         for setting in group:
-            rows, seconds = _time(method.search, queries, setting)
+            rows, seconds = time_of(method.search, queries, setting, clock)
             if method.settings:
                 again = [
-                    _time(method.search, queries, setting)[1]
+                    time_of(method.search, queries, setting, clock)[1]
                     for _ in range(_SWEEPS - 1)
                 ]
                 seconds = min(seconds, *again)
@@ -195,7 +207,7 @@ def time_by_turns(
                 key = method.name, threads, recall
                 if key in best:
                     seconds[key] += [
-                        _time(method.search, queries, best[key].setting)[1]
+                        time_of(method.search, queries, best[key].setting)[1]
                         for _ in range(
                             _PASSES_OF_A_TURN if method.settings else 1
                         )
@@ -249,10 +261,13 @@ def table(
     return lines
 
 
-def _time(search, queries, setting) -> tuple[np.ndarray, float]:
-    began = time.perf_counter()
+def time_of(
+    search, queries, setting, clock=time.perf_counter
+) -> tuple[np.ndarray, float]:
+    """Searches; returns the rows, and seconds by the clock."""
+    began = clock()
     rows = search(queries, setting)
-    return rows, time.perf_counter() - began
+    return rows, clock() - began
 
 
 def _words(setting: Any) -> str:
@@ -266,12 +281,13 @@ def _words(setting: Any) -> str:
 def _one_by_one(method: Method, queries: np.ndarray, setting: Any) -> float:
     """Median milliseconds of a single query."""
     return 1000 * statistics.median(
-        _time(method.search, queries[row : row + 1], setting)[1]
+        time_of(method.search, queries[row : row + 1], setting)[1]
         for row in range(min(_ONE_BY_ONE, len(queries)))
     )
 
 
-def _numbers(words: list[str]) -> tuple[tuple[float, ...], ...]:
+def numbers(words: list[str]) -> tuple[tuple[float, ...], ...]:
+    """Parses words of numbers with colons between them."""
     return tuple(tuple(map(float, word.split(":"))) for word in words)
 
 
@@ -282,8 +298,8 @@ def main(argv):
         repeats=FLAGS.repeats,
         threads=tuple(map(int, FLAGS.threads)),
         spread=FLAGS.spread,
-        trees=_numbers(FLAGS.trees),
-        lists=_numbers(FLAGS.lists),
+        trees=numbers(FLAGS.trees),
+        lists=numbers(FLAGS.lists),
     )
     for size in FLAGS.sizes:
         count, dimension = map(int, size.split("x"))

@@ -14,6 +14,10 @@ from sare_tf.search import exact_search, scann_searcher
 K = 10
 # Rows that train ScaNN's trees, about as many as train FAISS's lists.
 _TRAINED = 100_000
+# FAISS uses at most so many rows of a list in training.
+_TRAINED_OF_A_LIST = 256
+# Rows that are added to lists at a time.
+_ADDED = 500_000
 _REORDERED = (20, 40, 80, 160, 320, 640)
 
 
@@ -66,55 +70,89 @@ def _faiss_exact_and_lists(
 ) -> Iterator[Method]:
     import faiss
 
-    count, dimension = database.shape
-    flat = faiss.IndexFlatIP(dimension)
+    flat = faiss.IndexFlatIP(database.shape[1])
     flat.add(database)
     yield Method(
         "exact, FAISS Flat", 0.0, lambda queries, _: flat.search(queries, K)[1]
     )
     for times, codes in lists:
-        num_lists = round(times * math.sqrt(count))
-        factory = f"IVF{num_lists},PQ{dimension // int(codes)}x4fsr,RFlat"
         began = time.perf_counter()
-        inverted = faiss.index_factory(
-            dimension, factory, faiss.METRIC_INNER_PRODUCT
-        )
-        inverted.train(database)
-        inverted.add(database)
+        name, inverted = build_lists(database, times, codes)
+        yield lists_method(name, time.perf_counter() - began, inverted)
 
-        def search_lists(queries, setting, inverted=inverted):
-            probed, reordered = setting
-            parameters = faiss.IndexRefineSearchParameters(
-                k_factor=reordered / K,
-                base_index_params=faiss.IVFSearchParameters(nprobe=probed),
-            )
-            return inverted.search(queries, K, params=parameters)[1]
 
-        yield Method(
-            f"FAISS {factory}",
-            time.perf_counter() - began,
-            search_lists,
-            settings=_by_reordered(num_lists),
+def build_lists(database: np.ndarray, times: float, codes: float):
+    """Builds FAISS's lists with fast-scan codes and exact reordering.
+
+    Args:
+        database: float32 [N, D]; may be a memory map.
+        times: lists, times sqrt(N).
+        codes: dimensions of a code.
+
+    Returns:
+        Name and index.
+    """
+    import faiss
+
+    count, dimension = database.shape
+    lists = round(times * math.sqrt(count))
+    factory = f"IVF{lists},PQ{dimension // int(codes)}x4fsr,RFlat"
+    inverted = faiss.index_factory(
+        dimension, factory, faiss.METRIC_INNER_PRODUCT
+    )
+    # More rows would not be used.
+    step = max(1, count // (_TRAINED_OF_A_LIST * lists))
+    inverted.train(np.ascontiguousarray(database[::step]))
+    for start in range(0, count, _ADDED):
+        inverted.add(database[start : start + _ADDED])
+    return f"FAISS {factory}", inverted
+
+
+def lists_method(name: str, build_s: float, inverted) -> Method:
+    """Makes a method of an index of `build_lists`."""
+    import faiss
+
+    def search_lists(queries, setting):
+        probed, reordered = setting
+        parameters = faiss.IndexRefineSearchParameters(
+            k_factor=reordered / K,
+            base_index_params=faiss.IVFSearchParameters(nprobe=probed),
         )
+        return inverted.search(queries, K, params=parameters)[1]
+
+    lists = int(name.split("IVF")[1].split(",")[0])
+    return Method(name, build_s, search_lists, settings=_by_reordered(lists))
 
 
 def _faiss_graph(database: np.ndarray) -> Method:
+    began = time.perf_counter()
+    name, graph = build_graph(database)
+    return graph_method(name, time.perf_counter() - began, graph)
+
+
+def build_graph(database: np.ndarray):
+    """Builds FAISS's graph of float32 [N, D]; returns name and index."""
     import faiss
 
-    began = time.perf_counter()
     graph = faiss.IndexHNSWFlat(
         database.shape[1], 32, faiss.METRIC_INNER_PRODUCT
     )
     graph.hnsw.efConstruction = 100
     graph.add(database)
+    return "FAISS HNSW32, efConstruction 100", graph
+
+
+def graph_method(name: str, build_s: float, graph) -> Method:
+    """Makes a method of an index of `build_graph`."""
+    import faiss
 
     def search_graph(queries, ef_search):
         parameters = faiss.SearchParametersHNSW(efSearch=ef_search)
         return graph.search(queries, K, params=parameters)[1]
 
     return Method(
-        "FAISS HNSW32, efConstruction 100",
-        time.perf_counter() - began,
+        name,
+        build_s,
         search_graph,
         settings=[
             [10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320, 448, 640, 1280]
@@ -126,7 +164,6 @@ def _scann_methods(
     database: np.ndarray, trees: tuple[tuple[float, ...], ...]
 ) -> Iterator[Method]:
     scann = scann_searcher.scann_module()
-    rules = scann_searcher.rules(count=_TRAINED, dimension=database.shape[1])
     brute_force = scann_searcher.Searcher.build(
         scann, database, {"searcher": "brute_force"}
     )
@@ -136,36 +173,68 @@ def _scann_methods(
         lambda queries, _: brute_force.search(queries, K)[0],
         brute_force.set_num_threads,
     )
-    for times, soar_lambda, codes in trees:
-        leaves = round(times * math.sqrt(len(database)))
+    for tree in trees:
         began = time.perf_counter()
-        searcher = scann_searcher.Searcher.build(
-            scann,
-            database,
-            {
-                **rules,
-                "num_leaves": leaves,
-                "soar_lambda": soar_lambda or None,
-                "dimensions_per_block": int(codes),
-                "training_sample_size": min(
-                    len(database), rules["training_sample_size"]
-                ),
-            },
-        )
+        name, searcher = build_tree(database, *tree)
+        yield tree_method(name, time.perf_counter() - began, searcher)
 
-        def search(queries, setting, searcher=searcher):
-            searcher.parameters["num_leaves_to_search"] = setting[0]
-            searcher.parameters["reordering_num_neighbors"] = setting[1]
-            return searcher.search(queries, K)[0]
 
-        soar = f"SOAR {soar_lambda:g}" if soar_lambda else "no SOAR"
-        yield Method(
-            f"ScaNN, {leaves} leaves, {soar}, {codes:g} dimensions a code",
-            time.perf_counter() - began,
-            search,
-            searcher.set_num_threads,
-            _by_reordered(leaves),
-        )
+def build_tree(
+    database: np.ndarray,
+    times: float,
+    soar_lambda: float,
+    codes: float,
+    reorder_from: str = "memory",
+) -> tuple[str, scann_searcher.Searcher]:
+    """Builds ScaNN's tree.
+
+    Args:
+        database: float32 [N, D]; may be a memory map.
+        times: leaves, times sqrt(N).
+        soar_lambda: of SOAR; 0: none.
+        codes: dimensions of a code.
+        reorder_from: see `scann_searcher`.
+
+    Returns:
+        Name and searcher.
+    """
+    count, dimension = database.shape
+    leaves = round(times * math.sqrt(count))
+    rules = scann_searcher.rules(
+        count=_TRAINED, dimension=dimension, reorder_from=reorder_from
+    )
+    rules |= {
+        "num_leaves": leaves,
+        "soar_lambda": soar_lambda or None,
+        "dimensions_per_block": int(codes),
+        "training_sample_size": min(count, rules["training_sample_size"]),
+    }
+    searcher = scann_searcher.Searcher.build(
+        scann_searcher.scann_module(), database, rules
+    )
+    soar = f"SOAR {soar_lambda:g}" if soar_lambda else "no SOAR"
+    disk = ", reordered from disk" if reorder_from == "disk" else ""
+    name = f"ScaNN, {leaves} leaves, {soar}, {codes:g} dimensions a code{disk}"
+    return name, searcher
+
+
+def tree_method(
+    name: str, build_s: float, searcher: scann_searcher.Searcher
+) -> Method:
+    """Makes a method of a searcher of `build_tree`."""
+
+    def search(queries, setting):
+        searcher.parameters["num_leaves_to_search"] = setting[0]
+        searcher.parameters["reordering_num_neighbors"] = setting[1]
+        return searcher.search(queries, K)[0]
+
+    return Method(
+        name,
+        build_s,
+        search,
+        searcher.set_num_threads,
+        _by_reordered(searcher.parameters["num_leaves"]),
+    )
 
 
 def _by_reordered(partitions: int) -> list[list[tuple[int, int]]]:
