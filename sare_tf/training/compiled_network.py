@@ -121,7 +121,7 @@ def form_of(embedder: keras.Model, options: TrainingOptions) -> keras.Model:
         ).trained
     if options.recompute_blocks:
         return graph_parts.recomputed(embedder, **sizes)
-    return embedder
+    return graph_parts.fast(embedder, **sizes)
 
 
 def _uncompiled(

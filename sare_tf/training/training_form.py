@@ -1,4 +1,4 @@
-"""The form in which a network is trained: with stored features, or recomputed.
+"""The form in which a network is trained: see `graph_parts`.
 
 The network that is saved is always the whole one. What is trained shares its
 weights, optimizer, loss and memory.
@@ -37,12 +37,12 @@ def of(
             frozen.
     """
     options = data.options
-    if not options.cache_frozen and not options.recompute_blocks:
-        return network, data
     embedder = network.get_layer("embedder")
     with strategy.scope():
         if not options.cache_frozen:
             form = compiled_network.form_of(embedder, options)
+            if form is embedder:
+                return network, data
             return compiled_network.over(network, form, options), data
         halves = graph_parts.split(
             embedder,

@@ -94,6 +94,9 @@ def test_all_forms_have_the_same_gradients(name, monkeypatch):
     images = rng.uniform(0, 255, (4, 28, 28, 3)).astype(np.float32)
     expected = descriptors_and_gradients(embedder, images)
     size = {"height": 28, "width": 28}
+    form = graph_parts.fast(embedder, **size)
+    assert form is not embedder
+    assert_same(form, images, expected, embedder)
     form = graph_parts.recomputed(embedder, **size)
     assert any(layer.name == "recomputed0" for layer in form.layers)
     assert_same(form, images, expected, embedder)
