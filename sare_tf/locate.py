@@ -44,7 +44,8 @@ from sare_tf.serving.options import ServableOptions
 
 # TensorFlow and matplotlib take seconds to import: only where they are needed.
 if TYPE_CHECKING:
-    from sare_tf.search.locator import Gallery, Locator
+    from sare_tf.search.gallery import Gallery
+    from sare_tf.search.locator import Locator
 
 
 def run(options: LocateOptions) -> Iterator[tuple[str, Answer]]:
@@ -139,7 +140,7 @@ def _open(options: LocateOptions) -> "Locator | warm_client.WarmLocator":
     from sare_tf.search.locator import Locator
 
     return Locator(
-        index=options.index_paths,
+        index=options.index_sources,
         export=serving.named(options),
         exact=options.exact_search,
         check=options.check_index,
@@ -175,7 +176,7 @@ def _follow(options: LocateOptions) -> Iterator[tuple[str, Answer]]:
 
 
 def _gallery(options: LocateOptions, locator: "Locator") -> "Gallery":
-    from sare_tf.search.locator import Gallery
+    from sare_tf.search.gallery import Gallery
 
     return Gallery(options.records, locator.index)
 

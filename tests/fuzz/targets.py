@@ -30,6 +30,7 @@ from sare_tf.records import stored_image
 from sare_tf.records.records import Records
 from sare_tf.records.shard_plan import Preparation
 from sare_tf.search import index_changes, locator
+from sare_tf.search.gallery import Gallery
 from sare_tf.search.opened_index import Index
 from sare_tf.search.options import IndexOptions
 from sare_tf.training import run_folder
@@ -299,7 +300,7 @@ class Requests:
             IndexOptions(records=records, export=model, index=root / "index")
         )
         search = locator.Locator(index=out, export=model)
-        gallery = locator.Gallery(records, search.index)
+        gallery = Gallery(records, search.index)
         server = locate_server.LocateServer(
             search, gallery, k=3, limits=ServeOptions(upload_mebibytes=1)
         )

@@ -1,0 +1,192 @@
+"""A database in two processes behind the address of a third."""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import toy_search
+from paths import ROOT
+
+from sare_tf import index
+from sare_tf.search import locator
+from sare_tf.search.options import IndexOptions
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Records, export, and three shards; the third holds other images."""
+    root = tmp_path_factory.mktemp("toy")
+    records = toy_search.records(root)
+    export = toy_search.export(root / "export")
+    shards = [str(root / "index" / str(number)) for number in range(3)]
+    for shard, part in zip(shards, ("0/2", "1/2", "0/3"), strict=True):
+        index.run(
+            IndexOptions(
+                records=records, export=export, index=shard, index_shard=part
+            )
+        )
+    return {"records": records, "export": export, "shards": shards}
+
+
+class _Server:
+    """A process of `locate --serve`."""
+
+    def __init__(self, built, path, *flags, port=0):
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "sare_tf.locate", "--serve"),
+                *(f"--index={path}", f"--export={built['export']}"),
+                *(f"--port={port}", *flags),
+            ],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.log = []
+
+    def wait(self):
+        """Reads its log until it serves, and then goes on reading it."""
+        for line in self.process.stderr:
+            self.log.append(line)
+            if found := re.search(r"http://127\.0\.0\.1:(\d+) in", line):
+                self.port = int(found[1])
+                break
+        else:
+            raise AssertionError("".join(self.log))
+        threading.Thread(
+            target=lambda: self.log.extend(self.process.stderr), daemon=True
+        ).start()
+        return self
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, method, path, body=None):
+        with contextlib.closing(
+            http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        ) as connection:
+            connection.request(method, path, body)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+
+    def end(self, kind=signal.SIGKILL):
+        self.process.send_signal(kind)
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def start(built):
+    started = []
+
+    def start(*arguments, **options):
+        started.append(_Server(built, *arguments, **options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.end()
+
+
+def _wait_for(condition):
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_parts_behind_one_address(built, start):
+    shards, records = built["shards"], f"--records={built['records']}"
+    parts = [start(path, records) for path in shards[:2]]
+    urls = ",".join(part.wait().url for part in parts)
+    front = start(urls, "--part_timeout_s=3").wait()
+    whole = locator.Locator(
+        index=shards[:2], export=built["export"], exact=True
+    )
+    photographs = [toy_search.jpeg(place, 99) for place in range(6)]
+
+    def check():
+        for photograph in photographs:
+            status, found = front.ask("POST", "/locate?k=18", photograph)
+            assert status == 200
+            # One at a time, as here: the sizes of batches change the last bits.
+            (expected,) = whole([photograph], k=18)
+            del found["map"]
+            for match in found["matches"]:
+                assert match.pop("thumbnail").startswith("data:image/jpeg;")
+            assert found == json.loads(json.dumps(expected.as_json()))
+
+    check()
+    assert front.ask("GET", "/health") == (200, {"status": "ok", "images": 18})
+    # A part is killed while photographs are answered.
+    answers = []
+    stop = threading.Event()
+
+    def keep_asking():
+        while not stop.is_set():
+            answers.append(front.ask("POST", "/locate?k=18", photographs[3]))
+
+    thread = threading.Thread(target=keep_asking)
+    thread.start()
+    _wait_for(lambda: len(answers) > 2)
+    parts[1].end()
+    _wait_for(lambda: any(status == 503 for status, _ in answers))
+    stop.set()
+    thread.join(30)
+    assert {status for status, _ in answers} == {200, 503}
+    # Whole answers only.
+    assert {
+        len(found["matches"]) for status, found in answers if status == 200
+    } == {18}
+    assert front.ask("GET", "/health")[0] == 503
+    _wait_for(lambda: any(parts[1].url in line for line in front.log))
+    # It comes again, first with other images, and then with its own.
+    port = parts[1].port
+    other = start(shards[2], records, port=port).wait()
+    assert front.ask("POST", "/locate", photographs[0])[0] == 503
+    _wait_for(lambda: any("start this process again" in x for x in front.log))
+    other.end()
+    start(shards[1], records, port=port).wait()
+    check()
+    assert front.end(signal.SIGTERM) == 0
+
+
+def test_a_command_that_asks_a_part(built, start, tmp_path):
+    """For one photograph, with a picture that shows images of the part."""
+    records = f"--records={built['records']}"
+    part = start(built["shards"][1], records).wait()
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(toy_search.jpeg(5, 99))
+    command = [
+        *(sys.executable, "-m", "sare_tf.locate", "--json", str(photo)),
+        *(f"--index={part.url}", f"--export={built['export']}"),
+        f"--picture={tmp_path}/picture.png",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True
+    )
+    whole = locator.Locator(index=built["shards"][1], export=built["export"])
+    (expected,) = whole([photo.read_bytes()], k=5)
+    found = json.loads(done.stdout.splitlines()[0])
+    expected = json.loads(json.dumps(expected.as_json()))
+    assert {name: found[name] for name in expected} == expected
+    assert (tmp_path / "picture.png").stat().st_size > 1000
+    part.end()
+    done = subprocess.run(
+        [*command, "--part_start_s=0"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Expected an answer of the part of the index at" in done.stderr
