@@ -17,6 +17,8 @@ search only the images that agree with what is known. `--rerank` orders the
 matches anew by local features. `--sequence=FOLDER` or a video looks up frames
 that follow each other together, and `--write_positions` then writes a track.
 `--keep_warm` leaves a process running that answers the next calls at once.
+`--index=http://HOST:PORT,...` searches parts that other processes of `--serve`
+hold, see docs/many_machines.md.
 `search.confidence` defines the confidence of an answer.
 """
 

@@ -32,6 +32,7 @@ class PartRoutes:
 
     def __init__(self, index: Index, gallery: Gallery, limits: ServeOptions):
         self._index = index
+        self._digest = part_protocol.digest_of(index.all_metadata)
         self._gallery = gallery
         self._limits = limits
         self._searches = Batcher(
@@ -100,10 +101,10 @@ class PartRoutes:
 
     def _check(self, digest: str) -> None:
         """Refuses a request that means another index."""
-        if digest != self._index.digest:
+        if digest != self._digest:
             flask.abort(
                 409,
-                f"Expected a request for the index {self._index.digest[:12]}, "
+                f"Expected a request for the index {self._digest[:12]}, "
                 f"which is served here. Received: one for {digest[:12]!r}.",
             )
 

@@ -8,8 +8,8 @@ another machine. Whoever searches several of them asks each
     GET  /part/image      the image `image_id`, as its records hold it
     POST /part/search     a `Question`, JSON -> its `Neighbours`, JSON
 
-All but the first name the digest of the index that is meant, as `index`, and
-are refused with 409 by a process that holds another. Descriptors are sent as
+All but the first name the index that is meant by the digest of `digest_of`, as
+`index`, and are refused with 409 by a process that holds another. Descriptors are sent as
 they are, and distances as decimals that stand for the same float32, so
 distances of several parts can be compared as if one process had found them.
 Axis letters: Q queries, N images of the part, D descriptor length.
@@ -18,15 +18,16 @@ Axis letters: Q queries, N images of the part, D descriptor length.
 import base64
 import binascii
 import dataclasses
+import hashlib
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 
 from sare_tf.runtime import atomic_files, sealed_json
-from sare_tf.search import bound_file
+from sare_tf.search import bound_file, index_files
 from sare_tf.search.opened_index import Index
 
 # Of this protocol. A part of another version is refused.
@@ -58,7 +59,7 @@ class Question:
     """A search of a part.
 
     Args:
-        index: digest of the index that is meant.
+        index: digest of the index that is meant, of `digest_of`.
         k: neighbours per query, at most the number of images to search.
         descriptors: float32 [Q, D]; without queries, the part only says its
             recall.
@@ -172,6 +173,16 @@ class Neighbours:
         )
 
 
+def digest_of(all_metadata: Sequence[dict[str, Any]]) -> str:
+    """Returns a digest of the content of an index and of the order of its rows.
+
+    Args:
+        all_metadata: index.json of each of its folders.
+    """
+    digests = [index_files.digest_of([metadata]) for metadata in all_metadata]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
 def describe(index: Index) -> dict[str, Any]:
     """Returns what a part holds, as JSON.
 
@@ -192,7 +203,7 @@ def describe(index: Index) -> dict[str, Any]:
         folders.append(files)
     return {
         "sare_tf_part": VERSION,
-        "index": index.digest,
+        "index": digest_of(index.all_metadata),
         "images": len(index.manifest),
         "search": index.searches_with,
         "folders": folders,

@@ -73,7 +73,7 @@ class RemotePart:
                 for number, files in enumerate(described["folders"])
             ]
             self.all_metadata = list(map(index_files.read, self.folders))
-            if index_files.digest_of(self.all_metadata) != self._index:
+            if part_protocol.digest_of(self.all_metadata) != self._index:
                 raise ValueError("index.json of other folders")
             self.manifest = self._manifest(folder)
         except (OSError, ValueError) as error:

@@ -10,7 +10,7 @@ import toy_search
 
 from sare_tf import index
 from sare_tf.pages import locate_server
-from sare_tf.search import locator
+from sare_tf.search import locator, part_protocol
 from sare_tf.search.gallery import Gallery
 from sare_tf.search.opened_index import Index
 from sare_tf.search.options import IndexOptions
@@ -57,9 +57,13 @@ def front(built, part):
     return locate_server.LocateServer(search, gallery)
 
 
+def _digest(part):
+    return part_protocol.describe(part.server._locator.index)["index"]
+
+
 def _question(part, **changes):
     row = base64.b64encode(toy_search.unit(1, 48)).decode()
-    digest = part.server._locator.index.digest
+    digest = _digest(part)
     return {"index": digest, "k": 2, "descriptors": row, "where": None} | (
         changes
     )
@@ -114,7 +118,7 @@ def test_what_is_no_search(part, client):
         answer = client.post("/part/search", data=body)
         assert answer.status_code == 400
         assert "Expected a search" in answer.get_json()["error"]
-    digest = part.server._locator.index.digest
+    digest = _digest(part)
     for query, code in (
         ("", 409),
         (f"?index={digest}", 400),

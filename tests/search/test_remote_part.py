@@ -310,6 +310,18 @@ def test_a_part_that_is_down_and_comes_again(folders, descriptors):
     assert part.paths == ["/part/search"]
 
 
+def test_a_part_that_comes_again_in_another_order(folders, descriptors):
+    """The same images, but other rows."""
+    with toy_parts.serve(Index.open(folders)) as part:
+        port = int(part.url.rpartition(":")[2])
+        opened = Index.open(part.url)
+    with (
+        toy_parts.serve(Index.open(folders[::-1]), port=port),
+        pytest.raises(PartFailed, match="HTTP 409"),
+    ):
+        opened.search(descriptors[:3], 5)
+
+
 def test_a_part_that_is_still_loading(folders):
     with toy_parts.serve(Index.open(folders[0])) as part:
         port = int(part.url.rpartition(":")[2])
