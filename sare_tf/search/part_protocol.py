@@ -9,9 +9,9 @@ another machine. Whoever searches several of them asks each
     POST /part/search     a `Question`, JSON -> its `Neighbours`, JSON
 
 All but the first name the index that is meant by the digest of `digest_of`, as
-`index`, and are refused with 409 by a process that holds another. Descriptors are sent as
-they are, and distances as decimals that stand for the same float32, so
-distances of several parts can be compared as if one process had found them.
+`index`, and are refused with 409 by a process that holds another. Descriptors
+are sent as they are, and distances as decimals that stand for the same float32,
+so distances of several parts can be compared as if one process had found them.
 Axis letters: Q queries, N images of the part, D descriptor length.
 """
 
