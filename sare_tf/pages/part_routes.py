@@ -49,7 +49,7 @@ class PartRoutes:
             (f"{PREFIX}/image", self.show_image, "GET"),
             (f"{PREFIX}/search", self.search, "POST"),
         ):
-            app.add_url_rule(path, view_func=view, methods=[method])
+            app.add_url_rule(path, path, view, methods=[method])
 
     def show(self) -> flask.Response:
         """GET /part: what the index holds."""

@@ -8,9 +8,11 @@ index by now is refused, because its rows are those of other images.
 
 import functools
 import json
+import shutil
 import tempfile
 import time
 import urllib.parse
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +67,8 @@ class RemotePart:
         self._count = described["images"]
         self.is_approximate = described["search"] != "exact"
         host = urllib.parse.urlsplit(self.url).hostname or "part"
-        self._kept = tempfile.TemporaryDirectory(prefix=f"sare_tf_{host}_")
-        folder = Path(self._kept.name)
+        folder = Path(tempfile.mkdtemp(prefix=f"sare_tf_{host}_"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         try:
             self.folders = [
                 _written(folder / str(number), files)

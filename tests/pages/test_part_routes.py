@@ -10,7 +10,7 @@ import toy_search
 
 from sare_tf import index
 from sare_tf.pages import locate_server
-from sare_tf.search import locator, part_protocol
+from sare_tf.search import calibration, locator, part_protocol
 from sare_tf.search.gallery import Gallery
 from sare_tf.search.opened_index import Index
 from sare_tf.search.options import IndexOptions
@@ -188,6 +188,42 @@ def test_a_prior_holds_in_all_parts(front):
     }
     assert places
     assert max(places) <= 2
+
+
+def test_a_calibration_that_lies_with_a_part(built, part):
+    """It was measured on all shards, and rejects as in one process."""
+    whole = Index.open(built["shards"])
+    measured = calibration.Calibration(
+        export_fingerprint=whole.metadata["export_fingerprint"],
+        index_digest=whole.digest,
+        positive_radius_m=25.0,
+        split="val",
+        queries=20,
+        database=18,
+        same_database=True,
+        protocol="within 25 m",
+        groups=[
+            calibration.Group(start=0.0, queries=10, right=1, absent=9),
+            calibration.Group(start=0.4, queries=10, right=9, absent=1),
+        ],
+    )
+    measured.write(built["shards"][1])
+    photographs = [toy_search.jpeg(5, 99), toy_search.jpeg(77, 1)]
+    try:
+        found, expected = (
+            [
+                locator.Locator(
+                    index=paths, export=built["export"], reject_below=0.5
+                )([photograph], k=18)
+                for photograph in photographs
+            ]
+            for paths in ([built["shards"][0], part.url], built["shards"])
+        )
+    finally:
+        (built["shards"][1] / measured.name).unlink()
+    assert found == expected
+    assert [answer.rejected for (answer,) in found] == [False, True]
+    assert found[0][0].reliability.right == 0.9
 
 
 def test_a_part_that_fails(part, front, caplog):

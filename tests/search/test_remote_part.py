@@ -59,7 +59,7 @@ def parts(folders):
 
 def _open(parts, folders, **limits):
     first, last = (PartAddress(url=part.url, **limits) for part in parts)
-    return Index.open([first, folders[1], last])
+    return Index.open([first, folders[1], last], exact=True)
 
 
 def _queries(descriptors, count=12):
@@ -178,7 +178,7 @@ def test_a_part_that_searches_by_scann(
     queries = _queries(descriptors)
     where = np.arange(1200) % 3 > 0
     with toy_parts.serve(held) as part:
-        opened = Index.open([folders[0], folders[1], folders[2], part.url])
+        opened = Index.open([*folders, part.url])
         whole = Index.open([*folders, tree])
         for chosen in (None, where):
             found = opened.search(queries, 10, where=chosen)
@@ -292,14 +292,14 @@ def test_a_part_that_is_slow(parts, folders, descriptors):
 
 
 def test_a_part_that_is_down_and_comes_again(folders, descriptors):
-    with toy_parts.serve(Index.open(folders[0])) as part:
+    with toy_parts.serve(Index.open(folders[0], exact=True)) as part:
         port = int(part.url.rpartition(":")[2])
-        opened = Index.open([part.url, folders[1]])
+        opened = Index.open([part.url, folders[1]], exact=True)
         expected = opened.search(descriptors[:3], 5)
     with pytest.raises(PartFailed, match="Check that it runs there") as raised:
         opened.search(descriptors[:3], 5)
     assert raised.value.may_pass
-    with toy_parts.serve(Index.open(folders[0]), port=port):
+    with toy_parts.serve(Index.open(folders[0], exact=True), port=port):
         found = opened.search(descriptors[:3], 5)
         np.testing.assert_array_equal(found[0], expected[0])
     with (
@@ -323,14 +323,14 @@ def test_a_part_that_comes_again_in_another_order(folders, descriptors):
 
 
 def test_a_part_that_is_still_loading(folders):
-    with toy_parts.serve(Index.open(folders[0])) as part:
+    with toy_parts.serve(Index.open(folders[0], exact=True)) as part:
         port = int(part.url.rpartition(":")[2])
     address = PartAddress(url=f"http://127.0.0.1:{port}", start_s=20)
     opened = []
     thread = threading.Thread(target=lambda: opened.append(Index.open(address)))
     thread.start()
     time.sleep(0.3)
-    with toy_parts.serve(Index.open(folders[0]), port=port):
+    with toy_parts.serve(Index.open(folders[0], exact=True), port=port):
         thread.join(20)
     assert len(opened[0].manifest) == 60
     with pytest.raises(ConnectionError, match="Check that it runs there"):
