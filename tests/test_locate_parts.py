@@ -50,7 +50,7 @@ class _Server:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self.log = []
+        self.log, self._reading = [], None
 
     def wait(self):
         """Reads its log until it serves, and then goes on reading it."""
@@ -61,9 +61,10 @@ class _Server:
                 break
         else:
             raise AssertionError("".join(self.log))
-        threading.Thread(
-            target=lambda: self.log.extend(self.process.stderr), daemon=True
-        ).start()
+        self._reading = threading.Thread(
+            target=lambda: self.log.extend(self.process.stderr)
+        )
+        self._reading.start()
         return self
 
     @property
@@ -80,7 +81,11 @@ class _Server:
 
     def end(self, kind=signal.SIGKILL):
         self.process.send_signal(kind)
-        return self.process.wait(20)
+        code = self.process.wait(20)
+        if self._reading is not None:
+            self._reading.join(20)
+        self.process.stderr.close()
+        return code
 
 
 @pytest.fixture

@@ -190,7 +190,7 @@ class LocateOptions(
             ("sequence", "needs the distances of all images"),
             (
                 "keep_warm",
-                "is for an index in folders: --serve keeps a process",
+                "compares index.json with that of its process",
             ),
         ):
             if self.index_parts and getattr(self, name):
