@@ -41,6 +41,7 @@ from sare_tf.search import (
     warm_client,
 )
 from sare_tf.search.answers import Answer
+from sare_tf.search.index_folders import PartAddress
 from sare_tf.search.options import PhotoFolderOptions
 from sare_tf.serving.options import ServableOptions
 
@@ -142,7 +143,7 @@ def _open(options: LocateOptions) -> "Locator | warm_client.WarmLocator":
     from sare_tf.search.locator import Locator
 
     return Locator(
-        index=options.index_sources,
+        index=_sources(options),
         export=serving.named(options),
         exact=options.exact_search,
         check=options.check_index,
@@ -150,6 +151,20 @@ def _open(options: LocateOptions) -> "Locator | warm_client.WarmLocator":
         reject_below=options.reject_below,
         rerank=options.rerank_settings,
     )
+
+
+def _sources(options: LocateOptions) -> list[str | PartAddress]:
+    """Returns the folders and parts to search, for `Index.open`."""
+    return [
+        PartAddress(
+            url=path,
+            timeout_s=options.part_timeout_s,
+            start_s=options.part_start_s,
+        )
+        if path in options.index_parts
+        else path
+        for path in options.index_paths
+    ]
 
 
 def _follow(options: LocateOptions) -> Iterator[tuple[str, Answer]]:

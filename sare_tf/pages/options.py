@@ -10,7 +10,6 @@ from sare_tf.pages import map_tiles
 from sare_tf.records.options import RecordsFolderOptions
 from sare_tf.runtime.common_options import BatchOptions
 from sare_tf.runtime.options import Options, option, options, path_option
-from sare_tf.search.index_folders import PartAddress, is_address
 from sare_tf.search.landmark_options import RERANKERS
 from sare_tf.search.options import (
     NeighbourOptions,
@@ -204,20 +203,6 @@ class LocateOptions(
     def _only_parts(self) -> bool:
         """Whether other processes search all of the index."""
         return bool(self.index) and self.index_parts == self.index_paths
-
-    @property
-    def index_sources(self) -> list[str | PartAddress]:
-        """What is searched, for `Index.open`."""
-        return [
-            PartAddress(
-                url=path,
-                timeout_s=self.part_timeout_s,
-                start_s=self.part_start_s,
-            )
-            if is_address(path)
-            else path
-            for path in self.index_paths
-        ]
 
     def _check_sequence(self) -> None:
         others = ("photos", "serve", "picture", "rerank", "reject_below")

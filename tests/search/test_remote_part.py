@@ -409,13 +409,11 @@ def test_what_is_measured_of_an_index_comes_with_its_part(folders, parts):
 def test_options_that_take_parts():
     url = "http://127.0.0.1:1"
     given = {"export": "export", "photos": ("a.jpg",)}
-    options = LocateOptions(
-        index=f"{url},folder", part_timeout_s=3, part_start_s=4, **given
-    )
-    assert options.index_sources == [
-        PartAddress(url=url, timeout_s=3, start_s=4),
-        "folder",
-    ]
+    options = LocateOptions(index=f"{url},folder", **given)
+    assert options.index_parts == [url]
+    assert options.index_paths == [url, "folder"]
+    assert options.part_timeout_s == PartAddress(url=url).timeout_s
+    assert options.part_start_s == PartAddress(url=url).start_s
     LocateOptions(index=url, export="export", serve=True)
     with pytest.raises(ValueError, match="records"):
         LocateOptions(index=f"{url},folder", export="export", serve=True)
