@@ -187,10 +187,7 @@ class LocateOptions(
         """Refuses what needs the descriptors, which stay with the parts."""
         for name, why in (
             ("sequence", "needs the distances of all images"),
-            (
-                "keep_warm",
-                "compares index.json with that of its process",
-            ),
+            ("keep_warm", "compares index.json with that of its process"),
         ):
             if self.index_parts and getattr(self, name):
                 raise ValueError(

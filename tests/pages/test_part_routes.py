@@ -260,7 +260,9 @@ def test_reranking_needs_records_where_parts_are(built, part):
         "index": [built["shards"][0], part.url],
         "export": built["export"],
     }
-    with pytest.raises(ValueError, match="no records. Name --records"):
+    with pytest.raises(
+        ValueError, match="records with all images: features beside"
+    ):
         locator.Locator(**given, rerank=RerankOptions(rerank="rootsift"))
     options = RerankOptions(rerank="rootsift", records=built["records"])
     photograph = toy_search.jpeg(5, 99)
