@@ -164,26 +164,3 @@ def test_parts_behind_one_address(built, start):
     start(shards[1], *flags, port=parts[1].port).wait()
     check()
     assert front.end(signal.SIGTERM) == 0
-
-
-def test_a_command_that_asks_a_part(built, start, tmp_path):
-    """For one photograph, with a picture that shows images of the part."""
-    records = f"--records={built['records']}"
-    part = start(built["shards"][1], records).wait()
-    photo = tmp_path / "photo.jpg"
-    photo.write_bytes(toy_search.jpeg(5, 99))
-    command = [
-        *(sys.executable, "-m", "sare_tf.locate", "--json", str(photo)),
-        *(f"--index={part.url}", f"--export={built['export']}"),
-        f"--picture={tmp_path}/picture.png",
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=True
-    )
-    whole = locator.Locator(index=built["shards"][1], export=built["export"])
-    (expected,) = whole([photo.read_bytes()], k=5)
-    found = json.loads(done.stdout.splitlines()[0])
-    expected = json.loads(json.dumps(expected.as_json()))
-    assert {name: found[name] for name in expected} == expected
-    assert (tmp_path / "picture.png").stat().st_size > 1000

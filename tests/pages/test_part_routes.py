@@ -8,8 +8,9 @@ import pytest
 import toy_parts
 import toy_search
 
-from sare_tf import index
+from sare_tf import index, locate
 from sare_tf.pages import locate_server
+from sare_tf.pages.options import LocateOptions
 from sare_tf.search import calibration, locator, part_protocol
 from sare_tf.search.gallery import Gallery
 from sare_tf.search.opened_index import Index
@@ -173,6 +174,23 @@ def test_images_of_a_part_come_through_the_front(built, part, front):
     assert read[0] == read[3] == (photos / names[12]).read_bytes()
     assert read[1:3] == [None, None]
     assert gallery.queries(3) == []
+
+
+def test_photographs_of_a_command(built, part, tmp_path):
+    """With a picture, which shows images of the part, and without records."""
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(toy_search.jpeg(5, 99))
+    given = {"export": built["export"], "photos": (str(photo),)}
+    picture = tmp_path / "picture.png"
+    (found,) = locate.run(
+        LocateOptions(index=part.url, picture=str(picture), **given)
+    )
+    (expected,) = locate.run(
+        LocateOptions(index=str(built["shards"][1]), **given)
+    )
+    assert found == expected
+    assert part.paths.count("/part/image") == 5
+    assert picture.stat().st_size > 1000
 
 
 def test_a_prior_holds_in_all_parts(front):
