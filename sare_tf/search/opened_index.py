@@ -50,11 +50,17 @@ class Index:
 
     def __init__(
         self,
-        opened: Sequence[index_opening.Opened],
+        folders: Sequence[Path | PartAddress],
         *,
         path: str,
+        exact: bool,
+        check: bool = True,
     ):
         self.path = path
+        opened = [
+            index_opening.open_one(folder, exact=exact, check=check)
+            for folder in folders
+        ]
         index_opening.check_one_export(opened)
         self.folders = [folder for one in opened for folder in one.folders]
         self.all_metadata = [
@@ -128,11 +134,12 @@ class Index:
         """
         if isinstance(paths, str | Path | PartAddress):
             paths = [paths]
-        opened = [
-            index_opening.open_one(one, exact=exact, check=check)
-            for one in index_folders.expand(paths)
-        ]
-        return cls(opened, path=",".join(map(str, paths)))
+        return cls(
+            index_folders.expand(paths),
+            path=",".join(map(str, paths)),
+            exact=exact,
+            check=check,
+        )
 
     @classmethod
     def build(
