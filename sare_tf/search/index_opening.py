@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from absl import logging
 
 from sare_tf.runtime import file_digests, sealed_json
 from sare_tf.runtime.damage import Damaged
@@ -38,25 +39,36 @@ class Opened:
 def check_one_export(opened: Sequence[Opened]) -> None:
     """Refuses indexes whose descriptors cannot be compared.
 
+    Folders may hold numbers and codes, of which a warning is logged: distances
+    of codes are rough, so images rank less well among those of numbers.
+
     Args:
         opened: the folders and parts of an index.
 
     Raises:
-        ValueError: they are of different exports, lengths or types.
+        ValueError: they are of different exports or lengths, or there are parts
+            of different types.
     """
     first = opened[0]
+    has_parts = any(one.part is not None for one in opened)
     for one in opened:
         for metadata in one.all_metadata:
             for name in ("export_fingerprint", "dimension", "dtype"):
                 expected = first.all_metadata[0][name]
-                if metadata[name] != expected:
-                    raise ValueError(
-                        "Expected indexes that one export built, with the same "
-                        f"--index_dtype. Received: {one.name!r} with another "
-                        f"{name} than {first.name!r}: "
-                        f"{_short(metadata[name])}, not {_short(expected)}. "
-                        "Build them again with one."
-                    )
+                if metadata[name] == expected:
+                    continue
+                what = (
+                    f"{one.name!r} with another {name} than {first.name!r}: "
+                    f"{_short(metadata[name])}, not {_short(expected)}."
+                )
+                if name == "dtype" and not has_parts:
+                    logging.warning("Ranks are rough between shards: %s", what)
+                    continue
+                raise ValueError(
+                    "Expected indexes that one export built, with the same "
+                    f"--index_dtype. Received: {what} Build them again with "
+                    "one."
+                )
 
 
 def _short(value: Any) -> str:

@@ -205,16 +205,25 @@ def test_parts_of_another_model_or_type(
     other = toy_index.write(
         tmp_path / "other", descriptors[:9], list("abcdefghi"), **changed
     )
-    for opened in ([folders[0], other], [parts[0].url, other]):
-        with pytest.raises(ValueError, match=words) as raised:
-            Index.open(opened)
-        assert str(opened[0]) in str(raised.value)
-        assert str(other) in str(raised.value)
+    with pytest.raises(ValueError, match=words) as raised:
+        Index.open([parts[0].url, other])
+    assert parts[0].url in str(raised.value)
+    assert str(other) in str(raised.value)
     with (
         toy_parts.serve(Index.open(other)) as part,
         pytest.raises(ValueError, match=f"{part.url}' with {words}"),
     ):
         Index.open([folders[0], part.url])
+
+
+def test_folders_of_another_type_rank_with_a_warning(
+    tmp_path, folders, descriptors, caplog
+):
+    other = toy_index.write(
+        tmp_path / "other", descriptors[:9], list("abcdefghi"), dtype="float16"
+    )
+    assert len(Index.open([folders[0], other]).manifest) == 69
+    assert f"{str(other)!r} with another dtype than" in caplog.text
 
 
 def test_an_image_in_two_parts(parts):
