@@ -40,7 +40,7 @@ def check_one_export(opened: Sequence[Opened]) -> None:
     """Refuses indexes whose descriptors cannot be compared.
 
     Folders may hold numbers and codes, of which a warning is logged: distances
-    of codes are rough, so images rank less well among those of numbers.
+    of codes are rough, so their images rank less well among others.
 
     Args:
         opened: the folders and parts of an index.
@@ -62,7 +62,7 @@ def check_one_export(opened: Sequence[Opened]) -> None:
                     f"{_short(metadata[name])}, not {_short(expected)}."
                 )
                 if name == "dtype" and not has_parts:
-                    logging.warning("Ranks are rough between shards: %s", what)
+                    logging.warning("Distances differ in precision: %s", what)
                     continue
                 raise ValueError(
                     "Expected indexes that one export built, with the same "
