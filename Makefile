@@ -80,15 +80,16 @@ test-backends: $(INSTALLED)
 			tests/losses/test_place_labels.py tests/losses/test_pair_losses.py; \
 	done
 
-# What needs the extras beam and similarity, with the versions they allow.
+# What needs the extras beam, similarity and engines, with the versions they
+# allow.
 test-extras:
 	test -x $(VENV_EXTRAS)/bin/python || $(PYTHON) -m venv $(VENV_EXTRAS)
 	$(VENV_EXTRAS)/bin/python -m pip install --quiet \
-		-c tests/extras/constraints.txt -e ".[dev,beam,similarity]"
+		-c tests/extras/constraints.txt -e ".[dev,beam,similarity,engines]"
 	$(VENV_EXTRAS)/bin/python -m pytest tests/distributed/test_beam.py \
 		tests/distributed/test_beam_index.py \
 		tests/losses/test_similarity_losses.py \
-		tests/losses/test_similarity_sampler.py
+		tests/losses/test_similarity_sampler.py tests/extras
 
 # Weights of PyTorch's projects: networks in plain PyTorch are saved as those
 # save them, imported here and compared, then exported and loaded again.

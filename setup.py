@@ -117,6 +117,12 @@ setup(
             "trustme",
             "waitress>=3.0.1",
         ],
+        # Search engines that read what export_vectors writes.
+        "engines": [
+            "faiss-cpu~=1.15.1",
+            "milvus-lite~=3.2.2",
+            "pymilvus~=3.0.2",
+        ],
         # HEIC photographs; its wheels hold libheif and its HEVC decoder.
         "heif": ["pillow-heif>=1.1"],
         # They fit TensorFlow 2.20, NumPy 2 and protobuf 7.

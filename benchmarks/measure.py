@@ -18,6 +18,11 @@ def resident_bytes() -> int:
     return _status_bytes("VmRSS")
 
 
+def resident_bytes_of(process: int) -> int:
+    """Returns the memory that another process has now."""
+    return _status_bytes("VmRSS", Path(f"/proc/{process}"))
+
+
 def resident_file_bytes() -> int:
     """Returns the part of it that pages of files have (RssFile)."""
     return _status_bytes("RssFile")
@@ -57,6 +62,6 @@ def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
         return process.submit(function, *arguments).result()
 
 
-def _status_bytes(field: str) -> int:
-    status = (_SELF / "status").read_text(encoding="ascii")
+def _status_bytes(field: str, process: Path = _SELF) -> int:
+    status = (process / "status").read_text(encoding="ascii")
     return 1024 * int(status.split(f"{field}:")[1].split()[0])

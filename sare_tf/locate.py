@@ -17,6 +17,8 @@ search only the images that agree with what is known. `--rerank` orders the
 matches anew by local features. `--sequence=FOLDER` or a video looks up frames
 that follow each other together, and `--write_positions` then writes a track.
 `--keep_warm` leaves a process running that answers the next calls at once.
+`--index=http://HOST:PORT,...` searches parts that other processes of `--serve`
+hold, see docs/many_machines.md.
 `search.confidence` defines the confidence of an answer.
 """
 
@@ -39,12 +41,14 @@ from sare_tf.search import (
     warm_client,
 )
 from sare_tf.search.answers import Answer
+from sare_tf.search.index_folders import PartAddress
 from sare_tf.search.options import PhotoFolderOptions
 from sare_tf.serving.options import ServableOptions
 
 # TensorFlow and matplotlib take seconds to import: only where they are needed.
 if TYPE_CHECKING:
-    from sare_tf.search.locator import Gallery, Locator
+    from sare_tf.search.gallery import Gallery
+    from sare_tf.search.locator import Locator
 
 
 def run(options: LocateOptions) -> Iterator[tuple[str, Answer]]:
@@ -139,7 +143,7 @@ def _open(options: LocateOptions) -> "Locator | warm_client.WarmLocator":
     from sare_tf.search.locator import Locator
 
     return Locator(
-        index=options.index_paths,
+        index=_sources(options),
         export=serving.named(options),
         exact=options.exact_search,
         check=options.check_index,
@@ -147,6 +151,20 @@ def _open(options: LocateOptions) -> "Locator | warm_client.WarmLocator":
         reject_below=options.reject_below,
         rerank=options.rerank_settings,
     )
+
+
+def _sources(options: LocateOptions) -> list[str | PartAddress]:
+    """Returns the folders and parts to search, for `Index.open`."""
+    return [
+        PartAddress(
+            url=path,
+            timeout_s=options.part_timeout_s,
+            start_s=options.part_start_s,
+        )
+        if path in options.index_parts
+        else path
+        for path in options.index_paths
+    ]
 
 
 def _follow(options: LocateOptions) -> Iterator[tuple[str, Answer]]:
@@ -175,7 +193,7 @@ def _follow(options: LocateOptions) -> Iterator[tuple[str, Answer]]:
 
 
 def _gallery(options: LocateOptions, locator: "Locator") -> "Gallery":
-    from sare_tf.search.locator import Gallery
+    from sare_tf.search.gallery import Gallery
 
     return Gallery(options.records, locator.index)
 

@@ -118,6 +118,7 @@ _SLOW = {
     "test_kept.py",
     "test_killed_training.py",
     "test_locate.py",
+    "test_locate_parts.py",
     "test_locate_rerank.py",
     "test_splits.py",
     "test_synthetic_city.py",

@@ -24,6 +24,7 @@ from sare_tf.pages import locate_picture
 from sare_tf.pages.options import LocateOptions
 from sare_tf.runtime import run_lock
 from sare_tf.search import geography, locator, warm_client
+from sare_tf.search.gallery import Gallery
 from sare_tf.search.options import IndexOptions
 
 
@@ -464,7 +465,7 @@ def test_positions_of_photographs_are_written(inputs, photos, tmp_path):
 
 def test_gallery_knows_only_its_images(inputs, records):
     opened = index.Index.open(inputs["index"])
-    gallery = locator.Gallery(records, opened)
+    gallery = Gallery(records, opened)
     name = opened.manifest["image_id"].iloc[7]
     encoded, nothing, again = gallery.read([name, "nothing", name])
     assert nothing is None

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sare_tf.dataset import image_decoding
 from sare_tf.search.answers import Answer, Match
-from sare_tf.search.locator import Gallery
+from sare_tf.search.gallery import Gallery
 
 # Rows of a picture: viewers do not show larger ones. Ours.
 MOST_PHOTOS = 50

@@ -6,6 +6,8 @@
                         and what is known of it, see `request_prior`
     GET /health         whether photographs are answered, JSON; 503 at the end
     GET /metrics        counts and times, as Prometheus reads them
+    ... /part           for a process that searches this index as a part of its
+                        own, see `part_routes`
 
 A photograph is sent as it is, without a form, so that there is no file name to
 trust; the server stores nothing of it. A body that is no JPEG, PNG or HEIC, or
@@ -31,8 +33,11 @@ from sare_tf.dataset import manifest
 from sare_tf.pages import html, locate_map, request_prior
 from sare_tf.pages.map_tiles import MapTiles
 from sare_tf.pages.options import ServeOptions
+from sare_tf.search import segment_searches
 from sare_tf.search.answers import Answer
-from sare_tf.search.locator import Gallery, Locator
+from sare_tf.search.gallery import Gallery
+from sare_tf.search.locator import Locator
+from sare_tf.search.part_protocol import PartFailed
 from sare_tf.search.prior import Prior
 from sare_tf.serving import model_card
 from sare_tf.serving.batching import Batcher, Overloaded
@@ -41,7 +46,12 @@ try:
     import flask
     from werkzeug import exceptions
 
-    from sare_tf.pages import request_photograph, server_metrics, web_server
+    from sare_tf.pages import (
+        part_routes,
+        request_photograph,
+        server_metrics,
+        web_server,
+    )
 except ImportError as missing:
     raise ImportError(
         "Expected Flask, waitress and prometheus_client for --serve. "
@@ -146,6 +156,8 @@ class LocateServer:
         self.app.add_url_rule(
             "/locate", view_func=self.answer_photograph, methods=["POST"]
         )
+        parts = part_routes.PartRoutes(locator.index, gallery, self._limits)
+        parts.add_to(self.app)
 
     def serve(self, port: int) -> None:
         """Serves the page until SIGTERM or Ctrl-C.
@@ -236,9 +248,13 @@ class LocateServer:
         """GET /health: whether photographs are answered."""
         if self._load.is_ending:
             return _json({"status": "ending"}, 503)
-        return _json(
-            {"status": "ok", "images": len(self._locator.index.manifest)}, 200
-        )
+        index = self._locator.index
+        failed = segment_searches.failing(index.parts)
+        for error in failed.values():
+            logging.warning("%s", error)
+        if failed:
+            return _json({"status": "parts fail", "parts": list(failed)}, 503)
+        return _json({"status": "ok", "images": len(index.manifest)}, 200)
 
     def show_metrics(self) -> flask.Response:
         """GET /metrics: counts and times."""
@@ -264,7 +280,8 @@ class LocateServer:
             flask.abort(403, "Open this page by its address or as localhost.")
         origin = request.headers.get("Origin")
         site = request.headers.get("Sec-Fetch-Site", "none")
-        if (request.method == "POST" or request.path == "/image") and (
+        holds_images = request.path == "/image" or _is_for_parts(request)
+        if (request.method == "POST" or holds_images) and (
             site not in ("same-origin", "none")
             or (origin and origin.partition("://")[2] != request.host)
         ):
@@ -300,7 +317,7 @@ class LocateServer:
                 "The photograph is larger than "
                 f"{self._upload_bytes / 2**20:g} MiB: make it smaller."
             )
-        if flask.request.path == "/locate":
+        if flask.request.path == "/locate" or _is_for_parts(flask.request):
             return _json({"error": message}, error.code)
         page = self._templates.get_template("locate_error.html")
         return page.render(title=error.name, message=message), error.code
@@ -321,10 +338,13 @@ class LocateServer:
         """Answers after a failure of ours, which only the log describes."""
         logging.exception("A request failed.")
         if isinstance(error, (ConnectionError, TimeoutError)):
+            needed = "model's server"
+            if isinstance(error, PartFailed):
+                needed = "server of a part of the index"
             return self.show_error(
                 exceptions.ServiceUnavailable(
-                    "The model's server does not answer; the log says why. "
-                    "Try again later."
+                    f"The {needed} does not answer; the log says why. Try "
+                    "again later."
                 )
             )
         return self.show_error(
@@ -361,6 +381,10 @@ class LocateServer:
         if encoded is None:
             return None
         return html.thumbnail(html.Picture(encoded=encoded, name=image_id))
+
+
+def _is_for_parts(request: flask.Request) -> bool:
+    return request.path.startswith(part_routes.PREFIX)
 
 
 def _json(value: dict[str, Any], code: int) -> flask.Response:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 from sare_tf.dataset.options import RadiusOptions
 from sare_tf.local_features.registry import EXTRACTORS
@@ -13,6 +13,7 @@ from sare_tf.runtime.options import Options, option, options, path_option
 from sare_tf.search.landmark_options import RERANKERS
 from sare_tf.search.options import (
     NeighbourOptions,
+    PartOptions,
     PhotoFolderOptions,
     PositionFileOptions,
     PriorOptions,
@@ -52,6 +53,7 @@ class ServeOptions(Options):
 @options
 class LocateOptions(
     SearchOptions,
+    PartOptions,
     RerankOptions,
     NeighbourOptions,
     PositionFileOptions,
@@ -65,6 +67,8 @@ class LocateOptions(
     ServeOptions,
 ):
     """Options of `locate`."""
+
+    TAKES_PARTS: ClassVar = True
 
     photos: tuple[str, ...] = path_option(
         (),
@@ -132,6 +136,7 @@ class LocateOptions(
                 "own with --calibrate."
             )
         self._check_rerank()
+        self._check_parts()
         if self.prior is not None and (self.serve or self.reject_below):
             raise ValueError(
                 "Expected no prior with "
@@ -149,7 +154,7 @@ class LocateOptions(
         if self.sequence:
             self._check_sequence()
         elif self.serve:
-            if not self.photo_folder:
+            if not (self.photo_folder or self._only_parts):
                 self.require("records")
             if self.photos:
                 raise ValueError(
@@ -163,7 +168,7 @@ class LocateOptions(
                 "files, folders or patterns after the flags."
             )
         elif self.picture is not None and not (
-            self.records or self.photo_folder
+            self.records or self.photo_folder or self._only_parts
         ):
             raise ValueError(
                 "Expected the records of the index for a picture of matches. "
@@ -177,6 +182,24 @@ class LocateOptions(
                 "xfeat or an export. Received: "
                 f"rerank={self.rerank!r}, which evaluate takes."
             )
+
+    def _check_parts(self) -> None:
+        """Refuses what needs the descriptors, which stay with the parts."""
+        for name, why in (
+            ("sequence", "needs the distances of all images"),
+            ("keep_warm", "compares index.json with that of its process"),
+        ):
+            if self.index_parts and getattr(self, name):
+                raise ValueError(
+                    f"Expected folders as --index with --{name}, which {why}. "
+                    f"Received: index={self.index_parts[0]!r}. Leave out one "
+                    "of the two."
+                )
+
+    @property
+    def _only_parts(self) -> bool:
+        """Whether other processes search all of the index."""
+        return bool(self.index) and self.index_parts == self.index_paths
 
     def _check_sequence(self) -> None:
         others = ("photos", "serve", "picture", "rerank", "reject_below")

@@ -78,7 +78,10 @@ def serve(
         server = waitress.create_server(
             counted,
             sockets=[listener],
-            threads=limits.serve_batch + limits.serve_waiting + _OTHER_THREADS,
+            # Photographs wait, and as many searches of a part may.
+            threads=limits.serve_batch
+            + 2 * limits.serve_waiting
+            + _OTHER_THREADS,
             connection_limit=_CONNECTIONS,
             channel_timeout=_SILENCE_S,
             # The page answers a little too much, waitress anything more.

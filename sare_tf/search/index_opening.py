@@ -1,36 +1,120 @@
-"""Reads the folder of an index, and refuses what is damaged."""
+"""Reads the folders of an index, and refuses what is damaged or differs."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from absl import logging
 
 from sare_tf.runtime import file_digests, sealed_json
 from sare_tf.runtime.damage import Damaged
 from sare_tf.search import index_files, segments
+from sare_tf.search.index_folders import PartAddress
+
+if TYPE_CHECKING:
+    from sare_tf.search.remote_part import RemotePart
 
 
-def check_one_export(
-    all_metadata: Sequence[dict[str, Any]], folders: Sequence[Path]
-) -> None:
-    """Refuses indexes whose descriptors cannot be compared.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A folder of an index, or a part that another process serves.
 
     Args:
+        name: the folder, or the address of the part.
+        folders: where what was measured of it lies.
         all_metadata: index.json of each.
-        folders: their folders.
+        segments: what is searched.
+        part: the only segment, if it is a part.
+    """
+
+    name: str
+    folders: Sequence[Path]
+    all_metadata: Sequence[dict[str, Any]]
+    segments: Sequence["segments.Segment | RemotePart"]
+    part: "RemotePart | None" = None
+
+
+def check_one_export(opened: Sequence[Opened]) -> None:
+    """Refuses indexes whose descriptors cannot be compared.
+
+    Folders may hold numbers and codes, of which a warning is logged: distances
+    of codes are rough, so their images rank less well among others.
+
+    Args:
+        opened: the folders and parts of an index.
 
     Raises:
-        ValueError: they are of different exports or lengths.
+        ValueError: they are of different exports or lengths, or there are parts
+            of different types.
     """
-    for metadata, folder in zip(all_metadata, folders, strict=True):
-        for name in ("export_fingerprint", "dimension"):
-            if metadata[name] != all_metadata[0][name]:
-                raise ValueError(
-                    "Expected indexes that one export built. Received: "
-                    f"{str(folder)!r} with another {name} than "
-                    f"{str(folders[0])!r}. Build them again with one."
+    first = opened[0]
+    has_parts = any(one.part is not None for one in opened)
+    for one in opened:
+        for metadata in one.all_metadata:
+            for name in ("export_fingerprint", "dimension", "dtype"):
+                expected = first.all_metadata[0][name]
+                if metadata[name] == expected:
+                    continue
+                what = (
+                    f"{one.name!r} with another {name} than {first.name!r}: "
+                    f"{_short(metadata[name])}, not {_short(expected)}."
                 )
+                if name == "dtype" and not has_parts:
+                    logging.warning("Distances differ in precision: %s", what)
+                    continue
+                raise ValueError(
+                    "Expected indexes that one export built, with the same "
+                    f"--index_dtype. Received: {what} Build them again with "
+                    "one."
+                )
+
+
+def _short(value: Any) -> str:
+    """The start of a fingerprint, or all of another value."""
+    return str(value)[:12]
+
+
+def open_one(path: Path | PartAddress, *, exact: bool, check: bool) -> Opened:
+    """Opens a folder of an index, or connects to a part.
+
+    Args:
+        path: the folder, or the part.
+        exact: search exactly, without ScaNN.
+        check: compare the files with their digests.
+
+    Raises:
+        FileNotFoundError: no finished index is there.
+        Damaged: it is.
+        ConnectionError: the part does not answer.
+        ValueError: the part does not search exactly, as it shall.
+    """
+    if isinstance(path, Path):
+        metadata, of_folder = open_folder(path, exact=exact, check=check)
+        return Opened(
+            name=str(path),
+            folders=[path],
+            all_metadata=[metadata],
+            segments=of_folder,
+        )
+    # Folders need no client of HTTP.
+    from sare_tf.search.remote_part import RemotePart
+
+    part = RemotePart(path)
+    if exact and part.is_approximate:
+        raise ValueError(
+            "Expected parts that search exactly, for --exact_search. Received: "
+            f"{part.url}, which searches by ScaNN. Start it with "
+            "--exact_search, too."
+        )
+    return Opened(
+        name=part.url,
+        folders=part.folders,
+        all_metadata=part.all_metadata,
+        segments=[part],
+        part=part,
+    )
 
 
 def open_folder(

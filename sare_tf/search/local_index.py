@@ -90,10 +90,13 @@ def source_of(
         index.folders, extractor, image_ids=image_ids, sha256s=sha256s
     )
     if stored is None and records is None:
+        advice = f", or run {stored_features.COMMAND}"
+        if index.parts:
+            advice = " with all images: features beside parts are not sent."
         raise ValueError(
             "Expected local features beside the index, or records with its "
             f"images. Received: index={index.path!r} without local features, "
-            f"and no records. Name --records, or run {stored_features.COMMAND}"
+            f"and no records. Name --records{advice}"
         )
 
     def read(rows: Sequence[int]) -> list[bytes | None]:

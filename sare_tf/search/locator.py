@@ -14,11 +14,11 @@ import pandas as pd
 
 from sare_tf import serving
 from sare_tf.dataset import image_refusal, manifest
-from sare_tf.records.records import Records
 from sare_tf.search import confidence, geography
 from sare_tf.search.answer_scores import Found
 from sare_tf.search.answers import Answer, Match, Searched
 from sare_tf.search.descriptor_arrays import check_unit
+from sare_tf.search.index_folders import IndexPath
 from sare_tf.search.judging import Judge, Judgement
 from sare_tf.search.opened_index import Index
 from sare_tf.search.options import RerankOptions
@@ -44,6 +44,7 @@ class Locator:
 
     Raises:
         FileNotFoundError: index or export do not exist.
+        ConnectionError: a part of the index does not answer.
         ValueError: they do not belong together, or answers shall be rejected
             and the index has no calibration that fits.
 
@@ -64,12 +65,13 @@ class Locator:
         ValueError: one of them is damaged, the index was built with another
             export, no image agrees with a prior, or answers shall be rejected
             beside a prior.
+        ConnectionError: a part of the index does not answer.
     """
 
     def __init__(
         self,
         *,
-        index: str | Path | Sequence[str | Path],
+        index: IndexPath | Sequence[IndexPath],
         export: str | Path | serving.Server,
         exact: bool = False,
         check: bool = True,
@@ -249,47 +251,6 @@ class Locator:
             longitude=longitude,
             **details,
         )
-
-
-class Gallery:
-    """The images that an index was built from, by image_id.
-
-    If the index was built from several records, only images of one of them are
-    known.
-
-    Args:
-        records: folder of `build_records`.
-        index: the opened index.
-
-    Raises:
-        FileNotFoundError: the folder has no finished records.
-        ValueError: they are damaged, or the index was built from others.
-    """
-
-    def __init__(self, records: str | Path, index: Index):
-        self._records = Records(records)
-        if self._records.fingerprint not in index.records_fingerprints:
-            expected = sorted(name[:12] for name in index.records_fingerprints)
-            raise ValueError(
-                "Expected records that the index was built from, with "
-                f"fingerprint {' or '.join(expected)}. Received: records="
-                f"{str(records)!r} with {self._records.fingerprint[:12]}. "
-                "Name the other ones with --records."
-            )
-
-    def read(self, image_ids: Sequence[str]) -> list[bytes | None]:
-        """Returns encoded images in the order of their names.
-
-        An image that the records lack is None.
-        """
-        return self._records.read_named(image_ids)
-
-    def queries(self, count: int) -> list[str]:
-        """Returns names of a few queries of the records, of several places."""
-        manifest = self._records.manifest
-        queries = manifest["image_id"][manifest["role"] == "query"]
-        rows = np.linspace(0, len(queries) - 1, min(count, len(queries)))
-        return queries.iloc[rows.round().astype(int)].tolist()
 
 
 def searched_in(

@@ -4,7 +4,7 @@ Several indexes of one export are searched as one: shards of a database.
 `index_files` says what the folder of an index holds.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,11 @@ from sare_tf.search import (
     index_files,
     index_folders,
     index_opening,
-    segments,
+    segment_searches,
     vector_index,
 )
 from sare_tf.search.descriptor_arrays import GatheredRows, check_unit
+from sare_tf.search.index_folders import IndexPath, PartAddress
 from sare_tf.search.prior import Prior
 from sare_tf.search.prior_rows import PriorRows
 
@@ -35,11 +36,13 @@ class Index:
         path: its folder; of several, the folders with commas between.
         folders: the folders that `path` stands for.
         digest: hex digest of the content: what index.json of each folder says.
+        all_metadata: index.json of each folder.
         metadata: index.json; of several folders, of the first.
         manifest: DataFrame; row i describes row i of the descriptors.
         descriptors: float32 or float16 [N, D], read when it is indexed; codes
             are decoded to float32.
         segments: the opened segments, in the order of the rows.
+        parts: those of them that other processes search.
         prior_rows: says which images agree with a prior.
         searches_with: "scann" or "exact".
         records_fingerprints: of all records whose images are in it.
@@ -47,28 +50,29 @@ class Index:
 
     def __init__(
         self,
-        folders: Sequence[Path],
+        folders: Sequence[Path | PartAddress],
         *,
         path: str,
         exact: bool,
         check: bool = True,
     ):
         self.path = path
-        self.folders = list(folders)
         opened = [
-            index_opening.open_folder(folder, exact=exact, check=check)
+            index_opening.open_one(folder, exact=exact, check=check)
             for folder in folders
         ]
-        all_metadata = [metadata for metadata, _ in opened]
-        self.metadata = all_metadata[0]
-        self.digest = index_files.digest_of(all_metadata)
-        index_opening.check_one_export(all_metadata, folders)
-        self.segments = [
-            segment for _, of_folder in opened for segment in of_folder
+        index_opening.check_one_export(opened)
+        self.folders = [folder for one in opened for folder in one.folders]
+        self.all_metadata = [
+            metadata for one in opened for metadata in one.all_metadata
         ]
+        self.metadata = self.all_metadata[0]
+        self.digest = index_files.digest_of(self.all_metadata)
+        self.segments = [segment for one in opened for segment in one.segments]
+        self.parts = [one.part for one in opened if one.part is not None]
         fingerprints = {
             fingerprint
-            for metadata in all_metadata
+            for metadata in self.all_metadata
             for fingerprint in (
                 metadata["records_fingerprint"],
                 *metadata["added_records_fingerprints"],
@@ -94,13 +98,15 @@ class Index:
                 [segment.descriptors for segment in self.segments],
                 [segment.live for segment in self.segments],
             )
-        is_approximate = any(segment.searcher for segment in self.segments)
+        is_approximate = any(
+            segment.is_approximate for segment in self.segments
+        )
         self.searches_with = "scann" if is_approximate else "exact"
 
     @classmethod
     def open(
         cls,
-        paths: str | Path | Sequence[str | Path],
+        paths: IndexPath | Sequence[IndexPath],
         *,
         exact: bool = False,
         check: bool = True,
@@ -112,7 +118,9 @@ class Index:
 
         Args:
             paths: the folder; or a folder of such folders, which are taken in
-                the order of their names; or a sequence of either.
+                the order of their names; or http://host:port or a
+                `PartAddress`, a part that another process searches; or a
+                sequence of these.
             exact: search exactly, without ScaNN. Search is exact, too, where
                 ScaNN cannot be imported; a warning says so.
             check: compare the files with their digests, which takes a second
@@ -121,9 +129,10 @@ class Index:
         Raises:
             FileNotFoundError: no finished index is there.
             Damaged: an index is.
+            ConnectionError: a part does not answer.
             ValueError: several do not belong together.
         """
-        if isinstance(paths, str | Path):
+        if isinstance(paths, str | Path | PartAddress):
             paths = [paths]
         return cls(
             index_folders.expand(paths),
@@ -208,6 +217,8 @@ class Index:
             ValueError: another descriptor length, rows that are not unit
                 vectors, k that is no whole number from 1 on, or no image is
                 left to search.
+            ConnectionError: a part does not answer as it must. There are no
+                answers from the others only.
         """
         count, dimension = self.descriptors.shape
         if np.ndim(descriptors) != 2 or np.shape(descriptors)[1] != dimension:
@@ -227,15 +238,13 @@ class Index:
         check_unit(
             descriptors, [f"query {row}" for row in range(len(descriptors))]
         )
-        neighbours, first = [], 0
-        for segment, of_segment, left in self._parts(where):
-            if left:
-                rows, distances = segment.search(
-                    descriptors, min(k, left), where=of_segment
-                )
-                neighbours.append((first + rows, distances))
-            first += len(segment.live)
-        return exact_search.merge(neighbours, k)
+        divided = segment_searches.divide(self.segments, where)
+        return exact_search.merge(
+            segment_searches.search(
+                divided, descriptors, k, elsewhere=self.parts
+            ),
+            k,
+        )
 
     def _marked(self, where: Prior | np.ndarray | None) -> np.ndarray | None:
         """Returns the images to search, bool [N]; None: all."""
@@ -257,24 +266,6 @@ class Index:
             )
         return where
 
-    def _parts(
-        self, where: np.ndarray | None
-    ) -> Iterator[tuple[segments.Segment, np.ndarray | None, int]]:
-        """Yields each segment, its part of `where`, and its images to search.
-
-        The part is None if all images of the segment are searched.
-        """
-        first = 0
-        for segment in self.segments:
-            of_segment, left = None, len(segment.live)
-            if where is not None:
-                of_segment = where[first : first + len(segment.live)]
-                left = int(of_segment.sum())
-                if left == len(segment.live):
-                    of_segment = None
-            first += len(segment.live)
-            yield segment, of_segment, left
-
     def recall_at(
         self, k: int, *, where: Prior | np.ndarray | None = None
     ) -> float | None:
@@ -291,11 +282,11 @@ class Index:
             From 0 to 1, 1 for exact search; None if an index of version 0.1
             searches a tree of ScaNN, whose recall it does not know.
         """
-        parts = [part for part in self._parts(self._marked(where)) if part[2]]
-        counts = [left for *_, left in parts]
+        divided = segment_searches.divide(self.segments, self._marked(where))
+        counts = [share.count for share in divided]
         recalls = [
-            segment.recall_at(min(k, left), where=of_segment)
-            for segment, of_segment, left in parts
+            share.segment.recall_at(min(k, share.count), where=share.where)
+            for share in divided
         ]
         if None in recalls:
             return None

@@ -21,6 +21,7 @@ from sare_tf.runtime.common_options import (
 from sare_tf.runtime.options import Options, option, options, path_option
 from sare_tf.search import position_files
 from sare_tf.search import region as regions
+from sare_tf.search.index_folders import PartAddress, is_address
 from sare_tf.search.landmark_options import StoredNeighbourOptions
 from sare_tf.search.prior import Prior
 from sare_tf.serving.options import ServableOptions
@@ -34,17 +35,56 @@ DTYPES = ("float32", "float16", *CODES)
 class IndexFolderOptions(Options):
     """The index."""
 
+    # Whether the index may be in other processes.
+    TAKES_PARTS: ClassVar = False
+
     index: str | None = path_option(
         None,
         "Folder of the index. To search, also a folder of such folders, or "
-        "several separated by commas.",
+        "several separated by commas; of locate also http://host:port, where "
+        "another locate --serve searches a part.",
         several=True,
     )
 
+    def __post_init__(self):
+        super().__post_init__()
+        parts = self.index_parts
+        if parts and not self.TAKES_PARTS:
+            raise ValueError(
+                "Expected folders as --index: only locate searches parts in "
+                f"other processes. Received: index={parts[0]!r}. Name the "
+                "folder that this process serves."
+            )
+
     @property
     def index_paths(self) -> list[str]:
-        """The folders to search, for `Index.open`."""
+        """The folders and parts to search, for `Index.open`."""
         return paths.split(self.index)
+
+    @property
+    def index_parts(self) -> list[str]:
+        """The addresses among `index_paths`."""
+        if not self.index:
+            return []
+        return [path for path in self.index_paths if is_address(path)]
+
+
+@options
+class PartOptions(Options):
+    """Parts of an index that other processes search."""
+
+    part_timeout_s: float = option(
+        PartAddress.timeout_s,
+        "Seconds for each answer of a part of --index that another process "
+        "searches.",
+        minimum=0.01,
+    )
+    part_start_s: float = option(
+        PartAddress.start_s,
+        "Seconds to wait for such a part at the start, when it may still be "
+        "loading.",
+        minimum=0,
+    )
 
 
 @options

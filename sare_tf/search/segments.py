@@ -269,6 +269,11 @@ class Segment:
                 stored=self.descriptors,
             )
 
+    @property
+    def is_approximate(self) -> bool:
+        """Whether it searches by ScaNN."""
+        return self.searcher is not None
+
     def recall_at(
         self, k: int, *, where: np.ndarray | None = None
     ) -> float | None:

@@ -3,7 +3,8 @@
 Both take the bytes of images and return all outputs of the signature
 `serving_default` as arrays. Both raise one of
 
-    Unavailable    the server is down or overloaded: worth another attempt
+    Unavailable    the server is down or overloaded (UNAVAILABLE,
+                   RESOURCE_EXHAUSTED, 429, 503): worth another attempt
     TimeoutError   no answer in time
     ValueError     the server refused, or its answer cannot be understood
 
@@ -14,26 +15,19 @@ tensorflow/serving.
 import base64
 import http
 import json
-import ssl
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from sare_tf.serving import http_client
+from sare_tf.serving.http_client import Unavailable
+
 _SIGNATURE = "serving_default"
-# Letters of a server's error message that are shown. Ours.
-_MESSAGE_LETTERS = 300
-# A longer answer is not read to its end. Ours.
-_ANSWER_BYTES = 1 << 28
 # gRPC pauses longer and longer before it connects again. Ours: no longer than
 # the pauses of `RemoteServable`.
 _RECONNECT_MS = {"initial": 100, "min": 100, "max": 2000}
-
-
-class Unavailable(Exception):
-    """A failure that may pass: UNAVAILABLE, RESOURCE_EXHAUSTED, 429, 503."""
 
 
 class Grpc:
@@ -76,7 +70,7 @@ class Grpc:
             # The caller tries again; gRPC would do so as well.
             ("grpc.enable_retries", 0),
             ("grpc.max_send_message_length", -1),
-            ("grpc.max_receive_message_length", _ANSWER_BYTES),
+            ("grpc.max_receive_message_length", http_client.ANSWER_BYTES),
             *(
                 (f"grpc.{name}_reconnect_backoff_ms", milliseconds)
                 for name, milliseconds in _RECONNECT_MS.items()
@@ -123,7 +117,9 @@ class Grpc:
         try:
             response = self._predict(request, timeout=timeout_s)
         except self._grpc.RpcError as error:
-            said = f"{error.code().name}: {error.details()}"[:_MESSAGE_LETTERS]
+            said = f"{error.code().name}: {error.details()}"[
+                : http_client.MESSAGE_LETTERS
+            ]
             if error.code() in (codes.UNAVAILABLE, codes.RESOURCE_EXHAUSTED):
                 raise Unavailable(said) from error
             if error.code() == codes.DEADLINE_EXCEEDED:
@@ -154,18 +150,8 @@ class Rest:
         tls: Sequence[Path | None] | None,
         connections: int,
     ):
-        import urllib3
-
         self._url = f"{url}:predict"
-        self._urllib3 = urllib3
-        options = {"maxsize": connections, "retries": False}
-        if tls is not None:
-            root, certificate, key = tls
-            context = ssl.create_default_context(cafile=root)
-            if certificate:
-                context.load_cert_chain(certificate, key)
-            options["ssl_context"] = context
-        self._pool = urllib3.PoolManager(**options)
+        self._client = http_client.HttpClient(connections=connections, tls=tls)
 
     def predict(
         self, image_bytes: Sequence[bytes], timeout_s: float
@@ -178,8 +164,14 @@ class Rest:
                 for image in image_bytes
             ],
         }
-        status, answer = self._post(json.dumps(body), timeout_s)
-        said = _readable(answer)
+        status, answer = self._client.request(
+            "POST",
+            self._url,
+            body=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+            timeout_s=timeout_s,
+        )
+        said = http_client.readable(answer)
         if status in (
             http.HTTPStatus.TOO_MANY_REQUESTS,
             http.HTTPStatus.SERVICE_UNAVAILABLE,
@@ -199,50 +191,3 @@ class Rest:
             raise ValueError(f"JSON without predictions, {said}") from error
         except (RecursionError, ValueError) as error:
             raise ValueError(f"no JSON of tensors, {said}") from error
-
-    def _post(self, body: str, timeout_s: float) -> tuple[int, bytes]:
-        """Returns the status and the whole body, within the time."""
-        errors = self._urllib3.exceptions
-        deadline = time.monotonic() + timeout_s
-        try:
-            response = self._pool.request(
-                "POST",
-                self._url,
-                body=body.encode(),
-                headers={"Content-Type": "application/json"},
-                timeout=self._urllib3.Timeout(total=timeout_s),
-                redirect=False,
-                preload_content=False,
-            )
-            answer = bytearray()
-            # The timeout of the connection does not stop a server that sends
-            # byte after byte.
-            while chunk := response.read1(1 << 16):
-                answer += chunk
-                if time.monotonic() > deadline:
-                    response.close()
-                    raise TimeoutError("half an answer")
-                if len(answer) > _ANSWER_BYTES:
-                    response.close()
-                    raise ValueError(f"more than {_ANSWER_BYTES} bytes")
-            response.release_conn()
-        except errors.SSLError as error:
-            raise ConnectionError(str(error)[:_MESSAGE_LETTERS]) from error
-        except errors.NewConnectionError as error:
-            raise Unavailable(str(error)[:_MESSAGE_LETTERS]) from error
-        except errors.TimeoutError as error:
-            raise TimeoutError(str(error)[:_MESSAGE_LETTERS]) from error
-        except errors.HTTPError as error:
-            # Closed or reset. Sending images again does no harm.
-            raise Unavailable(str(error)[:_MESSAGE_LETTERS]) from error
-        return response.status, bytes(answer)
-
-
-def _readable(answer: bytes) -> str:
-    """Returns the start of a server's answer, or of its `error` if any."""
-    text = answer[: 10 * _MESSAGE_LETTERS].decode("utf-8", "replace")
-    try:
-        text = str(json.loads(text)["error"])
-    except (KeyError, RecursionError, TypeError, ValueError):
-        pass
-    return " ".join(text.split())[:_MESSAGE_LETTERS]

@@ -29,7 +29,8 @@ from sare_tf.pages.options import ServeOptions
 from sare_tf.records import stored_image
 from sare_tf.records.records import Records
 from sare_tf.records.shard_plan import Preparation
-from sare_tf.search import index_changes, locator
+from sare_tf.search import index_changes, locator, part_protocol
+from sare_tf.search.gallery import Gallery
 from sare_tf.search.opened_index import Index
 from sare_tf.search.options import IndexOptions
 from sare_tf.training import run_folder
@@ -287,7 +288,7 @@ class Images:
 
 
 class Requests:
-    """Requests to the page of locate: no answer of 500 and above."""
+    """Requests to the server of locate: no answer of 500 and above."""
 
     name = "requests"
     silent = True
@@ -299,16 +300,23 @@ class Requests:
             IndexOptions(records=records, export=model, index=root / "index")
         )
         search = locator.Locator(index=out, export=model)
-        gallery = locator.Gallery(records, search.index)
+        gallery = Gallery(records, search.index)
         server = locate_server.LocateServer(
             search, gallery, k=3, limits=ServeOptions(upload_mebibytes=1)
         )
         self._client = server.app.test_client()
+        held = part_protocol.describe(search.index)
+        self._search = part_protocol.Question(
+            index=held["index"],
+            k=3,
+            descriptors=toy_search.unit(1, 2, toy_search.DIMENSION),
+            where=np.arange(held["images"]) % 2 == 0,
+        ).as_json()
 
     def attempt(self, rng):
         body = toy_search.jpeg(2, 7)
         path, headers = "/locate?k=5", {}
-        part = rng.integers(4)
+        part = rng.integers(5)
         if part == 0:
             body = mutations.mutated(body, rng)
         elif part == 1:
@@ -324,6 +332,8 @@ class Requests:
             headers[name] = "".join(
                 chr(byte) for byte in value if 32 <= byte < 127
             )
+        elif part == 3:
+            path, body = "/part/search", mutations.mutated(self._search, rng)
         else:
             body = rng.bytes(int(rng.integers(0, 3000)))
         method = str(rng.choice(["POST", "POST", "POST", "GET", "PUT"]))

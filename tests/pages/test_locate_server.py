@@ -25,6 +25,7 @@ from sare_tf.dataset import heif
 from sare_tf.pages import locate_server, map_tiles, web_server
 from sare_tf.pages.options import LocateOptions, ServeOptions
 from sare_tf.search import locator
+from sare_tf.search.gallery import Gallery
 from sare_tf.search.options import IndexOptions
 
 
@@ -56,7 +57,7 @@ def search(inputs):
 
 @pytest.fixture(scope="module")
 def server(inputs, search):
-    gallery = locator.Gallery(inputs["records"], search.index)
+    gallery = Gallery(inputs["records"], search.index)
     return locate_server.LocateServer(
         search,
         gallery,

@@ -27,7 +27,7 @@ from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.records.records import Records
 from sare_tf.search.opened_index import Index
 from sare_tf.search.options import IndexOptions
-from sare_tf.serving import grpc_and_rest, warmup_requests
+from sare_tf.serving import http_client, warmup_requests
 from sare_tf.serving import remote as remote_servable
 from sare_tf.serving.options import ServableOptions
 
@@ -414,7 +414,7 @@ def test_a_server_that_never_comes_to_an_end(monkeypatch):
         )
         with pytest.raises(TimeoutError, match="half an answer"):
             serving.load(server)
-    monkeypatch.setattr(grpc_and_rest, "_ANSWER_BYTES", 99)
+    monkeypatch.setattr(http_client, "ANSWER_BYTES", 99)
     with toy_server.http_server(_handler(200, 1000 * b" "), None) as port:
         with pytest.raises(ValueError, match="more than 99 bytes"):
             serving.load(f"http://localhost:{port}")
