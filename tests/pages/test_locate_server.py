@@ -84,6 +84,8 @@ def test_an_answer_is_the_locators(client, search):
     (expected,) = search([encoded], k=5)
     drawn = found.pop("map")
     thumbnails = [match.pop("thumbnail") for match in found["matches"]]
+    # None without re-ranking.
+    assert [match.pop("lines") for match in found["matches"]] == 5 * [[]]
     assert found == json.loads(json.dumps(expected.as_json()))
     assert all(some.startswith("data:image/jpeg;") for some in thumbnails)
     assert len(set(thumbnails)) == 5
@@ -243,6 +245,8 @@ def test_a_prior_that_cannot_be_searched(client, known, message):
 def test_the_page_has_fields_for_what_the_index_knows(client):
     page = client.get("/").text
     assert 'name="near"' in page
+    assert 'name="region"' in page
+    assert 'name="place_id"' not in page
     assert 'name="taken_from"' not in page
     assert 'name="condition"' not in page
 
