@@ -70,7 +70,7 @@ def test_gallery_knows_only_its_images(inputs, records):
 def test_picture_that_another_run_draws(inputs, photos, records, tmp_path):
     out = tmp_path / "out.png"
     with (
-        run_lock.onlyanswers_of(out),
+        run_lock.only_run(out),
         pytest.raises(
             BlockingIOError, match="out.png', which is being written"
         ),

@@ -336,13 +336,15 @@ def test_the_page_needs_no_other_server(client):
     sources = re.findall(r'(?:src|href)="([^"]{0,11})', page)
     # Three thumbnails, of queries to try.
     assert sources == [
-        *("data:,", "/locate.css", "/map.js", "/locate.js"),
+        *("data:,", "/locate.css", "/map.js"),
+        *("/lines.js", "/near.js", "/locate.js"),
         *["data:image/"] * 3,
     ]
     # The policy forbids both.
     assert "<style" not in page
     assert not re.search(r"\son\w+=|style=", page)
-    for path in ("/locate.css", "/map.js", "/locate.js", "/tiles.js"):
+    scripts = ("locate", "map", "tiles", "lines", "near")
+    for path in ("/locate.css", *(f"/{name}.js" for name in scripts)):
         text = client.get(path).get_data(as_text=True)
         assert "url(" not in text
         assert "http" not in text
