@@ -17,6 +17,7 @@ from sare_tf import build_records, evaluate, export, index, train
 from sare_tf.runtime import flagfiles
 from sare_tf.search.opened_index import Index
 
+pytestmark = pytest.mark.slow
 # What makes it small. The neighbours and sizes are those of the flagfile.
 SMALL = (
     *("--backbone=small", "--weights=", "--image_height=32"),
@@ -146,20 +147,9 @@ def test_revisited_oxford(trained, tmp_path):
     ]
     for stage in (build_records, index, evaluate):
         _run(stage, *given)
-    # The other way of the flagfile's last lines.
-    _run(
-        evaluate,
-        *given[:-1],
-        f"--evaluation={tmp_path / 'diffusion'}",
-        *("--expand_queries=0", "--rerank=diffusion", "--rerank_top=1000"),
-        "--graph_neighbours=20",
-    )
-    for name in ("evaluation", "diffusion"):
-        metrics = json.loads((tmp_path / name / "metrics.json").read_text())
-        assert metrics["counts"]["queries_counted"] == LANDMARKS
-        precision = metrics["precisions"]["average_precision"]
-        assert precision > 0.9
-        # By chance, it is near the share of positives.
-        assert metrics["without_rerank"]["precisions"]["average_precision"] > (
-            2 * 11 / 48
-        )
+    metrics = json.loads((tmp_path / "evaluation/metrics.json").read_text())
+    assert metrics["counts"]["queries_counted"] == LANDMARKS
+    # By chance, it is near the share of positives, 0.23.
+    assert metrics["precisions"]["average_precision"] > 0.9
+    without = metrics["without_rerank"]["precisions"]
+    assert without["average_precision"] > 0.5

@@ -44,7 +44,7 @@ def test_lines_join_the_large_pictures(
     best = counts.index(max(counts))
     page.locator("#matches button").nth(best).click()
     page.locator("#large-match").evaluate("image => image.decode()")
-    page.wait_for_function("document.querySelector('#match-lines path')")
+    page.locator("#match-lines path").first.wait_for(state="attached")
     ends = _ends(page)
     # Inliers at one point count once, and 40 are drawn at most.
     assert min(counts[best], 40) <= len(ends) <= 40

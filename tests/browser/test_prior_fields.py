@@ -43,9 +43,7 @@ def test_a_click_on_the_map_is_a_prior(open_page, address, photographs):
     browser_pages.shot(page, "locate_near")
     page.get_by_role("button", name="Search again").click()
     browser_pages.until_answered(page, 1)
-    page.wait_for_function(
-        "document.getElementById('where').innerText.includes('within 40 m')"
-    )
+    page.locator("#where", has_text="within 40 m").wait_for()
     assert page.locator("#where").inner_text() != searched
     # A drag is no click.
     before = page.locator("[name=near]").input_value()
@@ -75,13 +73,12 @@ def test_a_region_is_pasted_or_read_from_a_file(
     )
     page.locator(".known summary").click()
     page.set_input_files("#region-file", path)
-    page.wait_for_function("document.getElementById('known').region.value")
+    while "Polygon" not in page.locator("[name=region]").input_value():
+        page.wait_for_timeout(20)
     browser_pages.check_readable(page)
     browser_pages.shot(page, "locate_region")
     page.get_by_role("button", name="Search again").click()
-    page.wait_for_function(
-        "document.getElementById('where').innerText.includes('the region')"
-    )
+    page.locator("#where", has_text="inside the region").wait_for()
     page.locator("[name=region]").fill('{"type": "Point"}')
     page.get_by_role("button", name="Search again").click()
     page.get_by_text("Expected a region as GeoJSON").first.wait_for()
