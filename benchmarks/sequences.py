@@ -15,8 +15,8 @@ or floor, is of val if the CRC-32 of its name is odd, and of test otherwise.
 
 The first table is recall@1 of single frames and of sequences, by their length;
 beside it, of the answers whose probability is above 0.5, their number and the
-share that is right. The second is of `index --neighbour_graph` and what looks
-at the graph. With --split=val, both are of val.
+share that is right. The second is of what looks at neighbours of neighbours.
+With --split=val, both are of val.
 """
 
 import json
@@ -40,6 +40,7 @@ _METHODS = ("seqslam", "smoothing", "filter", "average")
 _NEIGHBOURS = {
     "expansion": {"expand_queries": 10},
     "diffusion": {"rerank": "diffusion", "rerank_top": 1000},
+    "offline_diffusion": {"rerank": "offline_diffusion", "rerank_top": 1000},
     "k_reciprocal": {"rerank": "k_reciprocal", "rerank_top": 100},
 }
 _LIKELY = 0.5
@@ -120,8 +121,9 @@ class Runs:
         }
         self._stage(
             "index",
-            made_of["index"] / "neighbours.json",
+            made_of["index"] / "diffusion.json",
             neighbour_graph=50,
+            offline_diffusion=1000,
             **made_of,
         )
         out = table / f"evaluations_{FLAGS.split}" / name
