@@ -26,7 +26,9 @@ those of new images are computed.
 With --augment_database=10, the descriptor of an image is that of its
 surroundings: its nearest images are added to it. No images can be added to such
 an index. --neighbour_graph=50 stores the nearest images of each, for
---rerank=diffusion and k_reciprocal of evaluate.
+--rerank=diffusion and k_reciprocal of evaluate. --offline_diffusion=1000 stores
+what diffusion from each gives its nearest images, for
+--rerank=offline_diffusion, by which a query costs less.
 
 With --runner, workers of Apache Beam embed parts of the images, which are then
 put together: the files are the same (docs/beam.md).
@@ -50,6 +52,7 @@ from sare_tf.landmarks import (
     augmented_descriptors,
     expansion,
     neighbour_graph,
+    offline_diffusion,
 )
 from sare_tf.local_features import extractors
 from sare_tf.records.records import Records
@@ -114,9 +117,12 @@ def run(options: IndexOptions, *, executor: Executor | None = None) -> Path:
                 path for path in (options.records, options.add_records) if path
             ],
         )
-    if options.neighbour_graph:
+    if options.neighbour_graph or options.offline_diffusion:
         opened = Index.open(out, exact=True, check=False)
-        neighbour_graph.store(opened, options.neighbour_graph)
+        if options.neighbour_graph:
+            neighbour_graph.store(opened, options.neighbour_graph)
+        if options.offline_diffusion:
+            offline_diffusion.store(opened, options.offline_diffusion, options)
     return out
 
 

@@ -56,6 +56,14 @@ def toy_records(tmp_path_factory):
     return toy_training.records(tmp_path_factory.mktemp("toy_records"))
 
 
+@pytest.fixture(scope="session")
+def inputs_of_locate(tmp_path_factory):
+    """Folders of an index and its export, see `toy_located`."""
+    import toy_located
+
+    return toy_located.build(tmp_path_factory.mktemp("toy_located"))
+
+
 @pytest.fixture
 def runtime_folder(monkeypatch):
     """The folder of the sockets of `--keep_warm`, whose names must be short."""

@@ -259,6 +259,25 @@ def test_runs_that_differ_are_refused(tmp_path, change, table, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_earlier_version_names_fewer_parameters(tmp_path):
+    def named(value):
+        def change(metrics):
+            metrics["protocol"]["parameters"] |= {
+                "other_sequence": value,
+                "right": ["positive", "easy", "hard"],
+            }
+
+        return change
+
+    earlier = _write(tmp_path / "a", FIRST)
+    same = _write(tmp_path / "b", SECOND, change=named(False))
+    options = {"comparison": tmp_path / "out"}
+    compare.run(ComparisonOptions(runs=[earlier, same], **options))
+    other = _write(tmp_path / "c", SECOND, change=named(True))
+    with pytest.raises(ValueError, match="other_sequence is False and True"):
+        compare.run(ComparisonOptions(runs=[earlier, other], **options))
+
+
 def test_another_number_of_queries_is_refused(tmp_path):
     runs = [_write(tmp_path / "a", FIRST), _write(tmp_path / "b", SECOND[:7])]
     with pytest.raises(ValueError, match="same queries .*differ: 10 and 7"):

@@ -1,64 +1,43 @@
-"""Looking up photographs, in the program and on the command line."""
+"""Looking up photographs: answers, and what is refused."""
 
 import dataclasses
 import io
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import toy_located
 import toy_photos
 import toy_search
-from absl import flags
-from absl.testing import flagsaver
-from paths import ROOT
 from PIL import Image
+from toy_located import answers_of
 
 from sare_tf import index, locate, serving
-from sare_tf.pages import locate_picture
 from sare_tf.pages.options import LocateOptions
-from sare_tf.runtime import run_lock
-from sare_tf.search import geography, locator, warm_client
-from sare_tf.search.gallery import Gallery
-from sare_tf.search.options import IndexOptions
+from sare_tf.search import geography, locator
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("toy")
-    records = toy_search.records(root)
-    export = toy_search.export(root / "export")
-    index.run(
-        IndexOptions(records=records, export=export, index=root / "index")
-    )
-    return {"index": root / "index", "export": export}
+@pytest.fixture
+def inputs(inputs_of_locate):
+    return inputs_of_locate
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def records(inputs):
     return inputs["index"].parent / "records"
 
 
 @pytest.fixture
 def photos(tmp_path):
-    paths = [tmp_path / "two.jpg", tmp_path / "four.jpg"]
-    for path, place in zip(paths, (2, 4), strict=True):
-        path.write_bytes(toy_search.jpeg(place, 99))
-    return paths
-
-
-def _run(inputs, photos, **options):
-    return list(locate.run(LocateOptions(**inputs, photos=photos, **options)))
+    return toy_located.photographs(tmp_path)
 
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_finds_the_places_that_the_photographs_show(inputs, photos, exact):
-    results = _run(inputs, photos, k=3, exact_search=exact, batch_size=1)
+    results = answers_of(inputs, photos, k=3, exact_search=exact, batch_size=1)
     for (name, answer), photo, place in zip(
         results, photos, (2, 4), strict=True
     ):
@@ -108,73 +87,6 @@ def test_confidence_and_positions_by_hand(inputs, photos):
     assert first.longitude == pytest.approx(expected, abs=1e-5)
     at = f"{first.latitude:.6f}/{first.longitude:.6f}"
     assert first.map_url.endswith(f"#map=18/{at}")
-
-
-def test_only_images_that_agree_with_what_is_known(inputs, photos, tmp_path):
-    # Place 2 stands at 500,200 to 500,204 m; the next one is 100 m away.
-    near = {"near": [40.65063, -80.99761], "within_m": 110}
-    results = _run(inputs, photos, k=18, **near)
-    for _, answer in results:
-        east = sorted(match.utm_east_m for match in answer.matches)
-        assert east == [
-            500_000 + 100 * p + v for p in (1, 2, 3) for v in (0, 2, 4)
-        ]
-        assert "compared with 9 images (split test) within 110 m of" in (
-            answer.as_text()
-        )
-        assert "out of 18\n" in answer.as_text()
-        searched = answer.as_json()["searched"]
-        assert (searched["images"], searched["indexed"]) == (9, 18)
-        assert answer.reliability is None
-        # The nearest image of another place among those that were searched.
-        first = answer.matches[0]
-        other = next(m for m in answer.matches if not m.same_place)
-        assert answer.confidence == pytest.approx(
-            1 - (first.squared_distance / other.squared_distance) ** 0.5
-        )
-        assert type(answer).from_json(answer.as_json()) == answer
-    with pytest.raises(ValueError, match="within 3 m of 0, 0. Received: none"):
-        _run(inputs, photos, near=[0, 0], within_m=3)
-    with pytest.raises(ValueError, match="taken from 2016. Received: an index"):
-        _run(inputs, photos, taken_from="2016")
-
-
-def test_what_is_known_on_the_command_line(inputs, photos, tmp_path):
-    square = [[-81, 40], [-80.9975, 40], [-80.9975, 41], [-81, 41], [-81, 40]]
-    region = tmp_path / "a.geojson"
-    region.write_text(json.dumps({"type": "Polygon", "coordinates": [square]}))
-    with flagsaver.flagsaver():
-        flags.FLAGS(
-            [
-                *("locate", f"--index={inputs['index']}"),
-                *("--near=40.65063,-80.99761", "--within_m=110"),
-                *(f"--export={inputs['export']}", f"--region={region}"),
-            ]
-        )
-        options = LocateOptions.from_flags(photos=photos[:1])
-    ((_, answer),) = locate.run(options)
-    # The square ends between places 2 and 3.
-    assert answer.searched.images == 6
-    assert answer.searched.prior.endswith("-80.9976, inside the region")
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"near": [1, 2]}, "within_m=None. Give both or none"),
-        ({"within_m": 3.0}, "near=None"),
-        ({"near": [1], "within_m": 3}, "near=.1"),
-        ({"conditions": ["a"], "reject_below": 0.5}, "with --reject_below"),
-    ],
-)
-def test_what_cannot_be_known(inputs, photos, given, message):
-    with pytest.raises(ValueError, match=message):
-        LocateOptions(**inputs, photos=photos, **given)
-
-
-def test_no_prior_beside_the_page(inputs, records):
-    with pytest.raises(ValueError, match="with --serve, whose page has fields"):
-        LocateOptions(**inputs, records=records, serve=True, taken_from="2016")
 
 
 def test_a_folder_of_photographs_has_no_calibration(tmp_path):
@@ -241,7 +153,7 @@ def test_a_folder_of_photographs_is_searched(inputs, tmp_path, caplog):
 
 def test_wide_places_are_one(inputs, photos):
     wide = {"k": 1, "positive_radius_m": 1e4}
-    ((_, answer),) = _run(inputs, photos[:1], **wide)
+    ((_, answer),) = answers_of(inputs, photos[:1], **wide)
     # All 18 images are one place.
     assert answer.confidence is None
     assert answer.as_text().startswith("no other place to compare with")
@@ -266,7 +178,9 @@ def test_what_cannot_be_read_is_told_and_the_rest_answered(
         file.truncate((1 << 28) + 1)
     names = ["nothing.jpg", "text.jpg", "empty", "cut.jpg", "huge.png"]
     names += ["long.jpg", "two.jpg"]
-    results = _run(inputs, [tmp_path / name for name in names], batch_size=3)
+    results = answers_of(
+        inputs, [tmp_path / name for name in names], batch_size=3
+    )
     errors = [answer.error for _, answer in results]
     for error, words in zip(
         errors,
@@ -301,7 +215,7 @@ def test_folders_and_patterns(inputs, photos, tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     for name in ("a/z.JPG", "a/b/y.png", "a/notes.txt", "a/b/[x].jpeg"):
         (tmp_path / name).write_bytes(photos[0].read_bytes())
-    found = _run(inputs, [tmp_path / "a", f"{tmp_path}/*.jpg"], k=1)
+    found = answers_of(inputs, [tmp_path / "a", f"{tmp_path}/*.jpg"], k=1)
     assert [
         Path(name).relative_to(tmp_path).as_posix() for name, _ in found
     ] == [
@@ -312,7 +226,7 @@ def test_folders_and_patterns(inputs, photos, tmp_path):
         "two.jpg",
     ]
     # A name that looks like a pattern is a file first.
-    found = _run(inputs, [tmp_path / "a" / "b" / "[x].jpeg"], k=1)
+    found = answers_of(inputs, [tmp_path / "a" / "b" / "[x].jpeg"], k=1)
     assert [answer.error for _, answer in found] == [""]
 
 
@@ -365,12 +279,12 @@ def test_bad_input(inputs, photos, records, tmp_path):
 
 
 def test_more_matches_than_images_are_all_images(inputs, photos):
-    ((_, answer),) = _run(inputs, photos[:1], k=1000)
+    ((_, answer),) = answers_of(inputs, photos[:1], k=1000)
     assert len({match.image_id for match in answer.matches}) == 18
 
 
 def test_description_leaves_out_what_is_unknown(inputs, photos):
-    ((_, answer),) = _run(inputs, photos[:1], k=2)
+    ((_, answer),) = answers_of(inputs, photos[:1], k=2)
     first, second = (
         dataclasses.replace(
             match, image_id=name, squared_distance=distance, place_id=place
@@ -405,39 +319,10 @@ def test_description_leaves_out_what_is_unknown(inputs, photos):
     assert other.as_text() == "0.5000  b  place lift  (another place)"
 
 
-def test_picture_shows_queries_and_framed_matches(
-    inputs, photos, records, tmp_path
-):
-    out = tmp_path / "out.png"
-    (tmp_path / "text.jpg").write_text("not an image")
-    money = tmp_path / "$five$ and much more of a long name.jpg"
-    money.write_bytes(toy_search.jpeg(5, 99))
-    chosen = [photos[0], tmp_path / "text.jpg", money]
-    _run(inputs, chosen, k=4, picture=out, records=records)
-    drawn = np.asarray(Image.open(out).convert("RGB")).astype(int)
-    # 2 rows of a query and 4 matches, of 2.2 inches and 120 dots.
-    assert drawn.shape[1] == 5 * 264
-    green, grey = ([26, 143, 76], [154, 166, 178])
-
-    def columns(colour):
-        near = (np.abs(drawn - colour).max(axis=2) < 3).any(axis=0)
-        return set((np.flatnonzero(near) // 264).tolist())
-
-    # 3 images of a place are green, the fourth match is of another.
-    assert {1, 2, 3} <= columns(green)
-    assert 4 in columns(grey)
-    assert not {0, 1} & columns(grey)
-    # The colours of both photographs are there.
-    for path in (photos[0], money):
-        middle = np.asarray(Image.open(path))[4, 4].astype(int)
-        assert (np.abs(drawn - middle).max(axis=2) < 12).sum() > 500
-    assert [path.name for path in tmp_path.glob(".*")] == []
-
-
 def test_positions_of_photographs_are_written(inputs, photos, tmp_path):
     (tmp_path / "text.jpg").write_text("not an image")
     files = [tmp_path / "maps" / f"a.{end}" for end in ("csv", "geojson")]
-    answers = _run(
+    answers = answers_of(
         inputs,
         [photos[0], tmp_path / "text.jpg"],
         write_positions=",".join(map(str, files)),
@@ -460,172 +345,4 @@ def test_positions_of_photographs_are_written(inputs, photos, tmp_path):
     assert found["properties"]["image_id"] == first.image_id
     assert nothing["geometry"] is None
     with pytest.raises(ValueError, match="Expected a file that ends in"):
-        _run(inputs, photos, write_positions="a.shp")
-
-
-def test_gallery_knows_only_its_images(inputs, records):
-    opened = index.Index.open(inputs["index"])
-    gallery = Gallery(records, opened)
-    name = opened.manifest["image_id"].iloc[7]
-    encoded, nothing, again = gallery.read([name, "nothing", name])
-    assert nothing is None
-    photos = records.parent / "photos" / "images"
-    assert encoded == again == (photos / name).read_bytes()
-
-
-def test_picture_that_another_run_draws(inputs, photos, records, tmp_path):
-    out = tmp_path / "out.png"
-    with (
-        run_lock.only_run(out),
-        pytest.raises(
-            BlockingIOError, match="out.png', which is being written"
-        ),
-    ):
-        _run(inputs, photos, k=1, picture=out, records=records)
-    assert not out.exists()
-
-
-def test_picture_of_an_image_that_is_not_there(inputs, photos, tmp_path):
-    class Empty:
-        def read(self, names):
-            return [None] * len(names)
-
-    ((_, answer),) = _run(inputs, photos[:1], k=2)
-    rows = [("a.jpg", photos[0].read_bytes(), answer)]
-    locate_picture.write(tmp_path / "a.png", rows, Empty())
-    with Image.open(tmp_path / "a.png") as drawn:
-        assert drawn.size[0] == 3 * 264
-
-
-def _command(inputs, *rest):
-    return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "sare_tf.locate",
-            *(f"--{name}={path}" for name, path in inputs.items()),
-            *map(str, rest),
-        ],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-        check=False,
-    )
-
-
-def test_command_line(inputs, photos):
-    done = _command(inputs, "--k=2", *photos)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert len(lines) == 10
-    assert lines[0].startswith(f"{photos[0]}: wide margin to the nearest other")
-    assert lines[1].startswith("      position 40.6")
-    assert "@5002" in lines[2]
-    assert "m north zone 17T  40.6" in lines[2]
-    assert "openstreetmap" in lines[4]
-    assert lines[5].startswith(str(photos[1]))
-    assert "@5004" in lines[7]
-    assert "not a probability" in done.stderr
-
-
-def test_wrong_input_ends_in_its_message_and_exit_code(inputs, photos):
-    done = _command(inputs, "--json", photos[0], "nothing.jpg", photos[1])
-    assert done.returncode == 1
-    assert "Received: nothing.jpg (no file of this name)" in done.stderr
-    assert "Traceback" not in done.stderr
-    # Nothing but objects, one a line.
-    first, wrong, last = map(json.loads, done.stdout.splitlines())
-    assert wrong == {
-        "stage": "locate",
-        "photo": "nothing.jpg",
-        "error": "no file of this name",
-        "next": None,
-    }
-    assert [len(some["matches"]) for some in (first, last)] == [5, 5]
-    assert first["photo"] == str(photos[0])
-    match = first["matches"][0]
-    assert match["utm_zone"] == "17T"
-    assert match["map_url"].startswith("https://www.openstreetmap.org/?mlat=")
-
-
-def test_main_draws_a_picture_of_flags(
-    inputs, photos, records, tmp_path, capsys
-):
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
-    with flagsaver.flagsaver(
-        **{name: str(path) for name, path in inputs.items()},
-        records=str(records),
-        picture=str(tmp_path / "out.png"),
-        k=2,
-    ):
-        locate.main(["locate", str(photos[0])])
-        with (
-            flagsaver.flagsaver(serve=True),
-            pytest.raises(ValueError, match="no photographs with --serve"),
-        ):
-            locate.main(["locate", str(photos[0])])
-    assert (tmp_path / "out.png").is_file()
-    assert capsys.readouterr().out.count("@5002") == 2
-
-
-@pytest.fixture
-def started(monkeypatch):
-    """The processes that --keep_warm starts, which end with the test."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    yield warm_client._STARTED
-    while warm_client._STARTED:
-        process = warm_client._STARTED.pop()
-        process.kill()
-        process.wait()
-
-
-def test_a_warm_process_answers_as_this_one(
-    inputs, photos, runtime_folder, started
-):
-    warm = {"k": 2, "keep_warm": True, "keep_warm_minutes": 1}
-    first = _run(inputs, photos, **warm)
-    (process,) = started
-    assert _run(inputs, photos, **warm) == first == _run(inputs, photos, k=2)
-    assert process.poll() is None
-    assert len(started) == 1
-    # The process has its own session: Ctrl-C does not reach it.
-    assert os.getsid(process.pid) == process.pid
-    (log,) = runtime_folder.glob("*.log")
-    assert log.stat().st_mode & 0o777 == 0o600
-    process.terminate()
-    assert process.wait(20) == 0
-    assert list(runtime_folder.glob("*.sock")) == []
-
-
-def test_a_damaged_cache_is_made_anew_for_a_warm_process(
-    inputs, tmp_path, runtime_folder, started, caplog
-):
-    folder = toy_photos.photographs(tmp_path / "photos")
-    toy_photos.prepare(folder, tmp_path / "cache", export=inputs["export"])
-    (index,) = (tmp_path / "cache").rglob("descriptors.npy")
-    with index.open("r+b") as file:
-        file.seek(200)
-        file.write(b"\xff" * 40)
-    options = LocateOptions(
-        export=inputs["export"],
-        photo_folder=folder,
-        cache=tmp_path / "cache",
-        photos=[folder / "1/0.jpg"],
-        keep_warm=True,
-    )
-    ((_, answer),) = locate.run(options)
-    assert answer.matches[0].image_id == "1/1.jpg"
-    assert "made anew" in caplog.text
-
-
-def test_what_a_warm_process_cannot_load_is_said(
-    inputs, photos, runtime_folder, started
-):
-    with pytest.raises(ValueError, match="an index with a calibration for --r"):
-        _run(inputs, photos, keep_warm=True, reject_below=0.5)
-    assert started[0].wait(20) == 1
-    missing = {**inputs, "export": inputs["export"] / "x"}
-    with pytest.raises(FileNotFoundError, match="Expected an export"):
-        _run(missing, photos, keep_warm=True)
+        answers_of(inputs, photos, write_positions="a.shp")

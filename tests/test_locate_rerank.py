@@ -15,9 +15,10 @@ from sare_tf.evaluation.verifying import OnVal
 from sare_tf.local_features.combination import Combination
 from sare_tf.local_features.feature_source import FeatureSource
 from sare_tf.pages import locate_picture
+from sare_tf.pages.locate_server import LocateServer
 from sare_tf.pages.options import LocateOptions
 from sare_tf.records.records import Records
-from sare_tf.search import local_index, reranker
+from sare_tf.search import local_index, locator, reranker
 from sare_tf.search.answers import Answer
 from sare_tf.search.opened_index import Index
 from sare_tf.search.options import RerankOptions
@@ -177,11 +178,34 @@ def test_lines_lead_to_the_same_point_of_the_place(world, photos):
     """A place moves by a whole number of pixels between two views."""
     (answer,) = _run(world, photos[:1])
     lines = np.array(answer.matches[0].lines)
+    assert ((lines > 0) & (lines < 1)).all()
+    lines *= 2 * (rerank_world.WIDTH, rerank_world.HEIGHT)
     assert len(lines) >= 10
     moved = lines[:, 2:] - lines[:, :2]
     offset = np.median(moved, axis=0)
     assert np.abs(offset - offset.round()).max() < 0.2
     assert (np.abs(moved - offset).max(axis=1) < 2).mean() > 0.9
+
+
+def test_the_page_gets_the_lines(world, photos):
+    located = locator.Locator(
+        index=world["index"],
+        export=world["export"],
+        rerank=RerankOptions(records=world["records"], **RERANK),
+    )
+    gallery = locator.Gallery(world["records"], located.index)
+    client = LocateServer(located, gallery, k=3).app.test_client()
+    encoded = photos[0].read_bytes()
+    written = client.post("/locate", data=encoded).get_json()
+    (expected,) = located([encoded], k=3)
+    assert len(expected.matches[0].lines) >= 10
+    for match, one in zip(expected.matches, written["matches"], strict=True):
+        assert one["inliers"] == match.inliers
+        np.testing.assert_allclose(one["lines"], np.array(match.lines))
+    for name in ("lines", "near"):
+        script = client.get(f"/{name}.js")
+        assert script.mimetype == "text/javascript"
+        assert "class " in script.text
 
 
 def test_json_holds_the_inliers_and_not_the_lines(world, photos):

@@ -6,6 +6,7 @@ queries that only one of the two finds. McNemar's test decides on recall@N, the
 interval on every other figure.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,18 @@ import numpy as np
 import pandas as pd
 
 from sare_tf.evaluation import metrics, summaries
+from sare_tf.evaluation.protocols import Protocol
 from sare_tf.runtime import file_digests, sealed_json
 
 _COMMAND = "python -m sare_tf.evaluate --flagfile=..."
+# What a protocol does unless it says otherwise, as metrics.json has it.
+_PARAMETERS = {
+    field.name: list(field.default)
+    if isinstance(field.default, tuple)
+    else field.default
+    for field in dataclasses.fields(Protocol)
+    if field.default is not dataclasses.MISSING
+}
 
 
 class FinishedRun:
@@ -67,7 +77,9 @@ class FinishedRun:
                 }
             )
             self.same = {
-                "protocol": self.metrics["protocol"]["parameters"],
+                # Those of earlier versions name fewer.
+                "protocol": _PARAMETERS
+                | self.metrics["protocol"]["parameters"],
                 "database": self.metrics["database_digest"],
                 "queries": self.queries["image_id"].tolist(),
                 "positives of the queries": table["positives"].tolist(),

@@ -101,6 +101,10 @@ def judge(
         positives = _of_same_heading(
             queries, database, positives, protocol.heading_deg
         )
+    if protocol.other_sequence:
+        own = _of_own_sequence(queries, database, protocol)
+        positives = list(map(np.setdiff1d, positives, own))
+        junk = list(map(np.union1d, junk, own))
     timestamps = None
     if protocol.other_timestamp:
         _check_given((queries, database), "timestamp", protocol)
@@ -327,6 +331,16 @@ def _of_same_heading(
         rows[np.abs((others[rows] - mine + 180) % 360 - 180) <= heading_deg]
         for rows, mine in zip(positives, own, strict=True)
     ]
+
+
+def _of_own_sequence(
+    queries: pd.DataFrame, database: pd.DataFrame, protocol: Protocol
+) -> list[np.ndarray]:
+    """Database rows of the sequence of each query."""
+    _check_given((queries, database), "sequence_id", protocol)
+    members = database.groupby("sequence_id").indices
+    nothing = np.zeros(0, np.int64)
+    return [members.get(name, nothing) for name in queries["sequence_id"]]
 
 
 def _check_given(

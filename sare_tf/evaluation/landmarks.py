@@ -22,9 +22,14 @@ from sare_tf.evaluation import (
 from sare_tf.evaluation.evaluate_descriptors import Task
 from sare_tf.evaluation.options import EvaluationOptions
 from sare_tf.evaluation.query_results import QueryResults
-from sare_tf.landmarks import expansion, neighbour_graph
+from sare_tf.landmarks import (
+    expansion,
+    neighbour_graph,
+    offline_diffusion,
+)
 from sare_tf.landmarks.diffusion import Diffusion
 from sare_tf.landmarks.k_reciprocal import KReciprocal
+from sare_tf.landmarks.offline_diffusion import OfflineDiffusion
 from sare_tf.runtime import progress
 from sare_tf.search import exact_search
 from sare_tf.search.opened_index import Index
@@ -63,7 +68,8 @@ def look_up(
         index: the opened index.
 
     Raises:
-        ValueError: more neighbours than images.
+        ValueError: more neighbours than images, or no columns of diffusion
+            beside the index.
     """
     seconds = {}
     after, began = results, time.perf_counter()
@@ -144,6 +150,13 @@ def _scorer(
             start=options.diffusion_start,
         )
         return lambda query, rows, similarities: diffusion(rows, similarities)
+    if options.rerank == "offline_diffusion":
+        offline = OfflineDiffusion(
+            offline_diffusion.of_index(index, options),
+            gamma=options.diffusion_gamma,
+            start=options.diffusion_start,
+        )
+        return lambda query, rows, similarities: offline(rows, similarities)
     k1, k2 = options.reciprocal_k1, options.reciprocal_k2
     reciprocal = KReciprocal(
         neighbour_graph.of_index(index, max(k1, k2)).first(max(k1, k2)),
@@ -225,11 +238,13 @@ def _figures(
         constants |= {name: getattr(options, name) for name in names}
     if options.reranks_neighbours:
         done.append(f"{options.rerank} over {options.rerank_top} images")
-        prefix = options.rerank.removeprefix("k_")
+        used = ("diffusion_", "graph_")
+        if options.rerank == "k_reciprocal":
+            used = ("reciprocal_",)
         constants |= {
             name: getattr(options, name)
             for name in vars(options)
-            if name.startswith((f"{prefix}_", "graph_", "rerank_top"))
+            if name.startswith((*used, "rerank_top"))
         }
     return {
         "done": done,

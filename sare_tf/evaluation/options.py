@@ -39,6 +39,12 @@ class ProtocolOptions(PositivesOptions, SplitOptions, SequenceLengthOptions):
         minimum=0,
         maximum=180,
     )
+    other_sequence: bool = option(
+        False,
+        "Leave out images of the query's own sequence (its clip, drive or "
+        "walk): they are neither right nor wrong answers; for the protocols "
+        "radius, place and list.",
+    )
     msls_subtask: str = option(
         "all",
         "Subtask of the protocols msls: summer, winter, old, new, day, night.",

@@ -22,4 +22,5 @@ def choose(options: ProtocolOptions, rule: str) -> Protocol:
         heading_deg=options.positive_heading_deg,
         subtask=options.msls_subtask,
         sequence_length=options.sequence_length,
+        other_sequence=options.other_sequence,
     )

@@ -14,6 +14,8 @@ from sare_tf.dataset.names import SUBTASKS
 # Tokyo Time Machine (dbTokyoTimeMachine.m).
 PANORAMA_CUTOUTS = 12
 TIMESTAMP_DEPTH = 10
+# Protocols that may leave out images of the query's sequence.
+_LEAVE_SEQUENCES_OPEN = ("radius", "place", "list")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,7 @@ class Protocol:
             count as misses.
         one_per_panorama: whether only a panorama's first image is ranked.
         other_timestamp: whether images of the query's timestamp are taken out.
+        other_sequence: whether images of the query's sequence are taken out.
         every: only every so-many-th frame is a query.
         subtask: queries and database are the images of this subtask.
         full_ranking: whether average precision of the full ranking and mP@k
@@ -55,6 +58,7 @@ class Protocol:
     leaves_out: bool = False
     one_per_panorama: bool = False
     other_timestamp: bool = False
+    other_sequence: bool = False
     every: int = 1
     subtask: str = ""
     full_ranking: bool = False
@@ -202,6 +206,7 @@ def choose(
     heading_deg: float = 0.0,
     subtask: str = "all",
     sequence_length: int = 1,
+    other_sequence: bool = False,
 ) -> Protocol:
     """Returns a protocol by name, with the numbers that it leaves open.
 
@@ -214,6 +219,8 @@ def choose(
         subtask: subtask of Mapillary SLS, for "msls" and its sequences.
         sequence_length: for protocols of sequences, images of one; 1: as many
             as the protocol names.
+        other_sequence: whether images of the query's sequence are taken out of
+            its ranking; for "radius", "place" and "list".
 
     Raises:
         ValueError: no such protocol, or a number that the protocol fixes.
@@ -255,6 +262,15 @@ def choose(
             "Expected the protocol msls for a subtask. Received: "
             f"protocol={name!r}, subtask={subtask!r}."
         )
+    if other_sequence:
+        if name not in _LEAVE_SEQUENCES_OPEN:
+            raise ValueError(
+                "Expected the protocol "
+                f"{', '.join(_LEAVE_SEQUENCES_OPEN)} to leave out images of "
+                f"the query's own sequence. Received: protocol={name!r}, "
+                "other_sequence=True. Leave out --other_sequence."
+            )
+        given["other_sequence"] = True
     if protocol.sequences and sequence_length > 1:
         if sequence_length % 2 == 0:
             raise ValueError(
@@ -293,6 +309,11 @@ def describe(protocol: Protocol) -> str:
         words.append(
             f"Of {TIMESTAMP_DEPTH} N images found, those with the query's "
             "timestamp are taken out, and the first N of the others stand."
+        )
+    if protocol.other_sequence:
+        words.append(
+            "Images of the query's own sequence are taken out of its ranking, "
+            "and are no positives."
         )
     if protocol.full_ranking:
         words.append(

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 from sare_tf.evaluation import metric_text, run_metrics
@@ -40,6 +41,7 @@ class Reranked:
     Args:
         before: the results of retrieval.
         after: the same in the new order.
+        by_inliers: the same in the order of inliers only.
         verify: yields what verification says of the first images, in the new
             order, of some queries.
         calibrated: what was measured on val; None for the default.
@@ -55,6 +57,7 @@ class Reranked:
 
     before: QueryResults
     after: QueryResults
+    by_inliers: QueryResults
     verify: Callable[[Sequence[int]], Iterator[Evidence]]
     calibrated: Calibrated | None
     combination: Combination
@@ -96,10 +99,11 @@ def rerank(
     if asked is not None:
         on_val = OnVal(options, records, asked, source, extractor)
     calibrated = _calibrate(asked, on_val, top)
+    first = results.squared_distances[:, :top]
     if calibrated:
         chosen = calibrated.combination
     else:
-        chosen = combination.default(results.squared_distances[:, :top])
+        chosen = combination.default(first)
     verifier = Verifier(extractor, source, geometry=options.rerank_geometry)
     inliers = inliers_of(
         verifier,
@@ -107,7 +111,8 @@ def rerank(
         results.rows[:, :top],
         "evaluate",
     )
-    after = reordered(results, inliers, chosen)
+    after = reordered(results, chosen.order(first, inliers))
+    by_inliers = np.argsort(-inliers, axis=1, kind="stable")
     figures = _figures(
         options, extractor, verifier, calibrated, chosen, results, after
     )
@@ -131,12 +136,12 @@ def rerank(
     def verify(queries: Sequence[int]) -> Iterator[Evidence]:
         images = records.read_images(results.queries.iloc[queries])
         for query, image in zip(queries, images, strict=True):
-            first = after.rows[[query], :top]
-            yield verifier([image], first)[0]
+            yield verifier([image], after.rows[[query], :top])[0]
 
     return Reranked(
         before=results,
         after=after,
+        by_inliers=reordered(results, by_inliers),
         verify=verify,
         calibrated=calibrated,
         combination=chosen,
@@ -168,8 +173,9 @@ def described(reranked: Reranked, ks: Sequence[int]) -> dict[str, Any]:
         reranked: the results.
         ks: the values of N of recall@N.
     """
+    by_inliers = reranked.by_inliers.figures(ks)["recall_at"]
     return {
-        "rerank": reranked.figures,
+        "rerank": reranked.figures | {"recall_at_by_inliers": by_inliers},
         "without_rerank": run_metrics.before(reranked.before, ks),
     }
 

@@ -24,21 +24,18 @@ from sare_tf.search.reranker import Verifier
 _BATCH = 8
 
 
-def reordered(
-    results: QueryResults, inliers: np.ndarray, chosen: Combination
-) -> QueryResults:
-    """Returns results in the new order.
+def reordered(results: QueryResults, order: np.ndarray) -> QueryResults:
+    """Returns results in a new order.
 
     Precisions of the full ranking are left out: only the first images have a
     new order.
 
     Args:
         results: of retrieval.
-        inliers: int [Q, T] of the first T images of each query.
-        chosen: makes the order.
+        order: int [Q, T], places of the first T images of each query, from the
+            best to the worst.
     """
-    count = inliers.shape[1]
-    order = chosen.order(results.squared_distances[:, :count], inliers)
+    count = order.shape[1]
 
     def ordered(values: np.ndarray) -> np.ndarray:
         first = np.take_along_axis(values[:, :count], order, axis=1)
@@ -138,7 +135,13 @@ class OnVal:
             )
         return dataclasses.replace(
             asked,
-            results=reordered(asked.results, self.inliers, chosen),
+            results=reordered(
+                asked.results,
+                chosen.order(
+                    asked.results.squared_distances[:, : self._top],
+                    self.inliers,
+                ),
+            ),
             found=asked.found.reranked(chosen, self.inliers),
             absent=asked.absent.reranked(chosen, without[:, : self._top]),
             elsewhere=others,

@@ -10,15 +10,13 @@ used, and `index --neighbour_graph` finds them again.
 
 import dataclasses
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from absl import logging
 
-from sare_tf.landmarks import expansion
-from sare_tf.runtime import atomic_files, file_digests, progress, sealed_json
+from sare_tf.landmarks import expansion, stored_arrays
+from sare_tf.runtime import progress
 from sare_tf.search import bound_file
 from sare_tf.search.landmark_options import (
     GRAPH,
@@ -29,7 +27,6 @@ from sare_tf.search.opened_index import Index
 
 COMMAND = "python -m sare_tf.index --flagfile=... --neighbour_graph=50"
 _BLOCK = 2048
-_TYPES = {"index_digest": str, "neighbours": int, "digests": dict}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,21 +95,16 @@ def store(index: Index, count: int) -> Path:
         return path
     began = time.perf_counter()
     graph = build(index.descriptors, count)
-    # First what names them, so that a kill leaves no others beside it.
-    path.unlink(missing_ok=True)
-    arrays = {GRAPH_ROWS: graph.rows, GRAPH_SIMILARITIES: graph.similarities}
-    for name, array in arrays.items():
-        with atomic_files.file_in_one_piece(folder / name) as unfinished:
-            with open(unfinished, "wb") as file:
-                np.save(file, array)
-    sealed_json.write(
+    shape = graph.rows.shape
+    with stored_arrays.written(
         path,
         {
-            "index_digest": index.digest,
-            "neighbours": count,
-            "digests": file_digests.of(folder, list(arrays)),
+            GRAPH_ROWS: (np.int32, shape),
+            GRAPH_SIMILARITIES: (np.float32, shape),
         },
-    )
+        {"index_digest": index.digest, "neighbours": count},
+    ) as (rows, similarities):
+        rows[:], similarities[:] = graph.rows, graph.similarities
     logging.info(
         "The %d nearest images of each of %d, in %.1f s: %s.",
         count,
@@ -150,32 +142,12 @@ def of_index(index: Index, count: int) -> Graph:
 
 
 def _read(index: Index) -> tuple[Graph | None, str]:
-    def make(written: dict[str, Any]) -> Graph:
-        return _opened(index.folders, written)
-
-    return bound_file.read(
+    found, why_not = stored_arrays.read(
         index.folders,
         GRAPH,
+        (GRAPH_ROWS, GRAPH_SIMILARITIES),
         made_by=COMMAND,
-        types=_TYPES,
         bound_to={"index_digest": index.digest},
         words={"index_digest": "content of the index"},
-        make=make,
     )
-
-
-def _opened(folders: Sequence[Path], written: dict[str, Any]) -> Graph:
-    """Opens the arrays beside the file.
-
-    Raises:
-        OSError, ValueError: they are damaged.
-    """
-    folder = next(one for one in folders if (one / GRAPH).is_file())
-    file_digests.check(folder, written["digests"])
-    rows, similarities = (
-        np.load(folder / name, mmap_mode="r")
-        for name in (GRAPH_ROWS, GRAPH_SIMILARITIES)
-    )
-    if rows.shape != similarities.shape or rows.ndim != 2:
-        raise ValueError(f"arrays of {rows.shape} and {similarities.shape}")
-    return Graph(rows, similarities)
+    return found and Graph(*found), why_not

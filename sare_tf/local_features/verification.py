@@ -114,13 +114,20 @@ def inlier_lines(
         most: lines, at most.
 
     Returns:
-        float32 [n, 4], x and y in one and x and y in the other, in pixels.
+        float32 [n, 4], x and y in one and x and y in the other, as shares of
+        width and height.
     """
     rows = verified.matches[verified.is_inlier]
     count = min(most, len(rows))
     rows = rows[np.linspace(0, len(rows) - 1, count).round().astype(int)]
     return np.concatenate(
-        [left.keypoints[rows[:, 0]], right.keypoints[rows[:, 1]]], axis=1
+        [
+            # Pixel 0 has its middle at half a pixel.
+            (one.keypoints[of_image] + 0.5) / (one.width, one.height)
+            for one, of_image in ((left, rows[:, 0]), (right, rows[:, 1]))
+        ],
+        axis=1,
+        dtype=np.float32,
     )
 
 

@@ -112,10 +112,7 @@ def _draw(axes: Axes, encoded: bytes | None, title: str, colour: str) -> None:
     image = Image.fromarray(image_decoding.pixels(encoded))
     width, height = image.size
     image.thumbnail((_SIDE, _SIDE))
-    # In pixels of the whole image, as lines are.
-    axes.imshow(
-        np.asarray(image), extent=(-0.5, width - 0.5, height - 0.5, -0.5)
-    )
+    axes.imshow(np.asarray(image), extent=(0, width, height, 0))
 
 
 def _join(
@@ -124,10 +121,11 @@ def _join(
     """Draws lines from one image to another."""
     for x, y, other_x, other_y in lines:
         line = ConnectionPatch(
-            xyA=(x, y),
-            xyB=(other_x, other_y),
-            coordsA="data",
-            coordsB="data",
+            # From the lower left corner.
+            xyA=(x, 1 - y),
+            xyB=(other_x, 1 - other_y),
+            coordsA="axes fraction",
+            coordsB="axes fraction",
             axesA=left,
             axesB=right,
             color=_LINE,

@@ -1,6 +1,6 @@
 """The page that locates a photograph dropped on it: `locate --serve`.
 
-    GET /               the page, with /locate.css and three scripts
+    GET /               the page, with /locate.css and its scripts
     GET /image?id=...   an image of the database, or an example, large
     POST /locate        a photograph as the body -> its answer, JSON; `?k=`,
                         and what is known of it, see `request_prior`
@@ -148,6 +148,8 @@ class LocateServer:
             ("/locate.js", self.show_script),
             ("/map.js", self.show_script),
             ("/tiles.js", self.show_script),
+            ("/lines.js", self.show_script),
+            ("/near.js", self.show_script),
             ("/image", self.show_image),
             ("/health", self.show_health),
             ("/metrics", self.show_metrics),
@@ -205,7 +207,7 @@ class LocateServer:
         return flask.Response(text, mimetype="text/css")
 
     def show_script(self) -> flask.Response:
-        """GET /locate.js, /map.js and /tiles.js: its scripts."""
+        """GET /locate.js, /map.js and others: its scripts."""
         name = flask.request.path.removeprefix("/")
         text = (html.TEMPLATES / name).read_text(encoding="utf-8")
         return flask.Response(text, mimetype="text/javascript")
@@ -238,8 +240,11 @@ class LocateServer:
         result = answer.as_json()
         if preview:
             result["preview"] = preview
-        for match in result["matches"]:
-            match["thumbnail"] = self._thumbnail(match["image_id"])
+        for match, written in zip(
+            answer.matches, result["matches"], strict=True
+        ):
+            written["thumbnail"] = self._thumbnail(match.image_id)
+            written["lines"] = [list(line) for line in match.lines]
         drawn = self._map.around(answer)
         result["map"] = drawn and drawn.svg
         return _json(result, 200)

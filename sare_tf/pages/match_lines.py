@@ -124,7 +124,7 @@ def draw(
         right_features: of the other image.
         verified: their matches.
     """
-    parts, offsets, scales, start = [], [], [], 0.0
+    parts, places, start = [], [], 0.0
     for picture, features in ((left, left_features), (right, right_features)):
         scale = _HEIGHT / max(features.height, 1)
         width = max(features.width * scale, 1)
@@ -134,21 +134,21 @@ def draw(
                     '<image href="{}" x="{:.1f}" width="{:.1f}" height="{}"/>'
                 ).format(html.thumbnail(picture), start, width, _HEIGHT)
             )
-        offsets.append(start)
-        scales.append(scale)
+        places.append((start, width))
         start += width + _GAP
     lines = inlier_lines(
         left_features, right_features, verified, most=_MOST_LINES
     )
+    (left_start, left_width), (right_start, right_width) = places
     for x, y, other_x, other_y in lines.tolist():
         parts.append(
             Markup(
                 '<path class="match-line" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>'
             ).format(
-                offsets[0] + x * scales[0],
-                y * scales[0],
-                offsets[1] + other_x * scales[1],
-                other_y * scales[1],
+                left_start + x * left_width,
+                y * _HEIGHT,
+                right_start + other_x * right_width,
+                other_y * _HEIGHT,
             )
         )
     return Markup(

@@ -56,6 +56,7 @@ def fields_of(rows: PriorRows) -> dict[str, Any]:
     """
     return {
         "position": rows.has_degrees,
+        "places": rows.has_places,
         "time": rows.has_times,
         "conditions": rows.conditions,
     }

@@ -247,8 +247,13 @@ def _as_text(item: Any) -> str:
 
 
 def _from_flag(name: str, hint: Any, value: Any) -> Any:
-    """Converts the value of a flag: absl leaves lists of numbers as texts."""
+    """Converts the value of a flag: absl leaves lists of numbers as texts.
+
+    An empty text takes back what a flagfile gave an option that may be None.
+    """
     kind, is_tuple = _kind(hint)
+    if value == "" and types.NoneType in typing.get_args(hint):
+        return None
     if not is_tuple or kind is str:
         return value
     try:

@@ -35,7 +35,7 @@ class Match:
         inliers: local features that agree with the photograph's; None if the
             match was not verified.
         lines: some of these, each as x and y in the photograph and x and y in
-            the match, in pixels. Not part of the JSON.
+            the match, as shares of width and height. Not part of the JSON.
     """
 
     image_id: str

@@ -13,7 +13,8 @@ with which they are compared when an index is opened. Indexes of version 0.1
 have none. `evaluate --calibrate` adds calibration.json, or
 calibration_rerank.json, see `search.calibration`, and `index --local_features`
 the folder local_features, see `local_features.stored_features`;
-`--neighbour_graph` adds the files of `landmarks.neighbour_graph`.
+`--neighbour_graph` adds the files of `landmarks.neighbour_graph`, and
+`--offline_diffusion` those of `landmarks.offline_diffusion`.
 """
 
 import hashlib
@@ -27,6 +28,9 @@ from sare_tf.local_features import stored_features
 from sare_tf.runtime import sealed_json, versions
 from sare_tf.search import bound_file, segments
 from sare_tf.search.landmark_options import (
+    DIFFUSION,
+    DIFFUSION_ROWS,
+    DIFFUSION_SCORES,
     GRAPH,
     GRAPH_ROWS,
     GRAPH_SIMILARITIES,
@@ -50,6 +54,7 @@ NAMES = {
     *bound_file.NAMES,
     stored_features.FOLDER,
     *(GRAPH, GRAPH_ROWS, GRAPH_SIMILARITIES),
+    *(DIFFUSION, DIFFUSION_ROWS, DIFFUSION_SCORES),
     *segments.FILES,
     "added*",
     "merged*",

@@ -109,8 +109,8 @@ class RerankOptions(RecordsFolderOptions, LocalFeatureOptions):
         "xfeat: the images that were found are ordered anew by descriptors and "
         "by local features that agree on one geometry. They are those beside "
         "--index, or else are computed from the images in --records. Of "
-        "evaluate, also k_reciprocal or diffusion, by neighbours of neighbours "
-        "in --index.",
+        "evaluate, also k_reciprocal, diffusion or offline_diffusion, by "
+        "neighbours of neighbours in --index.",
     )
     rerank_top: int = option(
         20, "Images of each answer that --rerank orders anew.", minimum=2

@@ -91,6 +91,11 @@ class PriorRows:
         return sorted(set(self._images["condition"]) - {""})
 
     @property
+    def has_places(self) -> bool:
+        """Whether the place of an image is known."""
+        return bool(self._images["place_id"].ne("").any())
+
+    @property
     def has_degrees(self) -> bool:
         """Whether the latitude and longitude of an image are known."""
         return bool(np.isfinite(self._degrees).any())

@@ -116,7 +116,15 @@ DEFINITIONS = {
 }
 
 
-def _by_definition(world, name, most, *, heading_deg=0.0, subtask="all"):
+def _by_definition(
+    world,
+    name,
+    most,
+    *,
+    heading_deg=0.0,
+    subtask="all",
+    other_sequence=False,
+):
     """Recall@1 to most, and the mean of trapezoid average precisions."""
     right, cut, leaves_out = DEFINITIONS[name]
     asked = list(range(len(world.queries)))
@@ -140,9 +148,14 @@ def _by_definition(world, name, most, *, heading_deg=0.0, subtask="all"):
                 for d in positives
                 if _degrees(own, world.database.heading_deg[d]) <= heading_deg
             }
+        ranking = cut(world, q, world.ranking(q), most)
+        if other_sequence:
+            own = world.queries.sequence_id[q]
+            of_others = world.database.sequence_id != own
+            positives = {d for d in positives if of_others[d]}
+            ranking = [d for d in ranking if of_others[d]]
         if leaves_out and not positives:
             continue
-        ranking = cut(world, q, world.ranking(q), most)
         found.append(
             [
                 any(d in positives for d in ranking[:n])
@@ -211,6 +224,28 @@ def test_positives_by_heading(name, radius_m):
     expected, _ = _by_definition(world, name, 9, heading_deg=40.0)
     np.testing.assert_allclose(_recall(results, 9), expected, atol=1e-12)
     assert (expected != _by_definition(world, name, 9)[0]).any()
+
+
+@pytest.mark.parametrize("name", ["radius", "place", "list"])
+def test_the_query_s_own_sequence_is_left_out(name):
+    world = protocol_world.World(0)
+    numbers = {"radius_m": 12.0} if name == "radius" else {}
+    results = _by_sare_tf(world, name, 9, other_sequence=True, **numbers)
+    expected, _ = _by_definition(world, name, 9, other_sequence=True)
+    everything, _ = _by_definition(world, name, 9)
+    np.testing.assert_allclose(_recall(results, 9), expected, atol=1e-12)
+    assert (expected != everything).any()
+    # Half of the images are of the query's sequence, and 9 others are found.
+    own = world.queries.sequence_id.to_numpy()[:, None]
+    assert (results.rows >= 0).all()
+    assert (world.database.sequence_id.to_numpy()[results.rows] != own).all()
+
+
+def test_a_left_out_sequence_needs_sequences():
+    world = protocol_world.World(0)
+    world.database["sequence_id"] = ""
+    with pytest.raises(ValueError, match="sequence_id of every .*: 90 images"):
+        _by_sare_tf(world, "place", 9, other_sequence=True)
 
 
 @pytest.mark.parametrize("subtask", ["d2n", "s2w"])

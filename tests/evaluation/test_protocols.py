@@ -55,6 +55,8 @@ def test_words_of_what_is_chosen():
     )
     chosen = protocols.choose("frames", frames=3)
     assert "at most 3 frames away" in protocols.describe(chosen)
+    chosen = protocols.choose("place", other_sequence=True)
+    assert "own sequence are taken out of its" in protocols.describe(chosen)
     chosen = protocols.choose("msls", subtask="d2n")
     assert "the subtask d2n." in protocols.describe(chosen)
     chosen = protocols.choose("msls_seq2im", subtask="d2n", sequence_length=5)
@@ -76,6 +78,7 @@ def test_words_of_what_is_chosen():
         ("msls_seq2seq", {"sequence_length": 4}, "odd .*Received: .*=4"),
         ("msls_seq2seq", {"heading_deg": 40.0}, "'msls_seq2seq', .*deg=40"),
         ("radius", {"subtask": "d2n"}, "protocol='radius', subtask='d2n'"),
+        ("frames", {"other_sequence": True}, "radius, place, list.*='frames'"),
     ],
 )
 def test_numbers_that_do_not_fit(name, numbers, message):

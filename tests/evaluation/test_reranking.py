@@ -108,6 +108,8 @@ def test_geometry_finds_what_descriptors_do_not(world, evaluated, tmp_path):
     assert metrics["recall_at"]["1"] == plain["recall_at"]["10"]
     assert metrics["recall_at"]["10"] == plain["recall_at"]["10"]
     figures = metrics["rerank"]
+    # Of images of other places, none has as many inliers.
+    assert figures["recall_at_by_inliers"] == metrics["recall_at"]
     gained = metrics["recall_at"]["1"] - plain["recall_at"]["1"]
     assert figures["made_right"] - figures["made_wrong"] == round(gained * 12)
     assert figures["measured_on"]["queries"] == 12

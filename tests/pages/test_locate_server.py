@@ -85,6 +85,8 @@ def test_an_answer_is_the_locators(client, search):
     (expected,) = search([encoded], k=5)
     drawn = found.pop("map")
     thumbnails = [match.pop("thumbnail") for match in found["matches"]]
+    # None without re-ranking.
+    assert [match.pop("lines") for match in found["matches"]] == 5 * [[]]
     assert found == json.loads(json.dumps(expected.as_json()))
     assert all(some.startswith("data:image/jpeg;") for some in thumbnails)
     assert len(set(thumbnails)) == 5
@@ -244,6 +246,8 @@ def test_a_prior_that_cannot_be_searched(client, known, message):
 def test_the_page_has_fields_for_what_the_index_knows(client):
     page = client.get("/").text
     assert 'name="near"' in page
+    assert 'name="region"' in page
+    assert 'name="place_id"' not in page
     assert 'name="taken_from"' not in page
     assert 'name="condition"' not in page
 
@@ -333,13 +337,15 @@ def test_the_page_needs_no_other_server(client):
     sources = re.findall(r'(?:src|href)="([^"]{0,11})', page)
     # Three thumbnails, of queries to try.
     assert sources == [
-        *("data:,", "/locate.css", "/map.js", "/locate.js"),
+        *("data:,", "/locate.css", "/map.js"),
+        *("/lines.js", "/near.js", "/locate.js"),
         *["data:image/"] * 3,
     ]
     # The policy forbids both.
     assert "<style" not in page
     assert not re.search(r"\son\w+=|style=", page)
-    for path in ("/locate.css", "/map.js", "/locate.js", "/tiles.js"):
+    scripts = ("locate", "map", "tiles", "lines", "near")
+    for path in ("/locate.css", *(f"/{name}.js" for name in scripts)):
         text = client.get(path).get_data(as_text=True)
         assert "url(" not in text
         assert "http" not in text

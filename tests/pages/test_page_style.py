@@ -104,7 +104,10 @@ def locate_page():
                 "places": None,
             },
             examples=[{"image_id": '"><script>', "thumbnail": None}],
-            known={"position": True, "time": True, "conditions": ["<dusk>"]},
+            known={
+                **{"position": True, "time": True, "places": True},
+                "conditions": ["<dusk>"],
+            },
             k=5,
             upload_bytes=3 << 20,
             tiles=map_tiles.named("openstreetmap"),

@@ -8,6 +8,12 @@
   const tilesAddress = document.body.dataset.tiles || "";
   const mebibytes = mostBytes / 1048576;
   // A photograph: { name, preview, state, answer or error, button }.
+  const lines = new MatchLines(
+    byId("match-lines"), byId("large-query"), byId("large-match")
+  );
+  const near = byId("near-match") ? new NearPoint(byId("known")) : null;
+  // Ours: letters of an address that servers take.
+  const mostRegion = 100000;
   let photos = [], current = null, map = null, tiles = null;
   let isAsking = false, enlarged = 0;
 
@@ -41,6 +47,11 @@
     const others = file.startsWith("@")
       ? file.slice(0, file.lastIndexOf(".")).split("@").slice(7) : [];
     return others.filter(Boolean).join(" ") || parts.slice(-2).join("/");
+  }
+
+  function inliers(match) {
+    if (match.inliers === null) return "";
+    return match.inliers + (match.inliers === 1 ? " inlier" : " inliers");
   }
 
   function placeOfAnswer(answer) {
@@ -84,6 +95,9 @@
     const same = answer.matches.filter((match) => match.same_place).length;
     row(table, "shown by", same + " of " + answer.matches.length + " matches");
     const searched = answer.searched;
+    if (answer.reranked !== answer.confidence_text) {
+      row(table, "re-ranking", answer.reranked);
+    }
     row(table, "compared with", searched.images + " images" +
       (searched.places === null ? "" : " of " + searched.places + " places") +
       (searched.prior ? " " + searched.prior + ", out of " + searched.indexed
@@ -154,6 +168,7 @@
         index === 0 ? "first match" : match.same_place
           ? "same place as the first" : "another place"
       ));
+      if (inliers(match)) caption.append(make("span", inliers(match)));
       if (match.map_url) caption.append(link(match, degrees(match)));
       else if (metres(match)) caption.append(make("span", metres(match)));
       const name = make("span", shortName(match), "name");
@@ -185,6 +200,7 @@
     const drawn = new DOMParser().parseFromString(drawing, "image/svg+xml");
     byId("map").append(document.adoptNode(drawn.documentElement));
     map = pointMaps.enhance(byId("map"));
+    if (near) near.attach(map);
     const choice = byId("tiles-choice");
     if (!choice) return;
     choice.hidden = !byId("map").firstChild.dataset.world;
@@ -236,7 +252,13 @@
     byId("large-name").textContent = match.image_id;
     byId("previous").disabled = index === 0;
     byId("next").disabled = index === matches.length - 1;
+    byId("lines-choice").hidden = !match.lines.length;
+    byId("lines-text").textContent = inliers(match) +
+      ": a line joins local features of both pictures that agree on one " +
+      "geometry" + (match.inliers > match.lines.length
+        ? "; " + match.lines.length + " are drawn." : ".");
     if (!large.open) large.showModal();
+    lines.show(match.lines);
   }
 
   function step(by) {
@@ -280,7 +302,7 @@
     const form = byId("known"), asked = new URLSearchParams({ k });
     if (!form) return asked;
     for (const [name, value] of new FormData(form)) {
-      const text = value.trim();
+      const text = name === "region" ? compact(value) : value.trim();
       // A distance means nothing without its point.
       if (text && !(name === "within_m" && !form.near.value.trim())) {
         asked.set(name, text);
@@ -289,7 +311,19 @@
     return asked;
   }
 
+  // GeoJSON without its spaces, for an address.
+  function compact(text) {
+    try {
+      return JSON.stringify(JSON.parse(text));
+    } catch {
+      return text.trim();
+    }
+  }
+
   async function ask(photo) {
+    if (photo.asked.length > mostRegion) {
+      return { error: "The region is too long: simplify its polygons." };
+    }
     const tooLarge = "This photograph is larger than " + mebibytes + " MiB.";
     if (photo.file.size > mostBytes) return { error: tooLarge };
     try {
@@ -411,12 +445,14 @@
     byId("known").addEventListener("submit", (event) => event.preventDefault());
     byId("known").addEventListener("keydown", (event) => {
       if (event.key !== "Enter" || event.target.tagName !== "INPUT") return;
+      if (event.target.type === "file") return;
       event.preventDefault();
       askAgain();
     });
     byId("ask-again").addEventListener("click", askAgain);
     byId("forget").addEventListener("click", () => {
       byId("known").reset();
+      if (near) near.draw();
       askAgain();
     });
   }
@@ -424,6 +460,10 @@
     byId("near-match").addEventListener("click", () => {
       byId("known").near.value = degrees(placeOfAnswer(current.answer));
       askAgain();
+    });
+    byId("region-file").addEventListener("change", async () => {
+      const [file] = byId("region-file").files;
+      if (file) byId("known").region.value = await file.text();
     });
   }
   byId("photos").addEventListener("keydown", (event) => {
@@ -441,6 +481,12 @@
       showTiles(byId("tiles").getAttribute("aria-pressed") !== "true");
     });
   }
+  byId("lines").addEventListener("click", () => {
+    const on = byId("lines").getAttribute("aria-pressed") !== "true";
+    byId("lines").setAttribute("aria-pressed", on);
+    lines.isShown = on;
+    lines.draw();
+  });
   byId("open-query").addEventListener("click", () => openLarge(0));
   byId("previous").addEventListener("click", () => step(-1));
   byId("next").addEventListener("click", () => step(1));

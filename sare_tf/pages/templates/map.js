@@ -6,6 +6,8 @@ const pointMaps = (() => {
   const CLOSEST = 40, GROWTH = 0.2;
   // Ours: pixels of a map below which its marks and points are drawn larger.
   const NARROW = 480;
+  // Ours: pixels that a pointer moves in a click.
+  const STILL = 4;
 
   function box(text) {
     const [x, y, width, height] = text.split(" ").map(Number);
@@ -53,6 +55,8 @@ const pointMaps = (() => {
       }));
       // Called after each change of what is shown.
       this.changed = () => {};
+      // Called with the place that was clicked, in units.
+      this.clicked = () => {};
       this.pointers = new Map();
       this.listen(frame);
       this.addButtons(frame);
@@ -180,14 +184,27 @@ const pointMaps = (() => {
         if (isTouch && !frame.contains(document.activeElement)) return;
         if (!isTouch && event.button !== 0) return;
         this.pointers.set(event.pointerId, event);
+        this.began = this.pointers.size === 1 ? event : null;
         view.setPointerCapture(event.pointerId);
       });
       view.addEventListener("pointermove", (event) => this.drag(event));
       for (const end of ["pointerup", "pointercancel"]) {
         view.addEventListener(end, (event) => {
           this.pointers.delete(event.pointerId);
+          if (end === "pointerup") this.click(event);
         });
       }
+    }
+
+    // A click is one pointer that did not move.
+    click(event) {
+      const { began } = this;
+      this.began = null;
+      if (!began || began.pointerId !== event.pointerId) return;
+      const moved = Math.hypot(
+        event.clientX - began.clientX, event.clientY - began.clientY
+      );
+      if (moved <= STILL) this.clicked(this.placeOf(event));
     }
 
     // One pointer moves the map, two zoom it.
