@@ -146,6 +146,7 @@ def prepare_ours(network, size, images, steps, folder, is_cached):
             lambda rows, batch_size: tf.data.Dataset.from_tensor_slices(
                 flat[rows.index]
             ).batch(batch_size),
+            features.absent(()),
             batch_size=images,
             bad=(),
         )

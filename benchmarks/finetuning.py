@@ -49,7 +49,7 @@ flags.DEFINE_boolean("print", False, "Only print the table.")
 _MOST_LOST = 0.02
 # Rows that remedies are tried on, and whose weights are averaged.
 _FIRST = ("SARE b=10", "Multi-Similarity")
-_ALL = {"train_from": "features_0_0"}
+_ALL = {"train_from": "features_0_0", "cache_frozen": False}
 
 
 def _sare(bandwidth: float, **more) -> dict:

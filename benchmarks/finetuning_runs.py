@@ -1,6 +1,6 @@
 """Runs of `benchmarks.finetuning`: data, training and measuring.
 
-Axis letters: N images, B images of a batch, h w C feature map, D descriptor.
+Axis letters: N images.
 """
 
 import functools
@@ -17,14 +17,17 @@ from sare_tf import build_records, synthetic_city
 from sare_tf.city.options import CityOptions
 from sare_tf.dataset.positives import find_positives
 from sare_tf.evaluation import metrics
-from sare_tf.model.clusters import initialise_netvlad
-from sare_tf.model.data_checks import Embedder
+from sare_tf.model import graph_parts
 from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
 from sare_tf.search import exact_search
-from sare_tf.training import compiled_network, datasets, optimizers
+from sare_tf.training import (
+    compiled_network,
+    datasets,
+    interpolation,
+    optimizers,
+)
 from sare_tf.training.options import TrainingOptions
-from sare_tf.training.place_network import PlaceNetwork
 from sare_tf.training.training_data import TrainingData
 
 FLAGS = flags.FLAGS
@@ -60,6 +63,7 @@ def options_of(folder: Path, options: dict, *, seed: int) -> TrainingOptions:
             "image_height": height,
             "image_width": width,
             "train_from": FLAGS.half,
+            "cache_frozen": True,
             "loss": "place_sare_joint",
             "places_per_batch": _PLACES,
             "images_per_place": _IMAGES,
@@ -98,49 +102,15 @@ def _city_records(folder: Path, split: str) -> Path:
     )
 
 
-class Frozen:
-    """The frozen part of an embedder, and the part that is trained.
-
-    Args:
-        embedder: of `compiled_network.build_embedder`; some of its first
-            layers may be frozen.
-
-    Attributes:
-        below: [N, H, W, 3] -> feature maps, [N, h, w, C]; None: nothing is
-            frozen.
-        above: the embedder of these, or the embedder itself. Its weights are
-            those of `embedder`.
-    """
-
-    def __init__(self, embedder: keras.Model):
-        backbone = embedder.get_layer("backbone")
-        trained = [bool(layer.trainable_weights) for layer in backbone.layers]
-        first = trained.index(True)
-        self.below, self.above = None, embedder
-        if backbone.layers[first].input is backbone.input:
-            return
-        cut = backbone.layers[first].input
-        preprocessing = embedder.get_layer("preprocessing")
-        self.below = keras.Model(
-            embedder.input,
-            keras.Model(backbone.input, cut)(preprocessing(embedder.input)),
-        )
-        maps = keras.Input(self.below.output.shape[1:])
-        above = keras.Model(cut, backbone.output, name="backbone")
-        self.above = Embedder(
-            maps, embedder.layers[-1](above(maps)), name="embedder"
-        )
-
-
 class Images:
     """What an embedder takes of all images of records, in memory.
 
     Attributes:
         manifest: rows of the images.
-        inputs: [N, ...], images or feature maps, in the order of the rows.
+        inputs: [N, ...], images or features, in the order of the rows.
     """
 
-    def __init__(self, records: Records, options, below: keras.Model | None):
+    def __init__(self, records: Records, options, frozen: keras.Model | None):
         self.manifest = records.manifest
         pixels = datasets.image_dataset(
             records,
@@ -149,7 +119,7 @@ class Images:
             width=options.image_width,
             batch_size=_BATCH,
         )
-        embed = tf.function(below) if below else tf.identity
+        embed = tf.function(frozen) if frozen else tf.identity
         self.inputs = np.concatenate([embed(batch) for batch in pixels])
         self._rows = pd.Series(
             np.arange(len(self.manifest)), self.manifest["image_id"]
@@ -164,10 +134,10 @@ class Images:
 _IMAGES_OF = {}
 
 
-def _images(path: Path, key: str, options, below) -> Images:
+def _images(path: Path, key: str, options, frozen) -> Images:
     kept = (key, options.train_from)
     if kept not in _IMAGES_OF:
-        _IMAGES_OF[kept] = Images(Records(path), options, below)
+        _IMAGES_OF[kept] = Images(Records(path), options, frozen)
     return _IMAGES_OF[kept]
 
 
@@ -186,36 +156,36 @@ class Run:
         self._options = options_of(folder, options, seed=seed)
         records = Records(self._options.records)
         self._data = TrainingData.of(records, self._options)
-        embedder = compiled_network.build_embedder(self._options)
-        initialise_netvlad(embedder, self._data.train.first_images(), seed=seed)
-        frozen = Frozen(embedder)
-        self._photos = _images(
-            records.path, "photos", self._options, frozen.below
+        whole = compiled_network.build(
+            self._data.train,
+            self._options,
+            group_sizes=self._data.group_sizes,
         )
-        self._parts = dict(self._measured(folder, records, frozen.below))
-        self._network = PlaceNetwork(frozen.above)
-        self._network.compile(
-            optimizer=compiled_network.build_optimizer(
-                frozen.above, self._options
-            ),
-            loss=compiled_network.build_loss(
-                self._options, num_places=self._data.num_places
-            ),
-        )
-        self._network.optimizer.build(self._network.trainable_variables)
+        form, frozen = whole.get_layer("embedder"), None
+        if self._options.cache_frozen:
+            halves = graph_parts.split(
+                form,
+                height=self._options.image_height,
+                width=self._options.image_width,
+                recompute=False,
+            )
+            form, frozen = halves.trained, halves.frozen
+        self._photos = _images(records.path, "photos", self._options, frozen)
+        self._parts = dict(self._measured(folder, records, frozen))
+        self._network = compiled_network.over(whole, form, self._options)
         self._start = self._network.get_weights()
         self._start_of_optimizer = [
             keras.ops.convert_to_numpy(variable)
             for variable in self._network.optimizer.variables
         ]
 
-    def _measured(self, folder, records, below) -> Iterator[tuple]:
+    def _measured(self, folder, records, frozen) -> Iterator[tuple]:
         """Yields parts: name, and inputs and rows of queries and database."""
         for split in ("val", "test"):
             rows = [records.rows(split, role) for role in ("query", "database")]
             yield f"spots_{split}", ([self._photos.of(r) for r in rows], rows)
             path = _city_records(folder, split)
-            city = _images(path, path.name, self._options, below)
+            city = _images(path, path.name, self._options, frozen)
             rows = [
                 city.manifest[city.manifest["role"] == role]
                 for role in ("query", "database")
@@ -242,12 +212,8 @@ class Run:
         with optimizers.averaged(network):
             end = network.get_weights()
             for share in shares:
-                part = float(share)
                 network.set_weights(
-                    [
-                        a + part * (b - a)
-                        for a, b in zip(self._start, end, strict=True)
-                    ]
+                    interpolation.between(self._start, end, float(share))
                 )
                 measured[share] = self._recalls()
         return measured

@@ -45,6 +45,15 @@ def over_tuples():
     return model.over_tuples(embedder()), losses.SARELoss(inverse_bandwidth=5.0)
 
 
+def tuples_with_bandwidth():
+    """Builds a network over tuples, and SARE that learns its bandwidth."""
+    return model.over_tuples(embedder()), losses.SARELoss(
+        form="independent",
+        kernel="cauchy",
+        inverse_bandwidth=losses.InverseBandwidth(5.0),
+    )
+
+
 def over_places(name, **settings):
     """Returns a function that builds a network over places, and its loss."""
 
@@ -79,7 +88,11 @@ def together():
         losses.PlaceCircleLoss(scale=8.0),
         losses.PlaceFastAPLoss(),
         losses.PlaceSARELoss(inverse_bandwidth=5.0, miner="multi_similarity"),
+        losses.PlaceSARELoss(inverse_bandwidth=5.0, hardest_negatives=3),
         losses.build("place_n_pairs"),
+        losses.build("place_contrastive"),
+        losses.build("place_lifted_structure"),
+        losses.build("place_triplet_hard"),
         # Counts pairs over the batch.
         losses.build("place_triplet_semihard"),
     ]
@@ -139,6 +152,7 @@ def data_with_weights(rng):
 WITH_RATES = "places, with rates of backbone and clusters"
 CASES = {
     "tuples": (over_tuples, tuple_data),
+    "tuples, with a learned bandwidth": (tuples_with_bandwidth, tuple_data),
     "places": (over_places("place_sare_joint"), place_data),
     WITH_RATES: (over_places("place_sare_joint"), place_data),
     "places, losses over pairs": (together, place_data),

@@ -5,11 +5,15 @@
 
 Every row is a process of its own, which trains on one tuple of random images by
 Keras's `fit`, with AdamW. "measured" is the peak of a step, VmHWM, above what
-the process holds after a step with three images: what the libraries, the
-graph, the weights and the state of the optimizer take is in both. "estimated"
-is the sum of the lines of --dry_run but for these two. Heaps keep freed memory,
-so that a second measurement may differ by some percent.
+the process holds after a step with three images, when freed memory was given
+back: what the libraries, the graph, the weights and the state of the optimizer
+take is in both. "estimated" is the sum of the lines of --dry_run but for these
+two. Heaps keep freed memory during a step, too, so that a second measurement
+may differ by some percent. oneDNN is off: its allocator returns no memory, so
+the step with three images would hide as much of the other.
 """
+
+import os
 
 import numpy as np
 from absl import app, flags
@@ -101,6 +105,7 @@ def measured(name: str, form: str, images: int) -> tuple[int, int, int]:
         trained.fit(batch_of(count), steps_per_epoch=1, verbose=0)
 
     fit(_FIRST)
+    measure.return_freed()
     before = measure.resident_bytes()
     measure.reset_peak()
     fit(images)
@@ -109,6 +114,7 @@ def measured(name: str, form: str, images: int) -> tuple[int, int, int]:
 
 def main(argv):
     del argv
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # for the processes
     print(
         "| network | trained | images | weights, state MiB | estimated MiB | "
         "measured MiB | estimated / measured |\n"

@@ -121,7 +121,11 @@ def _train_without_bad_images(
                 continue
             unreadable_images.find(
                 options.checkpoints,
-                [records, *map(Records, options.train_records)],
+                [
+                    records,
+                    *map(Records, options.train_records),
+                    *map(Records, options.val_records),
+                ],
                 error,
                 limit=options.max_bad_images,
             )
@@ -192,8 +196,7 @@ def _train_in(
                     mined=mined,
                 )
             _log_epoch(measured, options)
-    if options.cache_frozen and whole_data.val:
-        whole_data.val.read_from(whole_data.records)  # for whole networks
+    whole_data.read_images()  # for whole networks
     interpolated = interpolation.run(folder, whole_data, strategy)
     _report(folder, action="trained", interpolated=interpolated)
     return folder.path

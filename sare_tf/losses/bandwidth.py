@@ -13,7 +13,8 @@ class InverseBandwidth(keras.layers.Layer):
     """Scales squared distances by an inverse bandwidth b that changes.
 
     Give it to a SARE loss as its `inverse_bandwidth`. Where it is learned, the
-    loss of a `PlaceNetwork` trains it along with the network:
+    network trains it along with its own weights, be it over places
+    (`PlaceNetwork`) or over tuples (`over_tuples`):
 
         b = minimum * (maximum / minimum) ** sigmoid(u)
 

@@ -72,8 +72,8 @@ class LossOptions(Options):
     learned_inverse_bandwidth: bool = option(
         False,
         "Train the inverse bandwidth with the network, from "
-        "--inverse_bandwidth on, within --inverse_bandwidth_limits. For "
-        "place_sare_joint and place_sare_independent.",
+        "--inverse_bandwidth on, within --inverse_bandwidth_limits. For all "
+        "losses of SARE.",
     )
     inverse_bandwidth_limits: tuple[float, ...] = option(
         (0.5, 100.0), "Limits of a learned inverse bandwidth."

@@ -8,7 +8,8 @@ MINER_NAMES = ("none", "multi_similarity")
 # Name -> class, the settings that the name fixes, the settings and options that
 # it takes. Classes are imported on use, because flags need the names without
 # Keras.
-_KERNEL = ("kernel", "inverse_bandwidth", "inverse_bandwidth_to")
+_KERNEL = ("kernel", "inverse_bandwidth")
+_KERNEL += ("inverse_bandwidth_to", "learned_inverse_bandwidth")
 _PAIRS = ("miner", "positive_weights")
 _OVER_TUPLES = {
     "sare_joint": ("sare.SARELoss", {"form": "joint"}, (*_KERNEL, "scaling")),
@@ -29,12 +30,12 @@ _OVER_PLACES = {
     "place_sare_joint": (
         "place_sare.PlaceSARELoss",
         {"form": "joint"},
-        (*_KERNEL, "hardest_negatives", *_PAIRS, "learned_inverse_bandwidth"),
+        (*_KERNEL, "hardest_negatives", *_PAIRS),
     ),
     "place_sare_independent": (
         "place_sare.PlaceSARELoss",
         {"form": "independent"},
-        (*_KERNEL, "hardest_negatives", *_PAIRS, "learned_inverse_bandwidth"),
+        (*_KERNEL, "hardest_negatives", *_PAIRS),
     ),
     "place_contrastive": ("place_losses.PlaceContrastiveLoss", {}, ("margin",)),
     "place_triplet_semihard": (

@@ -15,6 +15,7 @@ from keras import ops
 from sare_tf.model import backbones, drop_path, keras_backbone
 from sare_tf.model.augmentation import Augmentation
 from sare_tf.model.data_checks import ChecksData, Embedder
+from sare_tf.model.loss_weights import TrainsLossWeights
 from sare_tf.model.registry import (
     AGGREGATIONS,
     BACKBONES,
@@ -300,13 +301,16 @@ def _check_name(embedder: keras.Model) -> None:
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")
-class TupleNetwork(ChecksData, keras.Model):
+class TupleNetwork(TrainsLossWeights, ChecksData, keras.Model):
     """Embeds tuples, and trains on them without targets.
 
     `over_tuples` makes it. `fit`, `evaluate` and `validation_data` take tuples
     as they are: a query, a positive and negatives need no target. Targets are
     allowed, one for each tuple, and ignored by the losses over tuples. Keras
     uses `sample_weight` only with targets.
+
+    A `SARELoss` with an `InverseBandwidth` is trained with the network and
+    saved with it, as in a `PlaceNetwork`.
 
     Call arguments:
         tuples: images of tuples, RGB, 0..255, of any number type.

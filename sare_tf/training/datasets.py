@@ -5,7 +5,7 @@ or drawn from a seed; it never depends on the number of workers. Axis letters: B
 batch, T images of a tuple, P places of a batch with K images each, R draws of
 an image, H W C image.
 
-Where the source is `FrozenFeatures`, features [F] take the place of images.
+Where the source is features of images, [F] each, they take their place.
 
 With `draws`, a batch to train on is {"images": images, "draws": float32
 [..., R]}, see `AugmentationDraws`.
@@ -21,12 +21,12 @@ from sare_tf.records.records import Records
 from sare_tf.records.tuple_records import TupleRecords
 from sare_tf.training import batches, place_batches
 from sare_tf.training.batches import AugmentationDraws, BatchLayout
-from sare_tf.training.frozen_features import FrozenFeatures
+from sare_tf.training.folder_features import Features
 from sare_tf.training.place_batches import PlaceBatches, PlaceBatchRule
 
 
 def image_dataset(
-    source: Records | FrozenFeatures,
+    source: Records | Features,
     rows: pd.DataFrame,
     *,
     height: int,
@@ -50,7 +50,7 @@ def image_dataset(
 
 
 def tuple_dataset(
-    source: Records | FrozenFeatures,
+    source: Records | Features,
     tuples: np.ndarray,
     *,
     height: int,
@@ -148,7 +148,7 @@ def tuple_record_dataset(
 
 
 def place_dataset(
-    source: Records | FrozenFeatures,
+    source: Records | Features,
     rows: pd.DataFrame,
     *,
     height: int,
@@ -190,7 +190,7 @@ def place_dataset(
 
 
 def planned_place_dataset(
-    source: Records | FrozenFeatures,
+    source: Records | Features,
     plan: PlaceBatches,
     *,
     height: int,
@@ -247,14 +247,14 @@ def planned_place_dataset(
 
 
 def _images(
-    source: Records | FrozenFeatures,
+    source: Records | Features,
     rows: pd.DataFrame,
     *,
     height: int,
     width: int,
 ) -> tf.data.Dataset:
     """Makes a dataset of decoded images, or of their features."""
-    if isinstance(source, FrozenFeatures):
+    if isinstance(source, Features):
         return source.dataset(rows)
     return batches.decoded(
         source.encoded_dataset(rows), height=height, width=width

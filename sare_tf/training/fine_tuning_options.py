@@ -53,7 +53,8 @@ class FineTuningOptions(Options):
     frozen_features: str | None = path_option(
         None,
         "Folder of the features of --cache_frozen, which runs of the same "
-        "frozen blocks may share. Default: frozen in the folder of the run.",
+        "frozen blocks may share. Several folders of records have a folder "
+        "each in it. Default: frozen in the folder of the run.",
     )
     recompute_blocks: bool = option(
         False,
@@ -106,13 +107,6 @@ class FineTuningOptions(Options):
                 f"be computed for each step. Received: augment="
                 f"{list(self.augment)}. Leave out --augment, or --cache_frozen."
             )
-        for name in ("train_records", "val_records"):
-            if getattr(self, name):
-                raise ValueError(
-                    "Expected one folder of records with cache_frozen. "
-                    f"Received: {name}={list(getattr(self, name))}. Leave out "
-                    f"--{name}, or --cache_frozen."
-                )
         if self.strategy == "multi_worker":
             raise ValueError(
                 "Expected cache_frozen on one machine. Received: strategy="

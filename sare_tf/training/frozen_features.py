@@ -15,7 +15,7 @@ Axis letters: F numbers of the features of an image.
 
 import dataclasses
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from sare_tf.runtime import (
 )
 from sare_tf.runtime.resumable_parts import ResumableParts
 
-_NAME = "frozen.json"
+NAME = "frozen.json"
 _COMMAND = "python -m sare_tf.train --flagfile=..."
 # Bytes of a file: what a kill loses, and what is in memory while it is made.
 _PART_BYTES = 1 << 27
@@ -110,30 +110,83 @@ class FrozenFeatures:
         Returns:
             Dataset of B vectors, [F].
         """
-        slots = np.searchsorted(self._positions, rows.index.to_numpy())
-        paths = tf.constant(
-            [str(self._folder / f"{name}.tfrecord") for name in self._names()]
-        )
-        parts, within = np.divmod(slots, self._per_part)
+        return self.read(self.paths, *self.where(rows.index.to_numpy()))
+
+    @property
+    def paths(self) -> list[str]:
+        """Paths of the files."""
+        return [
+            str(self._folder / f"{name}.tfrecord") for name in self._names()
+        ]
+
+    def where(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns where features lie.
+
+        Args:
+            positions: B positions of images in the manifest.
+
+        Returns:
+            The number of the file in `paths`, and the offset in it, int64 [B].
+        """
+        slots = np.searchsorted(self._positions, positions)
+        files, within = np.divmod(slots, self._per_part)
         offsets = within * (self.image_bytes + records.FRAME_BYTES)
+        return files.astype(np.int64), offsets.astype(np.int64)
+
+    def read(
+        self, paths: Sequence[str], files: np.ndarray, offsets: np.ndarray
+    ) -> tf.data.Dataset:
+        """Reads features of this type and size from files.
+
+        Args:
+            paths: paths of files.
+            files: int64 [B], numbers of files in `paths`.
+            offsets: int64 [B], offsets in these files.
+
+        Returns:
+            As `dataset`.
+        """
+        paths = tf.constant(paths)
 
         @tf.autograph.experimental.do_not_convert
-        def read(part: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
-            record = records.record_at(paths[part], offset)
+        def read(file: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+            record = records.record_at(paths[file], offset)
             features = tf.io.decode_raw(record, self._dtype)
             return tf.ensure_shape(features, (self._origin.numbers,))
 
-        where = tf.data.Dataset.from_tensor_slices(
-            (parts.astype(np.int64), offsets.astype(np.int64))
-        )
+        where = tf.data.Dataset.from_tensor_slices((files, offsets))
         return tfdata_threads.fixed(
             where.map(read, num_parallel_calls=tfdata_threads.THREADS)
         )
+
+    def absent(self, bad: Collection[str]) -> dict[str, pd.DataFrame]:
+        """Returns the files that are not whole, with their rows.
+
+        A file without an image that can be read now is not whole, either.
+
+        Args:
+            bad: image_id of images that cannot be read.
+
+        Raises:
+            ValueError: the folder holds features of other things, or other
+                files.
+        """
+        self._check_origin()
+        absent = {}
+        for number, name in enumerate(self._names()):
+            part = self._parts.find(name)
+            if part is None or not set(part.facts["left_out"]) <= set(bad):
+                first = number * self._per_part
+                absent[name] = self.manifest.iloc[
+                    self._positions[first : first + self._per_part]
+                ]
+        return absent
 
     def build(
         self,
         frozen: keras.Model,
         images_of: Any,
+        absent: Mapping[str, pd.DataFrame],
         *,
         batch_size: int,
         bad: Collection[str],
@@ -144,28 +197,21 @@ class FrozenFeatures:
             frozen: images [B, H, W, 3] -> features [B, F].
             images_of: makes the dataset of images of manifest rows, with a
                 batch size.
+            absent: the files to make, of `absent`.
             batch_size: images of a batch.
             bad: image_id of images that cannot be read; they get zeros, which
                 nothing reads.
 
         Raises:
             BlockingIOError: another run makes features there.
-            ValueError: the folder holds features of other things, or other
-                files; or the disk has too little room.
         """
-        self._check_origin()
-        absent = dict(self._absent(set(bad)))
-        if not absent:
-            logging.info("Reading the features of %s.", self._folder)
-            return
-        self._check_space(sum(map(len, absent.values())))
         with run_lock.only_run(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             sealed_json.write(
-                self._folder / _NAME, dataclasses.asdict(self._origin)
+                self._folder / NAME, dataclasses.asdict(self._origin)
             )
             # What a kill left of a file.
-            self._parts.discard_others([*self._names(), Path(_NAME).stem])
+            self._parts.discard_others([*self._names(), Path(NAME).stem])
             with progress.over_images(
                 "Features of frozen layers",
                 total=sum(map(len, absent.values())),
@@ -185,20 +231,6 @@ class FrozenFeatures:
         count = -(-len(self._positions) // self._per_part)
         return [f"features-{number:05d}" for number in range(count)]
 
-    def _absent(self, bad: set[str]) -> Iterator[tuple[str, pd.DataFrame]]:
-        """Yields the files that are not whole, with their rows.
-
-        A file without an image that can be read now is not whole, either.
-        """
-        for number, name in enumerate(self._names()):
-            first = number * self._per_part
-            rows = self.manifest.iloc[
-                self._positions[first : first + self._per_part]
-            ]
-            part = self._parts.find(name)
-            if part is None or not set(part.facts["left_out"]) <= bad:
-                yield name, rows
-
     def _write(self, name, rows, is_bad, compute) -> None:
         features = np.zeros(
             (len(rows), self._origin.numbers), self._dtype.as_numpy_dtype
@@ -213,7 +245,7 @@ class FrozenFeatures:
 
     def _check_origin(self) -> None:
         """Refuses a folder of other features, naming what differs."""
-        if not (self._folder / _NAME).is_file():
+        if not (self._folder / NAME).is_file():
             if self._folder.is_dir() and any(self._folder.iterdir()):
                 raise ValueError(
                     "Expected a new folder, or one of features. Received: "
@@ -222,7 +254,7 @@ class FrozenFeatures:
                 )
             return
         there = sealed_json.read(
-            self._folder / _NAME, made_by=_COMMAND, types={}
+            self._folder / NAME, made_by=_COMMAND, types={}
         )
         differences = [
             f"{name} {str(there.get(name)):.16} there, {str(value):.16} now"
@@ -237,37 +269,47 @@ class FrozenFeatures:
                 "or delete that folder."
             )
 
-    def _check_space(self, images: int) -> None:
-        """Reports the size of features, and refuses too full a disk."""
-        needed = images * (self.image_bytes + records.FRAME_BYTES)
-        logging.info(
-            "Computing features of %d images once: %.1f MiB in %s.",
-            images,
-            needed / 2**20,
-            self._folder,
+
+def check_space(folder: Path, images: int, *, image_bytes: int) -> None:
+    """Reports the size of features, and refuses too full a disk.
+
+    Args:
+        folder: where they will be written.
+        images: number of images.
+        image_bytes: size of the features of an image.
+
+    Raises:
+        ValueError: the disk has too little room.
+    """
+    needed = images * (image_bytes + records.FRAME_BYTES)
+    logging.info(
+        "Computing features of %d images once: %.1f MiB in %s.",
+        images,
+        needed / 2**20,
+        folder,
+    )
+    free = disk_space.free_bytes(folder)
+    if free < needed:
+        raise ValueError(
+            f"Expected {needed / 2**20:.1f} MiB of free space for features of "
+            f"{images} images. Received: frozen_features={str(folder)!r}, "
+            f"with {free / 2**20:.1f} MiB free. Make room, choose another "
+            "--frozen_features, or leave --cache_frozen out."
         )
-        free = disk_space.free_bytes(self._folder)
-        if free < needed:
-            raise ValueError(
-                f"Expected {needed / 2**20:.1f} MiB of free space for features "
-                f"of {images} images. Received: frozen_features="
-                f"{str(self._folder)!r}, with {free / 2**20:.1f} MiB free. "
-                "Make room, choose another --frozen_features, or leave "
-                "--cache_frozen out."
-            )
 
 
 def remove_damaged(folder: str | Path) -> int:
     """Removes files whose checksums do not hold, so that they are made again.
 
     Args:
-        folder: folder of features.
+        folder: folder of features, or of such folders.
 
     Returns:
         The number of files removed.
     """
-    parts, count = ResumableParts(folder), 0
-    for path in sorted(Path(folder).glob("features-*.tfrecord")):
+    count = 0
+    for path in sorted(Path(folder).glob("**/features-*.tfrecord")):
+        parts = ResumableParts(path.parent)
         try:
             for _ in tf.data.TFRecordDataset(str(path)):
                 pass

@@ -1,9 +1,9 @@
 """Estimates of what a training run will do and need, before it begins.
 
 Sizes are in bytes, float32 unless stated otherwise. They cover what the run
-keeps and its largest step; the libraries' own memory, several hundred MiB, and
-the convolutions' work spaces on a GPU come on top. `benchmarks.training_memory`
-compares them with what steps take.
+keeps and its largest step. On top come the libraries' own memory, several
+hundred MiB, the work spaces of convolutions on a GPU, and what heaps keep of
+freed memory. `benchmarks.training_memory` compares them with what steps take.
 """
 
 import dataclasses
@@ -21,6 +21,10 @@ from sare_tf.training.options import TrainingOptions
 _FLOAT32 = 4
 # Arrays of the optimizer per trained weight.
 _SLOTS = {"sgd": 1, "adam": 2}
+# Arrays per trained weight that TensorFlow computes when a step begins, as they
+# need no gradient, and keeps until the weights are updated: the decay, and the
+# share of the momentum that is kept.
+_AHEAD = {"sgd": 2, "adam": 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +116,7 @@ def memory(
     """
     trained, frozen = parameters(embedder)
     slots = _SLOTS[options.optimizer] + bool(options.averaging_momentum)
+    ahead = _AHEAD[options.optimizer] + bool(options.averaging_momentum)
     starts = 0
     if options.l2_to_start:
         starts, _ = parameters(embedder.get_layer("backbone"))
@@ -123,10 +128,10 @@ def memory(
         of_image = _count(form.input_shape[1:]) * _FLOAT32
     needed = {
         "weights": (trained + frozen) * _FLOAT32,
-        "gradients of the weights": trained * _FLOAT32,
         "state of the optimizer": (trained * slots + starts) * _FLOAT32,
+        "decay and momentum of a step": trained * ahead * _FLOAT32,
         "images of a step": images * of_image,
-        "activations of a step": step_memory.peak_bytes(
+        "activations and gradients of a step": step_memory.peak_bytes(
             form,
             options.chunk_images or images,
             path_draws=options.path_draws,

@@ -70,7 +70,12 @@ class PlaceBatchOptions(Options):
     places_per_batch: int = option(
         16, "Places of one step, with a loss over places.", minimum=2
     )
-    images_per_place: int = option(4, "Images of a place in a step.", minimum=2)
+    images_per_place: int = option(
+        4,
+        "Images of a place in a step: at least 2, as a loss over pairs needs; "
+        "1 is enough for place_cosface.",
+        minimum=1,
+    )
     memory_images: int = option(
         0,
         "Images of earlier batches whose descriptors take part in a step, "
@@ -244,7 +249,18 @@ class TrainingOptions(
                 f"loss={self.loss!r}, tuples={self.tuples!r}. Choose another "
                 "--loss, or leave --tuples out."
             )
-
+        if (
+            self.is_over_places
+            and self.images_per_place < 2
+            and not self.has_classes
+        ):
+            raise ValueError(
+                "Expected at least 2 images of a place: the loss "
+                f"{self.loss} compares pairs of images, and an image needs "
+                "another one of its place to attract it. Received: "
+                f"images_per_place={self.images_per_place}. Raise "
+                "--images_per_place, or choose --loss=place_cosface."
+            )
         if len(set(self.augment)) < len(self.augment):
             raise ValueError(
                 "Expected each effect once. Received: "

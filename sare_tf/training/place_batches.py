@@ -41,13 +41,15 @@ class PlaceBatchRule:
     Attributes:
         places_per_batch: P.
         images_per_place: K, drawn without repetition from the place's images.
-            Places with fewer images are left out.
+            Places with fewer images are left out. With 1 there is no image
+            of the same place in a batch: for losses that learn a direction
+            of each place, such as `PlaceCosFaceLoss`.
         radius_m: radius of a place, see `number_places`.
         separation_m: images of two places in a batch are farther apart, where
             every image has coordinates.
 
     Raises:
-        ValueError: P or K below 2.
+        ValueError: P below 2, or K below 1.
     """
 
     places_per_batch: int = 16
@@ -56,10 +58,10 @@ class PlaceBatchRule:
     separation_m: float = 25.0
 
     def __post_init__(self):
-        if self.places_per_batch < 2 or self.images_per_place < 2:
+        if self.places_per_batch < 2 or self.images_per_place < 1:
             raise ValueError(
-                "Expected at least 2 places in a batch and 2 images of each: "
-                "an image needs one to attract it and one to repel it. "
+                "Expected at least 2 places in a batch, which repel each "
+                "other, and an image of each. "
                 f"Received: places_per_batch={self.places_per_batch}, "
                 f"images_per_place={self.images_per_place}."
             )

@@ -26,6 +26,7 @@ from sare_tf.losses import place_labels
 from sare_tf.losses.keras_losses import DescriptorLoss
 from sare_tf.model import drop_path
 from sare_tf.model.data_checks import ChecksData
+from sare_tf.model.loss_weights import TrainsLossWeights
 from sare_tf.training import chunks, step_checks
 
 # What a configuration holds as layers.
@@ -33,7 +34,7 @@ _PARTS = ("embedder", "augmentation")
 
 
 @keras.saving.register_keras_serializable(package="sare_tf")
-class PlaceNetwork(ChecksData, keras.Model):
+class PlaceNetwork(TrainsLossWeights, ChecksData, keras.Model):
     """Trains an embedder on batches of places, with a loss over all of them.
 
     Call `fit` on one or several replicas, with any of the losses over places.
@@ -133,7 +134,6 @@ class PlaceNetwork(ChecksData, keras.Model):
         self.part_losses = [
             keras.metrics.Mean(name=f"loss_{name}") for name, _ in self.parts
         ]
-        self.loss_layer = None
         if memory_images:
             self._memory = {
                 "labels": self._remembered("labels", (), empty=-1.0),
@@ -170,25 +170,6 @@ class PlaceNetwork(ChecksData, keras.Model):
             # The memory is the same on all replicas.
             aggregation="only_first_replica",
         )
-
-    def compile(self, *args, **kwargs):
-        super().compile(*args, **kwargs)
-        layer = getattr(self.loss, "layer", None)
-        # An attribute, so that Keras trains and saves its weights.
-        self.loss_layer = layer
-        if layer is None:
-            return
-        if not layer.built:
-            layer.build((None, self.embedder.output_shape[-1]))
-        if not self.optimizer.built:
-            self.optimizer.exclude_from_weight_decay(
-                var_list=layer.trainable_variables
-            )
-
-    def compile_from_config(self, config):
-        # Keras does not compile a model that overrides `compile`.
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
 
     def build(self, input_shape):
         del input_shape

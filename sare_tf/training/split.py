@@ -18,7 +18,7 @@ from sare_tf.records.records import Records
 from sare_tf.runtime import progress
 from sare_tf.training import datasets
 from sare_tf.training.divergence import Diverged
-from sare_tf.training.frozen_features import FrozenFeatures
+from sare_tf.training.folder_features import Features
 from sare_tf.training.options import TrainingOptions
 
 # Images that NetVLAD's centres are first made of, at most.
@@ -46,7 +46,7 @@ class Split:
         source: what images are read from: the records, or their features.
     """
 
-    source: Records | FrozenFeatures
+    source: Records | Features
 
     def __init__(
         self,

@@ -2,11 +2,19 @@
 
 TensorFlow traces the step for images of a size, without running it. The
 operations are gone through in their order: an output takes memory from the
-operation that makes it to the last one that reads it. Weights, their gradients
-and what lies in variables do not count.
+operation that makes it to the last one that reads it, a gradient of a weight to
+the end. What counts beside inputs and outputs are the columns that gradients of
+convolutions are computed with, and copies of tensors whose dimensions are
+permuted for a product. Weights, and what lies in variables, do not count.
+
+These are TensorFlow's kernels on a CPU. Buffers that they ask for without
+writing to them, such as those of a forward convolution, take no memory. The
+convolutions of oneDNN, with TF_ENABLE_ONEDNN_OPTS=1, need no columns.
 """
 
+import itertools
 import math
+import os
 
 import keras
 import tensorflow as tf
@@ -34,14 +42,9 @@ _IN_PLACE = {
     *("SelectV2", "Softplus", "Reciprocal", "Abs", "Sign", "Cast"),
 }
 
-
-# Libraries bring what they read and write into another order, in a copy.
-_WITH_COPIES = {
-    *("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter"),
-    "DepthwiseConv2dNative",
-    "DepthwiseConv2dNativeBackpropInput",
-    "DepthwiseConv2dNativeBackpropFilter",
-}
+# Bytes of what a gradient of a convolution works on at a time: TensorFlow takes
+# as many images as fit into the L3 cache, which has about this size.
+_CACHE = 1 << 25
 
 
 def peak_bytes(
@@ -86,7 +89,9 @@ def _peak(graph: tf.Graph) -> int:
                 operation.outputs, operation.inputs, strict=False
             ):
                 memory[tensor.name] = memory.get(source.name, source.name)
-    results = {memory.get(each.name, each.name) for each in graph.outputs}
+    for tensor in graph.outputs:
+        # Gradients stay until all weights are updated.
+        last_read[memory.get(tensor.name, tensor.name)] = len(operations)
     held, now, peak = {}, 0, 0
     for position, operation in enumerate(operations):
         if operation.type in _SAME_MEMORY or operation.type in _OF_SHAPES:
@@ -101,21 +106,10 @@ def _peak(graph: tf.Graph) -> int:
         reused = 0
         if operation.type in _IN_PLACE and ending:
             reused = max(held[owner] for owner in ending)
-        made = {
-            tensor.name: _bytes(tensor)
-            for tensor in operation.outputs
-            if tensor.name not in results
-        }
+        made = {tensor.name: _bytes(tensor) for tensor in operation.outputs}
         size = sum(made.values())
         now += size - min(reused, size)
-        copies = 0
-        if operation.type in _WITH_COPIES:
-            copies = size + sum(
-                held.get(memory.get(tensor.name, tensor.name), 0)
-                for tensor in operation.inputs
-            )
-            copies = max(copies, _columns(operation))
-        peak = max(peak, now + copies)
+        peak = max(peak, now + _work_space(operation))
         now += min(reused, size)
         held |= made
         unread = {name for name in made if last_read.get(name, -1) < position}
@@ -124,28 +118,63 @@ def _peak(graph: tf.Graph) -> int:
     return peak
 
 
-def _columns(operation: tf.Operation) -> int:
-    """Returns the bytes of an image as columns, for gradients of convolutions.
+def _work_space(operation: tf.Operation) -> int:
+    """Returns the bytes that an operation takes beside inputs and outputs."""
+    if operation.type in ("Conv2DBackpropInput", "Conv2DBackpropFilter"):
+        if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "1":
+            return 0
+        return _columns(operation)
+    if operation.type == "Einsum":
+        return _permuted(operation)
+    return 0
 
-    The gradients by inputs and by weights are computed at the same time, each
-    by a product with columns of an image: of each location, all numbers below
-    the kernel.
+
+def _columns(operation: tf.Operation) -> int:
+    """Returns the bytes of images as columns, for gradients of convolutions.
+
+    Of each location, columns have all numbers below the kernel. The gradients
+    by inputs and by weights are computed at the same time, each by a product
+    with columns: the former of an image, the latter of as many images as fit.
     """
     if operation.type == "Conv2DBackpropInput":
         kernel = operation.inputs[1]
-    elif operation.type == "Conv2DBackpropFilter":
-        kernel = operation.outputs[0]
     else:
+        kernel = operation.outputs[0]
+    gradient = operation.inputs[2]
+    if not (kernel.shape + gradient.shape).is_fully_defined():
         return 0
-    outputs = operation.inputs[2].shape
-    if not (kernel.shape + outputs[1:]).is_fully_defined():
-        return 0
-    rows, columns, channels, _ = kernel.shape
-    height, width = outputs[1:3]
+    rows, columns, channels, filters = kernel.shape
     if rows * columns == 1:
         return 0
-    numbers = height * width * rows * columns * channels
-    return 2 * numbers * kernel.dtype.size
+    images, height, width, _ = gradient.shape
+    below = rows * columns * channels
+    size = kernel.dtype.size
+    of_image = height * width * below * size
+    together = height * width * (below + filters) + below * filters
+    fitting = max(1, _CACHE // (together * size))
+    return of_image * (1 + min(images, fitting))
+
+
+def _permuted(operation: tf.Operation) -> int:
+    """Returns the bytes of copies of what has another order in a product.
+
+    A product of matrices takes its dimensions in the order: those of all three
+    tensors, then those of two of them, which are together.
+    """
+    equation = operation.get_attr("equation").decode()
+    given, result = equation.split("->")
+    letters = [*given.split(","), result]
+    tensors = [*operation.inputs, *operation.outputs]
+    copies = 0
+    for number, (own, tensor) in enumerate(zip(letters, tensors, strict=True)):
+        others = [*letters[:number], *letters[number + 1 :]]
+        # Of each dimension, which of the other tensors have it.
+        kinds = [tuple(letter in each for each in others) for letter in own]
+        groups = [kind for kind, _ in itertools.groupby(kinds)]
+        is_last = [len(kind) == sum(kind) for kind in groups]
+        if len(set(groups)) < len(groups) or any(is_last[1:]):
+            copies += _bytes(tensor)
+    return copies
 
 
 def _needed(graph: tf.Graph) -> list[tf.Operation]:

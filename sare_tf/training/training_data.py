@@ -1,13 +1,20 @@
 """Everything that a run trains and validates on."""
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Self
 
+import numpy as np
 from absl import logging
 
 from sare_tf.records.records import Records
-from sare_tf.training import place_parts, place_plans, validation
+from sare_tf.training import (
+    folder_features,
+    place_parts,
+    place_plans,
+    validation,
+)
+from sare_tf.training.folder_features import Features
 from sare_tf.training.frozen_features import FrozenFeatures
 from sare_tf.training.memory_estimate import Workload
 from sare_tf.training.miner import Miner
@@ -46,7 +53,7 @@ class TrainingData:
     val: FolderValidations | None
     places: PlacePlanner | None
     folders: tuple[Records, ...]
-    source: Records | FrozenFeatures
+    source: Records | Features
 
     @classmethod
     def of(
@@ -104,12 +111,38 @@ class TrainingData:
             source=records,
         )
 
-    def read_from(self, source: FrozenFeatures) -> Self:
-        """Returns the same data, read as features from now on."""
+    def images_used(self) -> list[tuple[Records, np.ndarray]]:
+        """Returns the records of the run, each once, with the images it uses.
+
+        See `folder_features.images_used`; with stored tuples also their images.
+        """
+        used = folder_features.images_used(
+            self.folders, self.val.folders if self.val else ()
+        )
+        if self.stored:
+            (records, positions), *others = used
+            positions = np.union1d(positions, self.stored.positions())
+            used = [(records, positions), *others]
+        return used
+
+    def read_from(self, features: Mapping[str, FrozenFeatures]) -> Self:
+        """Returns the same data, read as features from now on.
+
+        Args:
+            features: fingerprint of records -> their features.
+        """
+        source = folder_features.of_folders(self.folders, features)
         self.train.source = source
         if self.val:
-            self.val.read_from(source)
+            self.val.read_from(
+                [features[each.fingerprint] for each in self.val.folders]
+            )
         return dataclasses.replace(self, source=source)
+
+    def read_images(self) -> None:
+        """Validates on images from now on, after `read_from`."""
+        if self.val:
+            self.val.read_from(self.val.folders)
 
     @property
     def fingerprints(self) -> dict[str, str | list[str] | None]:

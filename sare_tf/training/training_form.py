@@ -4,20 +4,14 @@ The network that is saved is always the whole one. What is trained shares its
 weights, optimizer, loss and memory.
 """
 
-import hashlib
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from sare_tf.model import graph_parts
-from sare_tf.training import compiled_network, datasets
-from sare_tf.training.frozen_features import (
-    FrozenFeatures,
-    Origin,
-    digest_of,
-)
+from sare_tf.training import compiled_network, datasets, folder_features
+from sare_tf.training.frozen_features import FrozenFeatures, digest_of
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.training_data import TrainingData
 
@@ -33,8 +27,8 @@ def of(
         strategy: strategy of the training.
 
     Raises:
-        BlockingIOError, ValueError: see `FrozenFeatures.build`; or no layer is
-            frozen.
+        BlockingIOError, ValueError: see `folder_features.build`; or no layer
+            is frozen.
     """
     options = data.options
     embedder = network.get_layer("embedder")
@@ -59,28 +53,17 @@ def folder_of_features(options: TrainingOptions) -> Path:
     return Path(options.frozen_features or Path(options.checkpoints) / "frozen")
 
 
-def _features(halves: graph_parts.Split, data: TrainingData) -> FrozenFeatures:
-    """Opens the features of all images that a run uses, and makes them."""
-    options, records = data.options, data.records
-    positions = np.flatnonzero(records.manifest["split"].isin(("train", "val")))
-    if data.stored:
-        positions = np.union1d(positions, data.stored.positions())
-    origin = Origin(
-        records=records.fingerprint,
-        images=hashlib.sha256(positions.astype("<i8").tobytes()).hexdigest(),
-        backbone=str(options.backbone),
-        train_from=halves.train_from,
-        layers=digest_of(halves.frozen),
-        image_height=options.image_height,
-        image_width=options.image_width,
-        dtype=halves.dtype,
-        numbers=halves.frozen.output_shape[-1],
-    )
-    features = FrozenFeatures(
-        folder_of_features(options), records.manifest, positions, origin
-    )
+def _features(
+    halves: graph_parts.Split, data: TrainingData
+) -> dict[str, FrozenFeatures]:
+    """Opens the features of all images that a run uses, and makes them.
 
-    def images_of(rows, batch_size):
+    Returns:
+        Fingerprint of records -> their features.
+    """
+    options = data.options
+
+    def images_of(records, rows, batch_size):
         return datasets.image_dataset(
             records,
             rows,
@@ -89,10 +72,20 @@ def _features(halves: graph_parts.Split, data: TrainingData) -> FrozenFeatures:
             batch_size=batch_size,
         )
 
-    features.build(
+    return folder_features.build(
+        folder_of_features(options),
+        data.images_used(),
         halves.frozen,
         images_of,
+        layers={
+            "backbone": str(options.backbone),
+            "train_from": halves.train_from,
+            "layers": digest_of(halves.frozen),
+            "image_height": options.image_height,
+            "image_width": options.image_width,
+            "dtype": halves.dtype,
+            "numbers": halves.frozen.output_shape[-1],
+        },
         batch_size=options.batch_size,
         bad=data.bad,
     )
-    return features

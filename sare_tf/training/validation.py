@@ -154,13 +154,14 @@ class FolderValidations:
         """Number of database images of all folders."""
         return sum(len(val.database) for val in self.by_folder.values())
 
-    def read_from(self, source: Records | FrozenFeatures) -> None:
+    def read_from(self, sources: Sequence[Records | FrozenFeatures]) -> None:
         """Reads images or features from now on, which the network must take.
 
         Args:
-            source: of one folder, which is all that may be validated on.
+            sources: of each folder.
         """
-        self.first.read_from(source)
+        for val, source in zip(self.by_folder.values(), sources, strict=True):
+            val.read_from(source)
 
     def embed(
         self, embedder: keras.Model, *, shown: progress.Pass | None = None

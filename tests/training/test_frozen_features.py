@@ -1,11 +1,13 @@
 """Training on stored features of frozen layers, against training on images."""
 
+import logging
 import shutil
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import toy_towns
 import toy_training
 import toy_vit
 from finished_runs import assert_same_run, comparable
@@ -263,6 +265,103 @@ def test_samplers_embed_features_and_interpolation_whole_images(
         run(toy_records, folder, cache_frozen=cached, **options)
     assert_close_runs(*folders)
     assert_close_runs(*(folder / "interpolated" for folder in folders))
+
+
+@pytest.fixture(scope="module")
+def towns(tmp_path_factory):
+    """Three folders: two to train on, one of them and another to validate."""
+    root = tmp_path_factory.mktemp("towns")
+    one, two, three = (
+        toy_towns.records(root / f"town{number}", number=number)
+        for number in range(3)
+    )
+    return {
+        "records": one,
+        "train_records": (one, two),
+        "val_records": (three, one),
+    }
+
+
+SEVERAL = {
+    **CONVOLUTIONS,
+    "loss": "place_sare_joint",
+    "places_per_batch": 8,
+    "images_per_place": 2,
+    "sampler": ("cliques", "similar"),
+    "interpolation": (0.5,),
+}
+
+
+def test_several_folders_have_features_each(
+    towns, monkeypatch, tmp_path, caplog
+):
+    """96 images of train and 8 queries and 8 database images of val each."""
+    settings = {
+        name: tuple(map(str, towns[name]))
+        for name in ("train_records", "val_records")
+    }
+    settings |= {"records": str(towns["records"]), **SEVERAL}
+    with caplog.at_level(logging.INFO):
+        cached = toy_training.RecordedRun(
+            tmp_path / "cached", cache_frozen=True, **settings
+        )
+    assert "Computing features of 224 images once" in caplog.text
+    plain = tmp_path / "plain"
+    train.run(TrainingOptions(checkpoints=plain, **settings))
+    assert_close_runs(cached.finished, plain)
+    assert_close_runs(
+        *(folder / "interpolated" for folder in (cached.finished, plain))
+    )
+    counts = {}
+    for path in (cached.finished / "frozen").glob("*/*.tfrecord"):
+        counts[path.parent.name] = len(_numbers(path.read_bytes()))
+    assert sorted(counts.values()) == [16, 96, 112]
+    # A run that was stopped computes none again, and ends as if undisturbed.
+    monkeypatch.setattr(frozen_features.FrozenFeatures, "build", None)
+    train.run(
+        TrainingOptions(
+            checkpoints=cached.after[1], cache_frozen=True, **settings
+        )
+    )
+    assert_same_run(cached.after[1], cached.finished)
+    monkeypatch.undo()
+    # In the same folder, another one to train on has its own features.
+    settings |= {"train_records": settings["val_records"], "val_records": ()}
+    settings |= {"interpolation": (), "epochs": 0}
+    shared = cached.finished / "frozen"
+    train.run(
+        TrainingOptions(
+            checkpoints=tmp_path / "other",
+            cache_frozen=True,
+            frozen_features=str(shared),
+            **settings,
+        )
+    )
+    assert len(list(shared.glob("*/frozen.json"))) == 4
+
+
+def test_features_of_one_folder_and_of_several_are_not_mixed(
+    towns, toy_records, recorded, tmp_path
+):
+    options = {**SEVERAL, "cache_frozen": True}
+    with pytest.raises(ValueError, match="which holds those of one. Choose an"):
+        run(
+            towns["records"],
+            tmp_path / "run",
+            val_records=tuple(map(str, towns["val_records"])),
+            frozen_features=str(recorded.finished / "frozen"),
+            **options | {"sampler": ("random",)},
+        )
+    several = tmp_path / "several"
+    (several / "0123456789abcdef").mkdir(parents=True)
+    with pytest.raises(ValueError, match="which holds other files"):
+        run(
+            toy_records,
+            tmp_path / "other",
+            cache_frozen=True,
+            frozen_features=several,
+            **CONVOLUTIONS,
+        )
 
 
 def test_a_disk_without_room_and_a_folder_of_others_are_refused(

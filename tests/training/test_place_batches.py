@@ -177,8 +177,8 @@ def test_plans_follow_the_seed():
             "places_per_batch=1, images_per_place=2",
         ),
         (
-            {"places_per_batch": 2, "images_per_place": 1},
-            "places_per_batch=2, images_per_place=1",
+            {"places_per_batch": 2, "images_per_place": 0},
+            "places_per_batch=2, images_per_place=0",
         ),
         (
             {"places_per_batch": 3, "images_per_place": 2},

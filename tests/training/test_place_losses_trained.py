@@ -165,8 +165,8 @@ def test_a_bandwidth_follows_its_schedule():
             "no inverse_bandwidth_to for the loss place_n_pairs",
         ),
         (
-            {"loss": "sare_joint", "learned_inverse_bandwidth": True},
-            "no learned_inverse_bandwidth for the loss sare_joint",
+            {"loss": "triplet", "learned_inverse_bandwidth": True},
+            "no learned_inverse_bandwidth for the loss triplet",
         ),
         (
             {

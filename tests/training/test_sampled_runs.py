@@ -219,6 +219,33 @@ def test_classes_train_with_cosface_one_group_each_epoch(towns, tmp_path):
     assert list(entry["loss_by_part"]) == names
 
 
+def test_one_image_of_a_class_is_enough_for_cosface(towns, tmp_path):
+    """As CosPlace and EigenPlaces draw them; a loss over pairs needs two."""
+    given = {
+        **GRID,
+        "images_per_place": 1,
+        "sampler": "eigenplaces",
+        "train_records": None,
+        "val_records": None,
+        "shares": None,
+        "steps_per_epoch": 2,
+        "epochs": 1,
+    }
+    options = options_of(towns, tmp_path, **given)
+    plan = TrainingData.of(Records(towns[0]), options).planned_places(epoch=1)
+    assert plan.images.shape == (2, 8)
+    for labels in plan.labels:
+        assert len(set(labels)) == 8
+    train.run(options)
+    _, entry = read_state(tmp_path / "run")[1]["history"]
+    losses = entry["loss_by_part"]
+    assert list(losses) == ["lateral", "frontal"]
+    assert all(0 < loss < np.inf for loss in losses.values())
+    for loss in ("place_sare_joint", "place_fast_ap"):
+        with pytest.raises(ValueError, match=f"loss {loss} compares pairs of"):
+            options_of(towns, tmp_path, **given | {"loss": loss})
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
