@@ -92,6 +92,7 @@ def test_photographs_of_several_clients_are_answered_together(search):
         found = answers[number].get_json()
         for match in found["matches"]:
             assert match.pop("thumbnail") is None
+            assert match.pop("lines") == []
         del found["map"]
         assert found == json.loads(json.dumps(expected[number].as_json()))
     assert _metric(server, "sare_tf_batch_photographs_sum") == 4
