@@ -7,6 +7,7 @@ freed memory. `benchmarks.training_memory` compares them with what steps take.
 """
 
 import dataclasses
+import os
 
 import keras
 import numpy as np
@@ -131,10 +132,13 @@ def memory(
         "state of the optimizer": (trained * slots + starts) * _FLOAT32,
         "decay and momentum of a step": trained * ahead * _FLOAT32,
         "images of a step": images * of_image,
-        "activations and gradients of a step": step_memory.peak_bytes(
-            form,
-            options.chunk_images or images,
-            path_draws=options.path_draws,
+        "activations and gradients of a step": max(
+            step_memory.peak_bytes(
+                form,
+                options.chunk_images or images,
+                path_draws=options.path_draws,
+            ),
+            _updating_bytes(embedder),
         ),
     }
     if workload.places:
@@ -152,6 +156,20 @@ def memory(
             "mining: distances": block * database * _FLOAT32,
         }
     return needed
+
+
+def _updating_bytes(embedder: keras.Model) -> int:
+    """Returns the bytes of all gradients while weights are updated.
+
+    As many weights as there are cores are updated at a time. Each takes two
+    arrays beside its gradient.
+    """
+    counts = sorted(
+        (_count(weight.shape) for weight in embedder.trainable_weights),
+        reverse=True,
+    )
+    together = sum(counts[: os.cpu_count()])
+    return (sum(counts) + 2 * together) * _FLOAT32
 
 
 def _count(shape: tuple[int, ...]) -> int:

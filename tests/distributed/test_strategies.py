@@ -32,22 +32,6 @@ def test_replicas_train_as_one():
 
 
 @pytest.mark.own_process
-def test_sampled_runs_train_as_one():
-    """Of three folders: cliques, similar places and regions, on four."""
-    found = subprocess.run(
-        [
-            *(sys.executable, "-m", "benchmarks.sampled_replicas"),
-            "--replicas=4",
-            "--case=three folders with shares: cliques, similar, regions",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert found.returncode == 0, found.stdout + found.stderr[-2000:]
-
-
-@pytest.mark.own_process
 def test_a_run_on_two_replicas_ends_as_on_one(toy_records, tmp_path):
     """5 queries in validation: two replicas do not divide them.
 

@@ -160,8 +160,34 @@ def test_a_step_in_chunks_holds_the_images_of_one():
         )["activations and gradients of a step"]
 
     # With gradients of the weights, which do not become more.
-    assert activations(64, chunk_images=2) == activations(2)
-    assert activations(64) > 4 * activations(2)
+    assert activations(256, chunk_images=2) == activations(2)
+    assert activations(256) > 4 * activations(2)
+
+
+def test_large_weights_are_updated_in_more_memory_than_a_small_image_takes(
+    monkeypatch,
+):
+    """Two at a time: 3 x 3 x 8 x 512 and 3 x 3 x 512 x 16 numbers, twice."""
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
+    backbone = keras.Sequential(
+        [
+            keras.layers.Conv2D(8, 3, strides=4, use_bias=False),
+            keras.layers.Conv2D(512, 3, padding="same", use_bias=False),
+            keras.layers.Conv2D(16, 3, padding="same", use_bias=False),
+        ]
+    )
+    needed = memory_estimate.memory(
+        build_embedder(
+            backbone=backbone, aggregation="mac", image_size=(16, 16)
+        ),
+        TrainingOptions(**OPTIONS | {"image_height": 16}),
+        WORK,
+    )
+    first, second, third = 9 * 3 * 8, 9 * 8 * 512, 9 * 512 * 16
+    assert needed["activations and gradients of a step"] == 4 * (
+        first + 3 * (second + third)
+    )
 
 
 def test_the_other_parts():
