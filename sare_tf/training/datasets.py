@@ -6,6 +6,7 @@ batch, T images of a tuple, P places of a batch with K images each, R draws of
 an image, H W C image.
 
 Where the source is `FrozenFeatures`, features [F] take the place of images.
+Where it is `ServedImages`, other processes read and decode the same images.
 
 With `draws`, a batch to train on is {"images": images, "draws": float32
 [..., R]}, see `AugmentationDraws`.
@@ -22,11 +23,12 @@ from sare_tf.records.tuple_records import TupleRecords
 from sare_tf.training import batches, place_batches
 from sare_tf.training.batches import AugmentationDraws, BatchLayout
 from sare_tf.training.frozen_features import FrozenFeatures
+from sare_tf.training.image_service import ServedImages
 from sare_tf.training.place_batches import PlaceBatches, PlaceBatchRule
 
 
 def image_dataset(
-    source: Records | FrozenFeatures,
+    source: Records | FrozenFeatures | ServedImages,
     rows: pd.DataFrame,
     *,
     height: int,
@@ -36,7 +38,8 @@ def image_dataset(
     """Makes a dataset of decoded images, in the order of manifest rows.
 
     Args:
-        source: opened records, or features of their images.
+        source: opened records, their images read by a service, or features
+            of their images.
         rows: rows of `source.manifest`.
         height: rows of an image.
         width: columns of an image.
@@ -50,7 +53,7 @@ def image_dataset(
 
 
 def tuple_dataset(
-    source: Records | FrozenFeatures,
+    source: Records | FrozenFeatures | ServedImages,
     tuples: np.ndarray,
     *,
     height: int,
@@ -62,7 +65,8 @@ def tuple_dataset(
     """Makes batches of tuples to train on, ready for `model.fit`.
 
     Args:
-        source: opened records, or features of their images.
+        source: opened records, their images read by a service, or features
+            of their images.
         tuples: int [M, T], positions in `source.manifest`: query, positive,
             then the negatives. Batches follow this order.
         height: rows of an image.
@@ -148,7 +152,7 @@ def tuple_record_dataset(
 
 
 def place_dataset(
-    source: Records | FrozenFeatures,
+    source: Records | FrozenFeatures | ServedImages,
     rows: pd.DataFrame,
     *,
     height: int,
@@ -164,7 +168,8 @@ def place_dataset(
     one batch.
 
     Args:
-        source: opened records, or features of their images.
+        source: opened records, their images read by a service, or features
+            of their images.
         rows: rows of `source.manifest`; their roles do not matter.
         height: rows of an image.
         width: columns of an image.
@@ -190,7 +195,7 @@ def place_dataset(
 
 
 def planned_place_dataset(
-    source: Records | FrozenFeatures,
+    source: Records | FrozenFeatures | ServedImages,
     plan: PlaceBatches,
     *,
     height: int,
@@ -202,7 +207,8 @@ def planned_place_dataset(
     """Makes the dataset of batches that were planned, see `place_dataset`.
 
     Args:
-        source: opened records, or features of their images.
+        source: opened records, their images read by a service, or features
+            of their images.
         plan: batches of rows of `source.manifest`.
         height: rows of an image.
         width: columns of an image.
@@ -247,7 +253,7 @@ def planned_place_dataset(
 
 
 def _images(
-    source: Records | FrozenFeatures,
+    source: Records | FrozenFeatures | ServedImages,
     rows: pd.DataFrame,
     *,
     height: int,
@@ -256,6 +262,8 @@ def _images(
     """Makes a dataset of decoded images, or of their features."""
     if isinstance(source, FrozenFeatures):
         return source.dataset(rows)
+    if isinstance(source, ServedImages):
+        return source.decoded_dataset(rows, height=height, width=width)
     return batches.decoded(
         source.encoded_dataset(rows), height=height, width=width
     )

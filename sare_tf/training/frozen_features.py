@@ -26,7 +26,7 @@ import tensorflow as tf
 from absl import logging
 
 from sare_tf.distributed import strategies
-from sare_tf.records import records
+from sare_tf.records import encoded_images, frames
 from sare_tf.runtime import (
     disk_space,
     progress,
@@ -115,11 +115,11 @@ class FrozenFeatures:
             [str(self._folder / f"{name}.tfrecord") for name in self._names()]
         )
         parts, within = np.divmod(slots, self._per_part)
-        offsets = within * (self.image_bytes + records.FRAME_BYTES)
+        offsets = within * (self.image_bytes + frames.FRAME_BYTES)
 
         @tf.autograph.experimental.do_not_convert
         def read(part: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
-            record = records.record_at(paths[part], offset)
+            record = encoded_images.record_at(paths[part], offset)
             features = tf.io.decode_raw(record, self._dtype)
             return tf.ensure_shape(features, (self._origin.numbers,))
 
@@ -239,7 +239,7 @@ class FrozenFeatures:
 
     def _check_space(self, images: int) -> None:
         """Reports the size of features, and refuses too full a disk."""
-        needed = images * (self.image_bytes + records.FRAME_BYTES)
+        needed = images * (self.image_bytes + frames.FRAME_BYTES)
         logging.info(
             "Computing features of %d images once: %.1f MiB in %s.",
             images,

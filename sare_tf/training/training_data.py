@@ -7,8 +7,14 @@ from typing import Self
 from absl import logging
 
 from sare_tf.records.records import Records
-from sare_tf.training import place_parts, place_plans, validation
+from sare_tf.training import (
+    image_service,
+    place_parts,
+    place_plans,
+    validation,
+)
 from sare_tf.training.frozen_features import FrozenFeatures
+from sare_tf.training.image_service import ServedImages
 from sare_tf.training.memory_estimate import Workload
 from sare_tf.training.miner import Miner
 from sare_tf.training.options import TrainingOptions
@@ -34,7 +40,8 @@ class TrainingData:
         val: the val splits; None if there is none.
         places: planner of batches of places; None with a loss over tuples.
         folders: opened records of the places, `records` by default.
-        source: what images are read from: the records, or their features.
+        source: what images are read from: the records, a service that reads
+            them, or their features.
     """
 
     records: Records
@@ -46,7 +53,7 @@ class TrainingData:
     val: FolderValidations | None
     places: PlacePlanner | None
     folders: tuple[Records, ...]
-    source: Records | FrozenFeatures
+    source: Records | FrozenFeatures | ServedImages
 
     @classmethod
     def of(
@@ -91,7 +98,7 @@ class TrainingData:
             )
         if options.is_over_places:
             places = place_plans.of_folders(folders, options, bad=bad)
-        return cls(
+        data = cls(
             records,
             options,
             bad,
@@ -103,6 +110,24 @@ class TrainingData:
             folders,
             source=records,
         )
+        if options.data_service is None or options.dry_run:
+            return data
+        return data._served()
+
+    def _served(self) -> Self:
+        """Returns the same data, read by the service from now on."""
+        val_folders = self.val.folders if self.val else ()
+        service = image_service.connect(
+            self.options.data_service,
+            list(dict.fromkeys([self.records, *self.folders, *val_folders])),
+        )
+        self.train.source = service.of(self.folders[0])
+        if self.val:
+            for folder, split in zip(
+                val_folders, self.val.by_folder.values(), strict=True
+            ):
+                split.read_from(service.of(folder))
+        return dataclasses.replace(self, source=service.of(self.records))
 
     def read_from(self, source: FrozenFeatures) -> Self:
         """Returns the same data, read as features from now on."""

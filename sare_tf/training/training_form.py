@@ -82,7 +82,7 @@ def _features(halves: graph_parts.Split, data: TrainingData) -> FrozenFeatures:
 
     def images_of(rows, batch_size):
         return datasets.image_dataset(
-            records,
+            data.source,
             rows,
             height=options.image_height,
             width=options.image_width,
