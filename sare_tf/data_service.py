@@ -53,8 +53,9 @@ def run(options: DataServiceOptions) -> str:
     host = options.service_host or network_address.host_for(options.dispatcher)
     with _ending_by_signals(ended):
         if options.dispatcher is None:
-            role, server = "dispatcher", _started(_dispatcher, options.port)
-            address = f"grpc://{host}:{network_address.parse(server.target)[1]}"
+            port = network_address.free_port(options.port)
+            role, server = "dispatcher", _started(_dispatcher, port)
+            address = f"grpc://{host}:{port}"
             text = (
                 f"The dispatcher serves at {address}. Ctrl-C ends it.\n"
                 "Workers:  python -m sare_tf.data_service --dispatcher="
@@ -68,7 +69,7 @@ def run(options: DataServiceOptions) -> str:
                 advice="Start a dispatcher: python -m sare_tf.data_service "
                 "--port=...",
             )
-            port = options.port or network_address.free_port()
+            port = network_address.free_port(options.port)
             address = f"grpc://{host}:{port}"
             role, server = "worker", _started(_worker, port, host, options)
             text = f"The worker serves at {address}. Ctrl-C ends it."
@@ -109,9 +110,9 @@ def _started(make: Callable[..., Any], port: int, *others: Any) -> Any:
         return make(port, *others)
     except tf.errors.OpError as error:
         raise OSError(
-            "Expected a free port, and a dispatcher that takes workers. "
-            f"Received: port={port} ({str(error).splitlines()[0]}). Choose "
-            "another --port."
+            "Expected a service that starts. Received: "
+            f"{str(error).splitlines()[0]}, port={port}. Choose another "
+            "--port, and see that the dispatcher answers."
         ) from error
 
 

@@ -112,7 +112,7 @@ def test_an_image_that_cannot_be_read_is_left_out(
 def test_a_killed_worker_changes_nothing(
     toy_records, toy_run, tmp_path, monkeypatch, caplog
 ):
-    """In the middle of a dataset, and in the middle of an epoch."""
+    """In the middle of a dataset; nor one that ends during an epoch."""
     with toy_service.running(workers=2) as service:
         records = Records(toy_records)
         source = served(service, records)
@@ -137,7 +137,7 @@ def test_a_killed_worker_changes_nothing(
         def killing(*arguments, **options):
             number.append(1)
             if len(number) == 2:
-                service.processes[2].send_signal(signal.SIGKILL)
+                service.processes[2].terminate()
             return made(*arguments, **options)
 
         monkeypatch.setattr(datasets, "tuple_dataset", killing)
@@ -261,7 +261,7 @@ def test_a_process_ends_when_it_is_asked_to():
     process = toy_service.start("--port=0")
     address = toy_service.address_of(process)
     port = network_address.parse(address)[1]
-    with pytest.raises(OSError, match=f"free port.*port={port}"):
+    with pytest.raises(OSError, match=f"a free port. Received: port={port}"):
         data_service.run(DataServiceOptions(port=port))
     process.terminate()
     assert process.wait(timeout=30) == 0

@@ -42,11 +42,27 @@ def check_answers(address: str, *, advice: str) -> None:
         ) from error
 
 
-def free_port() -> int:
-    """Returns a port on which nothing listens at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
+def free_port(port: int) -> int:
+    """Returns a port on which nothing listens at the moment.
+
+    gRPC would share a port with another process, and get some of its requests.
+
+    Args:
+        port: the port; 0: any.
+
+    Raises:
+        OSError: something listens there.
+    """
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("", port))
+            return probe.getsockname()[1]
+    except OSError as error:
+        raise OSError(
+            f"Expected a free port. Received: port={port} ({error}). Choose "
+            "another --port."
+        ) from error
 
 
 def host_for(address: str | None) -> str:

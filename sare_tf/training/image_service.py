@@ -44,8 +44,8 @@ from sare_tf.training.arrivals import Arrivals
 SILENCE_S = 60.0
 _CHUNK_BYTES = 1 << 20
 MOST_IMAGES = 32
-# Chunks that wait for earlier ones: 512 MiB.
-_WAITING_CHUNKS = 512
+# Chunks that wait for earlier ones.
+_WAITING_BYTES = 1 << 29
 # Threads of a worker, at least, where most of them wait for storage.
 _STORAGE_THREADS = 16
 # Wait for further workers after the first has described itself.
@@ -236,6 +236,7 @@ class _Chunks:
         self._size = height, width
         self._images = _CHUNK_BYTES // (height * width * 3)
         self._images = min(max(self._images, 1), MOST_IMAGES)
+        self._chunk_bytes = self._images * height * width * 3
         self._count = -(-len(places) // self._images)
         self.element = tf.TensorSpec((None, height, width, 3), tf.uint8)
 
@@ -244,7 +245,7 @@ class _Chunks:
         address = self._service.address
         arrivals = Arrivals(
             self._count,
-            waiting=_WAITING_CHUNKS,
+            waiting=max(_WAITING_BYTES // self._chunk_bytes, MOST_IMAGES),
             in_flight=4 * self._service.threads,
         )
         element = (tf.TensorSpec([], tf.int64), self.element)
