@@ -11,6 +11,7 @@ breaks off, 408, 429, 5xx) are repeated `ATTEMPTS` times, after longer and
 longer pauses. Connections stay open. Proxies of the environment are not used.
 """
 
+import atexit
 import collections
 import contextlib
 import dataclasses
@@ -288,6 +289,13 @@ def _request(
         else:
             connection.close()
         return response.status, answered, content
+
+
+@atexit.register
+def _close_idle() -> None:
+    for connections in _IDLE.values():
+        for connection in connections:
+            connection.close()
 
 
 def _connection(scheme: str, server: str) -> http.client.HTTPConnection:

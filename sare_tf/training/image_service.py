@@ -16,6 +16,7 @@ If nothing comes for `SILENCE_S`, the training ends with an error, and resumes
 after its last epoch when it is started again.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -193,15 +194,16 @@ def _greetings(address: str, paths: tf.Tensor) -> Iterator[str]:
     )
     count, begin = 0, time.monotonic()
     try:
-        for is_tick, text in greetings:
-            if not is_tick:
-                if not count:
-                    begin = time.monotonic()
-                count += 1
-                yield text.numpy().decode()
-            limit = _GREETING_S if count else SILENCE_S
-            if time.monotonic() - begin > limit:
-                break
+        with contextlib.closing(greetings):
+            for is_tick, text in greetings:
+                if not is_tick:
+                    if not count:
+                        begin = time.monotonic()
+                    count += 1
+                    yield text.numpy().decode()
+                limit = _GREETING_S if count else SILENCE_S
+                if time.monotonic() - begin > limit:
+                    break
     except tf.errors.OpError as error:
         raise _failed(error, address) from error
     if not count:
@@ -256,19 +258,21 @@ class _Chunks:
             policy=_POLICY.DYNAMIC,
         )
         read_here = 0
-        for wanted in range(self._count):
-            while not arrivals.has(wanted):
-                if arrivals.is_lost(wanted):
-                    read_here += 1
-                    arrivals.fill(wanted, self._read_here(wanted))
-                    continue
-                self._check_silence(arrivals)
-                begin = time.monotonic()
-                is_tick, number, images = self._next(stream)
-                arrivals.waited(time.monotonic() - begin)
-                if not is_tick:
-                    arrivals.add(int(number), images)
-            yield arrivals.take(wanted)
+        # Also after an error, whose traceback would keep it.
+        with contextlib.closing(stream):
+            for wanted in range(self._count):
+                while not arrivals.has(wanted):
+                    if arrivals.is_lost(wanted):
+                        read_here += 1
+                        arrivals.fill(wanted, self._read_here(wanted))
+                        continue
+                    self._check_silence(arrivals)
+                    begin = time.monotonic()
+                    is_tick, number, images = self._next(stream)
+                    arrivals.waited(time.monotonic() - begin)
+                    if not is_tick:
+                        arrivals.add(int(number), images)
+                yield arrivals.take(wanted)
         if read_here:
             logging.warning(
                 "%d of %d chunks of images did not come from %s, and were read "
