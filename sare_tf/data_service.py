@@ -1,6 +1,6 @@
 """Other processes that read and decode images for train, on any machines.
 
-    python -m sare_tf.data_service --port=5050                  # the dispatcher
+    python -m sare_tf.data_service --service_port=5050          # dispatcher
     python -m sare_tf.data_service --dispatcher=grpc://a:5050   # each worker
     python -m sare_tf.train --flagfile=... --data_service=grpc://a:5050
 
@@ -53,7 +53,7 @@ def run(options: DataServiceOptions) -> str:
     host = options.service_host or network_address.host_for(options.dispatcher)
     with _ending_by_signals(ended):
         if options.dispatcher is None:
-            port = network_address.free_port(options.port)
+            port = network_address.free_port(options.service_port)
             role, server = "dispatcher", _started(_dispatcher, port)
             address = f"grpc://{host}:{port}"
             text = (
@@ -67,9 +67,9 @@ def run(options: DataServiceOptions) -> str:
             network_address.check_answers(
                 options.dispatcher,
                 advice="Start a dispatcher: python -m sare_tf.data_service "
-                "--port=...",
+                "--service_port=...",
             )
-            port = network_address.free_port(options.port)
+            port = network_address.free_port(options.service_port)
             address = f"grpc://{host}:{port}"
             role, server = "worker", _started(_worker, port, host, options)
             text = f"The worker serves at {address}. Ctrl-C ends it."
@@ -112,7 +112,7 @@ def _started(make: Callable[..., Any], port: int, *others: Any) -> Any:
         raise OSError(
             "Expected a service that starts. Received: "
             f"{str(error).splitlines()[0]}, port={port}. Choose another "
-            "--port, and see that the dispatcher answers."
+            "--service_port, and see that the dispatcher answers."
         ) from error
 
 

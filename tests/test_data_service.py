@@ -258,11 +258,11 @@ def test_names_by_which_others_reach_a_process():
 
 @pytest.mark.own_process
 def test_a_process_ends_when_it_is_asked_to():
-    process = toy_service.start("--port=0")
+    process = toy_service.start("--service_port=0")
     address = toy_service.address_of(process)
     port = network_address.parse(address)[1]
     with pytest.raises(OSError, match=f"a free port. Received: port={port}"):
-        data_service.run(DataServiceOptions(port=port))
+        data_service.run(DataServiceOptions(service_port=port))
     process.terminate()
     assert process.wait(timeout=30) == 0
     process.stdout.close()

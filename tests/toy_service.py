@@ -19,7 +19,7 @@ class Service:
     """
 
     def __init__(self, workers: int):
-        self.processes = [start("--port=0")]
+        self.processes = [start("--service_port=0")]
         self.address = address_of(self.processes[0])
         given = [f"--dispatcher={self.address}"] * workers
         self.processes += [start(flag) for flag in given]

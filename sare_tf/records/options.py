@@ -137,7 +137,7 @@ class ExportDatasetOptions(RecordsFolderOptions, OutOptions, LayoutOptions):
 class DataServiceOptions(Options):
     """Options of `data_service`."""
 
-    port: int = option(
+    service_port: int = option(
         0,
         "Port of the process of data_service; 0: any that is free.",
         minimum=0,

@@ -61,7 +61,7 @@ def free_port(port: int) -> int:
     except OSError as error:
         raise OSError(
             f"Expected a free port. Received: port={port} ({error}). Choose "
-            "another --port."
+            "another --service_port."
         ) from error
 
 

@@ -1,6 +1,6 @@
 """Images that other processes read and decode, by the service of tf.data.
 
-    sare-tf data_service --port=5050
+    sare-tf data_service --service_port=5050
     sare-tf data_service --dispatcher=grpc://a:5050     # as often as you like
     sare-tf train --flagfile=... --data_service=grpc://a:5050
 
@@ -130,8 +130,8 @@ def connect(address: str, folders: Sequence[Records]) -> ImageService:
     """
     network_address.check_answers(
         address,
-        advice="Start the service: python -m sare_tf.data_service --port=..., "
-        "or leave --data_service out.",
+        advice="Start the service: python -m sare_tf.data_service "
+        "--service_port=..., or leave --data_service out.",
     )
     paths = [_whole(records.path) for records in folders]
     workers = [
