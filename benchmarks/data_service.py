@@ -40,7 +40,7 @@ flags.DEFINE_integer(
 flags.DEFINE_integer("repeats", 5, "Passes of each row.", 1)
 flags.DEFINE_list("workers", ["1", "2"], "Numbers of workers.")
 flags.DEFINE_bool("pinned", False, "Give each worker one core.")
-flags.DEFINE_string("size", "480x640", "Rows x columns of an image.")
+flags.DEFINE_string("image_size", "480x640", "Rows x columns of an image.")
 
 
 @contextlib.contextmanager
@@ -84,9 +84,9 @@ def timed(
 def main(argv):
     del argv
     logging.set_verbosity(logging.WARNING)
-    height, width = map(int, FLAGS.size.split("x"))
+    height, width = map(int, FLAGS.image_size.split("x"))
     print(
-        f"{FLAGS.photographs} photographs of {FLAGS.size}, {CORES} cores"
+        f"{FLAGS.photographs} photographs of {FLAGS.image_size}, {CORES} cores"
         f"{', one for each worker' if FLAGS.pinned else ''}, medians of "
         f"{FLAGS.repeats} passes.\n\n"
         "| | images/s | core ms of the training | core ms of the workers |\n"

@@ -44,7 +44,7 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_integer("repeats", 5, "Passes of each row.", 1)
 flags.DEFINE_list("latencies_ms", ["0", "20", "100"], "Waits before answers.")
-flags.DEFINE_string("size", "480x640", "Rows x columns of an image.")
+flags.DEFINE_string("image_size", "480x640", "Rows x columns of an image.")
 
 _STORAGE = Path(__file__).parents[1] / "tests" / "toy_storage.py"
 
@@ -67,7 +67,7 @@ def storage(folder: Path, latency_ms: float) -> Iterator[str]:
 
 def orders(records: Records) -> dict[str, tf.data.Dataset]:
     """Returns the datasets of a table, by the name of the row."""
-    height, width = map(int, FLAGS.size.split("x"))
+    height, width = map(int, FLAGS.image_size.split("x"))
     order = np.random.default_rng(1).permutation(len(records.manifest))
     return {
         "random tuples": tuple_batches(records, height, width),
@@ -134,9 +134,9 @@ def main(argv):
     logging.set_verbosity(logging.WARNING)
     count_requests()
     print(
-        f"{FLAGS.photographs} photographs of {FLAGS.size}, {CORES} cores, "
-        f"{remote_files.REQUESTS} requests at a time, medians of "
-        f"{FLAGS.repeats} passes.\n\n"
+        f"{FLAGS.photographs} photographs of {FLAGS.image_size}, "
+        f"{CORES} cores, {remote_files.REQUESTS} requests at a time, medians "
+        f"of {FLAGS.repeats} passes.\n\n"
         "| latency, ms | | images/s, disk | images/s, storage | of the disk's "
         "| core ms, disk | core ms, storage | images per request |\n"
         "|---:|---|---:|---:|---:|---:|---:|---:|"
