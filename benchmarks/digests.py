@@ -24,8 +24,9 @@ from PIL import Image
 from benchmarks import measure
 from sare_tf import build_records
 from sare_tf.dataset import image_decoding
+from sare_tf.records.encoded_images import parse
 from sare_tf.records.options import RecordOptions
-from sare_tf.records.records import Records, parse
+from sare_tf.records.records import Records
 from sare_tf.runtime import tfdata_threads
 from sare_tf.search.opened_index import Index
 

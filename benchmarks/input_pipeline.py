@@ -34,8 +34,8 @@ import torch
 from absl import app, flags, logging
 from PIL import Image
 
-from sare_tf import build_records
-from sare_tf.records.options import RecordOptions
+from benchmarks import measure as measuring
+from benchmarks.photographs import built_records, photographs, tuple_batches
 from sare_tf.records.records import Records
 from sare_tf.runtime import tfdata_threads
 from sare_tf.training import datasets, place_batches
@@ -49,29 +49,9 @@ flags.DEFINE_integer(
 flags.DEFINE_integer("repeats", 5, "Passes of each row.", 1)
 flags.DEFINE_list("sizes", ["480x640", "240x320"], "Rows x columns.")
 
-_HEIGHT, _WIDTH = 480, 640
-_TUPLES, _IMAGES_OF_TUPLE = 4, 12
 _PLACES, _IMAGES_OF_PLACE = 12, 4
 _BATCH = 48
 _DRAWS = 22
-_TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def photographs(folder: Path, count: int) -> list[Path]:
-    """Writes `count` JPEGs, four of a place; returns their paths."""
-    rng = np.random.default_rng(0)
-    paths = []
-    for number in range(count):
-        coarse = rng.integers(0, 256, (24, 32, 3)).astype(np.uint8)
-        smooth = Image.fromarray(coarse).resize((_WIDTH, _HEIGHT), 3)
-        grain = rng.integers(-12, 13, (_HEIGHT, _WIDTH, 3))
-        pixels = (np.asarray(smooth) + grain).clip(0, 255).astype(np.uint8)
-        place = folder / "train" / "database" / f"p{number // 4:04d}"
-        place.mkdir(parents=True, exist_ok=True)
-        path = place / f"{number % 4}.jpg"
-        Image.fromarray(pixels).save(path, quality=90)
-        paths.append(path)
-    return paths
 
 
 class Files(torch.utils.data.Dataset):
@@ -110,19 +90,6 @@ def bare(encoded: list[bytes], size: tuple[int, int] | None) -> tf.data.Dataset:
     return tfdata_threads.fixed(images.batch(_BATCH).prefetch(2))
 
 
-def tuple_batches(records: Records, height: int, width: int) -> tf.data.Dataset:
-    """Returns batches of random tuples, which have every image once."""
-    order = np.random.default_rng(1).permutation(len(records.manifest))
-    return datasets.tuple_dataset(
-        records,
-        order.reshape(-1, _IMAGES_OF_TUPLE),
-        height=height,
-        width=width,
-        tuples_per_batch=_TUPLES,
-        draws=AugmentationDraws(_DRAWS),
-    )
-
-
 def place_dataset_of(
     records: Records, height: int, width: int
 ) -> tf.data.Dataset:
@@ -137,16 +104,6 @@ def place_dataset_of(
         width=width,
         draws=AugmentationDraws(_DRAWS),
     )
-
-
-def _core_seconds(processes: list[int]) -> float:
-    """Seconds of all cores that these processes have used."""
-    ticks = 0
-    for process in processes:
-        text = Path(f"/proc/{process}/stat").read_text(encoding="ascii")
-        # Fields utime and stime of man 5 proc; the name ends at the bracket.
-        ticks += sum(map(int, text.rpartition(")")[2].split()[11:13]))
-    return ticks / _TICKS
 
 
 def measure(paths: list[Path], records: Records, height: int, width: int):
@@ -172,11 +129,14 @@ def measure(paths: list[Path], records: Records, height: int, width: int):
     measured = {name: [] for name in sources}
     for turn in range(FLAGS.repeats + 1):
         for name, source in sources.items():
-            begin, begin_cores = time.perf_counter(), _core_seconds(processes)
+            begin, begin_cores = (
+                time.perf_counter(),
+                measuring.core_seconds(processes),
+            )
             for _ in source:
                 pass
             seconds = time.perf_counter() - begin
-            core_s = _core_seconds(processes) - begin_cores
+            core_s = measuring.core_seconds(processes) - begin_cores
             if turn:  # the first pass starts threads and processes
                 rates = len(paths) / seconds, core_s / len(paths)
                 measured[name].append(rates)
@@ -201,15 +161,7 @@ def main(argv):
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         paths = photographs(folder / "photographs", FLAGS.photographs)
-        records = Records(
-            build_records.run(
-                RecordOptions(
-                    dataset=folder / "photographs",
-                    records=folder / "records",
-                    reader="place_folders",
-                )
-            )
-        )
+        records = built_records(folder)
         for size in FLAGS.sizes:
             height, width = map(int, size.split("x"))
             rows = measure(paths, records, height, width)

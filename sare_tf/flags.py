@@ -21,7 +21,11 @@ from sare_tf.city.options import CityOptions
 from sare_tf.dataset.options import InitOptions
 from sare_tf.evaluation.options import ComparisonOptions, EvaluationOptions
 from sare_tf.pages.options import LocateOptions
-from sare_tf.records.options import ExportDatasetOptions, RecordOptions
+from sare_tf.records.options import (
+    DataServiceOptions,
+    ExportDatasetOptions,
+    RecordOptions,
+)
 from sare_tf.runtime import console, flagfiles, stage_results
 from sare_tf.runtime.common_options import OutputOptions
 from sare_tf.runtime.options import define_flags
@@ -42,6 +46,7 @@ OPTIONS = {
     "build_records": RecordOptions,
     "check": CheckOptions,
     "compare": ComparisonOptions,
+    "data_service": DataServiceOptions,
     "evaluate": EvaluationOptions,
     "export": ExportOptions,
     "export_dataset": ExportDatasetOptions,

@@ -33,7 +33,12 @@ from absl import logging
 from sare_tf import flags
 from sare_tf.distributed import strategies, workers
 from sare_tf.records.records import Records
-from sare_tf.runtime import flagfiles, run_lock, stage_results
+from sare_tf.runtime import (
+    dataset_errors,
+    flagfiles,
+    run_lock,
+    stage_results,
+)
 from sare_tf.training import (
     compiled_network,
     epoch_choice,
@@ -112,7 +117,10 @@ def _train_without_bad_images(
     """Trains, and again without an image that cannot be read."""
     while True:
         try:
-            with workers.lost_workers_named(strategy):
+            with (
+                workers.lost_workers_named(strategy),
+                dataset_errors.as_raised(),
+            ):
                 return _train(records, options, strategy)
         except unreadable_images.ERRORS as error:
             if options.cache_frozen and frozen_features.remove_damaged(
@@ -196,7 +204,8 @@ def _train_in(
                     mined=mined,
                 )
             _log_epoch(measured, options)
-    whole_data.read_images()  # for whole networks
+    if options.cache_frozen:
+        whole_data.read_images()  # for whole networks
     interpolated = interpolation.run(folder, whole_data, strategy)
     _report(folder, action="trained", interpolated=interpolated)
     return folder.path

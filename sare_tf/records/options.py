@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from sare_tf.dataset.options import DatasetOptions, PositivesOptions
+from sare_tf.runtime import network_address, remote_files
 from sare_tf.runtime.common_options import (
     OutOptions,
     RunnerOptions,
@@ -18,7 +19,11 @@ VECTOR_LAYOUTS = ("hloc", "kapture", "msls", "numpy", "parquet", "vertex")
 class RecordsFolderOptions(Options):
     """The records."""
 
-    records: str | None = path_option(None, "Folder of the built records.")
+    records: str | None = path_option(
+        None,
+        "Folder of the built records. Where they are only read it may be "
+        "remote: https://host/folder, or gs://bucket/folder.",
+    )
 
 
 @options
@@ -82,6 +87,12 @@ class RecordOptions(
             self.require("records", "tuples")
         elif not self.verify:
             self.require("dataset", "records")
+        built = self.records if self.verify else self.written
+        if built is not None and remote_files.is_remote(built):
+            raise ValueError(
+                "Expected a folder on a disk to build or verify. Received: "
+                f"{built!r}. Build it on a disk, and copy it there."
+            )
 
     @property
     def written(self) -> str | None:
@@ -120,3 +131,31 @@ class ExportDatasetOptions(RecordsFolderOptions, OutOptions, LayoutOptions):
 
     LAYOUTS: ClassVar = DATASET_LAYOUTS
     REQUIRED: ClassVar = ("records", "out")
+
+
+@options
+class DataServiceOptions(Options):
+    """Options of `data_service`."""
+
+    service_port: int = option(
+        0,
+        "Port of the process of data_service; 0: any that is free.",
+        minimum=0,
+        maximum=65535,
+    )
+    dispatcher: str | None = option(
+        None,
+        "Address of the dispatcher that a worker of data_service works for, "
+        "such as grpc://host:5050. Default: be the dispatcher.",
+    )
+    service_host: str | None = option(
+        None,
+        "Name or address by which other machines reach this process of "
+        "data_service. Default: the name of the machine, or localhost where "
+        "the dispatcher is on it.",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.dispatcher is not None:
+            network_address.parse(self.dispatcher)

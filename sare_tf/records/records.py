@@ -21,6 +21,10 @@ their digests in records.json, records.json with its own, and shards with their
 sizes. Shards have checksums of their own, and an image that is read by itself
 is compared with `sha256`. Records of version 0.1 have no digests but `sha256`.
 
+The folder may be copied to object storage, and is then named by its address,
+see `remote_files`: `Records("https://host/records")`. The tables are read when
+it is opened, the images by ranges (`range_reading`).
+
 An Example has three features, each with one value of bytes: `image/encoded`,
 the file, unchanged unless images are resized or cut; `image/id`, its image_id;
 and `image/place`, its place_id or the cell of 10 m that it stands in. Texts are
@@ -30,7 +34,7 @@ UTF-8.
 import contextlib
 import hashlib
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +45,17 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 
 from sare_tf.dataset import manifest, names, parquet_tables
-from sare_tf.runtime import file_digests, sealed_json, tfdata_threads
+from sare_tf.records import encoded_images, frames, remote_records
+from sare_tf.records.image_places import ImagePlaces
+from sare_tf.runtime import (
+    dataset_errors,
+    file_digests,
+    remote_files,
+    sealed_json,
+)
+from sare_tf.runtime.remote_files import RemotePath
 
 COMMAND = "python -m sare_tf.build_records --flagfile=..."
-# A record is its length (8 bytes), a checksum of it (4), data, a checksum (4).
-FRAME_BYTES = 16
 # A fingerprint has the names of columns before each block of so many rows: a
 # multiple of manifest.BLOCK_ROWS.
 _HEADER_ROWS = 1 << 16
@@ -60,8 +70,6 @@ COLUMNS = {
     **{"shard": "str", "sha256": "str"},
     **{"byte_offset": "int64", "byte_length": "int64"},
 }
-_DIGEST_DTYPE = np.dtype("<i8")
-_FEATURES = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
 
 
 def serialise(encoded: bytes, *, image_id: str, place: str) -> bytes:
@@ -87,34 +95,6 @@ def serialise_features(values: Mapping[str, Sequence[bytes]]) -> bytes:
     }
     example = tf.train.Example(features=tf.train.Features(feature=features))
     return example.SerializeToString(deterministic=True)
-
-
-def parse(serialised: tf.Tensor) -> tf.Tensor:
-    """Returns the encoded image of an Example, string [] -> string []."""
-    return tf.io.parse_single_example(serialised, _FEATURES)["image/encoded"]
-
-
-def record_at(path: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
-    """Reads one record of a file by its byte offset, within a graph.
-
-    Args:
-        path: path of the file, string [].
-        offset: offset of the record, int64 [].
-
-    Returns:
-        Its data, string []. tf.errors.DataLossError is raised where its
-        checksums do not hold.
-    """
-    variant = tf.raw_ops.TFRecordDatasetV2(
-        filenames=path[None],
-        compression_type="",
-        # Unbuffered: the rest of a buffer would be read in vain.
-        buffer_size=0,
-        byte_offsets=offset[None],
-    )
-    element = tf.TensorSpec([], tf.string)
-    record = tf.data.experimental.from_variant(variant, element)
-    return record.take(1).get_single_element()
 
 
 def write_relations(relations: pd.DataFrame, folder: Path) -> None:
@@ -191,8 +171,14 @@ def check_tables(path: Path, metadata: dict[str, Any]) -> None:
     file_digests.check(path, metadata.get("digests", {}))
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
-    """Reads records.json, and checks the files beside it against it.
+def read_metadata(
+    path: Path, *, size_of: Callable[[str], int] | None = None
+) -> dict[str, Any]:
+    """Reads records.json, and checks the other files against it.
+
+    Args:
+        path: the folder.
+        size_of: returns the bytes of a shard; None: those beside records.json.
 
     Raises:
         FileNotFoundError: no finished records are there.
@@ -201,7 +187,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     metadata = read_json(path)
     with _explained(path):
         for name, shard in metadata["shards"].items():
-            size = (path / name).stat().st_size
+            size = size_of(name) if size_of else (path / name).stat().st_size
             if size != shard["bytes"]:
                 raise ValueError(
                     f"{name} has {size} bytes, not {shard['bytes']}"
@@ -239,31 +225,42 @@ class Records:
     """A finished folder of records.
 
     Attributes:
-        path: the folder.
+        path: the folder, a `RemotePath` where it is in object storage.
         metadata: content of records.json.
         manifest: DataFrame, one row per image, in the order of the shards.
         relations: table of `positives.make_relations`, or None.
         fingerprint: hex digest of images, their rows and relations.
 
     Args:
-        path: the folder.
+        path: the folder, or its address.
 
     Raises:
+        ConnectionError: a server does not give them.
         FileNotFoundError: no finished records are there.
         ValueError: they are damaged.
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
-        self.metadata = read_metadata(self.path)
+        if remote_files.is_remote(path):
+            self.path = RemotePath(str(path))
+            with remote_records.tables(self.path) as (tables, size_of):
+                self._open(tables, size_of=size_of)
+        else:
+            self.path = Path(path)
+            self._open(self.path)
+
+    def _open(
+        self, tables: Path, *, size_of: Callable[[str], int] | None = None
+    ) -> None:
+        self.metadata = read_metadata(tables, size_of=size_of)
         with _explained(self.path):
             self.fingerprint = self.metadata["fingerprint"]
             self.manifest = manifest.read(
-                self.path / "manifest.parquet", others=COLUMNS
+                tables / "manifest.parquet", others=COLUMNS
             )
             self.relations = None
             if self.metadata["relations"] is not None:
-                self.relations = read_relations(self.path)
+                self.relations = read_relations(tables)
 
     def rows(self, split: str, role: str) -> pd.DataFrame:
         """Returns the rows of splits and a role, with the index of `manifest`.
@@ -302,34 +299,22 @@ class Records:
         Returns:
             Dataset of B strings.
         """
+        return encoded_images.dataset(self.places(rows))
+
+    def places(self, rows: pd.DataFrame) -> ImagePlaces:
+        """Returns where the images of rows lie, in their order."""
         # Each name once, so that a long list of rows stays small.
         shards, number = np.unique(
             rows["shard"].to_numpy(str), return_inverse=True
         )
-        paths = tf.constant([str(self.path / name) for name in shards])
-        offsets = rows["byte_offset"].to_numpy(np.int64)
         with _explained(self.path):
-            digests = _short_digests(rows["sha256"])
-
-        @tf.autograph.experimental.do_not_convert
-        def read(
-            shard: tf.Tensor, offset: tf.Tensor, digest: tf.Tensor
-        ) -> tf.Tensor:
-            encoded = parse(record_at(paths[shard], offset))
-            # TensorFlow has no op for it. Decoding takes 100 times as long.
-            own = tf.numpy_function(_short_digest, [encoded], tf.int64)
-            message = "the image is not the one that was built"
-            with tf.control_dependencies(
-                [tf.debugging.Assert(own == digest, [message])]
-            ):
-                return tf.identity(encoded)
-
-        # By map, because flat_map reads one record after the other.
-        where = tf.data.Dataset.from_tensor_slices(
-            (number.astype(np.int64), offsets, digests)
-        )
-        return tfdata_threads.fixed(
-            where.map(read, num_parallel_calls=tfdata_threads.THREADS)
+            digests = frames.short_digests(rows["sha256"])
+        return ImagePlaces(
+            [str(remote_records.joined(self.path, name)) for name in shards],
+            number.astype(np.int64),
+            rows["byte_offset"].to_numpy(np.int64),
+            rows["byte_length"].to_numpy(np.int64),
+            digests,
         )
 
     def read_images(self, rows: pd.DataFrame) -> Iterator[bytes]:
@@ -339,7 +324,8 @@ class Records:
             ValueError: a record is damaged.
         """
         try:
-            yield from self.encoded_dataset(rows).as_numpy_iterator()
+            with dataset_errors.as_raised():
+                yield from self.encoded_dataset(rows).as_numpy_iterator()
         except (
             tf.errors.DataLossError,
             tf.errors.InvalidArgumentError,
@@ -357,18 +343,6 @@ class Records:
         rows = known.get_indexer(list(image_ids))
         images = self.read_images(self.manifest.iloc[rows[rows >= 0]])
         return [next(images) if row >= 0 else None for row in rows]
-
-
-def _short_digest(encoded: bytes) -> np.int64:
-    """Returns the first 64 bits of a SHA-256, to save memory for each row."""
-    digest = hashlib.sha256(encoded).digest()
-    return np.frombuffer(digest, _DIGEST_DTYPE, count=1)[0].astype(np.int64)
-
-
-def _short_digests(digests: pd.Series) -> np.ndarray:
-    """Returns the first 64 bits of hex digests, int64 [B]."""
-    joined = "".join([digest[:16] for digest in digests])
-    return np.frombuffer(bytes.fromhex(joined), _DIGEST_DTYPE).astype(np.int64)
 
 
 def damaged(path: Path, error: Exception) -> ValueError:

@@ -28,7 +28,7 @@ import pandas as pd
 import tensorflow as tf
 
 from sare_tf.dataset import manifest
-from sare_tf.records import image_preparation, records
+from sare_tf.records import frames, image_preparation, records
 from sare_tf.records.image_preparation import Refused
 from sare_tf.records.shard_plan import Preparation, Shard
 from sare_tf.runtime import atomic_files
@@ -248,7 +248,7 @@ def _writer(path: Path) -> Iterator[Callable[[bytes], tuple[int, int]]]:
     def write(serialised: bytes) -> tuple[int, int]:
         nonlocal num_bytes
         writer.write(serialised)
-        begin, length = num_bytes, len(serialised) + records.FRAME_BYTES
+        begin, length = num_bytes, len(serialised) + frames.FRAME_BYTES
         num_bytes += length
         return begin, length
 

@@ -24,7 +24,7 @@ from absl import logging
 from google.protobuf import message
 
 from sare_tf.dataset import manifest
-from sare_tf.records import record_results, records
+from sare_tf.records import frames, record_results, records
 from sare_tf.runtime import file_digests, progress
 
 _BUFFER_BYTES = 1 << 20
@@ -228,7 +228,7 @@ def _stream(path: Path, offset: int) -> Iterator[bytes]:
 
 def _compare(serialised: bytes, length: int, image_id: str, sha256: str) -> str:
     """Says what is wrong with a record whose checksums hold; empty if none."""
-    if len(serialised) + records.FRAME_BYTES != length:
+    if len(serialised) + frames.FRAME_BYTES != length:
         return "another record lies there"
     try:
         feature = tf.train.Example.FromString(serialised).features.feature

@@ -5,7 +5,8 @@ or drawn from a seed; it never depends on the number of workers. Axis letters: B
 batch, T images of a tuple, P places of a batch with K images each, R draws of
 an image, H W C image.
 
-Where the source is features of images, [F] each, they take their place.
+Where the source is features of images, [F] each, they take their place. Where
+it is `ServedImages`, other processes read and decode the same images.
 
 With `draws`, a batch to train on is {"images": images, "draws": float32
 [..., R]}, see `AugmentationDraws`.
@@ -22,11 +23,15 @@ from sare_tf.records.tuple_records import TupleRecords
 from sare_tf.training import batches, place_batches
 from sare_tf.training.batches import AugmentationDraws, BatchLayout
 from sare_tf.training.folder_features import Features
+from sare_tf.training.image_service import ServedImages
 from sare_tf.training.place_batches import PlaceBatches, PlaceBatchRule
+
+# What images, or features of them, are read from.
+Source = Records | Features | ServedImages
 
 
 def image_dataset(
-    source: Records | Features,
+    source: Source,
     rows: pd.DataFrame,
     *,
     height: int,
@@ -36,7 +41,8 @@ def image_dataset(
     """Makes a dataset of decoded images, in the order of manifest rows.
 
     Args:
-        source: opened records, or features of their images.
+        source: opened records, their images read by a service, or features
+            of their images.
         rows: rows of `source.manifest`.
         height: rows of an image.
         width: columns of an image.
@@ -50,7 +56,7 @@ def image_dataset(
 
 
 def tuple_dataset(
-    source: Records | Features,
+    source: Source,
     tuples: np.ndarray,
     *,
     height: int,
@@ -62,7 +68,8 @@ def tuple_dataset(
     """Makes batches of tuples to train on, ready for `model.fit`.
 
     Args:
-        source: opened records, or features of their images.
+        source: opened records, their images read by a service, or features
+            of their images.
         tuples: int [M, T], positions in `source.manifest`: query, positive,
             then the negatives. Batches follow this order.
         height: rows of an image.
@@ -148,7 +155,7 @@ def tuple_record_dataset(
 
 
 def place_dataset(
-    source: Records | Features,
+    source: Source,
     rows: pd.DataFrame,
     *,
     height: int,
@@ -164,7 +171,8 @@ def place_dataset(
     one batch.
 
     Args:
-        source: opened records, or features of their images.
+        source: opened records, their images read by a service, or features
+            of their images.
         rows: rows of `source.manifest`; their roles do not matter.
         height: rows of an image.
         width: columns of an image.
@@ -190,7 +198,7 @@ def place_dataset(
 
 
 def planned_place_dataset(
-    source: Records | Features,
+    source: Source,
     plan: PlaceBatches,
     *,
     height: int,
@@ -202,7 +210,8 @@ def planned_place_dataset(
     """Makes the dataset of batches that were planned, see `place_dataset`.
 
     Args:
-        source: opened records, or features of their images.
+        source: opened records, their images read by a service, or features
+            of their images.
         plan: batches of rows of `source.manifest`.
         height: rows of an image.
         width: columns of an image.
@@ -247,7 +256,7 @@ def planned_place_dataset(
 
 
 def _images(
-    source: Records | Features,
+    source: Source,
     rows: pd.DataFrame,
     *,
     height: int,
@@ -256,6 +265,8 @@ def _images(
     """Makes a dataset of decoded images, or of their features."""
     if isinstance(source, Features):
         return source.dataset(rows)
+    if isinstance(source, ServedImages):
+        return source.decoded_dataset(rows, height=height, width=width)
     return batches.decoded(
         source.encoded_dataset(rows), height=height, width=width
     )

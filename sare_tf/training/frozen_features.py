@@ -26,7 +26,7 @@ import tensorflow as tf
 from absl import logging
 
 from sare_tf.distributed import strategies
-from sare_tf.records import records
+from sare_tf.records import encoded_images, frames
 from sare_tf.runtime import (
     disk_space,
     progress,
@@ -130,7 +130,7 @@ class FrozenFeatures:
         """
         slots = np.searchsorted(self._positions, positions)
         files, within = np.divmod(slots, self._per_part)
-        offsets = within * (self.image_bytes + records.FRAME_BYTES)
+        offsets = within * (self.image_bytes + frames.FRAME_BYTES)
         return files.astype(np.int64), offsets.astype(np.int64)
 
     def read(
@@ -150,7 +150,7 @@ class FrozenFeatures:
 
         @tf.autograph.experimental.do_not_convert
         def read(file: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
-            record = records.record_at(paths[file], offset)
+            record = encoded_images.record_at(paths[file], offset)
             features = tf.io.decode_raw(record, self._dtype)
             return tf.ensure_shape(features, (self._origin.numbers,))
 
@@ -281,7 +281,7 @@ def check_space(folder: Path, images: int, *, image_bytes: int) -> None:
     Raises:
         ValueError: the disk has too little room.
     """
-    needed = images * (image_bytes + records.FRAME_BYTES)
+    needed = images * (image_bytes + frames.FRAME_BYTES)
     logging.info(
         "Computing features of %d images once: %.1f MiB in %s.",
         images,

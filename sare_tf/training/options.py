@@ -15,6 +15,7 @@ from sare_tf.model.options import (
 )
 from sare_tf.model.registry import AUGMENTATION_DRAWS, PRECISIONS
 from sare_tf.records.options import RecordsFolderOptions, TuplesFolderOptions
+from sare_tf.runtime import network_address
 from sare_tf.runtime.common_options import (
     BatchOptions,
     ImageSizeOptions,
@@ -161,7 +162,7 @@ class TrainingOptions(
     _NOT_OF_THE_RUN: ClassVar = (
         *("records", "train_records", "val_records", "checkpoints"),
         "frozen_features",
-        *("dry_run", "profile"),
+        *("dry_run", "profile", "data_service"),
     )
 
     epochs: int = option(30, "Passes over the training queries.", minimum=0)
@@ -213,6 +214,12 @@ class TrainingOptions(
         "of TF_CONFIG. Batches are those of all replicas together.",
         choices=("none", "mirrored", "multi_worker"),
     )
+    data_service: str | None = option(
+        None,
+        "Address of a dispatcher of data_service, such as grpc://host:5050, "
+        "whose workers read and decode all images of a training, into the same "
+        "batches. Default: this process reads them.",
+    )
     max_bad_images: int = option(
         10,
         "Images that a run leaves out, with a warning, if their records become "
@@ -260,6 +267,15 @@ class TrainingOptions(
                 "another one of its place to attract it. Received: "
                 f"images_per_place={self.images_per_place}. Raise "
                 "--images_per_place, or choose --loss=place_cosface."
+            )
+        if self.data_service is not None:
+            network_address.parse(self.data_service)
+        if self.data_service is not None and self.tuples is not None:
+            raise ValueError(
+                "Expected tuples or a data_service. Received: tuples="
+                f"{self.tuples!r}, data_service={self.data_service!r}. Tuple "
+                "records are read in sequence, by the training itself; leave "
+                "one out."
             )
         if len(set(self.augment)) < len(self.augment):
             raise ValueError(

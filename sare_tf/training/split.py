@@ -18,7 +18,6 @@ from sare_tf.records.records import Records
 from sare_tf.runtime import progress
 from sare_tf.training import datasets
 from sare_tf.training.divergence import Diverged
-from sare_tf.training.folder_features import Features
 from sare_tf.training.options import TrainingOptions
 
 # Images that NetVLAD's centres are first made of, at most.
@@ -43,10 +42,11 @@ class Split:
     Attributes:
         queries: manifest rows of the queries.
         database: manifest rows of the database images.
-        source: what images are read from: the records, or their features.
+        source: what images are read from: the records, a service that reads
+            them, or their features.
     """
 
-    source: Records | Features
+    source: datasets.Source
 
     def __init__(
         self,

@@ -9,12 +9,13 @@ from absl import logging
 
 from sare_tf.records.records import Records
 from sare_tf.training import (
+    datasets,
     folder_features,
+    image_service,
     place_parts,
     place_plans,
     validation,
 )
-from sare_tf.training.folder_features import Features
 from sare_tf.training.frozen_features import FrozenFeatures
 from sare_tf.training.memory_estimate import Workload
 from sare_tf.training.miner import Miner
@@ -41,7 +42,8 @@ class TrainingData:
         val: the val splits; None if there is none.
         places: planner of batches of places; None with a loss over tuples.
         folders: opened records of the places, `records` by default.
-        source: what images are read from: the records, or their features.
+        source: what images are read from: the records, a service that reads
+            them, or their features.
     """
 
     records: Records
@@ -53,7 +55,7 @@ class TrainingData:
     val: FolderValidations | None
     places: PlacePlanner | None
     folders: tuple[Records, ...]
-    source: Records | Features
+    source: datasets.Source
 
     @classmethod
     def of(
@@ -98,7 +100,7 @@ class TrainingData:
             )
         if options.is_over_places:
             places = place_plans.of_folders(folders, options, bad=bad)
-        return cls(
+        data = cls(
             records,
             options,
             bad,
@@ -110,6 +112,21 @@ class TrainingData:
             folders,
             source=records,
         )
+        if options.data_service is None or options.dry_run:
+            return data
+        return data._served()
+
+    def _served(self) -> Self:
+        """Returns the same data, read by the service from now on."""
+        val_folders = self.val.folders if self.val else ()
+        service = image_service.connect(
+            self.options.data_service,
+            list(dict.fromkeys([self.records, *self.folders, *val_folders])),
+        )
+        self.train.source = service.of(self.folders[0])
+        if self.val:
+            self.val.read_from([service.of(folder) for folder in val_folders])
+        return dataclasses.replace(self, source=service.of(self.records))
 
     def images_used(self) -> list[tuple[Records, np.ndarray]]:
         """Returns the records of the run, each once, with the images it uses.

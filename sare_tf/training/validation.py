@@ -12,8 +12,7 @@ from sare_tf.evaluation import metrics
 from sare_tf.records.records import Records
 from sare_tf.runtime import progress
 from sare_tf.search import exact_search
-from sare_tf.training import place_parts
-from sare_tf.training.frozen_features import FrozenFeatures
+from sare_tf.training import datasets, place_parts
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.split import Split
 
@@ -63,8 +62,8 @@ class Validation:
         times = self.queries["timestamp"].to_numpy(object)
         self._times = times if rule["other_timestamp"] and times.any() else None
 
-    def read_from(self, source: Records | FrozenFeatures) -> None:
-        """Reads images or features from now on, which the network must take."""
+    def read_from(self, source: datasets.Source) -> None:
+        """Reads from a source from now on, which the network must take."""
         self._split.source = source
 
     def embed(
@@ -154,7 +153,7 @@ class FolderValidations:
         """Number of database images of all folders."""
         return sum(len(val.database) for val in self.by_folder.values())
 
-    def read_from(self, sources: Sequence[Records | FrozenFeatures]) -> None:
+    def read_from(self, sources: Sequence[datasets.Source]) -> None:
         """Reads images or features from now on, which the network must take.
 
         Args:
