@@ -23,7 +23,6 @@ from sare_tf.training import (
     place_network,
 )
 from sare_tf.training.batches import draws_of
-from sare_tf.training.divergence import Diverged
 from sare_tf.training.epoch_batches import Batches
 from sare_tf.training.options import TrainingOptions
 from sare_tf.training.tensorboard import TrainingLog
@@ -357,14 +356,3 @@ class _Epoch:
     @staticmethod
     def _images_per_s(images: int, seconds: float) -> float:
         return round(float(images / seconds), 1)
-
-
-def _check_weights(network: keras.Model) -> None:
-    """A gradient that is not finite shows in the weights before the loss."""
-    for variable in network.trainable_variables:
-        if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
-            raise Diverged(
-                "Expected finite weights. Received: a value that is not, in "
-                f"{variable.path}. The last checkpoint is untouched; lower "
-                "--learning_rate, and run the command again."
-            )
