@@ -12,6 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from sare_tf.training.divergence import Diverged
+
 
 @keras.saving.register_keras_serializable(package="sare_tf")
 class CoupledSGD(keras.optimizers.Optimizer):
@@ -193,12 +195,12 @@ def check_weights(network: keras.Model) -> None:
     A gradient that is not finite shows in the weights before the loss.
 
     Raises:
-        ValueError: names the weight.
+        Diverged: names the weight.
     """
     for variable in network.trainable_variables:
         if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
-            raise ValueError(
+            raise Diverged(
                 "Expected finite weights. Received: a value that is not, in "
                 f"{variable.path}. The last checkpoint is untouched; lower "
-                "--learning_rate."
+                "--learning_rate, and run the command again."
             )

@@ -8,6 +8,7 @@ import toy_training
 from sare_tf.dataset import tuple_lists
 from sare_tf.records.records import Records
 from sare_tf.training import compiled_network, datasets, epoch_loop
+from sare_tf.training.divergence import Diverged
 from sare_tf.training.tensorboard import TrainingLog
 from sare_tf.training.training_data import TrainingData
 
@@ -149,7 +150,7 @@ def test_a_loss_that_is_not_finite_stops_training(toy_records, tmp_path):
     training = Training(
         toy_records, tmp_path, optimizer="sgd", learning_rate=1e38
     )
-    with pytest.raises(ValueError, match="Expected a finite .* Received"):
+    with pytest.raises(Diverged, match="Expected a finite .* Received"):
         training.epoch()
 
 
@@ -163,5 +164,5 @@ def test_a_step_that_spoils_only_the_weights(toy_records, tmp_path):
         weight_decay=1e6,
         tuples_per_batch=12,
     )
-    with pytest.raises(ValueError, match="Expected finite weights. Received"):
+    with pytest.raises(Diverged, match="Expected finite weights. Received"):
         training.epoch()
