@@ -13,6 +13,7 @@ import threading
 import time
 
 import pytest
+import tensorflow as tf
 import toy_search
 from paths import ROOT
 
@@ -47,7 +48,14 @@ class _Server:
                 *(f"--index={path}", f"--export={built['export']}"),
                 *(f"--port={port}", *flags),
             ],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            # As many threads as here: they change the last bits of products.
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "TF_NUM_INTRAOP_THREADS": str(
+                    tf.config.threading.get_intra_op_parallelism_threads()
+                ),
+            },
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -135,6 +143,7 @@ def test_parts_behind_one_address(built, start):
             del found["map"]
             for match in found["matches"]:
                 assert match.pop("thumbnail").startswith("data:image/jpeg;")
+                assert match.pop("lines") == []
             assert found == json.loads(json.dumps(expected.as_json()))
 
     check()

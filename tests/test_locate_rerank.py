@@ -20,6 +20,7 @@ from sare_tf.pages.options import LocateOptions
 from sare_tf.records.records import Records
 from sare_tf.search import local_index, locator, reranker
 from sare_tf.search.answers import Answer
+from sare_tf.search.gallery import Gallery
 from sare_tf.search.opened_index import Index
 from sare_tf.search.options import RerankOptions
 
@@ -193,7 +194,7 @@ def test_the_page_gets_the_lines(world, photos):
         export=world["export"],
         rerank=RerankOptions(records=world["records"], **RERANK),
     )
-    gallery = locator.Gallery(world["records"], located.index)
+    gallery = Gallery(world["records"], located.index)
     client = LocateServer(located, gallery, k=3).app.test_client()
     encoded = photos[0].read_bytes()
     written = client.post("/locate", data=encoded).get_json()
