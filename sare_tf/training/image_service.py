@@ -75,6 +75,10 @@ class ServedImages:
         self._service = service
         self._records = records
 
+    def of(self, records: Records) -> "ServedImages":
+        """Returns images of other records of the same training."""
+        return self._service.of(records)
+
     def decoded_dataset(
         self, rows: pd.DataFrame, *, height: int, width: int
     ) -> tf.data.Dataset:

@@ -159,7 +159,13 @@ class TrainingData:
     def read_images(self) -> None:
         """Validates on images from now on, after `read_from`."""
         if self.val:
-            self.val.read_from(self.val.folders)
+            self.val.read_from([self.source_of(r) for r in self.val.folders])
+
+    def source_of(self, records: Records) -> datasets.Source:
+        """Returns what images of a folder of the run are read from."""
+        if isinstance(self.source, image_service.ServedImages):
+            return self.source.of(records)
+        return records
 
     @property
     def fingerprints(self) -> dict[str, str | list[str] | None]:

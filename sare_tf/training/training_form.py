@@ -65,7 +65,7 @@ def _features(
 
     def images_of(records, rows, batch_size):
         return datasets.image_dataset(
-            data.source,
+            data.source_of(records),
             rows,
             height=options.image_height,
             width=options.image_width,
