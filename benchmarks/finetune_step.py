@@ -120,7 +120,8 @@ def prepare_ours(network, size, images, steps, folder, is_cached):
             .batch(1)
             .prefetch(2)
         )
-        trained = whole
+        form = compiled_network.form_of(embedder, options)
+        trained = compiled_network.over(whole, form, options)
     else:
         halves = graph_parts.split(
             embedder, height=size, width=size, recompute=False
