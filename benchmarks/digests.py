@@ -19,13 +19,10 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 from absl import app, flags, logging
-from PIL import Image
 
-from benchmarks import measure
-from sare_tf import build_records
+from benchmarks import measure, photographs
 from sare_tf.dataset import image_decoding
 from sare_tf.records.encoded_images import parse
-from sare_tf.records.options import RecordOptions
 from sare_tf.records.records import Records
 from sare_tf.runtime import tfdata_threads
 from sare_tf.search.opened_index import Index
@@ -69,29 +66,6 @@ def opening(folder: Path, size: str) -> None:
             f"{with_digests:.2f} |",
             flush=True,
         )
-
-
-def write_records(folder: Path, count: int) -> Records:
-    """Builds records of photographs of smooth noise."""
-    rng = np.random.default_rng(0)
-    for number in range(count):
-        coarse = rng.integers(0, 256, (24, 32, 3)).astype(np.uint8)
-        smooth = Image.fromarray(coarse).resize((_WIDTH, _HEIGHT), 3)
-        grain = rng.integers(-12, 13, (_HEIGHT, _WIDTH, 3))
-        pixels = (np.asarray(smooth) + grain).clip(0, 255).astype(np.uint8)
-        place = folder / "train" / "database" / f"p{number // 4:04d}"
-        place.mkdir(parents=True, exist_ok=True)
-        path = place / f"{number % 4}.jpg"
-        Image.fromarray(pixels).save(path, quality=90)
-    return Records(
-        build_records.run(
-            RecordOptions(
-                dataset=folder,
-                records=folder.with_name("records"),
-                reader="place_folders",
-            )
-        )
-    )
 
 
 def without_digests(records: Records, rows: pd.DataFrame) -> tf.data.Dataset:
@@ -171,7 +145,8 @@ def main(argv):
             opening(
                 write_index(folder / size, *map(int, size.split("x"))), size
             )
-        records = write_records(folder / "photographs", FLAGS.photographs)
+        photographs.photographs(folder / "photographs", FLAGS.photographs)
+        records = photographs.built_records(folder)
         print(
             "\n| images | | ms each | core ms each |\n|---|---|---:|---:|",
             flush=True,

@@ -70,6 +70,7 @@ def _arrays(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 def build(folder: Path, kind: str, setting: tuple) -> dict:
     """Builds an index and writes it; returns what that took."""
     rows, _ = _arrays(folder)
+    # Loaded now, which is not to count.
     if kind in ("tree", "disk"):
         import scann  # noqa: F401
     else:

@@ -150,9 +150,7 @@ def recomputed(
     """
     graph = _Graph(embedder, height, width)
     descriptors = graph.after(
-        graph.trained(
-            graph.frozen_outputs(is_fast=graph.has_frozen()), recompute=True
-        )
+        graph.trained(graph.frozen_outputs(is_fast=True), recompute=True)
     )
     return Embedder(graph.images, descriptors, name="embedder")
 
