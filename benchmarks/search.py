@@ -166,6 +166,7 @@ def sweep(
     queries: np.ndarray,
     recall_of: Callable,
     clock: Callable[[], float] = time.perf_counter,
+    times: int = _SWEEPS,
 ) -> list[Timed]:
     """Times every setting, in each group until recall is full."""
     tried: list[Timed] = []
@@ -179,7 +180,7 @@ def sweep(
             if method.settings:
                 again = [
                     time_of(method.search, queries, setting, clock)[1]
-                    for _ in range(_SWEEPS - 1)
+                    for _ in range(times - 1)
                 ]
                 seconds = min(seconds, *again)
             last = Timed(setting, recall_of(rows), len(queries) / seconds)

@@ -3,8 +3,8 @@
 Each computes the same as the layer that it holds, whose weights it shares, in
 the forms that TensorFlow's graph optimiser (Grappler, remapper) fuses into one
 operation with oneDNN: products of matrices with BiasAdd and GELU, convolutions
-with BiasAdd and ReLU, layer normalisation. They are for graphs that are
-exported, and have no configuration.
+with BiasAdd and ReLU. They are for graphs that are exported, and have no
+configuration.
 """
 
 import keras
@@ -95,32 +95,6 @@ class FusedDepthwiseConv2D(_Holding):
         if layer.bias is not None:
             y = tf.nn.bias_add(y, tf.convert_to_tensor(layer.bias))
         return activated(y, layer.activation)
-
-
-class FusedLayerNormalization(_Holding):
-    """Layer normalisation over the last axis."""
-
-    @classmethod
-    def takes(cls, layer) -> bool:
-        return (
-            super().takes(layer)
-            and layer.gamma is not None
-            and layer.beta is not None
-            and not layer.rms_scaling
-            and layer.axis in (-1, [len(layer.input.shape) - 1])
-        )
-
-    def call(self, x):
-        layer = self.layer
-        x32 = tf.cast(x, tf.float32)
-        # The order of operands is that of the optimiser's pattern.
-        centred = x32 - tf.reduce_mean(x32, axis=-1, keepdims=True)
-        variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
-        scale = tf.math.rsqrt(variance + layer.epsilon) * tf.cast(
-            tf.convert_to_tensor(layer.gamma), tf.float32
-        )
-        beta = tf.cast(tf.convert_to_tensor(layer.beta), tf.float32)
-        return tf.cast(beta + centred * scale, x.dtype)
 
 
 class FusedSelfAttention(_Holding):

@@ -15,7 +15,6 @@ _FORMS = {
     layers.Conv2D: inference_layers.FusedConv2D,
     layers.DepthwiseConv2D: inference_layers.FusedDepthwiseConv2D,
     layers.Dense: inference_layers.FusedDense,
-    layers.LayerNormalization: inference_layers.FusedLayerNormalization,
     SelfAttention: inference_layers.FusedSelfAttention,
 }
 

@@ -156,8 +156,11 @@ class SelfAttention(layers.Layer):
         batch, count, length = ops.shape(qkv)
         head = length // (3 * self.num_heads)
         qkv = ops.reshape(qkv, (batch, count, 3, self.num_heads, head))
-        query, key, value = (qkv[:, :, part] for part in range(3))
-        mixed = ops.dot_product_attention(query, key, value)
+        if keras.backend.backend() == "tensorflow":
+            mixed = _attend(*ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4))))
+        else:
+            query, key, value = (qkv[:, :, part] for part in range(3))
+            mixed = ops.dot_product_attention(query, key, value)
         return ops.reshape(mixed, (batch, count, self.num_heads * head))
 
     def compute_output_spec(self, qkv):
@@ -296,3 +299,18 @@ class PrependedTokens(layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "count": self.count}
+
+
+def _attend(query, key, value):
+    """Attention as products of matrices; [B, heads, N, head] -> [B, N, ...].
+
+    In TensorFlow, where Keras's attention moves axes for every product, and
+    gradients of slices are tensors of the whole size that are mostly zero.
+    """
+    logits = ops.matmul(
+        query * query.shape[-1] ** -0.5, ops.swapaxes(key, 2, 3)
+    )
+    # In float32, as Keras does it.
+    weights = ops.softmax(ops.cast(logits, "float32"))
+    mixed = ops.matmul(ops.cast(weights, value.dtype), value)
+    return ops.transpose(mixed, (0, 2, 1, 3))
