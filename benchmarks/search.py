@@ -177,12 +177,9 @@ def sweep(
         )
         for setting in group:
             rows, seconds = time_of(method.search, queries, setting, clock)
-            if method.settings:
-                again = [
-                    time_of(method.search, queries, setting, clock)[1]
-                    for _ in range(times - 1)
-                ]
-                seconds = min(seconds, *again)
+            for _ in range(times - 1 if method.settings else 0):
+                again = time_of(method.search, queries, setting, clock)[1]
+                seconds = min(seconds, again)
             last = Timed(setting, recall_of(rows), len(queries) / seconds)
             tried.append(last)
             if (

@@ -28,6 +28,7 @@ dimension: the exponent that fits seconds of a query.
 """
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -94,6 +95,8 @@ def build(folder: Path, kind: str, setting: tuple) -> dict:
         "build_gib": measure.peak_bytes() / _GIBIBYTE,
     }
     if kind in ("tree", "disk"):
+        # What is left of a build that was stopped.
+        shutil.rmtree(folder / kind, ignore_errors=True)
         index.write(folder / kind)
         built["parameters"] = index.parameters
     else:

@@ -56,14 +56,6 @@ def toy_records(tmp_path_factory):
     return toy_training.records(tmp_path_factory.mktemp("toy_records"))
 
 
-@pytest.fixture(scope="session")
-def inputs_of_locate(tmp_path_factory):
-    """Folders of an index and its export, see `toy_located`."""
-    import toy_located
-
-    return toy_located.build(tmp_path_factory.mktemp("toy_located"))
-
-
 @pytest.fixture
 def runtime_folder(monkeypatch):
     """The folder of the sockets of `--keep_warm`, whose names must be short."""
@@ -98,6 +90,10 @@ _SLOW = {
     "evaluation/test_evaluate_descriptors.py",
     "evaluation/test_reranking.py",
     "fuzz/test_fuzz.py",
+    "locate/test_locate.py",
+    "locate/test_locate_command.py",
+    "locate/test_locate_parts.py",
+    "locate/test_locate_rerank.py",
     "model/test_backbones.py",
     "model/test_compiled_metrics.py",
     "model/test_embedder.py",
@@ -125,9 +121,6 @@ _SLOW = {
     "test_index.py",
     "test_kept.py",
     "test_killed_training.py",
-    "test_locate.py",
-    "test_locate_parts.py",
-    "test_locate_rerank.py",
     "test_splits.py",
     "test_synthetic_city.py",
     "test_train.py",

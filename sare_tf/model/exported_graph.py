@@ -180,6 +180,11 @@ class ExportedGraph:
             interpolation=self.interpolation,
         )
 
+    @functools.cached_property
+    def embed_function(self) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+        """`embed` as a function to call in this process, traced once."""
+        return tf.function(self.embed, input_signature=[_IMAGES])
+
     def function(self) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
         """Returns `serve` as a function to call in this process."""
         return tf.function(self.serve, input_signature=[_ENCODED])
@@ -192,12 +197,12 @@ class ExportedGraph:
             named = tf.fill(tf.shape(image_bytes), fingerprint)
             return {**self.serve(image_bytes), "fingerprint": named}
 
+        # Finds the variables of endpoints by itself; `track`, which it also
+        # offers, walks through all objects of a network for lookup tables.
         archive = keras.export.ExportArchive()
-        archive.track(self.network)
-        if self.whitening is not None:
-            archive.track(self.whitening)
         archive.add_endpoint("serving_default", serve, [_ENCODED])
-        archive.add_endpoint("embed_tensor", self.embed, [_IMAGES])
+        self.embed_function.get_concrete_function()
+        archive.add_endpoint("embed_tensor", self.embed_function)
         archive.write_out(str(folder), verbose=False)
         return fingerprint
 
@@ -350,8 +355,7 @@ def _check_norm(graph: ExportedGraph) -> None:
     rng = np.random.default_rng(0)
     size = (1, graph.height, graph.width, 3)
     noise = rng.integers(0, 256, size).astype(np.float32)
-    embed = tf.function(graph.embed, input_signature=[_IMAGES])
-    norm = float(np.linalg.norm(embed(noise)["descriptor"]))
+    norm = float(np.linalg.norm(graph.embed_function(noise)["descriptor"]))
     if not abs(norm - 1) <= _UNIT_TOLERANCE:
         raise ValueError(
             "Expected descriptors of length 1. Received: an embedder whose "

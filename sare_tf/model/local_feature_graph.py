@@ -164,7 +164,6 @@ class LocalFeatureGraph:
             return {**self.serve(image_bytes), "fingerprint": named}
 
         archive = keras.export.ExportArchive()
-        archive.track(self.network)
         archive.add_endpoint("serving_default", serve, [_ENCODED])
         archive.write_out(str(folder), verbose=False)
         return fingerprint

@@ -94,9 +94,9 @@ def write(
         truncate_dimension=0,
     )
     if "aggregation" in about:
-        graph = dataclasses.replace(
-            graph, whitening=fit_whitening(graph, images(height, width))
-        )
+        fitted = fit_whitening(graph, images(height, width))
+        if fitted is not None:
+            graph = dataclasses.replace(graph, whitening=fitted)
     card = {
         "made_of": made_of,
         "network": {**about, "dimension": graph.dimension},
@@ -120,9 +120,11 @@ def fit_whitening(graph: ExportedGraph, images: Iterable) -> Whitening | None:
     Returns:
         None if too few of the photographs differ.
     """
-    embed = tf.function(graph.embed, reduce_retracing=True)
     descriptors = np.concatenate(
-        [embed(tf.cast(batch, tf.float32))["descriptor"] for batch in images]
+        [
+            graph.embed_function(tf.cast(batch, tf.float32))["descriptor"]
+            for batch in images
+        ]
     )
     # Copies of photographs say nothing of how photographs differ.
     _, distinct = np.unique(descriptors.round(3), axis=0, return_index=True)

@@ -89,7 +89,7 @@ def test_clusters_are_found_in_part_of_many():
 class _Graph:
     """Describes "photographs" that are descriptors already."""
 
-    def embed(self, batch):
+    def embed_function(self, batch):
         return {"descriptor": batch}
 
 

@@ -3,28 +3,12 @@
 import json
 
 import pytest
-import toy_located
 from absl import flags
 from absl.testing import flagsaver
 from toy_located import answers_of
 
 from sare_tf import locate
 from sare_tf.pages.options import LocateOptions
-
-
-@pytest.fixture
-def inputs(inputs_of_locate):
-    return inputs_of_locate
-
-
-@pytest.fixture
-def records(inputs):
-    return inputs["index"].parent / "records"
-
-
-@pytest.fixture
-def photos(tmp_path):
-    return toy_located.photographs(tmp_path)
 
 
 def test_only_images_that_agree_with_what_is_known(inputs, photos, tmp_path):

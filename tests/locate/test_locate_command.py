@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-import toy_located
 import toy_photos
 from absl import flags
 from absl.testing import flagsaver
@@ -16,21 +15,6 @@ from toy_located import answers_of
 from sare_tf import locate
 from sare_tf.pages.options import LocateOptions
 from sare_tf.search import warm_client
-
-
-@pytest.fixture
-def inputs(inputs_of_locate):
-    return inputs_of_locate
-
-
-@pytest.fixture
-def records(inputs):
-    return inputs["index"].parent / "records"
-
-
-@pytest.fixture
-def photos(tmp_path):
-    return toy_located.photographs(tmp_path)
 
 
 def _command(inputs, *rest):

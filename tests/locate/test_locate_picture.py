@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import toy_located
 import toy_search
 from PIL import Image
 from toy_located import answers_of
@@ -11,21 +10,6 @@ from sare_tf import index
 from sare_tf.pages import locate_picture
 from sare_tf.runtime import run_lock
 from sare_tf.search.gallery import Gallery
-
-
-@pytest.fixture
-def inputs(inputs_of_locate):
-    return inputs_of_locate
-
-
-@pytest.fixture
-def records(inputs):
-    return inputs["index"].parent / "records"
-
-
-@pytest.fixture
-def photos(tmp_path):
-    return toy_located.photographs(tmp_path)
 
 
 def test_picture_shows_queries_and_framed_matches(

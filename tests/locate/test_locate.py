@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import toy_located
 import toy_photos
 import toy_search
 from PIL import Image
@@ -18,21 +17,6 @@ from toy_located import answers_of
 from sare_tf import index, locate, serving
 from sare_tf.pages.options import LocateOptions
 from sare_tf.search import geography, locator
-
-
-@pytest.fixture
-def inputs(inputs_of_locate):
-    return inputs_of_locate
-
-
-@pytest.fixture
-def records(inputs):
-    return inputs["index"].parent / "records"
-
-
-@pytest.fixture
-def photos(tmp_path):
-    return toy_located.photographs(tmp_path)
 
 
 @pytest.mark.parametrize("exact", [True, False])
