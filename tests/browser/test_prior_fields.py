@@ -75,11 +75,20 @@ def test_a_region_is_pasted_or_read_from_a_file(
     page.set_input_files("#region-file", path)
     while "Polygon" not in page.locator("[name=region]").input_value():
         page.wait_for_timeout(20)
+    drawing = page.locator("#map svg.map")
+    height = drawing.locator(".inside").evaluate(
+        "path => path.getBBox().height"
+    )
+    # A thousandth of a degree to the north, in metres.
+    unit_m = float(drawing.get_attribute("data-unit-m"))
+    assert height * unit_m == pytest.approx(111.3, rel=0.01)
     browser_pages.check_readable(page)
     browser_pages.shot(page, "locate_region")
     page.get_by_role("button", name="Search again").click()
     page.locator("#where", has_text="inside the region").wait_for()
+    page.locator("#map .inside").wait_for(state="attached")
     page.locator("[name=region]").fill('{"type": "Point"}')
+    assert page.locator("#map .inside").count() == 0
     page.get_by_role("button", name="Search again").click()
     page.get_by_text("Expected a region as GeoJSON").first.wait_for()
     # Refused by the server: 400, which the browser logs.

@@ -11,7 +11,8 @@
   const lines = new MatchLines(
     byId("match-lines"), byId("large-query"), byId("large-match")
   );
-  const near = byId("near-match") ? new NearPoint(byId("known")) : null;
+  const known = byId("near-match")
+    ? new KnownPosition(byId("known")) : null;
   // Ours: letters of an address that servers take.
   const mostRegion = 100000;
   let photos = [], current = null, map = null, tiles = null;
@@ -200,7 +201,7 @@
     const drawn = new DOMParser().parseFromString(drawing, "image/svg+xml");
     byId("map").append(document.adoptNode(drawn.documentElement));
     map = pointMaps.enhance(byId("map"));
-    if (near) near.attach(map);
+    if (known) known.attach(map);
     const choice = byId("tiles-choice");
     if (!choice) return;
     choice.hidden = !byId("map").firstChild.dataset.world;
@@ -452,7 +453,7 @@
     byId("ask-again").addEventListener("click", askAgain);
     byId("forget").addEventListener("click", () => {
       byId("known").reset();
-      if (near) near.draw();
+      if (known) known.draw();
       askAgain();
     });
   }
@@ -463,7 +464,9 @@
     });
     byId("region-file").addEventListener("change", async () => {
       const [file] = byId("region-file").files;
-      if (file) byId("known").region.value = await file.text();
+      if (!file) return;
+      byId("known").region.value = await file.text();
+      known.draw();
     });
   }
   byId("photos").addEventListener("keydown", (event) => {
