@@ -12,8 +12,8 @@ import threadpoolctl
 from sare_tf.search import exact_search, scann_searcher
 
 K = 10
-# Rows that train ScaNN's trees, about as many as train FAISS's lists.
-_TRAINED = 100_000
+# Smaller databases have a tree here, too.
+_TREE_FROM = 20_000
 # FAISS uses at most so many rows of a list in training.
 _TRAINED_OF_A_LIST = 256
 # Rows that are added to lists at a time.
@@ -201,13 +201,20 @@ def build_tree(
     count, dimension = database.shape
     leaves = round(times * math.sqrt(count))
     rules = scann_searcher.rules(
-        count=_TRAINED, dimension=dimension, reorder_from=reorder_from
+        count=max(count, _TREE_FROM),
+        dimension=dimension,
+        reorder_from=reorder_from,
     )
     rules |= {
         "num_leaves": leaves,
         "soar_lambda": soar_lambda or None,
         "dimensions_per_block": int(codes),
-        "training_sample_size": min(count, rules["training_sample_size"]),
+        "training_sample_size": scann_searcher.training_sample_size(
+            count=count,
+            dimension=dimension,
+            num_leaves=leaves,
+            reorder_from=reorder_from,
+        ),
     }
     searcher = scann_searcher.Searcher.build(
         scann_searcher.scann_module(), database, rules

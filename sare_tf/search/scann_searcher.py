@@ -41,6 +41,9 @@ _TRAINING_NUMBERS = 1 << 29
 # them up to nine times (measured at 100,000 and 250,000 x 512).
 _DISK_SAMPLE = 100_000
 _DISK_NUMBERS = 1 << 27
+# More rows train a tree whose leaves would have fewer of them than this, as far
+# as the numbers allow. FAISS warns below 39 for a centroid; ours.
+_TRAINING_A_LEAF = 64
 # ScaNN's docs/algorithms.md.
 _DIMENSIONS_PER_BLOCK = 2
 # Numbers that are added to a tree, or reordered, at a time: 64 MiB. Ours.
@@ -81,14 +84,16 @@ def rules(
         is_held = reorder_from == "memory"
         return {"searcher": "brute_force" if is_held else "exact"}
     num_leaves = round(math.sqrt(count))
-    sample = min(count, _TRAINING_SAMPLE, _TRAINING_NUMBERS // dimension)
-    if reorder_from == "disk":
-        sample = min(sample, _DISK_SAMPLE, _DISK_NUMBERS // dimension)
     return {
         "searcher": "tree",
         "num_leaves": num_leaves,
         "num_leaves_to_search": math.ceil(_LEAVES_SEARCHED * num_leaves),
-        "training_sample_size": max(sample, num_leaves),
+        "training_sample_size": training_sample_size(
+            count=count,
+            dimension=dimension,
+            num_leaves=num_leaves,
+            reorder_from=reorder_from,
+        ),
         "soar_lambda": 1.5,
         "dimensions_per_block": _DIMENSIONS_PER_BLOCK,
         "anisotropic_quantization_threshold": 0.2,
@@ -96,6 +101,24 @@ def rules(
         "reordering_num_neighbors": 200 if dimension < 500 else 400,
         "reorder_from": reorder_from,
     }
+
+
+def training_sample_size(
+    *, count: int, dimension: int, num_leaves: int, reorder_from: str
+) -> int:
+    """Returns how many rows train a tree.
+
+    Args:
+        count: rows of the database.
+        dimension: descriptor length.
+        num_leaves: leaves of the tree; at least so many rows train it.
+        reorder_from: "memory" or "disk".
+    """
+    rows, numbers = _TRAINING_SAMPLE, _TRAINING_NUMBERS
+    if reorder_from == "disk":
+        rows, numbers = _DISK_SAMPLE, _DISK_NUMBERS
+    rows = max(rows, _TRAINING_A_LEAF * num_leaves)
+    return max(min(count, rows, numbers // dimension), num_leaves)
 
 
 def scann_module():

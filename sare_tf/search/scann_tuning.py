@@ -66,7 +66,7 @@ def tune(
     trees.attempt({})
     if tune_tree:
         better = {}
-        for steps in _changes(parameters, descriptors.shape[1]):
+        for steps in _changes(parameters, *descriptors.shape):
             for change in steps:
                 if not trees.attempt({**better, **change}):
                     break
@@ -134,7 +134,7 @@ class _Trees:
 
 
 def _changes(
-    parameters: dict[str, Any], dimension: int
+    parameters: dict[str, Any], count: int, dimension: int
 ) -> list[list[dict[str, Any]]]:
     """Returns changes of a tree to try; each list has steps that go farther."""
     coarser = [
@@ -143,12 +143,19 @@ def _changes(
         if 2 * dimension > _CODES * dimensions
     ]
     larger = [times * parameters["num_leaves"] for times in _LARGER]
-    sample = parameters["training_sample_size"]
     return [
         [{"soar_lambda": None}],
         [{"dimensions_per_block": dimensions} for dimensions in coarser],
         [
-            {"num_leaves": leaves, "training_sample_size": max(sample, leaves)}
+            {
+                "num_leaves": leaves,
+                "training_sample_size": scann_searcher.training_sample_size(
+                    count=count,
+                    dimension=dimension,
+                    num_leaves=leaves,
+                    reorder_from=parameters["reorder_from"],
+                ),
+            }
             for leaves in larger
         ],
     ]

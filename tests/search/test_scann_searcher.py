@@ -63,6 +63,27 @@ def test_training_takes_bounded_memory():
     assert tree["training_sample_size"] == tree["num_leaves"] == 31623
 
 
+@pytest.mark.parametrize(
+    ("num_leaves", "reorder_from", "sample"),
+    [
+        (1000, "memory", 250_000),
+        (1000, "disk", 100_000),
+        (4000, "memory", 64 * 4000),
+        (4000, "disk", 64 * 4000),
+        # 2^27 numbers are 0.5 GiB; 2^27 / 2^9 = 2^18 rows.
+        (8000, "disk", 2**18),
+        (20_000, "memory", 1_000_000),
+    ],
+)
+def test_more_rows_train_trees_of_many_leaves(num_leaves, reorder_from, sample):
+    assert sample == scann_searcher.training_sample_size(
+        count=1_000_000,
+        dimension=512,
+        num_leaves=num_leaves,
+        reorder_from=reorder_from,
+    )
+
+
 def test_tree_finds_nearly_all_by_distance(tree, descriptors):
     queries = _queries(descriptors)
     rows, distances = tree.search(queries, 10)

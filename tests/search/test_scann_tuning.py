@@ -233,6 +233,7 @@ def test_trees_change_while_they_gain(
             "soar_lambda": 1.5,
             "dimensions_per_block": 2,
             "training_sample_size": 100,
+            "reorder_from": "memory",
         },
         toy_index.clustered(1, 10, 2, dimension),
         target_recall=0.99,
