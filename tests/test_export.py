@@ -267,9 +267,6 @@ def test_a_process_without_keras_gives_the_same(root, served, name):
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
 def test_a_server_gives_the_same(root, protocol):
-    pytest.importorskip(
-        "tensorflow_serving", reason="needs pip install 'sare_tf[serving]'"
-    )
     import toy_server
 
     encoded = photographs()

@@ -19,10 +19,18 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import grpc
 import numpy as np
+import pytest
 import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+pytest.importorskip(
+    "tensorflow_serving", reason="needs pip install 'sare_tf[serving]'"
+)
+import grpc  # noqa: E402
+from tensorflow_serving.apis import (  # noqa: E402
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
 
 _THREADS = 16
 NAMES = ("sare_tf", "places")

@@ -22,9 +22,6 @@ def local(export):
 
 @contextlib.contextmanager
 def on_a_server(export):
-    pytest.importorskip(
-        "tensorflow_serving", reason="needs pip install 'sare_tf[serving]'"
-    )
     import toy_server
 
     with toy_server.serve(export / "1") as toy:
