@@ -12,8 +12,6 @@ import threadpoolctl
 from sare_tf.search import exact_search, scann_searcher
 
 K = 10
-# Smaller databases have a tree here, too.
-_TREE_FROM = 20_000
 # FAISS uses at most so many rows of a list in training.
 _TRAINED_OF_A_LIST = 256
 # Rows that are added to lists at a time.
@@ -201,7 +199,8 @@ def build_tree(
     count, dimension = database.shape
     leaves = round(times * math.sqrt(count))
     rules = scann_searcher.rules(
-        count=max(count, _TREE_FROM),
+        # Smaller databases have a tree here, too.
+        count=max(count, scann_searcher.TREE_FROM),
         dimension=dimension,
         reorder_from=reorder_from,
     )

@@ -445,7 +445,7 @@ def test_another_target_builds_only_scann(built, monkeypatch):
 
 
 def test_a_choice_of_trees_builds_only_scann(built, monkeypatch):
-    monkeypatch.setattr(scann_searcher, "_TREE_FROM", 0)
+    monkeypatch.setattr(scann_searcher, "TREE_FROM", 0)
     asked = []
 
     def tune(build, parameters, descriptors, *, tune_tree, keep, **_):
@@ -476,7 +476,7 @@ def test_a_choice_of_trees_needs_a_target(built):
 
 
 def test_a_tuned_index_searches_as_it_was_tuned(built, monkeypatch):
-    monkeypatch.setattr(scann_searcher, "_TREE_FROM", 0)
+    monkeypatch.setattr(scann_searcher, "TREE_FROM", 0)
     index.run(IndexOptions(**_inputs(built), target_recall=0.9))
     segment = Index.open(built["out"]).metadata["segments"][0]
     assert segment["tuned"]["target_recall"] == 0.9

@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import logging
 
 from sare_tf.runtime import atomic_files, disk_space
-from sare_tf.search import codes, scann_searcher
+from sare_tf.search import codes, scann_searcher, scann_tuning
 from sare_tf.search.options import CODES, TuningOptions
 
 _GIB = 2**30
@@ -42,7 +42,12 @@ def check(
     """
     reorder_from = "disk" if dtype in CODES else tuning.reorder_from
     disk = disk_bytes(count, dimension, dtype=dtype, reorder_from=reorder_from)
-    memory = memory_bytes(count, dimension, reorder_from=reorder_from)
+    memory = memory_bytes(
+        count,
+        dimension,
+        reorder_from=reorder_from,
+        tune_tree=tuning.tune_tree,
+    )
     if disk > _WORTH_A_WORD:
         logging.info(
             "An index of %d images takes about %.1f GiB of disk and %.1f GiB "
@@ -66,7 +71,9 @@ def check(
         )
     available = available_memory()
     if available is not None and available < memory:
-        on_disk = memory_bytes(count, dimension, reorder_from="disk")
+        on_disk = memory_bytes(
+            count, dimension, reorder_from="disk", tune_tree=tuning.tune_tree
+        )
         logging.warning(
             "Building the ScaNN searcher takes about %.1f GiB of memory, and "
             "%.1f are available. Build with --reorder_from=disk, which takes "
@@ -93,12 +100,23 @@ def disk_bytes(
     return count * (row + _scann_codes(dimension))
 
 
-def memory_bytes(count: int, dimension: int, *, reorder_from: str) -> int:
-    """Returns how many bytes of memory building ScaNN takes."""
+def memory_bytes(
+    count: int, dimension: int, *, reorder_from: str, tune_tree: bool = False
+) -> int:
+    """Returns how many bytes of memory building ScaNN takes.
+
+    Args:
+        count: N.
+        dimension: D.
+        reorder_from: "memory" or "disk".
+        tune_tree: whether larger trees are tried, which more rows train.
+    """
     rules = scann_searcher.rules(
         count=count, dimension=dimension, reorder_from=reorder_from
     )
     sample = rules.get("training_sample_size", 0)
+    if tune_tree and sample:
+        sample = scann_tuning.largest_sample(rules, count, dimension)
     rows = _COPIES * count + _OF_SAMPLE * sample
     if reorder_from == "disk":
         rows = _ON_DISK * sample

@@ -29,7 +29,7 @@ import tensorflow as tf
 from absl import logging
 
 # Smaller databases are searched by brute force: ScaNN's docs/algorithms.md.
-_TREE_FROM = 20_000
+TREE_FROM = 20_000
 # Share of leaves searched. Ours: recall@10 is 0.93 to 0.998 on clustered data
 # of 256 and 16 dimensions, 20,500 rows.
 _LEAVES_SEARCHED = 0.2
@@ -80,7 +80,7 @@ def rules(
         Parameters of `Searcher.build`, as JSON holds them. The searcher "exact"
         is none: few rows on disk are compared without ScaNN.
     """
-    if count < _TREE_FROM:
+    if count < TREE_FROM:
         is_held = reorder_from == "memory"
         return {"searcher": "brute_force" if is_held else "exact"}
     num_leaves = round(math.sqrt(count))

@@ -83,6 +83,20 @@ def tune(
     }
 
 
+def largest_sample(
+    parameters: dict[str, Any], count: int, dimension: int
+) -> int:
+    """Returns how many rows train the largest tree that `tune_tree` tries.
+
+    Args:
+        parameters: of the first tree, as `scann_searcher.rules` returns them.
+        count: rows of the database.
+        dimension: descriptor length.
+    """
+    larger = _changes(parameters, count, dimension)[-1]
+    return max(change["training_sample_size"] for change in larger)
+
+
 def is_better(one: Point, other: Point, target_recall: float) -> bool:
     """Returns whether one tree's best setting should replace another's."""
     if min(one["recall"], other["recall"]) < target_recall:

@@ -77,6 +77,24 @@ def test_calibration_uses_evidence_and_ignores_chance():
     assert (ignored.combination.order(*misleading[:2]) == np.arange(10)).all()
 
 
+@pytest.mark.parametrize(
+    ("gained", "lost", "counts"),
+    # Gains of 1.3 and 0.7 standard errors, of 0.5 / rank for each query.
+    [(14, 8, True), (12, 9, False)],
+)
+def test_a_gain_counts_above_its_standard_error(gained, lost, counts):
+    distances = np.tile([0.5, 1.5], (100, 1))
+    inliers = np.zeros((100, 2), int)
+    inliers[: gained + lost, 1] = 200
+    hits = np.tile([True, False], (100, 1))
+    hits[:gained] = [False, True]
+    found = combination.calibrate(distances, inliers, hits)
+    assert (found.combination.weight > 0) == counts
+    assert found.recall_after - found.recall_before == pytest.approx(
+        (gained - lost) / 100 if counts else 0
+    )
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """An index of the split test, with RootSIFT beside it."""

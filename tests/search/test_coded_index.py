@@ -73,7 +73,7 @@ def test_the_recall_of_codes_is_measured(built, descriptors):
 def test_a_tree_over_codes_finds_what_they_say(
     descriptors, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(scann_searcher, "_TREE_FROM", 0)
+    monkeypatch.setattr(scann_searcher, "TREE_FROM", 0)
     built = Index.build(
         descriptors, image_ids=NAMES, out=tmp_path / "index", dtype="int8"
     )
@@ -198,7 +198,7 @@ def test_sizes_are_those_of_the_files(built, descriptors):
 
 
 def test_memory_is_told_before(descriptors, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(scann_searcher, "_TREE_FROM", 0)
+    monkeypatch.setattr(scann_searcher, "TREE_FROM", 0)
     monkeypatch.setattr(index_size, "available_memory", lambda: 1000)
     Index.build(descriptors, image_ids=NAMES, out=tmp_path / "index")
     assert "Build with --reorder_from=disk" in caplog.text

@@ -136,7 +136,7 @@ def test_removed_images_are_passed_over(one, descriptors, names, exact, k):
 
 
 def test_a_tree_fills_up_with_exact_search(monkeypatch, tmp_path):
-    monkeypatch.setattr(scann_searcher, "_TREE_FROM", 0)
+    monkeypatch.setattr(scann_searcher, "TREE_FROM", 0)
     descriptors = toy_index.clustered(2, 40, 25, DIMENSION)
     folder = toy_index.write(
         tmp_path / "index", descriptors, [str(row) for row in range(1000)]

@@ -322,7 +322,7 @@ def folder(tmp_path_factory, descriptors):
     """Two shards with trees, of 800 and 400 rows; 0-59 of the first removed."""
     root = tmp_path_factory.mktemp("shards")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scann_searcher, "_TREE_FROM", 0)
+        patch.setattr(scann_searcher, "TREE_FROM", 0)
         for name, start, stop in (("a", 0, 800), ("b", 800, COUNT)):
             names = [str(row) for row in range(start, stop)]
             toy_index.write(root / name, descriptors[start:stop], names)

@@ -169,7 +169,7 @@ def test_parts_of_codes(tmp_path, descriptors):
 def test_a_part_that_searches_by_scann(
     tmp_path, folders, descriptors, monkeypatch
 ):
-    monkeypatch.setattr(scann_searcher, "_TREE_FROM", 0)
+    monkeypatch.setattr(scann_searcher, "TREE_FROM", 0)
     others = toy_index.clustered(7, 20, 50, DIMENSION)
     names = [f"other{row}.jpg" for row in range(1000)]
     tree = toy_index.write(tmp_path / "tree", others, names)

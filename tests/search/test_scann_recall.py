@@ -30,7 +30,7 @@ def queries():
 def built(tmp_path_factory, descriptors):
     out = tmp_path_factory.mktemp("tree") / "index"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scann_searcher, "_TREE_FROM", 1000)
+        patch.setattr(scann_searcher, "TREE_FROM", 1000)
         Index.build(
             descriptors, image_ids=[str(i) for i in range(COUNT)], out=out
         )
@@ -84,7 +84,7 @@ def test_exact_search_finds_all(built):
 def test_a_target_holds_at_every_k(built, queries, descriptors, tmp_path):
     out = shutil.copytree(built, tmp_path / "index")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scann_searcher, "_TREE_FROM", 1000)
+        patch.setattr(scann_searcher, "TREE_FROM", 1000)
         index_changes.compact(
             index=out, tuning=TuningOptions(target_recall=0.8)
         )

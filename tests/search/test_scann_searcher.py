@@ -22,7 +22,7 @@ def descriptors():
 
 @pytest.fixture(params=["memory", "disk"])
 def parameters(request, monkeypatch):
-    monkeypatch.setattr(scann_searcher, "_TREE_FROM", 0)
+    monkeypatch.setattr(scann_searcher, "TREE_FROM", 0)
     # So that rows are added to a tree, in several blocks.
     monkeypatch.setattr(scann_searcher, "_TRAINING_SAMPLE", 1000)
     monkeypatch.setattr(scann_searcher, "_HELD_NUMBERS", 12_000)

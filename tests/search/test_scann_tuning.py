@@ -19,7 +19,7 @@ from sare_tf.search import (
 def tree(monkeypatch):
     """Descriptors, and what `tune` needs beside them."""
     scann = pytest.importorskip("scann")
-    monkeypatch.setattr(scann_searcher, "_TREE_FROM", 0)
+    monkeypatch.setattr(scann_searcher, "TREE_FROM", 0)
     descriptors = toy_index.clustered(1, 60, 50, 16)
     build = functools.partial(scann_searcher.Searcher.build, scann, descriptors)
     parameters = scann_searcher.rules(count=3000, dimension=16)

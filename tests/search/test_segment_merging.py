@@ -254,7 +254,7 @@ def test_the_last_segments_may_be_gone(built, tmp_path):
 
 
 def test_a_tree_is_merged_as_it_was_tuned(tmp_path, monkeypatch):
-    monkeypatch.setattr(segments.scann_searcher, "_TREE_FROM", 0)
+    monkeypatch.setattr(segments.scann_searcher, "TREE_FROM", 0)
     many = toy_index.clustered(2, 40, 25, 16)
     built = Index.build(many, image_ids=_names(0, 1000), out=tmp_path / "index")
     folder = built.folders[0]

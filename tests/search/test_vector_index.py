@@ -99,7 +99,7 @@ def test_a_memory_map_and_half_precision(tmp_path, descriptors):
 
 
 def test_scann_follows_the_rules_of_the_stage(tmp_path, monkeypatch):
-    monkeypatch.setattr(scann_searcher, "_TREE_FROM", 0)
+    monkeypatch.setattr(scann_searcher, "TREE_FROM", 0)
     many = toy_index.clustered(2, 40, 25, 16)
     opened = Index.build(
         many,
